@@ -1,0 +1,176 @@
+"""Every setting of a job, declared once: its default, its range and its help.
+
+The command line makes its flags from these dataclasses and the nodes make their widgets from them, so a range or a
+help text is written in exactly one place. `UserError` lives here because every room of the package may raise it.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class UserError(Exception):
+    """Something the user can mend: what was wrong, what was found, what to do. Shown without a traceback."""
+
+
+def knob(
+    default: Any,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    flag: str | None = None,
+) -> Any:
+    """A dataclass field that carries its help text, its inclusive range or choices, and its flag if not its name."""
+    return field(
+        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "flag": flag}
+    )
+
+
+def flag_of(knob_field: dataclasses.Field) -> str:
+    """The command-line spelling of a knob: `learning_rate` -> `--learning-rate`."""
+    return knob_field.metadata.get("flag") or "--" + knob_field.name.replace("_", "-")
+
+
+def check_knobs(config: Any) -> None:
+    """Raise one UserError that lists every knob whose type, range or choice is wrong."""
+    problems = [problem for f in dataclasses.fields(config) if (problem := _problem(f, getattr(config, f.name)))]
+    if problems:
+        raise UserError(f"{type(config).__name__}: " + "; ".join(problems) + ".")
+
+
+def _problem(knob_field: dataclasses.Field, value: Any) -> str | None:
+    low, high, choices = (knob_field.metadata.get(key) for key in ("low", "high", "choices"))
+    name = knob_field.name
+    if not _fits(value, knob_field.type):
+        wanted = getattr(knob_field.type, "__name__", knob_field.type)
+        return f"{name} must be {wanted}, got {value!r}"
+    if choices and value not in choices:
+        return f"{name} must be one of {', '.join(choices)}, got {value!r}"
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return f"{name} must be a finite number, got {value}"
+    if low is not None and value is not None and value < low:
+        return f"{name} must be at least {low}, got {value}"
+    if high is not None and value is not None and value > high:
+        return f"{name} must be at most {high}, got {value}"
+    return None
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return any(_fits(value, member) for member in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple)
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, kind)
+
+
+METHODS = ("meta-lora", "lora", "lora-crops")
+Method = Literal["meta-lora", "lora", "lora-crops"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """How one photo becomes up to 25 training crops (paper, supplement: augmentation)."""
+
+    resolution: int = knob(1024, "training size in pixels: a crop has about resolution x resolution pixels", low=64, high=2048)
+    max_upscale: float = knob(
+        4.0, "leave out a crop that would have to be enlarged more than this to reach the training size", low=1.0, high=16.0
+    )
+    face: str = knob("only", "which face, when the photo shows several: 'only' (refuse), 'largest', or its number from 1")
+    flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+        if self.face not in ("only", "largest") and not (self.face.isdecimal() and int(self.face) >= 1):
+            raise UserError(f"CropConfig: face must be 'only', 'largest' or a number from 1, got {self.face!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalizeConfig:
+    """Stage 2 (paper, Algorithm 2): one photo to one LoRA. The defaults are the paper's for FLUX.1-dev."""
+
+    method: str = knob(
+        "meta-lora",
+        "meta-lora: heads on a frozen Meta-Down; lora: plain LoRA on the whole photo; lora-crops: plain LoRA on the crops",
+        choices=METHODS,
+    )
+    steps: int = knob(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
+    learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
+    rank: int = knob(1, "r2, the rank of the finished LoRA", low=1, high=128)
+    meta_rank: int = knob(16, "r1, the rank of Meta-Down; read from the Meta-Down file where there is one", low=1, high=512)
+    scale: float = knob(1.0, "s, the strength of the adapter while training", low=0.0, high=100.0)
+    batch: int = knob(1, "crops of one aspect ratio in each step", low=1, high=64)
+    sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
+    class_name: str = knob("person", "the class in captions: woman, man, cat, ...", flag="--class")
+    trigger: str = knob("", "an extra word in the caption that will call this person; none by default")
+    caption: str = knob("a photo of a {trigger}{class}", "caption template; {class} and {trigger} are filled in")
+    time_sampling: str = knob(
+        "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
+    )
+    max_grad_norm: float = knob(0.0, "clip the gradient's norm to this; 0 leaves it as it is", low=0.0)
+    prior_weight: float = knob(0.0, "DreamBooth's prior preservation: weight of the loss on the base's own images", low=0.0)
+    prior_images: int = knob(20, "how many images the base makes of the class for prior preservation", low=1, high=1000)
+    gradient_checkpointing: str = knob(
+        "auto", "recompute activations to save memory: auto looks at what is free", choices=("auto", "on", "off")
+    )
+    save_every: int = knob(50, "write a resumable state every so many steps", low=1)
+    seed: int = knob(0, "seed of the heads, noise, times and the order of crops", low=0, high=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+        if self.method == "meta-lora" and self.rank > self.meta_rank:
+            raise UserError(
+                f"PersonalizeConfig: rank (r2) is {self.rank}, larger than meta_rank (r1) {self.meta_rank}: the finished "
+                "LoRA cannot have a higher rank than the Meta-Down it is read from. Lower --rank, or use --method lora-crops."
+            )
+
+    @property
+    def prompt(self) -> str:
+        """The caption of every training crop. A trigger stands before the class unless the template places it."""
+        template = self.caption
+        if self.trigger and "{trigger}" not in template:
+            raise UserError(f"The caption {template!r} has no place for the trigger {self.trigger!r}: write {{trigger}} in it.")
+        try:
+            return template.format_map({"class": self.class_name, "trigger": f"{self.trigger} " if self.trigger else ""})
+        except (KeyError, ValueError, IndexError) as error:
+            raise UserError(f"The caption {template!r} cannot be filled in ({error}); use only {{class}} and {{trigger}}.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How images are made. The defaults are the paper's: 30 steps, guidance 3.5, true CFG 1, LoRA strength 1."""
+
+    sampling_steps: int = knob(30, "sampling steps", low=1, high=1000)
+    guidance: float = knob(3.5, "FLUX's distilled guidance", low=0.0, high=100.0)
+    width: int = knob(1024, "image width in pixels, a multiple of 16", low=64, high=4096)
+    height: int = knob(1024, "image height in pixels, a multiple of 16", low=64, high=4096)
+    strength: float = knob(1.0, "LoRA strength", low=-10.0, high=10.0)
+    images_per_prompt: int = knob(1, "images of each prompt, with seeds counting up", low=1, high=1000)
+    seed: int = knob(0, "seed of the first image's noise", low=0, high=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+        if self.width % 16 or self.height % 16:
+            raise UserError(f"GenerateConfig: width and height must be multiples of 16, got {self.width} x {self.height}.")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, or one sampling step: what a progress bar needs."""
+
+    index: int  # counts from 1
+    total: int
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a job is doing now, in words: shown between progress bars."""
+
+    text: str
