@@ -24,9 +24,7 @@ def knob(
     flag: str | None = None,
 ) -> Any:
     """A dataclass field that carries its help text, its inclusive range or choices, and its flag if not its name."""
-    return field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "flag": flag}
-    )
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "flag": flag})
 
 
 def flag_of(knob_field: dataclasses.Field) -> str:
@@ -78,11 +76,11 @@ Method = Literal["meta-lora", "lora", "lora-crops"]
 class CropConfig:
     """How one photo becomes up to 25 training crops (paper, supplement: augmentation)."""
 
-    resolution: int = knob(1024, "training size in pixels: a crop has about resolution x resolution pixels", low=64, high=2048)
-    max_upscale: float = knob(
-        4.0, "leave out a crop that would have to be enlarged more than this to reach the training size", low=1.0, high=16.0
+    resolution: int = knob(
+        1024, "training size: a crop becomes about resolution x resolution pixels", low=64, high=2048
     )
-    face: str = knob("only", "which face, when the photo shows several: 'only' (refuse), 'largest', or its number from 1")
+    max_upscale: float = knob(4.0, "leave out a crop that would have to be enlarged more than this", low=1.0, high=16.0)
+    face: str = knob("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
     flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
 
     def __post_init__(self) -> None:
@@ -97,13 +95,14 @@ class PersonalizeConfig:
 
     method: str = knob(
         "meta-lora",
-        "meta-lora: heads on a frozen Meta-Down; lora: plain LoRA on the whole photo; lora-crops: plain LoRA on the crops",
+        "meta-lora: heads on a frozen Meta-Down; lora: plain LoRA, whole photo; lora-crops: plain LoRA, crops",
         choices=METHODS,
     )
     steps: int = knob(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
     learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
+    weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = knob(1, "r2, the rank of the finished LoRA", low=1, high=128)
-    meta_rank: int = knob(16, "r1, the rank of Meta-Down; read from the Meta-Down file where there is one", low=1, high=512)
+    meta_rank: int = knob(16, "r1, the rank of a random Meta-Down; a Meta-Down file brings its own", low=1, high=512)
     scale: float = knob(1.0, "s, the strength of the adapter while training", low=0.0, high=100.0)
     batch: int = knob(1, "crops of one aspect ratio in each step", low=1, high=64)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
@@ -114,8 +113,10 @@ class PersonalizeConfig:
         "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
     )
     max_grad_norm: float = knob(0.0, "clip the gradient's norm to this; 0 leaves it as it is", low=0.0)
-    prior_weight: float = knob(0.0, "DreamBooth's prior preservation: weight of the loss on the base's own images", low=0.0)
-    prior_images: int = knob(20, "how many images the base makes of the class for prior preservation", low=1, high=1000)
+    prior_weight: float = knob(
+        0.0, "DreamBooth's prior preservation: weight of the loss on images the base makes", low=0.0
+    )
+    prior_images: int = knob(20, "images the base makes of the class for prior preservation", low=1, high=1000)
     gradient_checkpointing: str = knob(
         "auto", "recompute activations to save memory: auto looks at what is free", choices=("auto", "on", "off")
     )
@@ -126,20 +127,26 @@ class PersonalizeConfig:
         check_knobs(self)
         if self.method == "meta-lora" and self.rank > self.meta_rank:
             raise UserError(
-                f"PersonalizeConfig: rank (r2) is {self.rank}, larger than meta_rank (r1) {self.meta_rank}: the finished "
-                "LoRA cannot have a higher rank than the Meta-Down it is read from. Lower --rank, or use --method lora-crops."
+                f"PersonalizeConfig: rank (r2) {self.rank} is larger than meta_rank (r1) {self.meta_rank}: a finished "
+                "LoRA cannot have a higher rank than its Meta-Down. Lower --rank, or use --method lora-crops."
             )
 
     @property
     def prompt(self) -> str:
-        """The caption of every training crop. A trigger stands before the class unless the template places it."""
-        template = self.caption
-        if self.trigger and "{trigger}" not in template:
-            raise UserError(f"The caption {template!r} has no place for the trigger {self.trigger!r}: write {{trigger}} in it.")
+        """The caption of every training crop."""
+        template, words = self.caption, {"class": self.class_name, "trigger": ""}
+        if self.trigger:
+            words["trigger"] = f"{self.trigger} "
+            if "{trigger}" not in template:
+                raise UserError(
+                    f"The caption {template!r} has no {{trigger}}, so {self.trigger!r} would be lost: add it."
+                )
         try:
-            return template.format_map({"class": self.class_name, "trigger": f"{self.trigger} " if self.trigger else ""})
+            return template.format_map(words)
         except (KeyError, ValueError, IndexError) as error:
-            raise UserError(f"The caption {template!r} cannot be filled in ({error}); use only {{class}} and {{trigger}}.") from error
+            raise UserError(
+                f"The caption {template!r} cannot be filled in ({error!r}): it may hold {{class}} and {{trigger}} only."
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +164,9 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         check_knobs(self)
         if self.width % 16 or self.height % 16:
-            raise UserError(f"GenerateConfig: width and height must be multiples of 16, got {self.width} x {self.height}.")
+            raise UserError(
+                f"GenerateConfig: width and height must be multiples of 16, not {self.width} x {self.height}."
+            )
 
 
 @dataclass(frozen=True)

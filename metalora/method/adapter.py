@@ -6,10 +6,23 @@ down [meta_rank, in]     Meta-Down, shared by all identities of a domain
 mid  [rank, meta_rank]   one per identity
 up   [out, rank]         one per identity; zero at birth, so that a new adapter changes nothing
 
-An ordinary LoRA is the same without mid: h = W0 x + s * Up (Down x).
+An ordinary LoRA is the same without mid: h = W0 x + s * Up (Down x). Any of the three may be a stack with a leading
+dimension n, one matrix per identity; `rows` then says which identity each sample of the batch is.
 """
 
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import UserError
+
+SHARED, IDENTITY = ("down",), ("mid", "up")
+ROLES = SHARED + IDENTITY
 
 
 @dataclass(frozen=True)
@@ -26,3 +39,155 @@ class Site:
     def rows(self) -> slice:
         """The output rows of `module` that belong to this site."""
         return slice(None) if self.start is None else slice(self.start, self.start + self.out_features)
+
+
+class Adapter(nn.Module):
+    """scale * up(mid(down(x))): what is added to a frozen linear layer's output."""
+
+    def __init__(self, down: Tensor, mid: Tensor | None, up: Tensor, scale: float = 1.0):
+        super().__init__()
+        self.down, self.up, self.scale = nn.Parameter(down), nn.Parameter(up), scale
+        self.mid = None if mid is None else nn.Parameter(mid)
+
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """x [b, ..., in] -> [b, ..., out] in x's dtype; the weights stay fp32 for the optimizer."""
+        x = project(x, self.down, rows)
+        if self.mid is not None:
+            x = project(x, self.mid, rows)
+        return project(self.scale * x, self.up, rows)
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The matrices by role; a plain LoRA has no mid."""
+        present = {"down": self.down, "mid": self.mid, "up": self.up}
+        return {role: weight for role, weight in present.items() if weight is not None}
+
+
+def project(x: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
+    """x [b, ..., in] through one matrix [out, in], or each sample through its own of a stack [n, out, in]."""
+    weight = weight.to(x.dtype)
+    if weight.ndim == 2:
+        return F.linear(x, weight)
+    assert rows is not None, "a stack of identities needs to know who each sample is: use worn_by"
+    assert len(rows) == len(x), (len(rows), len(x))
+    return torch.einsum("b...i,boi->b...o", x, weight[rows])
+
+
+def small_random(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """A matrix as a LoRA's down layer starts: uniform in +-1/sqrt(columns) (Kaiming with a = sqrt 5)."""
+    return (torch.rand(rows, columns, generator=generator) * 2 - 1) / math.sqrt(columns)
+
+
+class Adapters:
+    """The adapters of a model's sites. The model itself is never changed: they act on outputs while attached."""
+
+    def __init__(self, sites: Iterable[Site], by_name: dict[str, Adapter]):
+        self.sites = {site.name: site for site in sites}
+        self.by_name = by_name
+        self.rows: Tensor | None = None
+        assert self.sites.keys() == by_name.keys()
+
+    def parameters(self, roles: tuple[str, ...] = ROLES) -> list[nn.Parameter]:
+        """The weights of the named roles, site by site: the order is the same in every run."""
+        return [w for adapter in self.by_name.values() for role, w in adapter.weights().items() if role in roles]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all weights by "<site>.<role>", on the CPU: what an adapter file holds."""
+        return {
+            f"{name}.{role}": weight.detach().cpu().clone()
+            for name, adapter in self.by_name.items()
+            for role, weight in adapter.weights().items()
+        }
+
+    def to(self, device: torch.device | str) -> "Adapters":
+        """Move the weights; the same object."""
+        for adapter in self.by_name.values():
+            adapter.to(device)
+        return self
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """While inside, `model` computes with the adapters; afterwards, also after an error, it is as before."""
+        handles = []
+        try:
+            for module, sites in linears(model, self.sites.values()):
+                handles.append(module.register_forward_hook(self._added_output(sites)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def worn_by(self, rows: Tensor) -> Iterator[None]:
+        """While inside, sample b of every batch goes through identity rows[b] of the stacks."""
+        self.rows = rows
+        try:
+            yield
+        finally:
+            self.rows = None
+
+    def _added_output(self, sites: list[Site]):  # type: ignore[no-untyped-def]  # torch names no type for a hook
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            # In place is safe: a linear layer does not need its output for backward, and nobody else has seen it yet.
+            for site in sites:
+                output[..., site.rows] += self.by_name[site.name](inputs[0], self.rows)
+            return output
+
+        return hook
+
+
+def linears(model: nn.Module, sites: Iterable[Site]) -> list[tuple[nn.Linear, list[Site]]]:
+    """Each linear layer with its sites; one UserError lists every site that `model` cannot take."""
+    modules = dict(model.named_modules())
+    grouped: dict[str, list[Site]] = {}
+    problems = []
+    for site in sites:
+        module = modules.get(site.module)
+        end = site.out_features if site.start is None else site.start + site.out_features
+        if not isinstance(module, nn.Linear):
+            problems.append(f"{site.module} is {'missing' if module is None else type(module).__name__}")
+        elif module.in_features != site.in_features or module.out_features < end:
+            problems.append(f"{site.module} is {module.in_features} -> {module.out_features}, too small for {site}")
+        else:
+            grouped.setdefault(site.module, []).append(site)
+    if problems:
+        raise UserError(
+            f"{type(model).__name__} cannot take the adapters at {len(problems)} sites: {'; '.join(problems[:3])}. "
+            "The adapters were made for another model."
+        )
+    return [(modules[name], found) for name, found in grouped.items()]
+
+
+def new_adapters(
+    sites: Iterable[Site],
+    rank: int,
+    generator: torch.Generator,
+    *,
+    meta_down: dict[str, Tensor] | None = None,
+    scale: float = 1.0,
+    identities: int | None = None,
+) -> Adapters:
+    """Fresh adapters, drawn site by site on the CPU so that one seed is one result on every device.
+
+    With `meta_down` (site name -> [meta_rank, in]) each gets fresh heads on it; without, each is a plain LoRA.
+    With `identities` = n, all that belongs to one identity is a stack of n.
+    """
+
+    def drawn(rows: int, columns: int) -> Tensor:
+        if identities is None:
+            return small_random(rows, columns, generator)
+        return torch.stack([small_random(rows, columns, generator) for _ in range(identities)])
+
+    by_name = {}
+    for site in sites:
+        up = torch.zeros(*([] if identities is None else [identities]), site.out_features, rank)
+        if meta_down is None:
+            by_name[site.name] = Adapter(drawn(rank, site.in_features), None, up, scale)
+        else:
+            down = meta_down[site.name].float().clone()
+            by_name[site.name] = Adapter(down, drawn(rank, down.shape[0]), up, scale)
+    return Adapters(sites, by_name)
+
+
+def random_meta_down(sites: Iterable[Site], meta_rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Where stage 1 starts from; as a Meta-Down it is the control that has learned nothing."""
+    return {site.name: small_random(meta_rank, site.in_features, generator) for site in sites}

@@ -1,9 +1,10 @@
 """Face box -> up to 25 crop boxes (paper, supplement: augmentation). Numbers only, no pixels.
 
 A crop is centred on the face; its SHORTER side is the face's longer side times a scale. Pixel coordinates have their
-origin at the photo's top left corner, right and bottom edges are exclusive.
+origin at the photo's top left corner; right and bottom edges are exclusive.
 """
 
+import math
 from typing import NamedTuple
 
 RATIOS: tuple[tuple[int, int], ...] = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
@@ -29,3 +30,50 @@ class Box(NamedTuple):
     @property
     def center(self) -> tuple[float, float]:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+
+def plan(face: Box, width: int, height: int) -> list[Box]:
+    """The crops of a photo of width x height pixels, whole pixels, ratio by ratio and small to large.
+
+    Where the photo cannot hold a crop, the closest size that fits is taken, unless it was taken already.
+    """
+    boxes: dict[tuple[int, int], Box] = {}
+    for ratio in RATIOS:
+        for scale in SCALES:
+            size = fitting_size(ratio, scale * max(face.width, face.height), width, height)
+            boxes.setdefault(size, box_around(face.center, size, width, height))
+    return list(boxes.values())
+
+
+def fitting_size(ratio: tuple[int, int], shorter: float, width: int, height: int) -> tuple[int, int]:
+    """(width, height) of `ratio` whose shorter side is `shorter`, or the largest such size the photo can hold."""
+    unit = min(shorter / min(ratio), width / ratio[0], height / ratio[1])
+    return max(1, round(unit * ratio[0])), max(1, round(unit * ratio[1]))
+
+
+def box_around(center: tuple[float, float], size: tuple[int, int], width: int, height: int) -> Box:
+    """The box of this size centred on `center`, pushed back inside the photo."""
+    left, top = (
+        min(max(math.floor(middle - side / 2 + 0.5), 0), limit - side)
+        for middle, side, limit in zip(center, size, (width, height), strict=True)
+    )
+    return Box(left, top, left + size[0], top + size[1])
+
+
+def training_size(ratio: float, resolution: int, multiple: int) -> tuple[int, int]:
+    """(width, height) of about resolution^2 pixels and about this ratio, in multiples the latents can be packed in."""
+    sides = resolution * math.sqrt(ratio), resolution / math.sqrt(ratio)
+    width, height = (max(multiple, round(side / multiple) * multiple) for side in sides)
+    return width, height
+
+
+def trimmed(box: Box, ratio: float) -> Box:
+    """The largest centred part of `box` with exactly this width : height, so that resizing never stretches a face."""
+    width, height = min(box.width, box.height * ratio), min(box.height, box.width / ratio)
+    x, y = box.center
+    return Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def upscale(box: Box, size: tuple[int, int]) -> float:
+    """How many times `box` is enlarged to become an image of this size; below 1 it is reduced."""
+    return max(size[0] / box.width, size[1] / box.height)

@@ -1,0 +1,191 @@
+"""FLUX through diffusers' own classes: prompts, latents, velocity and sampling, each part loaded only while in use."""
+
+import gc
+import math
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Step
+from ..method.adapter import Site
+from ..method.flow import shifted
+from .flux_parts import FluxParts
+from .keys import sites
+from .protocol import Prompt
+
+
+class FluxBackbone:
+    """A FLUX whose parts come from anywhere (`FluxParts`): a diffusers folder, single files, or a seed."""
+
+    multiple = 16  # the autoencoder's 8 times the 2 x 2 latents of a token
+
+    def __init__(self, parts: FluxParts, device: torch.device, dtype: torch.dtype):
+        self.parts, self.device, self.dtype = parts, device, dtype
+        self.name = parts.shape.name
+
+    def sites(self, preset: str) -> list[Site]:
+        """The sites of a preset, as diffusers names and splits the layers."""
+        return sites(self.parts.shape, preset, fused=False)
+
+    def fingerprint(self, part: str) -> str:
+        """Changes with the part's weights and with the precision it runs in."""
+        return f"{self.parts.fingerprint(part)}-{self.dtype}"
+
+    @contextmanager
+    def text_encoders(self) -> Iterator["FluxTextEncoders"]:
+        """CLIP and T5."""
+        loaded = FluxTextEncoders(*self.parts.text_encoders(self.device, self.dtype), self.parts.max_tokens)
+        try:
+            yield loaded
+        finally:
+            del loaded.clip, loaded.t5  # the caller's variable outlives this context; their memory must not
+            _free()
+
+    @contextmanager
+    def autoencoder(self) -> Iterator["FluxAutoencoder"]:
+        """In float32 whatever the backbone's precision: it is small, and sees each photo once."""
+        loaded = FluxAutoencoder(self.parts.autoencoder(self.device, torch.float32))
+        try:
+            yield loaded
+        finally:
+            del loaded.vae
+            _free()
+
+    @contextmanager
+    def denoiser(self) -> Iterator["FluxDenoiser"]:
+        """The frozen transformer."""
+        network = self.parts.transformer(self.device, self.dtype).eval().requires_grad_(False)
+        loaded = FluxDenoiser(network, self.parts.scheduler_config, self.parts.shape.guidance)
+        del network
+        try:
+            yield loaded
+        finally:
+            del loaded.network
+            _free()
+
+
+class FluxTextEncoders:
+    """prompt -> CLIP's pooled output and T5's tokens, on the CPU, as FluxPipeline makes them."""
+
+    def __init__(self, clip_tokenizer: Any, clip: nn.Module, t5_tokenizer: Any, t5: nn.Module, max_tokens: int):
+        self.clip_tokenizer, self.t5_tokenizer = clip_tokenizer, t5_tokenizer
+        self.clip: Any = clip
+        self.t5: Any = t5
+        self.max_tokens = max_tokens
+
+    @torch.no_grad()
+    def __call__(self, prompt: str) -> Prompt:
+        """One prompt's embeddings; longer prompts are cut at 77 tokens for CLIP and at `max_tokens` for T5."""
+        tokens = self.t5(_ids(self.t5_tokenizer, prompt, self.max_tokens, self.t5.device))[0]
+        pooled = self.clip(_ids(self.clip_tokenizer, prompt, 77, self.clip.device)).pooler_output
+        return Prompt(tokens.cpu(), pooled.cpu())
+
+
+class FluxAutoencoder:
+    """FLUX's autoencoder; latents are shifted and scaled as the transformer was trained on them."""
+
+    def __init__(self, vae: nn.Module):
+        self.vae: Any = vae
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """The mean of the posterior, not a sample: the same photo gives the same latents."""
+        mean = self.vae.encode((image[None] * 2 - 1).to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        return ((mean - self.vae.config.shift_factor) * self.vae.config.scaling_factor)[0].float().cpu()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """[c, h, w] -> [3, 8h, 8w] in 0..1."""
+        unscaled = latents[None] / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        image = self.vae.decode(unscaled.to(self.vae.device, self.vae.dtype), return_dict=False)[0][0]
+        return (image.float().cpu() / 2 + 0.5).clamp(0, 1)
+
+
+class FluxDenoiser:
+    """FLUX's transformer as a velocity function of latents [b, c, h, w]."""
+
+    def __init__(self, network: nn.Module, scheduler_config: dict[str, Any], takes_guidance: bool):
+        self.network: Any = network
+        self.scheduler_config, self.takes_guidance = scheduler_config, takes_guidance
+
+    def __call__(self, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float = 1.0) -> Tensor:
+        """See `Denoiser`; one prompt serves a whole batch."""
+        b, _, h, w = latents.shape
+        device, dtype = self.network.device, self.network.dtype
+        tokens, pooled = (part.to(device, dtype).expand(b, *part.shape[1:]) for part in prompt)
+        predicted = self.network(
+            hidden_states=pack(latents).to(device, dtype),
+            timestep=t.to(device),
+            guidance=torch.full((b,), guidance, device=device) if self.takes_guidance else None,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            txt_ids=torch.zeros(tokens.shape[1], 3, device=device),
+            img_ids=positions(h // 2, w // 2).to(device),
+            return_dict=False,
+        )[0]
+        return unpack(predicted.float(), h, w)
+
+    @torch.no_grad()
+    def sample(
+        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int
+    ) -> Generator[Step, None, Tensor]:
+        """Euler steps down FLUX's schedule. The same seed gives the noise FluxPipeline draws with a CPU generator."""
+        width, height = size
+        channels = self.network.config.in_channels // 4
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(1, channels, height // 8, width // 8, generator=generator)
+        latents = noise.to(self.network.device)
+        times = schedule(steps, latents.shape[2] * latents.shape[3] // 4, self.scheduler_config)
+        for index in range(steps):
+            predicted = self(latents, times[index : index + 1], prompt, guidance)
+            latents = latents + (times[index + 1] - times[index]) * predicted
+            yield Step(index + 1, steps)
+        return latents.cpu()
+
+
+def pack(latents: Tensor) -> Tensor:
+    """[b, c, h, w] -> tokens [b, h/2 * w/2, c * 4]: each token is a 2 x 2 patch."""
+    b, c, h, w = latents.shape
+    return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
+
+
+def unpack(tokens: Tensor, h: int, w: int) -> Tensor:
+    """The inverse of `pack`."""
+    b, _, c = tokens.shape
+    return tokens.view(b, h // 2, w // 2, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, h, w)
+
+
+def positions(rows: int, columns: int) -> Tensor:
+    """[rows * columns, 3]: (0, row, column) of each image token, for the rotary embedding."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3).float()
+
+
+def schedule(steps: int, tokens: int, config: dict[str, Any]) -> Tensor:
+    """Times [steps + 1] from 1 to 0, shifted towards noise the more the larger the image (BFL's `get_schedule`)."""
+    times = torch.linspace(1, 1 / steps, steps)
+    if config["use_dynamic_shifting"]:
+        slope = (config["max_shift"] - config["base_shift"]) / (
+            config["max_image_seq_len"] - config["base_image_seq_len"]
+        )
+        mu = config["base_shift"] + slope * (tokens - config["base_image_seq_len"])
+        times = shifted(times, math.exp(mu))
+    else:
+        times = shifted(times, config["shift"])
+    return torch.cat([times, torch.zeros(1)])
+
+
+def _ids(tokenizer: Any, prompt: str, length: int, device: torch.device) -> Tensor:
+    return tokenizer(
+        prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids.to(device)
+
+
+def _free() -> None:
+    """Give the part's memory back before the next one is loaded: the parts together may not fit."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

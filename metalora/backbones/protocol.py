@@ -1,0 +1,58 @@
+"""What every backbone offers, whichever model and library stand behind it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Step
+from ..method.adapter import Site
+
+
+class Prompt(NamedTuple):
+    """A prompt's embeddings."""
+
+    tokens: Tensor  # [b, n, d]
+    pooled: Tensor  # [b, e]
+
+
+class Autoencoder(Protocol):
+    """Images [3, H, W] in 0..1 <-> latents [c, H/8, W/8] as the denoiser wants them, on the CPU."""
+
+    def encode(self, image: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class Denoiser(Protocol):
+    """The frozen network, ready to be trained through and sampled from."""
+
+    network: nn.Module  # takes the adapters
+
+    def __call__(self, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float = 1.0) -> Tensor:
+        """The velocity [b, c, h, w] in float32 at times t [b]; guidance is 1 while training."""
+        ...
+
+    def sample(
+        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int
+    ) -> Iterator[Step]:
+        """Yield after each sampling step and return the latents [1, c, h, w] of an image of size (width, height)."""
+        ...
+
+
+class Backbone(Protocol):
+    """A base model in its parts. Each part is loaded on entering its context and freed on leaving it."""
+
+    name: str  # of the architecture, as files name it: "flux.1-dev"
+    device: torch.device
+    multiple: int  # image sides must be multiples of this
+
+    def sites(self, preset: str) -> list[Site]: ...
+    def fingerprint(self, part: str) -> str:
+        """What the outputs of "text_encoders" or "autoencoder" depend on: part of every cache key."""
+        ...
+
+    def text_encoders(self) -> AbstractContextManager[Callable[[str], Prompt]]: ...
+    def autoencoder(self) -> AbstractContextManager[Autoencoder]: ...
+    def denoiser(self) -> AbstractContextManager[Denoiser]: ...

@@ -1,0 +1,58 @@
+"""Rectified flow (the paper's objective on FLUX): the path, its velocity, the times, the loss.
+
+One convention everywhere: t = 0 is clean, t = 1 is noise.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# What a denoiser is to the method: (noised [b, c, h, w], t [b], prompt) -> velocity [b, c, h, w].
+Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
+
+SHIFT = 3.0  # of the "shifted" times; the value of Stable Diffusion 3, section 5.3.2 of its paper
+
+
+def noised(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t = (1 - t) clean + t noise, one t per sample."""
+    return torch.lerp(clean, noise, t.view(-1, *[1] * (clean.ndim - 1)))
+
+
+def velocity(clean: Tensor, noise: Tensor) -> Tensor:
+    """d x_t / dt: what the denoiser must predict."""
+    return noise - clean
+
+
+def sample_times(count: int, kind: str, generator: torch.Generator) -> Tensor:
+    """Training times [count] in (0, 1). "logit-normal": sigmoid of a standard normal, the FLUX trainers' default."""
+    if kind == "uniform":
+        return torch.rand(count, generator=generator)
+    t = torch.sigmoid(torch.randn(count, generator=generator))
+    return shifted(t, SHIFT) if kind == "shifted" else t
+
+
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Times moved towards noise: shift t / (1 + (shift - 1) t)."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def flow_loss(
+    denoiser: Denoiser, latents: Tensor, prompt: Any, generator: torch.Generator, times: str = "logit-normal"
+) -> Tensor:
+    """Plain mean squared error of the predicted velocity. Draws on the CPU: one seed, one run, any device."""
+    t = sample_times(len(latents), times, generator).to(latents)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    predicted = denoiser(noised(latents, noise, t), t, prompt)
+    return (predicted - velocity(latents, noise)).square().mean()
+
+
+def generator_of(*key: object) -> torch.Generator:
+    """A CPU generator for one purpose and step: what it draws depends on the key alone, not on what was drawn before.
+
+    So a resumed run needs no stored random state, and people trained together draw what they would draw alone.
+    """
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))

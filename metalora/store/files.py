@@ -1,0 +1,156 @@
+"""The project's files: safetensors with metadata that says what a file is, written whole or not at all.
+
+| kind | tensors | made by |
+|---|---|---|
+| meta-down | <site>.down | stage 1 |
+| adapter | <site>.down, .mid, .up (a plain LoRA has no mid) | personalize |
+| lora | an ordinary LoRA in a spelling that stock loaders read | personalize, merge |
+| state | an adapter and its optimizer, in the middle of a run | personalize, when stopped |
+
+No file holds a photo or a path of the machine it was made on; inputs are named by their hashes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..config import UserError
+
+KINDS = ("meta-down", "adapter", "lora", "state")
+PREFIX = "metalora."
+
+
+def write(path: Path, tensors: dict[str, Tensor], kind: str, facts: dict[str, str]) -> None:
+    """Write one of our files; `facts` become the metadata. The same tensors and facts give the same bytes."""
+    assert kind in KINDS, kind
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise UserError(f"{path} was not written: {len(broken)} tensors hold NaN or infinity, {broken[0]} among them.")
+    metadata = {PREFIX + key: value for key, value in facts.items() if not key.startswith("modelspec.")}
+    metadata |= {key: value for key, value in facts.items() if key.startswith("modelspec.")}
+    write_bytes(path, safetensors_bytes(tensors, {"format": "pt", PREFIX + "kind": kind, **metadata}))
+
+
+def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file with its header in a fixed order; the library writes metadata in an order that varies."""
+    contiguous = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    data = save(contiguous, metadata)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors that follow stay aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def read(path: Path, kinds: tuple[str, ...], base: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, facts) of one of our files; a UserError if it is of another kind or was made for another base."""
+    with opened(path) as file:
+        facts = facts_of(file.metadata())
+        kind = facts.get("kind", "unknown")
+        if kind not in kinds:
+            raise UserError(
+                f"{path} is {_named(kind)}, but {' or '.join(map(_named, kinds))} is needed here. "
+                "`metalora info FILE` shows what a file is."
+            )
+        check_base(path, facts, base)
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118  # not a dict
+
+
+def check_base(path: Path, facts: dict[str, str], base: str | None) -> None:
+    """Refuse a file that says it was made for another base."""
+    if base is not None and facts.get("base", base) != base:
+        raise UserError(
+            f"{path} was made for {facts['base']!r}, but the loaded model is {base!r}. "
+            f"Pick a file for {base!r}, or the matching --backbone."
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[safe_open]:
+    """A safetensors file open for reading; everything that can be wrong with it is a UserError."""
+    if not path.is_file():
+        raise UserError(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; a .safetensors file is needed."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is not a readable safetensors file ({error}). It may be cut short: copy it again."
+        ) from error
+
+
+def facts_of(metadata: dict[str, str] | None) -> dict[str, str]:
+    """What the metadata says, without our prefix; empty for a file that is not ours."""
+    return {key.removeprefix(PREFIX): value for key, value in (metadata or {}).items() if key.startswith(PREFIX)}
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """All of the data or no file: written beside the target, then moved over it."""
+    partial = path.with_name(path.name + ".partial")
+    with mended_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Find out before hours of work, not after them, that a result could not be saved."""
+    probe = path.with_name(path.name + ".partial")
+    with mended_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")
+        probe.unlink()
+
+
+@contextmanager
+def mended_os_errors(path: Path) -> Iterator[None]:
+    """The disk's refusals as sentences."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}. Nothing was left half-written; "
+            "free some space or choose another place with --out."
+        ) from error
+
+
+def digest(data: bytes) -> str:
+    """sha256, as files name their inputs."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of_tensors(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, shapes and values."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        sha.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _named(kind: str) -> str:
+    return {
+        "meta-down": "a Meta-Down file",
+        "adapter": "an adapter file",
+        "lora": "a finished LoRA file",
+        "state": "the saved state of a stopped run",
+    }.get(kind, "not a file of this project")

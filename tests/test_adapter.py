@@ -1,0 +1,123 @@
+"""Laws of the three-layer adapter, on the toy network: plain layers, slices of a fused one, a vector input."""
+
+import pytest
+import torch
+from torch import Tensor
+from toy import TOY_SITES, ToyNetwork
+
+from metalora.config import UserError
+from metalora.method.adapter import IDENTITY, Adapters, Site, new_adapters, random_meta_down
+from metalora.method.merge import fold_all
+
+INPUTS = {"tokens": torch.randn(3, 5, 8), "vector": torch.randn(3, 8)}
+
+
+def made(
+    meta: bool, rank: int = 2, identities: int | None = None, trained: bool = True, scale: float = 0.7
+) -> Adapters:
+    generator = torch.Generator().manual_seed(1)
+    meta_down = random_meta_down(TOY_SITES, 16, generator) if meta else None
+    adapters = new_adapters(TOY_SITES, rank, generator, meta_down=meta_down, scale=scale, identities=identities)
+    if trained:
+        for weight in adapters.parameters(("up",)):
+            weight.data = torch.randn(weight.shape, generator=generator)
+    return adapters
+
+
+def adapted(network: ToyNetwork, adapters: Adapters, inputs: dict[str, Tensor] = INPUTS) -> Tensor:
+    with adapters.attached(network):
+        return network(**inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("meta", [True, False])
+def test_a_new_adapter_changes_nothing(toy: ToyNetwork, meta: bool, dtype: torch.dtype):
+    toy, inputs = toy.to(dtype), {name: x.to(dtype) for name, x in INPUTS.items()}
+    assert torch.equal(adapted(toy, made(meta, trained=False), inputs), toy(**inputs))
+
+
+def test_a_trained_adapter_changes_something(toy: ToyNetwork):
+    assert not torch.allclose(adapted(toy, made(meta=True)), toy(**INPUTS), atol=1e-2)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("meta", [True, False])
+def test_the_merged_lora_is_the_adapter(toy: ToyNetwork, meta: bool, rank: int):
+    adapters = made(meta, rank)
+    live = adapted(toy, adapters)
+    for site in TOY_SITES:
+        lora_down, lora_up = fold_all(adapters)[site.name]
+        assert lora_down.shape == (rank, site.in_features)
+        toy.get_submodule(site.module).weight.data[site.rows] += lora_up @ lora_down
+    torch.testing.assert_close(toy(**INPUTS), live, rtol=0, atol=1e-5)
+
+
+def test_detaching_leaves_the_model_as_it_was_also_after_an_error(toy: ToyNetwork):
+    before, state = toy(**INPUTS), {name: value.clone() for name, value in toy.state_dict().items()}
+    with pytest.raises(RuntimeError, match="in the middle"), made(meta=True).attached(toy):
+        raise RuntimeError("in the middle")
+    assert torch.equal(toy(**INPUTS), before)
+    assert all(torch.equal(value, state[name]) for name, value in toy.state_dict().items())
+
+
+def test_a_site_that_does_not_exist_is_named(toy: ToyNetwork):
+    sites = [Site("a", "no.such", 8, 6), Site("b", "qkv", 8, 6, start=18), Site("c", "out", 6, 8)]
+    adapters = new_adapters(sites, 1, torch.Generator())
+    with pytest.raises(UserError, match=r"2 sites: no\.such is missing; qkv is 8 -> 18"), adapters.attached(toy):
+        pass
+    assert not toy.out._forward_hooks
+
+
+def one_of(stack: Adapters, row: int) -> Adapters:
+    """Identity `row` of a stack, alone."""
+    alone = made(meta=True)
+    for name, adapter in alone.by_name.items():
+        for role, weight in adapter.weights().items():
+            stacked = stack.by_name[name].weights()[role].detach()
+            weight.data = (stacked[row] if role in IDENTITY else stacked).clone()
+    return alone
+
+
+def test_a_stack_of_identities_equals_single_adapters_forward_and_gradients(toy: ToyNetwork):
+    stack, rows = made(meta=True, identities=4), torch.tensor([2, 0, 2])
+    with stack.worn_by(rows):
+        together = adapted(toy, stack)
+    together.square().sum().backward()
+    expected = {name: torch.zeros_like(weight) for name, weight in stack.tensors().items()}
+    for sample, row in enumerate(rows.tolist()):
+        single = one_of(stack, row)
+        alone = adapted(toy, single, {name: x[sample : sample + 1] for name, x in INPUTS.items()})
+        torch.testing.assert_close(together[sample : sample + 1], alone)
+        alone.square().sum().backward()
+        for name, adapter in single.by_name.items():
+            for role, weight in adapter.weights().items():
+                slot = expected[f"{name}.{role}"]
+                (slot[row] if role in IDENTITY else slot).add_(weight.grad)
+    for name, adapter in stack.by_name.items():
+        for role, weight in adapter.weights().items():
+            torch.testing.assert_close(weight.grad, expected[f"{name}.{role}"])
+    assert not stack.by_name["block.to_q"].up.grad[[1, 3]].any(), "an absent identity has no gradient"
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_gradients_match_a_finite_difference_in_fp64(toy: ToyNetwork, meta: bool):
+    toy, adapters = toy.double(), made(meta)
+    inputs = {name: x.double() for name, x in INPUTS.items()}
+    for adapter in adapters.by_name.values():
+        adapter.double()
+    target = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+    def loss() -> Tensor:
+        return (adapted(toy, adapters, inputs) - target).square().mean()
+
+    loss().backward()
+    step = 1e-6
+    for weight in adapters.parameters():
+        for index in range(0, weight.numel(), 7):
+            flat, gradient = weight.data.view(-1), weight.grad.view(-1)[index]
+            flat[index] += step
+            above = loss().item()
+            flat[index] -= 2 * step
+            below = loss().item()
+            flat[index] += step
+            assert abs((above - below) / (2 * step) - gradient) < 1e-8 + 1e-6 * abs(gradient)

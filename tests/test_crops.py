@@ -1,0 +1,69 @@
+"""Laws of the crop boxes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metalora.method.crops import RATIOS, Box, fitting_size, plan, training_size, trimmed, upscale
+
+
+@st.composite
+def faces_in_photos(draw: st.DrawFn) -> tuple[Box, int, int]:
+    width, height = draw(st.integers(16, 6000)), draw(st.integers(16, 6000))
+    left, top = draw(st.floats(0, width - 2)), draw(st.floats(0, height - 2))
+    right, bottom = draw(st.floats(left + 1, width)), draw(st.floats(top + 1, height))
+    return Box(left, top, right, bottom), width, height
+
+
+@given(faces_in_photos())
+def test_every_box_is_whole_inside_the_photo_around_the_face_and_of_a_known_ratio(case: tuple[Box, int, int]):
+    face, width, height = case
+    boxes = plan(face, width, height)
+    assert 1 <= len(boxes) <= 25
+    assert len({(box.width, box.height) for box in boxes}) == len(boxes)
+    for box in boxes:
+        assert all(edge == int(edge) for edge in box)
+        assert 0 <= box.left < box.right <= width
+        assert 0 <= box.top < box.bottom <= height
+        x, y = face.center
+        assert box.left - 0.5 <= x <= box.right + 0.5
+        assert box.top - 0.5 <= y <= box.bottom + 0.5
+        assert any(abs(box.width * h - box.height * w) <= (w + h) / 2 for w, h in RATIOS), box
+
+
+@given(faces_in_photos())
+def test_a_crop_is_as_large_as_asked_or_as_large_as_the_photo_allows(case: tuple[Box, int, int]):
+    face, width, height = case
+    asked = 2.5 * max(face.width, face.height)
+    for ratio in RATIOS:
+        size = fitting_size(ratio, asked, width, height)
+        assert min(size) == max(1, round(asked)) or size[0] == width or size[1] == height
+
+
+def test_a_small_face_in_a_large_photo_gives_all_25_crops_centred_on_it():
+    boxes = plan(Box(1900, 1400, 2000, 1520), 4000, 3000)
+    assert len(boxes) == 25
+    assert boxes[0] == Box(1790, 1370, 2110, 1550)  # 16:9, shorter side 120 x 1.5
+    assert {box.center for box in boxes if box.width % 2 == 0 == box.height % 2} == {(1950, 1460)}
+
+
+def test_a_crop_at_the_border_is_pushed_inside():
+    assert plan(Box(0, 0, 100, 100), 1000, 1000)[10] == Box(0, 0, 150, 150)
+
+
+def test_a_photo_that_is_all_face_gives_one_crop_a_ratio():
+    boxes = plan(Box(0, 0, 300, 400), 300, 400)
+    assert [(box.width, box.height) for box in boxes] == [(300, 169), (300, 225), (300, 300), (300, 400), (225, 400)]
+
+
+@given(st.floats(0.3, 3.0), st.integers(64, 2048))
+def test_a_training_size_has_about_the_asked_pixels_and_ratio(ratio: float, resolution: int):
+    width, height = training_size(ratio, resolution, 16)
+    assert width % 16 == height % 16 == 0
+    assert abs(width - resolution * ratio**0.5) <= 8
+    assert abs(height - resolution / ratio**0.5) <= 8
+
+
+def test_trimming_keeps_the_centre_and_never_stretches():
+    box = trimmed(Box(10, 10, 110, 60), 1.0)
+    assert box == Box(35, 10, 85, 60)
+    assert upscale(box, (100, 100)) == 2.0
