@@ -125,6 +125,7 @@ class PersonalizeConfig:
 
     def __post_init__(self) -> None:
         check_knobs(self)
+        _ = self.prompt  # a caption that cannot be filled in is found now, not after the photos are encoded
         if self.method == "meta-lora" and self.rank > self.meta_rank:
             raise UserError(
                 f"PersonalizeConfig: rank (r2) {self.rank} is larger than meta_rank (r1) {self.meta_rank}: a finished "
@@ -183,3 +184,10 @@ class Phase:
     """What a job is doing now, in words: shown between progress bars."""
 
     text: str
+
+
+# A backbone's own defaults, where they differ from the paper's for FLUX.1-dev.
+PRESETS: dict[str, dict[str, int | float | str]] = {
+    # The random test network: it learns nothing worth seeing, but every path runs in seconds.
+    "tiny": {"resolution": 128, "width": 128, "height": 128, "sampling_steps": 8, "learning_rate": 3e-3, "steps": 60},
+}

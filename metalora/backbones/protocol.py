@@ -34,9 +34,7 @@ class Denoiser(Protocol):
         """The velocity [b, c, h, w] in float32 at times t [b]; guidance is 1 while training."""
         ...
 
-    def sample(
-        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int
-    ) -> Iterator[Step]:
+    def sample(self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int) -> Iterator[Step]:
         """Yield after each sampling step and return the latents [1, c, h, w] of an image of size (width, height)."""
         ...
 

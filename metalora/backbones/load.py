@@ -1,0 +1,55 @@
+"""A backbone from what a user says: a name, a folder, or the single files that are around."""
+
+from pathlib import Path
+
+import torch
+
+from ..config import UserError
+from .flux import FluxBackbone
+from .flux_parts import DiffusersFolder, FluxParts, SingleFiles, TinyFlux
+
+HUB_NAMES = {"flux-dev": "black-forest-labs/FLUX.1-dev", "flux-schnell": "black-forest-labs/FLUX.1-schnell"}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_backbone(
+    name: str, *, device: str = "auto", precision: str = "auto", single_files: dict[str, Path] | None = None
+) -> FluxBackbone:
+    """`name`: tiny, flux-dev, flux-schnell, a diffusers folder, or a hub name; `single_files` take its place.
+
+    Nothing is loaded yet: the parts are, when they are needed.
+    """
+    parts = find_parts(name, single_files or {})
+    chosen = choose_device(device)
+    if precision == "auto":
+        precision = "fp32" if name == "tiny" or chosen.type == "cpu" else "bf16"
+    return FluxBackbone(parts, chosen, PRECISIONS[precision])
+
+
+def find_parts(name: str, single_files: dict[str, Path]) -> FluxParts:
+    """Where the parts come from."""
+    if single_files:
+        missing = [part for part in ("transformer", "vae", "clip_l", "t5xxl") if part not in single_files]
+        if missing:
+            flags = ", ".join("--" + part.replace("_", "-") for part in missing)
+            raise UserError(f"Single files are used all together: {flags} is missing.")
+        return SingleFiles(**single_files)
+    if name == "tiny":
+        return TinyFlux()
+    return DiffusersFolder(HUB_NAMES.get(name, name))
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: the first CUDA device, Apple's GPU, or the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."
+        ) from error
+    return device

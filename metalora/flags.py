@@ -1,0 +1,42 @@
+"""Command-line flags made from the knobs of a config, and configs made from the flags that were given."""
+
+import argparse
+import dataclasses
+from typing import Any, TypeVar
+
+from .config import PRESETS, flag_of
+
+Config = TypeVar("Config")
+
+
+def add_knobs(parser: argparse.ArgumentParser, config: type, title: str, leave_out: tuple[str, ...] = ()) -> None:
+    """One flag for each knob, with its help, range and default."""
+    group = parser.add_argument_group(title)
+    for knob_field in dataclasses.fields(config):
+        if knob_field.name in leave_out:
+            continue
+        options: dict[str, Any] = {"dest": knob_field.name, "help": _help(knob_field), "default": argparse.SUPPRESS}
+        if knob_field.type is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"type": knob_field.type, "choices": knob_field.metadata["choices"]}
+            if not options["choices"]:
+                options["metavar"] = {int: "N", float: "X", str: "TEXT"}[knob_field.type]
+        group.add_argument(flag_of(knob_field), **options)
+
+
+def knobs_from(args: argparse.Namespace, config: type[Config], backbone: str) -> Config:
+    """The config of the flags that were given, over the backbone's preset, over the defaults."""
+    names = {knob_field.name for knob_field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    preset = {name: value for name, value in PRESETS.get(backbone, {}).items() if name in names}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return config(**{**preset, **given})
+
+
+def _help(knob_field: dataclasses.Field) -> str:
+    low, high = knob_field.metadata["low"], knob_field.metadata["high"]
+    text = knob_field.metadata["help"].replace("%", "%%")
+    presets = [f"{preset[knob_field.name]} for {name}" for name, preset in PRESETS.items() if knob_field.name in preset]
+    default = "; ".join([f"default {knob_field.default!s}" if knob_field.default != "" else "default: none", *presets])
+    limits = f", {low} to {high}" if None not in (low, high) else f", at least {low}" if low is not None else ""
+    return f"{text} ({default}{limits})"

@@ -1,0 +1,51 @@
+"""See what stage 2 would learn from: the crops of a photo, and where they lie on it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import CropConfig, Phase, Step, UserError
+from ..measure.faces import load_faces, numbered
+from ..store import files
+from ..store.images import read_photo, save_image
+from ..store.pictures import draw_boxes
+from . import Job
+from .photos import PlannedPhoto, plan_photo
+
+
+@dataclass(frozen=True)
+class CropSheet:
+    """What was written, and what was planned."""
+
+    sheet: Path
+    planned: PlannedPhoto
+
+
+def write_crops(
+    photo: Path, out: Path, config: CropConfig, *, embedder: str = "sface", multiple: int = 16
+) -> Job[CropSheet]:
+    """Write every crop as it will be trained on, and `sheet.png`, a page with all of them.
+
+    Where the face cannot be chosen, `faces.png` shows the photo with every face boxed and numbered.
+    """
+    files.check_writable(out / "sheet.png")
+    yield Phase("looking for the face")
+    analyser = load_faces(embedder)
+    try:
+        planned = plan_photo(photo, config, analyser, multiple)
+    except UserError as error:
+        pixels = read_photo(photo)
+        found = numbered(analyser.find(pixels))
+        if len(found) < 2:
+            raise
+        boxes = [face.box for face in found]
+        save_image(
+            draw_boxes(pixels, boxes, [str(number) for number in range(1, len(boxes) + 1)]), out / "faces.png", {}
+        )
+        raise UserError(f"{error} {out / 'faces.png'} shows them with their numbers.") from error
+    names = []
+    for index, crop in enumerate(planned.crops, 1):
+        names.append(f"{index:02d}  {crop.size[0]}x{crop.size[1]}")
+        save_image(planned.image(crop), out / f"crop-{index:02d}-{crop.size[0]}x{crop.size[1]}.png", {})
+        yield Step(index, len(planned.crops))
+    save_image(crop_sheet(planned), out / "sheet.png", {})
+    return CropSheet(out / "sheet.png", planned)

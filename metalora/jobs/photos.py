@@ -1,0 +1,116 @@
+"""From photo files to what stage 2 learns from: crops planned around the face, encoded once, kept in the cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..backbones.protocol import Backbone, Prompt
+from ..config import CropConfig, Phase, Step, UserError
+from ..measure.faces import Face, FaceAnalyser, choose_face
+from ..method import crops
+from ..method.crops import Box
+from ..store.cache import Cache
+from ..store.images import photo_digest, read_photo, resize_crop
+from . import Job
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box on a photo and the size (width, height) it is trained at."""
+
+    box: Box
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PlannedPhoto:
+    """A photo [3, H, W] with its crops; `left_out` would have to be enlarged too much."""
+
+    photo: Tensor
+    digest: str
+    face: Face | None  # None: the whole photo is used, without looking for a face
+    crops: list[Crop]
+    left_out: list[Box]
+
+    def image(self, crop: Crop) -> Tensor:
+        """The crop's pixels [3, h, w]."""
+        return resize_crop(self.photo, crops.trimmed(crop.box, crop.size[0] / crop.size[1]), *crop.size)
+
+
+def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
+    """The crops of a photo around the chosen face (paper, supplement: up to 25)."""
+    photo = read_photo(path)
+    face = choose_face(faces.find(photo), config.face, path.name)
+    planned = [_crop(box, config, multiple) for box in crops.plan(face.box, photo.shape[2], photo.shape[1])]
+    kept = [crop for crop in planned if _enlarged(crop) <= config.max_upscale]
+    if not kept:
+        raise UserError(
+            f"{path}: the face is {face.box.width:.0f} x {face.box.height:.0f} pixels, too small to train at "
+            f"{config.resolution} px: the largest crop would be enlarged {min(map(_enlarged, planned)):.1f} times, "
+            f"more than max_upscale {config.max_upscale}. Use a larger photo, or lower --resolution."
+        )
+    return PlannedPhoto(photo, photo_digest(photo), face, kept, [crop.box for crop in planned if crop not in kept])
+
+
+def whole_photo(path: Path, config: CropConfig, multiple: int) -> PlannedPhoto:
+    """The photo itself as the only crop: what a plain LoRA trains on."""
+    photo = read_photo(path)
+    crop = _crop(Box(0, 0, photo.shape[2], photo.shape[1]), config, multiple)
+    if _enlarged(crop) > config.max_upscale:
+        raise UserError(
+            f"{path} is {photo.shape[2]} x {photo.shape[1]} pixels, too small to train at {config.resolution} px "
+            f"(enlarged {_enlarged(crop):.1f} times, max_upscale is {config.max_upscale}). Lower --resolution."
+        )
+    return PlannedPhoto(photo, photo_digest(photo), None, [crop], [])
+
+
+def crop_latents(photos: Sequence[PlannedPhoto], backbone: Backbone, flips: bool, cache: Cache) -> Job[list[Tensor]]:
+    """[views, c, h, w] for each crop: as it is and, with flips, mirrored. The autoencoder is loaded only for a miss."""
+    views = [
+        (photo, crop, mirrored) for photo in photos for crop in photo.crops for mirrored in (False, True)[: 1 + flips]
+    ]
+    keys = [
+        cache.key(
+            what="latent",
+            photo=photo.digest,
+            box=list(crop.box),
+            size=list(crop.size),
+            mirrored=mirrored,
+            autoencoder=backbone.fingerprint("autoencoder"),
+        )
+        for photo, crop, mirrored in views
+    ]
+    missing = [index for index, key in enumerate(keys) if key not in cache]
+    if missing:
+        yield Phase(f"encoding {len(missing)} crops")
+        with backbone.autoencoder() as autoencoder:
+            for count, index in enumerate(missing, 1):
+                photo, crop, mirrored = views[index]
+                image = photo.image(crop)
+                cache.put(keys[index], {"latent": autoencoder.encode(image.flip(-1) if mirrored else image)})
+                yield Step(count, len(missing))
+    latents = [cache.get(key)["latent"] for key in keys]
+    return [torch.stack(latents[start : start + 1 + flips]) for start in range(0, len(latents), 1 + flips)]
+
+
+def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) -> Job[list[Prompt]]:
+    """The embeddings of each prompt. The text encoders are loaded only for a miss."""
+    keys = [cache.key(what="prompt", text=text, encoders=backbone.fingerprint("text_encoders")) for text in prompts]
+    missing = {key: text for key, text in zip(keys, prompts, strict=True) if key not in cache}
+    if missing:
+        yield Phase(f"encoding {len(missing)} prompt{'s' if len(missing) > 1 else ''}")
+        with backbone.text_encoders() as encode:
+            for key, text in missing.items():
+                cache.put(key, encode(text)._asdict())
+    return [Prompt(**cache.get(key)) for key in keys]
+
+
+def _crop(box: Box, config: CropConfig, multiple: int) -> Crop:
+    return Crop(box, crops.training_size(box.width / box.height, config.resolution, multiple))
+
+
+def _enlarged(crop: Crop) -> float:
+    return crops.upscale(crops.trimmed(crop.box, crop.size[0] / crop.size[1]), crop.size)

@@ -1,0 +1,27 @@
+"""Pictures of numbers."""
+
+import io
+from pathlib import Path
+
+from ..store.files import write_bytes
+
+SMOOTHING = 25  # steps; single losses are mostly the luck of the drawn time
+
+
+def save_loss_curve(path: Path, losses: dict[str, list[float]]) -> None:
+    """One line a run: faint single losses, and their running mean over the last `SMOOTHING` steps."""
+    from matplotlib.figure import Figure  # imported late: not every job draws
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for label, values in losses.items():
+        steps = range(1, len(values) + 1)
+        means = [sum(values[max(0, i - SMOOTHING) : i]) / min(i, SMOOTHING) for i in steps]
+        (line,) = axes.plot(steps, means, linewidth=2, label=label)
+        axes.plot(steps, values, linewidth=0.7, alpha=0.25, color=line.get_color())
+    axes.set(xlabel="step", ylabel="flow-matching loss", title=f"training loss, mean of {SMOOTHING} steps")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,70 @@
+"""The state of a stopped run on disk: enough to go on as if it had not stopped.
+
+No random state is stored: what a step draws depends on the seed and the step alone (`flow.generator_of`).
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from ..config import UserError
+from ..method.adapter import Adapters
+from ..store import files
+
+# Knobs that may differ when a run goes on: they do not change what a step does.
+FREE_KNOBS = ("steps", "save_every", "gradient_checkpointing")
+
+
+class SavedRun:
+    """`<out>.state.safetensors`: the adapter, its optimizer and the losses so far."""
+
+    def __init__(self, path: Path, facts: dict[str, str]):
+        self.path, self.facts = path, facts
+
+    def exists(self) -> bool:
+        """Whether an earlier run was stopped here."""
+        return self.path.is_file()
+
+    def save(
+        self, adapters: Adapters, optimizer: torch.optim.Optimizer, losses: list[float], validation: float
+    ) -> None:
+        """Replace the file."""
+        moments = {
+            f"optimizer.{index}.{name}": value.clone()
+            for index, state in optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        history = {"losses": torch.tensor(losses, dtype=torch.float64), "validation": torch.tensor(validation).double()}
+        files.write(self.path, {**adapters.tensors(), **moments, **history}, "state", self.facts)
+
+    def load(self, adapters: Adapters, optimizer: torch.optim.Optimizer) -> tuple[list[float], float]:
+        """Put the run back; (losses so far, validation loss at the start). Refuses the state of another run."""
+        tensors, facts = files.read(self.path, ("state",))
+        different = sorted(key for key in self.facts if _identity(self.facts, key) != _identity(facts, key))
+        if different:
+            raise UserError(
+                f"{self.path} is the state of a run with other settings or inputs ({', '.join(different)} differ). "
+                "Delete it to start anew, choose another --out, or repeat the first call to go on with it."
+            )
+        for name, adapter in adapters.by_name.items():
+            for role, weight in adapter.weights().items():
+                weight.data.copy_(tensors[f"{name}.{role}"])
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return tensors["losses"].tolist(), tensors["validation"].item()
+
+    def remove(self) -> None:
+        """The run is finished."""
+        self.path.unlink(missing_ok=True)
+
+
+def _identity(facts: dict[str, str], key: str) -> object:
+    value = facts.get(key)
+    if key != "knobs" or value is None:
+        return value
+    return {name: knob for name, knob in json.loads(value).items() if name not in FREE_KNOBS}

@@ -1,0 +1,90 @@
+"""A setting is declared once: its range check and its flag come from the same line."""
+
+import argparse
+import dataclasses
+
+import pytest
+
+from metalora.config import PRESETS, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from metalora.flags import add_knobs, knobs_from
+
+
+def test_every_knob_out_of_range_is_listed_in_one_message():
+    with pytest.raises(UserError) as error:
+        PersonalizeConfig(steps=0, learning_rate=float("nan"), method="dora", seed="one")
+    message = str(error.value)
+    assert "steps must be at least 1, got 0" in message
+    assert "learning_rate must be a finite number, got nan" in message
+    assert "method must be one of meta-lora, lora, lora-crops, got 'dora'" in message
+    assert "seed must be int, got 'one'" in message
+
+
+def test_r2_larger_than_r1_is_refused_for_meta_lora_only():
+    with pytest.raises(UserError, match=r"rank \(r2\) 17 is larger than meta_rank \(r1\) 16"):
+        PersonalizeConfig(rank=17)
+    assert PersonalizeConfig(rank=17, method="lora").rank == 17
+
+
+def test_a_misspelt_knob_is_an_error():
+    with pytest.raises(TypeError, match="learning_rat"):
+        PersonalizeConfig(learning_rat=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "prompt"),
+    [
+        ({"class_name": "woman"}, "a photo of a woman"),
+        ({"class_name": "woman", "trigger": "ada"}, "a photo of a ada woman"),
+        ({"class_name": "cat", "caption": "{class}, painted"}, "cat, painted"),
+    ],
+)
+def test_the_caption_is_filled_in(knobs: dict[str, str], prompt: str):
+    assert PersonalizeConfig(**knobs).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"caption": "a {cls}"},
+        {
+            "caption": "{class",
+        },
+        {"caption": "{}"},
+        {"caption": "x", "trigger": "y"},
+    ],
+)
+def test_a_caption_that_cannot_be_filled_in_is_refused_at_birth(knobs: dict[str, str]):
+    with pytest.raises(UserError, match="caption"):
+        PersonalizeConfig(**knobs)
+
+
+def test_a_size_that_latents_cannot_be_packed_in_is_refused():
+    with pytest.raises(UserError, match="multiples of 16, not 1000 x 1024"):
+        GenerateConfig(width=1000)
+
+
+@pytest.mark.parametrize("face", ["first", "0", "-1", ""])
+def test_a_face_choice_that_means_nothing_is_refused(face: str):
+    with pytest.raises(UserError, match="face must be"):
+        CropConfig(face=face)
+
+
+@pytest.mark.parametrize("config", [CropConfig, PersonalizeConfig, GenerateConfig])
+def test_flags_give_back_every_knob(config: type):
+    parser = argparse.ArgumentParser()
+    add_knobs(parser, config, "knobs")
+    defaults = config()
+    arguments = []
+    for knob in dataclasses.fields(config):
+        value = getattr(defaults, knob.name)
+        flag = knob.metadata["flag"] or "--" + knob.name.replace("_", "-")
+        arguments += [flag if value else flag.replace("--", "--no-")] if knob.type is bool else [flag, str(value)]
+    assert knobs_from(parser.parse_args(arguments), config, "tiny") == defaults
+
+
+def test_a_given_flag_beats_the_preset_of_the_backbone_and_the_preset_beats_the_default():
+    parser = argparse.ArgumentParser()
+    add_knobs(parser, CropConfig, "crops")
+    assert knobs_from(parser.parse_args([]), CropConfig, "flux-dev").resolution == 1024
+    assert knobs_from(parser.parse_args([]), CropConfig, "tiny").resolution == PRESETS["tiny"]["resolution"]
+    assert knobs_from(parser.parse_args(["--resolution", "256"]), CropConfig, "tiny").resolution == 256

@@ -1,0 +1,115 @@
+"""Laws of the files: whole or not at all, the same bytes for the same content, refused where another is needed."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from metalora.config import UserError
+from metalora.store import files
+from metalora.store.cache import Cache
+
+TENSORS = {"b.down": torch.randn(4, 8), "a.up": torch.randn(3, 1)}
+FACTS = {"base": "flux.1-dev", "rank": "1", "knobs": '{"steps": 375}', "modelspec.title": "t"}
+
+
+def test_what_was_written_is_read_back_by_us_and_by_anyone(tmp_path: Path):
+    path = tmp_path / "new" / "x.safetensors"
+    files.write(path, TENSORS, "adapter", FACTS)
+    tensors, facts = files.read(path, ("adapter",), base="flux.1-dev")
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in load_file(path).items())
+    assert facts["rank"] == "1"
+    assert facts["kind"] == "adapter"
+
+
+def test_the_same_content_gives_the_same_bytes_in_every_process(tmp_path: Path):
+    code = (
+        "import sys, torch; from pathlib import Path; from metalora.store import files\n"
+        "files.write(Path(sys.argv[1]), {'w': torch.arange(5.)}, 'lora', {f'fact{i}': str(i) for i in range(12)})"
+    )
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True, cwd=Path(__file__).parents[1])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_nan_is_never_written(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(UserError, match=r"1 tensors hold NaN or infinity, w among them"):
+        files.write(path, {"w": torch.tensor([1.0, float("nan")])}, "lora", {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync"])
+def test_a_full_disk_is_a_sentence_and_leaves_the_old_file_whole(tmp_path: Path, monkeypatch, failing: str):
+    path = tmp_path / "x.safetensors"
+    files.write(path, TENSORS, "adapter", FACTS)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full) if failing == "fsync" else monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match="could not be written: No space left on device"):
+        files.write(path, {"w": torch.ones(1)}, "adapter", FACTS)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="could not be written"):
+        files.check_writable(tmp_path / "file" / "x.safetensors")
+
+
+def test_a_file_of_another_kind_or_base_is_refused(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    files.write(path, TENSORS, "adapter", FACTS)
+    with pytest.raises(UserError, match=r"is an adapter file, but a Meta-Down file is needed"):
+        files.read(path, ("meta-down",))
+    with pytest.raises(UserError, match=r"made for 'flux.1-dev', but the loaded model is 'tiny'"):
+        files.read(path, ("adapter",), base="tiny")
+
+
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path):
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "empty.safetensors").touch()
+    save_file(TENSORS, tmp_path / "others.safetensors")
+    cut = (tmp_path / "others.safetensors").read_bytes()[:-5]
+    (tmp_path / "cut.safetensors").write_bytes(cut)
+    for name, sentence in {
+        "text": "not a readable safetensors file",
+        "empty": "not a readable safetensors file",
+        "cut": "may be cut short",
+        "missing": "does not exist",
+        "others": "is not a file of this project, but an adapter file is needed",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            files.read(tmp_path / f"{name}.safetensors", ("adapter",))
+    with pytest.raises(UserError, match="is a folder"):
+        files.read(tmp_path, ("adapter",))
+
+
+def test_a_digest_sees_names_shapes_and_values():
+    digest = files.digest_of_tensors(TENSORS)
+    assert digest == files.digest_of_tensors(dict(reversed(TENSORS.items())))
+    changed = [
+        {**TENSORS, "a.up": TENSORS["a.up"] + 1e-3},
+        {"c.up": TENSORS["a.up"], "b.down": TENSORS["b.down"]},
+        {**TENSORS, "b.down": TENSORS["b.down"].reshape(8, 4)},
+    ]
+    assert digest not in {files.digest_of_tensors(tensors) for tensors in changed}
+
+
+def test_the_cache_gives_back_what_was_put_under_the_same_content(tmp_path: Path):
+    cache, latent = Cache(tmp_path), torch.randn(16, 4, 4).to(torch.bfloat16)
+    key = cache.key(what="latent", photo="abc", box=[1.0, 2.0])
+    assert key not in cache
+    cache.put(key, {"latent": latent})
+    assert torch.equal(cache.get(key)["latent"], latent)
+    assert cache.key(box=[1.0, 2.0], photo="abc", what="latent") == key
+    assert cache.key(what="latent", photo="abd", box=[1.0, 2.0]) not in cache

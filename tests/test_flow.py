@@ -1,0 +1,50 @@
+"""Laws of the path, the times and the random numbers."""
+
+import pytest
+import torch
+
+from metalora.method.flow import flow_loss, generator_of, noised, sample_times, shifted, velocity
+
+
+def test_the_path_starts_clean_ends_in_noise_and_moves_at_the_velocity():
+    clean, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    assert torch.equal(noised(clean, noise, torch.zeros(2)), clean)
+    torch.testing.assert_close(noised(clean, noise, torch.ones(2)), noise)
+    early, late = torch.tensor([0.2, 0.5]), torch.tensor([0.3, 0.6])
+    moved = (noised(clean, noise, late) - noised(clean, noise, early)) / 0.1
+    torch.testing.assert_close(moved, velocity(clean, noise), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "median"), [("logit-normal", 0.5), ("uniform", 0.5), ("shifted", 0.75)])
+def test_times_lie_inside_and_have_the_median_of_their_kind(kind: str, median: float):
+    t = sample_times(20_000, kind, torch.Generator().manual_seed(0))
+    assert 0 < t.min() < t.max() < 1
+    assert abs(t.median() - median) < 0.01
+
+
+def test_logit_normal_times_are_the_sigmoid_of_a_standard_normal():
+    logits = sample_times(50_000, "logit-normal", torch.Generator().manual_seed(0)).logit()
+    assert abs(logits.mean()) < 0.02
+    assert abs(logits.std() - 1) < 0.02
+
+
+def test_a_shift_keeps_the_ends_and_its_inverse_undoes_it():
+    t = torch.linspace(0, 1, 11)
+    assert shifted(t, 3.0)[0] == 0
+    assert shifted(t, 3.0)[-1] == 1
+    torch.testing.assert_close(shifted(shifted(t, 3.0), 1 / 3.0), t)
+
+
+def test_a_perfect_denoiser_has_no_loss():
+    latents = torch.randn(2, 4, 4, 4)
+    loss = flow_loss(
+        lambda x, t, _: (x - latents) / t.view(-1, 1, 1, 1), latents, None, torch.Generator().manual_seed(0)
+    )
+    assert loss < 1e-9
+
+
+def test_a_generator_depends_on_its_key_alone():
+    first = torch.rand(5, generator=generator_of(7, "noise", 3))
+    assert torch.equal(first, torch.rand(5, generator=generator_of(7, "noise", 3)))
+    others = [(7, "noise", 4), (8, "noise", 3), (7, "crops", 3)]
+    assert all(not torch.equal(first, torch.rand(5, generator=generator_of(*key))) for key in others)

@@ -1,0 +1,93 @@
+"""The architecture as tests: who may import whom, and that outside ComfyUI the pack is harmless."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "metalora").rglob("*.py"))
+COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
+ROOMS = {"method", "measure", "backbones", "store"}
+STANDARD = set(sys.stdlib_module_names)
+
+
+def imports(path: Path, only_top_level: bool = False) -> tuple[set[str], set[str]]:
+    """(absolute roots, names inside metalora with dots) that a file imports."""
+    tree = ast.parse(path.read_text())
+    absolute, inside = set(), set()
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in tree.body if only_top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            absolute |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            absolute.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] + tuple(
+                (node.module or "").split(".") if node.module else ()
+            )
+            inside |= {".".join(base)} if node.module else {".".join((*base, alias.name)) for alias in node.names}
+    return absolute, inside
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_metalora_never_imports_comfy_nor_itself_by_name(path: Path):
+    absolute, _ = imports(path)
+    assert not absolute & (COMFY | {"metalora"})
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "method"], ids=named)
+def test_method_imports_torch_and_the_standard_library_only(path: Path):
+    absolute, inside = imports(path)
+    assert absolute <= STANDARD | {"torch"}
+    assert all(name.startswith(("metalora.method", "metalora.config")) for name in inside)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if ROOMS & set(p.parts)], ids=named)
+def test_rooms_never_import_each_other_except_the_method_nor_what_stands_above_them(path: Path):
+    room = (ROOMS & set(path.relative_to(ROOT).parts)).pop()
+    _, inside = imports(path)
+    allowed = ("metalora.config", "metalora.method", f"metalora.{room}")
+    assert all(name.startswith(allowed) for name in inside), inside
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "jobs" in p.parts], ids=named)
+def test_jobs_never_import_the_command_line(path: Path):
+    _, inside = imports(path)
+    assert not {name for name in inside if name.startswith(("metalora.cli", "metalora.flags", "metalora.console"))}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").rglob("*.py")), ids=named)
+def test_only_the_bridge_touches_the_insides_of_comfyui(path: Path):
+    absolute, _ = imports(path)
+    assert path.name == "bridge.py" or not absolute & (COMFY - {"comfy_api"})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_heavy_and_optional_packages_are_imported_late(path: Path):
+    absolute, _ = imports(path, only_top_level=True)
+    assert not absolute & {"diffusers", "transformers", "onnxruntime", "cv2", "insightface", "matplotlib", "peft"}
+
+
+def test_the_pack_is_harmless_outside_comfyui():
+    spec = importlib.util.spec_from_file_location(
+        "some_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not {"NODE_CLASS_MAPPINGS"} & set(vars(module)), "it would make ComfyUI ignore comfy_entrypoint"
+
+
+def test_help_answers_without_loading_torch():
+    code = "import sys; from metalora.cli import main\ntry: main(['personalize', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "--learning-rate" in done.stdout

@@ -1,0 +1,116 @@
+"""Laws of stage 2, on the toy network."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toy import TOY_SITES, ToyDenoiser
+
+from metalora.config import PersonalizeConfig, UserError
+from metalora.method.adapter import IDENTITY, SHARED, Adapters, new_adapters, random_meta_down
+from metalora.method.flow import generator_of
+from metalora.method.personalize import TrainingImages, new_optimizer, personalize, validation_loss
+
+LATENTS = torch.randn(5, 2, 2, 2, 4, generator=torch.Generator().manual_seed(9))  # 5 crops, 2 views each
+IMAGES = TrainingImages(list(LATENTS), torch.ones(1, 8))
+CONFIG = PersonalizeConfig(steps=40, learning_rate=3e-2, rank=2)
+
+
+def fresh(config: PersonalizeConfig) -> Adapters:
+    generator = generator_of(config.seed, "heads")
+    meta_down = random_meta_down(TOY_SITES, 16, generator) if config.method == "meta-lora" else None
+    return new_adapters(TOY_SITES, config.rank, generator, meta_down=meta_down)
+
+
+def trained(denoiser: ToyDenoiser, config: PersonalizeConfig, **options: object) -> tuple[Adapters, list[float]]:
+    adapters = fresh(config)
+    with adapters.attached(denoiser.network):
+        losses = [
+            step.loss for step in personalize(denoiser, new_optimizer(adapters, config), IMAGES, config, **options)
+        ]
+    return adapters, losses
+
+
+@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+def test_training_lowers_the_validation_loss(denoiser: ToyDenoiser, method: str):
+    config = replace(CONFIG, method=method, steps=150)
+    before = validation_loss(denoiser, IMAGES, torch.device("cpu"))
+    adapters, losses = trained(denoiser, config)
+    with adapters.attached(denoiser.network):
+        assert validation_loss(denoiser, IMAGES, torch.device("cpu")) < before
+    assert len(losses) == 150
+
+
+def test_meta_down_and_the_base_are_bit_identical_after_stage_2(denoiser: ToyDenoiser):
+    base = {name: value.clone() for name, value in denoiser.network.state_dict().items()}
+    born, (adapters, _) = fresh(CONFIG), trained(denoiser, CONFIG)
+    for before, after in zip(born.parameters(SHARED), adapters.parameters(SHARED), strict=True):
+        assert torch.equal(before, after)
+    assert all(
+        not torch.equal(a, b) for a, b in zip(born.parameters(IDENTITY), adapters.parameters(IDENTITY), strict=True)
+    )
+    assert all(torch.equal(value, base[name]) for name, value in denoiser.network.state_dict().items())
+
+
+def test_a_plain_lora_trains_its_own_down(denoiser: ToyDenoiser):
+    config = replace(CONFIG, method="lora-crops")
+    born, (adapters, _) = fresh(config), trained(denoiser, config)
+    assert all(not torch.equal(a, b) for a, b in zip(born.parameters(), adapters.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_seed_gives_one_result_and_another_seed_another(denoiser: ToyDenoiser, batch: int):
+    config = replace(CONFIG, batch=batch)
+    first, second, other = (trained(denoiser, c)[0].tensors() for c in (config, config, replace(config, seed=1)))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_375_steps_over_25_crops_see_each_crop_15_times():
+    images = TrainingImages([torch.full((1, 1, 2, 2), float(crop)) for crop in range(25)], None)
+    seen = [int(images.draw(step, 1, ("key",))[0, 0, 0, 0]) for step in range(375)]
+    assert all(sorted(seen[start : start + 25]) == list(range(25)) for start in range(0, 375, 25))
+    assert seen[:25] != seen[25:50]
+
+
+def test_a_batch_has_one_size_and_views_are_drawn_by_the_toss_of_a_coin():
+    sizes = [(2, 4), (4, 2), (2, 2)]
+    images = TrainingImages(
+        [torch.stack([torch.zeros(1, *sizes[i % 3]), torch.ones(1, *sizes[i % 3])]) for i in range(9)], None
+    )
+    batches = [images.draw(step, 4, ("key",)) for step in range(60)]
+    assert {tuple(batch.shape[2:]) for batch in batches} == set(sizes)
+    mirrored = torch.cat([batch.flatten(1)[:, 0] for batch in batches]).mean()
+    assert 0.35 < mirrored < 0.65
+
+
+def test_a_nan_loss_stops_and_says_so(denoiser: ToyDenoiser):
+    with pytest.raises(UserError, match=r"loss became (nan|inf) at step \d+.*Lower the learning rate"):
+        train_on_nan(denoiser)
+
+
+def train_on_nan(denoiser: ToyDenoiser) -> None:
+    adapters = fresh(CONFIG)
+    images = replace(IMAGES, prompt=torch.full((1, 8), float("nan")))
+    with adapters.attached(denoiser.network):
+        list(personalize(denoiser, new_optimizer(adapters, CONFIG), images, CONFIG))
+
+
+def test_prior_preservation_holds_the_base_where_the_prior_images_are(denoiser: ToyDenoiser):
+    prior = TrainingImages(
+        [torch.randn(1, 2, 2, 4, generator=torch.Generator().manual_seed(i)) for i in range(8)], torch.ones(1, 8)
+    )
+    config = replace(CONFIG, steps=200)
+    drift = {}
+    for weight in (0.0, 5.0):
+        adapters, _ = trained(denoiser, replace(config, prior_weight=weight), prior=prior if weight else None)
+        with adapters.attached(denoiser.network):
+            drift[weight] = validation_loss(denoiser, prior, torch.device("cpu"))
+    assert drift[5.0] < drift[0.0]
+
+
+def test_clipping_bounds_the_first_step(denoiser: ToyDenoiser):
+    config = replace(CONFIG, steps=1, max_grad_norm=1e-12)
+    adapters, _ = trained(denoiser, config)
+    ups = torch.cat([weight.flatten() for weight in adapters.parameters(("up",))])
+    assert ups.abs().max() < 1e-5
