@@ -1,0 +1,170 @@
+"""A FLUX from a diffusers pipeline folder, or from the Hugging Face hub's cache of one."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import UserError
+from .fingerprints import fingerprint_of_files
+from .flux_configs import max_tokens
+from .keys import FluxShape
+from .weight_files import header_of
+
+FOLDERS = {
+    "text_encoders": ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+    "autoencoder": ("vae",),
+    "transformer": ("transformer",),
+}
+CONFIGS = {
+    "transformer": "config.json",
+    "vae": "config.json",
+    "text_encoder": "config.json",
+    "text_encoder_2": "config.json",
+    "tokenizer": "tokenizer_config.json",
+    "tokenizer_2": "tokenizer_config.json",
+    "scheduler": "scheduler_config.json",
+}
+WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+
+
+class DiffusersFolder:
+    """FluxParts from a local folder, or from a hub name such as "black-forest-labs/FLUX.1-dev"."""
+
+    def __init__(self, name: str | Path):
+        self.name = str(name)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the pipeline lies; a hub name is downloaded, or found in the hub's cache, when first asked for."""
+        folder = Path(self.name).expanduser()
+        if folder.is_dir():
+            if not (folder / "model_index.json").is_file():
+                raise UserError(
+                    f"{folder} is not a diffusers pipeline: it has no model_index.json. Give the folder that holds "
+                    "model_index.json, transformer, vae, text_encoder, text_encoder_2, tokenizer and tokenizer_2."
+                )
+            return folder
+        if folder.is_absolute() or self.name.count("/") != 1 or self.name.startswith((".", "~")):
+            raise UserError(f"{self.name} is neither a folder nor a hub name such as black-forest-labs/FLUX.1-dev.")
+        return _from_hub(self.name)
+
+    @cached_property
+    def shape(self) -> FluxShape:
+        """From the transformer's config.json."""
+        config = self._config("transformer")
+        return FluxShape(
+            width=config["num_attention_heads"] * config["attention_head_dim"],
+            double_blocks=config["num_layers"],
+            single_blocks=config["num_single_layers"],
+            in_channels=config["in_channels"],
+            joint_dim=config["joint_attention_dim"],
+            pooled_dim=config["pooled_projection_dim"],
+            guidance=config["guidance_embeds"],
+        )
+
+    @cached_property
+    def scheduler_config(self) -> dict[str, Any]:
+        """From the scheduler's folder; what it leaves out, as diffusers fills it in."""
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        return dict(FlowMatchEulerDiscreteScheduler.from_config(self._config("scheduler")).config)
+
+    @property
+    def max_tokens(self) -> int:
+        """What the tokenizer says, but at most what FLUX was trained with."""
+        return min(max_tokens(self.shape), self._config("tokenizer_2").get("model_max_length", 512))
+
+    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
+        """As FluxPipeline loads them."""
+        from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+        self._check("text_encoders")
+        return (
+            CLIPTokenizer.from_pretrained(self.folder / "tokenizer"),
+            CLIPTextModel.from_pretrained(self.folder / "text_encoder", torch_dtype=dtype).to(device),
+            T5TokenizerFast.from_pretrained(self.folder / "tokenizer_2"),
+            T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", torch_dtype=dtype).to(device),
+        )
+
+    def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """As FluxPipeline loads it."""
+        from diffusers import AutoencoderKL
+
+        self._check("autoencoder")
+        return AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=dtype).to(device)
+
+    def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """As FluxPipeline loads it."""
+        from diffusers import FluxTransformer2DModel
+
+        self._check("transformer")
+        return FluxTransformer2DModel.from_pretrained(self.folder / "transformer", torch_dtype=dtype).to(device)
+
+    def fingerprint(self, part: str) -> str:
+        """Of every settings, vocabulary and weight file of the part."""
+        self._check(part)
+        files = [file for name in FOLDERS[part] for file in sorted((self.folder / name).iterdir()) if file.is_file()]
+        return fingerprint_of_files(files)
+
+    def weights_bytes(self) -> dict[str, int]:
+        """From the headers of the weight files."""
+        return {
+            part: sum(header_of(file).bytes for name in names for file in self._weights(name))
+            for part, names in FOLDERS.items()
+        }
+
+    def missing(self) -> list[str]:
+        """What a complete pipeline would have."""
+        try:
+            folder = self.folder
+        except UserError as error:
+            return [str(error)]
+        sentences = []
+        for name, config in CONFIGS.items():
+            if not (folder / name / config).is_file():
+                sentences.append(f"{folder / name / config} is missing: copy the pipeline's {name} folder there.")
+            if name in WITH_WEIGHTS and not self._weights(name):
+                sentences.append(f"{folder / name} has no .safetensors weights: copy the pipeline's {name} folder there.")
+        return sentences
+
+    def _weights(self, name: str) -> list[Path]:
+        return sorted((self.folder / name).glob("*.safetensors"))
+
+    def _check(self, part: str) -> None:
+        absent = [text for text in self.missing() if any(str(self.folder / name) in text for name in FOLDERS[part])]
+        if absent:
+            raise UserError(" ".join(absent))
+
+    def _config(self, name: str) -> dict[str, Any]:
+        path = self.folder / name / CONFIGS[name]
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing: copy the pipeline's {name} folder to {self.folder}.") from error
+        except ValueError as error:
+            raise UserError(f"{path} is not readable JSON ({error}): copy it again.") from error
+
+
+def _from_hub(name: str) -> Path:
+    """The snapshot of a hub repository: from the cache if it is whole, else downloaded."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["model_index.json", "scheduler/*", "tokenizer*/*", *(f"{part}/*.json" for part in WITH_WEIGHTS)]
+    wanted += [f"{part}/*.safetensors" for part in WITH_WEIGHTS]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{name} could not be fetched from the Hugging Face hub, and its cache does not hold it ({_first(error)}). "
+            "FLUX.1-dev is gated: accept its licence on https://huggingface.co/black-forest-labs/FLUX.1-dev, run "
+            "`hf auth login`, and try again; or name a local pipeline folder or the single files instead."
+        ) from error
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
