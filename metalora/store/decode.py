@@ -1,0 +1,196 @@
+"""A picture file -> its pixels: upright, sRGB, 8 bits, RGB. Whole or not at all.
+
+Every way a file can be wrong has its sentence, and what a file claims to be is checked before anything is decoded.
+"""
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+
+from ..config import UserError
+
+MAX_MEGAPIXELS = 120  # the largest cameras and phones make 102 to 108; as a tensor this is 1.4 GB
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
+CAMERA_RAW = {".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
+# What Pillow's decoders raise on a damaged file; its base class for that is SyntaxError in some and OSError in others.
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+TAKEN = "JPEG, PNG, WebP, TIFF, BMP, GIF and AVIF files are read"
+
+
+def decode(path: Path) -> Image.Image:
+    """The picture in a file, mode RGB; transparent parts lie on white. Of several frames the first."""
+    with opened(path) as image, sentences(path):
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return in_srgb(on_white(eight_bit(upright)), image.info.get("icc_profile"))
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The file with its header read and its size checked, but no pixel decoded."""
+    with readable(path) as file, strict_pillow():
+        with sentences(path):
+            image = identified(file, path)
+        with image:
+            check_size(image, path)
+            yield image
+
+
+@contextlib.contextmanager
+def sentences(path: Path) -> Iterator[None]:
+    """What Pillow raises while it reads this file, as UserErrors."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{path} is far larger than the {MAX_MEGAPIXELS} megapixels that are read ({error}). Scale it down."
+        ) from error
+    except MemoryError as error:
+        raise UserError(f"{path} does not fit into memory. Close other programs, or scale it down.") from error
+    except DAMAGED as error:
+        raise UserError(
+            f"{path} is damaged or cut short ({error}): it cannot be read to its end. Copy or export it again."
+        ) from error
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[IO[bytes]]:
+    """The file, open and not empty."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name one photo inside it.")
+    if path.suffix.lower() in CAMERA_RAW:  # they open as TIFF, and then give their thumbnail
+        raise UserError(f"{path} is a camera raw file: develop it first, and give the exported JPEG, PNG or TIFF.")
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: check the spelling, and the folder you are in.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror}): check its permissions.") from error
+    with file:
+        if not file.read(1):
+            raise UserError(f"{path} is empty (0 bytes): copy or download it again.")
+        file.seek(0)
+        yield file
+
+
+def identified(file: IO[bytes], path: Path) -> Image.Image:
+    """Pillow's image for the file, header only. Formats that start other programs (EPS) are never tried."""
+    Image.init()
+    try:
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        start = file.read(12)
+        file.seek(0)
+        if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+            return opened_heif(file, path)
+        raise UserError(
+            f"{path} is not a picture, whatever its name says, or its beginning is damaged. {TAKEN}."
+        ) from error
+
+
+def opened_heif(file: IO[bytes], path: Path) -> Image.Image:
+    """An iPhone's HEIC photo, with the optional package that can read it."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UserError(
+            f"{path} is a HEIC photo. Either pip install pillow-heif, or convert it to JPEG: on a Mac open it in "
+            "Preview and choose Export, on an iPhone set Camera > Formats to Most Compatible."
+        ) from error
+    pillow_heif.register_heif_opener()
+    return Image.open(file, formats=["HEIF"])
+
+
+def check_size(image: Image.Image, path: Path) -> None:
+    """Refuse what would fill the memory: a few kilobytes can claim to be 50,000 x 50,000 pixels."""
+    megapixels = image.width * image.height / 1e6
+    if megapixels > MAX_MEGAPIXELS:
+        raise UserError(
+            f"{path} is {image.width} x {image.height} pixels, {megapixels:.0f} megapixels; at most {MAX_MEGAPIXELS} "
+            "are read. Scale it down, or cut out the person."
+        )
+
+
+@contextlib.contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Pillow as it is by default: other code in the process may have told it to pad cut files with grey."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\b")  # of large images and odd EXIF; we refuse or read them
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel. Pillow reads 16-bit colour as 8-bit itself; what is left is grey."""
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    scaled = values.clip(0) * (255 / white_point(image.mode, float(values.max())))
+    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+
+
+def white_point(mode: str, brightest: float) -> float:
+    """The value of white. Modes I and F do not say, so it is the smallest customary one that nothing exceeds."""
+    customary = {"I": (65535.0, 2.0**31 - 1), "F": (1.0, 255.0, 65535.0)}.get(mode, (65535.0,))
+    return next((white for white in customary if brightest <= white), brightest)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The image without transparency and without a palette."""
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        paper = Image.new("RGBA", image.size, "white")
+        paper.alpha_composite(image.convert("RGBA"))
+        return paper.convert("RGB")
+    return image.convert("RGB") if image.mode == "P" else image
+
+
+def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The image in sRGB: by its colour profile, or as Pillow converts its mode if the profile is missing or broken."""
+    if image.mode == "LAB":
+        return converted(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+    if profile:
+        # A profile that lcms cannot read, or that is for another mode: nearly all such files are sRGB in truth.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            return converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    return image.convert("RGB")
+
+
+def converted(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    """The image's colours from this profile to sRGB."""
+    result = ImageCms.profileToProfile(
+        image,
+        source,
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    assert result is not None  # None only when converting in place
+    return result
