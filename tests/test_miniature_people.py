@@ -1,0 +1,139 @@
+"""The people of the miniature world: who they are, what their photos are, and what captions say about them."""
+
+import importlib.util
+import itertools
+
+import numpy as np
+import pytest
+
+from tools.miniature import captions, people, photo, verification
+from tools.miniature.people import SPLITS, between, person
+
+
+def same(one, other) -> bool:
+    """Whether two bundles of numbers are equal, arrays included."""
+    if hasattr(one, "__dataclass_fields__"):
+        return all(same(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__)
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+
+
+def test_a_number_is_always_the_same_person_with_the_same_photos():
+    assert same(person(7), person(7))
+    assert same(photo.photo(person(7), 3), photo.photo(person(7), 3))
+
+
+def test_another_number_another_seed_and_another_index_are_somebody_or_something_else():
+    assert not same(person(7).skin, person(9).skin)
+    assert not same(person(7).skin, person(7, seed=1).skin)
+    assert not same(photo.photo(person(7), 3), photo.photo(person(7), 4))
+
+
+def test_no_person_is_in_two_splits():
+    for one, other in itertools.combinations(SPLITS.values(), 2):
+        assert not set(one.numbers) & set(other.numbers)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_every_split_has_as_many_women_as_men(name):
+    kinds = [people.KINDS[number % 2] for number in SPLITS[name].numbers]
+    assert kinds.count("woman") == kinds.count("man")
+    assert [person(number).kind for number in SPLITS[name].numbers[:4]] == kinds[:4]
+
+
+def test_the_benchmark_gives_its_people_four_to_ten_photos():
+    counts = [SPLITS["test"].photos_of(number) for number in SPLITS["test"].numbers]
+    assert (min(counts), max(counts)) == (4, 10)
+    assert {SPLITS["base"].photos_of(number) for number in SPLITS["base"].numbers} == {8}
+
+
+def test_a_look_alike_goes_from_one_person_to_the_other():
+    one, other = person(2), person(4)
+    assert same(between(one, other, 0.0).skin, one.skin)
+    assert same(between(one, other, 1.0).hair, other.hair)
+    middle = between(one, other, 0.5)
+    for name, value in middle.shape.items():
+        assert value == pytest.approx((one.shape[name] + other.shape[name]) / 2)
+
+
+def test_a_look_alike_of_two_kinds_is_refused():
+    with pytest.raises(ValueError, match="two people of one kind"):
+        between(person(2), person(3), 0.5)
+
+
+@pytest.mark.parametrize("number", range(0, 40, 3))
+def test_a_caption_says_the_attributes_and_nothing_else(number):
+    attributes = photo.photo(person(number), 0).attributes
+    assert captions.understand(captions.describe(attributes)) == attributes
+    assert set(captions.describe(attributes).replace(",", "").split()) <= set(captions.VOCABULARY)
+
+
+def test_what_is_not_given_is_not_said():
+    caption = captions.describe({"kind": "woman", "background": "blue room"})
+    assert caption == "a photo of a woman, blue room background"
+
+
+def test_an_unknown_phrase_is_refused_by_name():
+    with pytest.raises(ValueError, match="riding a horse"):
+        captions.understand("a photo of a man, riding a horse")
+
+
+def test_no_two_phrases_mean_the_same():
+    phrases = [phrase for values in captions.PHRASES.values() for phrase in values.values()]
+    assert len(phrases) == len(set(phrases))
+
+
+def test_a_mirrored_photo_faces_the_other_way_and_twice_is_back():
+    attributes = {"kind": "man", "turn": "left", "light": "soft"}
+    assert captions.mirrored(attributes)["turn"] == "right"
+    assert captions.mirrored(captions.mirrored(attributes)) == attributes
+
+
+def test_the_head_turns_the_way_the_caption_says():
+    for number in range(30):
+        one = photo.photo(person(number), 1)
+        assert {"left": one.yaw < -10, "right": one.yaw > 10, "front": abs(one.yaw) < 8}[one.attributes["turn"]]
+
+
+def test_verification_scores_known_cases():
+    assert verification.auc(np.array([0.8, 0.9]), np.array([0.1, 0.2])) == 1.0
+    assert verification.auc(np.array([0.5]), np.array([0.5])) == 0.5
+    assert verification.equal_error_rate(np.array([0.8, 0.9]), np.array([0.1, 0.2])) == 0.0
+    assert verification.equal_error_rate(np.array([0.1, 0.9]), np.array([0.2, 0.8])) == pytest.approx(0.5)
+    people_of, embeddings = np.array([0, 0, 1, 1]), np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
+    genuine, impostor = verification.pair_scores(embeddings, people_of)
+    assert (len(genuine), len(impostor)) == (2, 4)
+
+
+needs_rendering = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("anny", "moderngl", "scipy", "cv2")),
+    reason="rendering needs anny, moderngl, scipy and OpenCV: pip install -r tools/miniature/requirements.txt",
+)
+
+
+@needs_rendering
+def test_a_subdivided_cube_keeps_its_topology_and_shrinks_towards_a_sphere():
+    from tools.miniature.subdivide import catmull_clark
+
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+    quads = np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
+    matrix, fine = catmull_clark(quads, 8)
+    assert matrix.shape == (8 + 12 + 6, 8)
+    assert fine.shape == (24, 4)
+    np.testing.assert_allclose((matrix @ corners)[:8], corners * 5 / 9)  # the textbook's value
+
+
+@needs_rendering
+def test_a_rendered_person_is_the_same_bytes_twice_and_not_the_background(tmp_path_factory):
+    from tools.miniature.renderer import Renderer
+
+    try:
+        renderer = Renderer(tmp_path_factory.mktemp("head"), size=64, supersampling=1)
+    except Exception as error:  # noqa: BLE001 - whatever a machine without EGL raises
+        pytest.skip(f"no OpenGL here: {error}")
+    who = person(SPLITS["validation"].first)
+    figure, one = renderer.figure(who), photo.photo(who, 0)
+    picture = renderer.render(who, figure, one)
+    assert picture.shape == (64, 64, 3)
+    assert np.array_equal(picture, renderer.render(who, figure, one))
+    assert picture[28:36, 28:36].astype(float).std() > 3  # something with features is in the middle
+    assert np.abs(picture[:4].astype(float).mean((0, 1)) - picture[28:40, 28:36].astype(float).mean((0, 1))).max() > 10

@@ -1,0 +1,114 @@
+"""Are the people of the miniature world people? Detection, verification and look-alikes, as measured, in one JSON.
+
+    python -m tools.miniature.check_people --out data/miniature/check.json
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+from tqdm import tqdm
+
+from . import verification
+from .faces import Face, FaceReader
+from .people import SPLITS, WORLD_SEED, Person, between, person
+from .photo import photo, sample_photo
+from .renderer import Renderer
+
+SURE = 0.9  # YuNet's score that counts as a face found
+SHARES = (0.5, 0.25)  # how far a look-alike is from the person it resembles; 1 would be somebody else
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    renderer, reader = Renderer(arguments.cache, arguments.size), FaceReader(arguments.cache)
+    split = SPLITS["check"]
+    people = [person(number) for number in split.numbers[: arguments.people]]
+    faces = [_faces(renderer, reader, who, arguments.photos) for who in tqdm(people, desc="people")]
+    report = {"people": len(people), "photos_each": arguments.photos, "size": arguments.size, "seed": WORLD_SEED}
+    report |= detection(faces) | recognition(faces)
+    report["by_kind"] = {kind: recognition(faces[first::2]) for first, kind in enumerate(("woman", "man"))}
+    report["look_alikes"] = {
+        f"{share:g}": look_alikes(renderer, reader, people, faces, share, arguments.pairs) for share in SHARES
+    }
+    report["passes"] = {
+        "found at 0.9 >= 0.98": report["found_at_0.9"] >= 0.98,
+        "auc >= 0.999": report["auc"] >= 0.999,
+        "eer <= 0.01": report["eer"] <= 0.01,
+        "people >= 100": report["people"] >= 100,
+    }
+    text = json.dumps(report, indent=2)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text + "\n")
+    print(text)
+
+
+def _faces(renderer: Renderer, reader: FaceReader, who: Person, photos: int) -> list[Face | None]:
+    figure = renderer.figure(who)
+    return [reader.read(renderer.render(who, figure, photo(who, index))) for index in range(photos)]
+
+
+def detection(faces: list[list[Face | None]]) -> dict[str, float]:
+    every = [face for photos in faces for face in photos]
+    heights = [face.height for face in every if face]
+    return {
+        "images": len(every),
+        "found_at_0.6": _round(np.mean([face is not None and face.score >= 0.6 for face in every])),
+        "found_at_0.9": _round(np.mean([face is not None and face.score >= SURE for face in every])),
+        "face_height_of_photo": [_round(value) for value in np.percentile(heights, [0, 5, 50, 95, 100])],
+    }
+
+
+def recognition(faces: list[list[Face | None]]) -> dict[str, float]:
+    """Over every face that was found at all: a lost face is counted by `detection`, not here."""
+    embeddings = np.array([face.embedding for photos in faces for face in photos if face])
+    people = np.array([number for number, photos in enumerate(faces) for face in photos if face])
+    genuine, impostor = verification.pair_scores(embeddings, people)
+    return {
+        "genuine_mean": _round(genuine.mean()),
+        "genuine_sd": _round(genuine.std()),
+        "impostor_mean": _round(impostor.mean()),
+        "impostor_sd": _round(impostor.std()),
+        "auc": round(verification.auc(genuine, impostor), 5),
+        "eer": round(verification.equal_error_rate(genuine, impostor), 5),
+        "rank_1": _round(verification.rank_one(embeddings, people)),
+    }
+
+
+def look_alikes(renderer, reader, people: list[Person], faces, share: float, pairs: int) -> dict[str, float]:
+    """Photos of a person against photos of somebody `share` of the way to another person: harder than strangers."""
+    genuine, impostor, rng = [], [], np.random.default_rng([WORLD_SEED, 3])
+    for index in tqdm(range(min(pairs, len(people) - 2)), desc=f"look-alikes {share:g}"):
+        double = between(people[index], people[index + 2], share)  # + 2: of the same kind
+        figure = renderer.figure(double)
+        theirs = [reader.read(renderer.render(double, figure, sample_photo(double, rng))) for _ in range(4)]
+        own = [face.embedding for face in faces[index] if face]
+        others = [face.embedding for face in theirs if face]
+        genuine += [a @ b for at, a in enumerate(own) for b in own[at + 1 :]]
+        impostor += [a @ b for a in own for b in others]
+    return {
+        "pairs_of_people": min(pairs, len(people) - 2),
+        "impostor_mean": _round(np.mean(impostor)),
+        "auc": round(verification.auc(np.array(genuine), np.array(impostor)), 5),
+        "eer": round(verification.equal_error_rate(np.array(genuine), np.array(impostor)), 5),
+    }
+
+
+def _round(value: float) -> float:
+    return round(float(value), 4)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=SPLITS["check"].people)
+    parser.add_argument("--photos", type=int, default=SPLITS["check"].photos, help="of each person")
+    parser.add_argument("--pairs", type=int, default=40, help="look-alikes per share")
+    parser.add_argument("--size", type=int, default=128, help="pixels per side")
+    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="prepared mesh")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

