@@ -79,7 +79,12 @@ class DiffusersFolder:
 
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
         """As FluxPipeline loads them."""
-        from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+        from transformers import (  # type: ignore[attr-defined]
+            CLIPTextModel,
+            CLIPTokenizer,
+            T5EncoderModel,
+            T5TokenizerFast,
+        )
 
         self._check("text_encoders")
         return (
@@ -127,7 +132,7 @@ class DiffusersFolder:
             if not (folder / name / config).is_file():
                 sentences.append(f"{folder / name / config} is missing: copy the pipeline's {name} folder there.")
             if name in WITH_WEIGHTS and not self._weights(name):
-                sentences.append(f"{folder / name} has no .safetensors weights: copy the pipeline's {name} folder there.")
+                sentences.append(f"{folder / name} has no .safetensors file: copy the pipeline's {name} folder there.")
         return sentences
 
     def _weights(self, name: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The parts of a FLUX, wherever they come from: a pipeline folder, single files, or a seed. Each is loaded when asked."""
+"""The parts of a FLUX, each loaded when asked for, wherever they come from: a pipeline folder, single files, a seed."""
 
 from pathlib import Path
 from typing import Any, Protocol

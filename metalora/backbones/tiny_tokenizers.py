@@ -1,11 +1,14 @@
-"""The tiny FLUX's tokenizers, made in code, of the classes that FLUX's own have: any prompt works, no file is needed."""
+"""The tiny FLUX's tokenizers, made in code, of the classes that FLUX's own have: any prompt works without a file."""
 
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-WORDS = "a an the of in on at with and photo portrait picture person man woman cat dog face smiling wearing red blue".split()
+WORDS = (
+    *("a", "an", "the", "of", "in", "on", "at", "with", "and", "photo", "portrait", "picture", "person", "man"),
+    *("woman", "cat", "dog", "face", "smiling", "wearing", "red", "blue"),
+)
 START, END = "<|startoftext|>", "<|endoftext|>"
 SPACE = "\u2581"  # how SentencePiece writes a space
 
@@ -27,17 +30,15 @@ def clip_tokenizer() -> Any:
 def t5_tokenizer(max_tokens: int) -> Any:
     """T5TokenizerFast that knows a few words and the letters of Latin-1; any other letter is unknown to it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import T5TokenizerFast
+    from transformers import T5TokenizerFast  # type: ignore[attr-defined]
 
     letters = [chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0x100))]
     scored = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (SPACE, -2.0)]
     scored += [(SPACE + word, -3.0) for word in WORDS] + [(letter, -4.0) for letter in letters]
     tokenizer = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=False))
-    spaces = {"replacement": SPACE, "prepend_scheme": "always"}
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**spaces)]
-    )
-    tokenizer.decoder = decoders.Metaspace(**spaces)
+    spaced = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaced])
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(str(Path(folder, "tokenizer.json")))

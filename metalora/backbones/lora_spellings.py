@@ -1,0 +1,181 @@
+"""One LoRA in the spellings that programs read. In memory it is {site name: (down [rank, in], up [out, rank])}.
+
+| spelling | keys | read by |
+|---|---|---|
+| diffusers | transformer.<diffusers module>.lora_A.weight, .lora_B.weight | diffusers, ComfyUI |
+| bfl | diffusion_model.<fused module>.lora_down.weight, .lora_up.weight, .alpha | ComfyUI |
+| kohya | lora_unet_<fused module, underscores>.lora_down.weight, .lora_up.weight, .alpha | diffusers, ComfyUI, kohya |
+
+alpha is always written equal to the rank, so nothing is rescaled. Where a spelling fuses k layers, their LoRAs of rank
+r become one of rank k * r: the downs stacked, the ups on the diagonal of a block matrix. A layer without a LoRA has a
+block of zeros in both, and a lower rank is filled up with zeros; reading takes off what is zero in down and up alike.
+"""
+
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ..config import UserError
+from ..method.adapter import Site
+from .keys import FluxShape, sites
+
+LoRA = dict[str, tuple[Tensor, Tensor]]
+
+STEMS = {"diffusers": "transformer.{}", "bfl": "diffusion_model.{}", "kohya": "lora_unet_{}"}
+SPELLINGS = tuple(STEMS)
+
+# Whatever stands before a layer's name in the files of other makers, in any order and number.
+PREFIXES = re.compile(
+    r"^(base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|transformer\.|unet\.|"
+    r"lora_unet_|lora_transformer_|lycoris_)+"
+)
+# The role of a tensor; PEFT puts the adapter's name ("default") before ".weight".
+KEY = re.compile(r"^(?P<layer>.+)\.(?:(?:lora_|lora\.)(?P<role>A|B|down|up)(?:\.\w+)?\.weight|(?P<alpha>alpha))$")
+ROLES = {"A": "down", "down": "down", "B": "up", "up": "up"}
+
+
+def spell_lora(lora: LoRA, spelling: str, shape: FluxShape) -> dict[str, Tensor]:
+    """The tensors of a LoRA file."""
+    layers = layers_of(spelling, shape)
+    unknown = lora.keys() - {site.name for fused in layers.values() for site in fused}
+    if unknown:
+        raise UserError(
+            f"The LoRA has {len(unknown)} layers that {shape.name} has not, {min(unknown)} among them. "
+            "It was made for another base."
+        )
+    tensors: dict[str, Tensor] = {}
+    for stem, fused in layers.items():
+        if any(site.name in lora for site in fused):
+            down, up = lora[fused[0].name] if len(fused) == 1 else fuse(fused, lora)
+            if spelling == "diffusers":
+                tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+            else:
+                alpha = torch.tensor(float(len(down)))
+                tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": alpha}
+    return tensors
+
+
+def read_lora(tensors: dict[str, Tensor], shape: FluxShape) -> tuple[LoRA, list[str]]:
+    """(the LoRA in float32 with its alphas applied, the keys that belong to no layer), from any spelling or a mixture.
+
+    A fused LoRA that is not made of blocks is read as one LoRA per layer, all with its whole down.
+    """
+    known = known_layers(shape)
+    found: dict[tuple[Site, ...], dict[str, str]] = {}
+    unmatched = []
+    for key in tensors:
+        match = KEY.match(key)
+        fused = known.get(PREFIXES.sub("", match["layer"])) if match else None
+        role = ROLES.get(match["role"], "alpha") if match else ""
+        if fused is None or role in found.setdefault(fused, {}):
+            unmatched.append(key)
+        else:
+            found[fused][role] = key
+    lora: LoRA = {}
+    for fused, keys in found.items():
+        if not keys.keys() >= {"down", "up"} or any(site.name in lora for site in fused):
+            unmatched += keys.values()
+            continue
+        down, up = tensors[keys["down"]].float(), tensors[keys["up"]].float()
+        wrong = misfit(fused, down, up)
+        if wrong:
+            raise UserError(f"{keys['up']}: {wrong} in {shape.name}. The LoRA was made for another base.")
+        scale = tensors[keys["alpha"]].item() / len(down) if "alpha" in keys else 1.0
+        lora |= split(fused, down, up if scale == 1 else up * scale)
+    order = [site.name for site in sites(shape, "all", fused=False) if site.name in lora]
+    return {name: lora[name] for name in order}, sorted(unmatched)
+
+
+def check_lora(tensors: dict[str, Tensor], spelling: str, shape: FluxShape) -> None:
+    """Raise a UserError unless every key is one of the base's in this spelling, every shape fits, and all is finite."""
+    layers = layers_of(spelling, shape)
+    roles = ("lora_A.weight", "lora_B.weight") if spelling == "diffusers" else ("lora_down.weight", "lora_up.weight")
+    expected = {f"{stem}.{role}": stem for stem in layers for role in roles}
+    if spelling != "diffusers":
+        expected |= {f"{stem}.alpha": stem for stem in layers}
+    problems = [f"{key} is unknown" for key in tensors if key not in expected]
+    problems += [f"{key} is not finite" for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    for stem in dict.fromkeys(expected[key] for key in tensors if key in expected):
+        absent = [key for key, owner in expected.items() if owner == stem and key not in tensors]
+        if absent:
+            problems.append(f"{absent[0]} is missing")
+            continue
+        down, up = (tensors[f"{stem}.{role}"] for role in roles)
+        wrong = misfit(layers[stem], down, up)
+        if wrong:
+            problems.append(f"{stem}: {wrong}")
+        elif spelling != "diffusers" and tensors[f"{stem}.alpha"].item() != len(down):
+            problems.append(f"{stem}.alpha is {tensors[f'{stem}.alpha'].item()}, not the rank {len(down)}")
+    if not tensors:
+        problems.append("it is empty")
+    if problems:
+        raise UserError(
+            f"The LoRA does not fit {shape.name} ({len(problems)} problems): {'; '.join(problems[:3])}. "
+            "It was not written; was it trained on another base?"
+        )
+
+
+def fuse(fused: Iterable[Site], lora: LoRA) -> tuple[Tensor, Tensor]:
+    """One LoRA on a fused layer that does exactly what those on its slices do."""
+    fused = list(fused)
+    present = [lora[site.name] for site in fused if site.name in lora]
+    rank = max(len(down) for down, _ in present)
+    down = present[0][0].new_zeros(rank * len(fused), fused[0].in_features)
+    up = present[0][1].new_zeros(sum(site.out_features for site in fused), rank * len(fused))
+    for index, site in enumerate(fused):
+        if site.name in lora:
+            site_down, site_up = lora[site.name]
+            down[index * rank :][: len(site_down)] = site_down
+            up[site.rows, index * rank :][:, : len(site_down)] = site_up
+    return down, up
+
+
+def split(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> LoRA:
+    """The LoRAs of a fused layer's slices: `fuse` undone, or, of a LoRA trained fused, the slices of its up."""
+    if len(fused) == 1:
+        return {fused[0].name: (down, up)}
+    rank = len(down) // len(fused)
+    columns = [slice(index * rank, (index + 1) * rank) for index in range(len(fused))]
+    on_diagonal = sum(int(up[site.rows, block].count_nonzero()) for site, block in zip(fused, columns, strict=True))
+    if len(down) % len(fused) or on_diagonal < int(up.count_nonzero()):
+        return {site.name: (down.clone(), up[site.rows].clone()) for site in fused}
+    lora = {}
+    for site, block in zip(fused, columns, strict=True):
+        site_down, site_up = down[block], up[site.rows, block]
+        used = site_down.any(dim=1) | site_up.any(dim=0)
+        if used.any():
+            site_rank = int(used.nonzero().max()) + 1
+            lora[site.name] = (site_down[:site_rank].clone(), site_up[:, :site_rank].clone())
+    return lora
+
+
+def layers_of(spelling: str, shape: FluxShape) -> dict[str, tuple[Site, ...]]:
+    """Key stem -> the sites of the layer it stands for, which are several where layers are fused."""
+    if spelling not in STEMS:
+        raise UserError(f"There is no LoRA spelling {spelling!r}; choose one of: {', '.join(SPELLINGS)}.")
+    grouped: dict[str, tuple[Site, ...]] = {}
+    for site in sites(shape, "all", fused=spelling != "diffusers"):
+        module = site.module.replace(".", "_") if spelling == "kohya" else site.module
+        stem = STEMS[spelling].format(module)
+        grouped[stem] = (*grouped.get(stem, ()), site)
+    return grouped
+
+
+def known_layers(shape: FluxShape) -> dict[str, tuple[Site, ...]]:
+    """Every name a layer can have without its prefix, dotted or with underscores -> its sites."""
+    known: dict[str, tuple[Site, ...]] = {}
+    for spelling in ("diffusers", "bfl"):
+        for stem, fused in layers_of(spelling, shape).items():
+            name = PREFIXES.sub("", stem)
+            known |= {name: fused, name.replace(".", "_"): fused}
+    return known
+
+
+def misfit(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> str:
+    """What is wrong with the shapes of a LoRA on a layer, or nothing."""
+    reads, writes = fused[0].in_features, sum(site.out_features for site in fused)
+    if (down.ndim, up.ndim) == (2, 2) and (down.shape[1], up.shape[0]) == (reads, writes) and len(down) == up.shape[1]:
+        return ""
+    return f"down {list(down.shape)} and up {list(up.shape)} do not fit a layer of {reads} -> {writes}"
