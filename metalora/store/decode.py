@@ -21,7 +21,7 @@ MAX_MEGAPIXELS = 120  # the largest cameras and phones make 102 to 108; as a ten
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
 CAMERA_RAW = {".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
-# What Pillow's decoders raise on a damaged file; its base class for that is SyntaxError in some and OSError in others.
+# What Pillow's decoders raise on a damaged file: each format has its own ways, found by damaging files at random.
 DAMAGED = (
     OSError,
     SyntaxError,

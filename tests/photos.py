@@ -1,0 +1,59 @@
+"""Test photos made from the portrait that ships: one face, several, none; tiny, huge, at the border."""
+
+import functools
+import struct
+import zlib
+
+import torch
+from torch import Tensor
+
+from metalora.method.crops import Box
+from metalora.store.images import demo_portrait, read_photo, resize_crop
+
+# Where the portrait's face is, as anyone can see: forehead to chin, cheek to cheek.
+FACE = Box(180, 65, 268, 172)
+
+
+@functools.cache
+def portrait() -> Tensor:
+    """The portrait; never change it in place."""
+    return read_photo(demo_portrait())
+
+
+def empty_wall(width: int = 640, height: int = 480) -> Tensor:
+    """A photo without a face: a soft gradient."""
+    row = torch.linspace(0.4, 0.6, width).expand(height, width)
+    return torch.stack([row, row, row.flip(-1)])
+
+
+def placed(onto: Tensor, width: int, height: int, left: int, top: int, part: Box | None = None) -> tuple[Tensor, Box]:
+    """A photo with (a part of) the portrait on it, width x height pixels large, and where its face is then."""
+    part = part or Box(0, 0, 512, 512)
+    photo, picture = onto.clone(), resize_crop(portrait(), part, width, height)
+    photo[:, top : top + height, left : left + width] = picture
+    x, y = width / part.width, height / part.height
+    return photo, Box(
+        left + (FACE.left - part.left) * x,
+        top + (FACE.top - part.top) * y,
+        left + (FACE.right - part.left) * x,
+        top + (FACE.bottom - part.top) * y,
+    )
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = max(0.0, min(one.right, other.right) - max(one.left, other.left))
+    height = max(0.0, min(one.bottom, other.bottom) - max(one.top, other.top))
+    shared = width * height
+    return shared / (one.width * one.height + other.width * other.height - shared)
+
+
+def png_that_claims(width: int, height: int, with_data: bool = True) -> bytes:
+    """A PNG of a few bytes whose correct header promises this size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"") if with_data else b""
+    return b"\x89PNG\r\n\x1a\n" + header + data

