@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -101,6 +102,13 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(picture, read, name):
     grey = np.asarray(picture.convert("L"))
     photo = read(Image.fromarray(grey.astype(np.uint16) * 257), name)
     assert torch.equal(photo, to_tensor(Image.fromarray(grey).convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bit_colour_is_read(picture, tmp_path, name):
+    deep = np.asarray(picture)[..., ::-1].astype(np.uint16) * 257
+    assert cv2.imwrite(str(tmp_path / name), deep)  # Pillow itself cannot write it
+    assert close(read_photo(tmp_path / name), to_tensor(picture), levels=0.01)
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0])
