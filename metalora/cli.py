@@ -61,7 +61,10 @@ def personalize_command(args: argparse.Namespace) -> None:
     """Fit one person's photos; write a plain LoRA."""
     from .jobs.personalize import personalize_photos
 
-    config, crop_config = (knobs_from(args, kind, args.backbone) for kind in (PersonalizeConfig, CropConfig))
+    config, crop_config = (
+        knobs_from(args, PersonalizeConfig, args.backbone),
+        knobs_from(args, CropConfig, args.backbone),
+    )
     out = args.out or Path(f"{args.photos[0].stem}.safetensors")
     result = driven(
         personalize_photos(
@@ -129,7 +132,10 @@ def doctor_command(args: argparse.Namespace) -> int:
     """Look at the machine, the packages and the weights; say whether a job fits. 1 if something is in the way."""
     from .jobs.doctor import examine
 
-    config, crop_config = (knobs_from(args, kind, args.backbone) for kind in (PersonalizeConfig, CropConfig))
+    config, crop_config = (
+        knobs_from(args, PersonalizeConfig, args.backbone),
+        knobs_from(args, CropConfig, args.backbone),
+    )
     findings = examine(backbone_of(args), config, crop_config, cache_of(args).folder)
     print("\n".join(str(finding) for finding in findings))
     return 1 if any(finding.bad for finding in findings) else 0

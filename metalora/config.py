@@ -8,7 +8,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 
 class UserError(Exception):
@@ -69,7 +69,6 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 METHODS = ("meta-lora", "lora", "lora-crops")
-Method = Literal["meta-lora", "lora", "lora-crops"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,3 +190,13 @@ PRESETS: dict[str, dict[str, int | float | str]] = {
     # The random test network: it learns nothing worth seeing, but every path runs in seconds.
     "tiny": {"resolution": 128, "width": 128, "height": 128, "sampling_steps": 8, "learning_rate": 3e-3, "steps": 60},
 }
+
+
+Config = TypeVar("Config", CropConfig, PersonalizeConfig, GenerateConfig)
+
+
+def with_preset(kind: type[Config], backbone: str, **given: Any) -> Config:
+    """The config of what was given, over the backbone's preset, over the defaults."""
+    names = {knob_field.name for knob_field in dataclasses.fields(kind)}
+    preset = {name: value for name, value in PRESETS.get(backbone, {}).items() if name in names}
+    return kind(**{**preset, **given})

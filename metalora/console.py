@@ -39,7 +39,13 @@ class Console:
         if self.bar is not None and (self.bar.total != step.total or step.index <= self.bar.n):
             self.close()
         if self.bar is None:
-            self.bar = tqdm(total=step.total, initial=step.index - 1, unit="step", leave=True, bar_format=BAR)
+            self.bar = tqdm(
+                total=step.total,
+                initial=step.index - 1,
+                unit="step",
+                bar_format=BAR,
+                mininterval=0.1 if sys.stderr.isatty() else 20,
+            )
         if step.loss is not None:
             self.bar.set_postfix_str(f"loss {step.loss:.4f}", refresh=False)
         self.bar.update(step.index - self.bar.n)

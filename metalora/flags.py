@@ -2,11 +2,11 @@
 
 import argparse
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any
 
-from .config import PRESETS, flag_of
+from .config import PRESETS, Config, flag_of, with_preset
 
-Config = TypeVar("Config")
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 
 
 def add_knobs(parser: argparse.ArgumentParser, config: type, title: str, leave_out: tuple[str, ...] = ()) -> None:
@@ -21,16 +21,14 @@ def add_knobs(parser: argparse.ArgumentParser, config: type, title: str, leave_o
         else:
             options |= {"type": knob_field.type, "choices": knob_field.metadata["choices"]}
             if not options["choices"]:
-                options["metavar"] = {int: "N", float: "X", str: "TEXT"}[knob_field.type]
+                options["metavar"] = METAVARS[knob_field.type]
         group.add_argument(flag_of(knob_field), **options)
 
 
 def knobs_from(args: argparse.Namespace, config: type[Config], backbone: str) -> Config:
     """The config of the flags that were given, over the backbone's preset, over the defaults."""
-    names = {knob_field.name for knob_field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    preset = {name: value for name, value in PRESETS.get(backbone, {}).items() if name in names}
-    given = {name: value for name, value in vars(args).items() if name in names}
-    return config(**{**preset, **given})
+    names = {knob_field.name for knob_field in dataclasses.fields(config)}
+    return with_preset(config, backbone, **{name: value for name, value in vars(args).items() if name in names})
 
 
 def _help(knob_field: dataclasses.Field) -> str:

@@ -24,20 +24,25 @@ class FluxBackbone:
 
     def __init__(self, parts: FluxParts, device: torch.device, dtype: torch.dtype):
         self.parts, self.device, self.dtype = parts, device, dtype
-        self.name = parts.shape.name
+        self.shape = parts.shape
+        self.name = self.shape.name
+        self.max_tokens = parts.max_tokens
+        self._fingerprints: dict[str, str] = {}  # reading files of many GB is done once
 
     def sites(self, preset: str) -> list[Site]:
         """The sites of a preset, as diffusers names and splits the layers."""
-        return sites(self.parts.shape, preset, fused=False)
+        return sites(self.shape, preset, fused=False)
 
     def fingerprint(self, part: str) -> str:
         """Changes with the part's weights and with the precision it runs in."""
-        return f"{self.parts.fingerprint(part)}-{self.dtype}"
+        if part not in self._fingerprints:
+            self._fingerprints[part] = f"{self.parts.fingerprint(part)}-{self.dtype}"
+        return self._fingerprints[part]
 
     @contextmanager
     def text_encoders(self) -> Iterator["FluxTextEncoders"]:
         """CLIP and T5."""
-        loaded = FluxTextEncoders(*self.parts.text_encoders(self.device, self.dtype), self.parts.max_tokens)
+        loaded = FluxTextEncoders(*self.parts.text_encoders(self.device, self.dtype), self.max_tokens)
         try:
             yield loaded
         finally:
@@ -58,7 +63,7 @@ class FluxBackbone:
     def denoiser(self) -> Iterator["FluxDenoiser"]:
         """The frozen transformer."""
         network = self.parts.transformer(self.device, self.dtype).eval().requires_grad_(False)
-        loaded = FluxDenoiser(network, self.parts.scheduler_config, self.parts.shape.guidance)
+        loaded = FluxDenoiser(network, self.parts.scheduler_config, self.shape.guidance)
         del network
         try:
             yield loaded
@@ -127,6 +132,13 @@ class FluxDenoiser:
             return_dict=False,
         )[0]
         return unpack(predicted.float(), h, w)
+
+    def checkpointing(self, on: bool) -> None:
+        """Recompute each block's activations in backward instead of keeping them, or not."""
+        if on:
+            self.network.enable_gradient_checkpointing()
+        else:
+            self.network.disable_gradient_checkpointing()
 
     @torch.no_grad()
     def sample(

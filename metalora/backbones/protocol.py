@@ -1,6 +1,6 @@
 """What every backbone offers, whichever model and library stand behind it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..config import Step
 from ..method.adapter import Site
+from .keys import FluxShape
 
 
 class Prompt(NamedTuple):
@@ -34,7 +35,13 @@ class Denoiser(Protocol):
         """The velocity [b, c, h, w] in float32 at times t [b]; guidance is 1 while training."""
         ...
 
-    def sample(self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int) -> Iterator[Step]:
+    def checkpointing(self, on: bool) -> None:
+        """Recompute activations in backward instead of keeping them, or not."""
+        ...
+
+    def sample(
+        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int
+    ) -> Generator[Step, None, Tensor]:
         """Yield after each sampling step and return the latents [1, c, h, w] of an image of size (width, height)."""
         ...
 
@@ -43,8 +50,11 @@ class Backbone(Protocol):
     """A base model in its parts. Each part is loaded on entering its context and freed on leaving it."""
 
     name: str  # of the architecture, as files name it: "flux.1-dev"
+    shape: FluxShape
     device: torch.device
+    dtype: torch.dtype
     multiple: int  # image sides must be multiples of this
+    max_tokens: int  # of a prompt
 
     def sites(self, preset: str) -> list[Site]: ...
     def fingerprint(self, part: str) -> str:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from ..config import CropConfig, Phase, Step, UserError
 from ..measure.faces import load_faces, numbered
+from ..method.crops import Box
 from ..store import files
-from ..store.images import read_photo, save_image
-from ..store.pictures import draw_boxes
+from ..store.images import read_photo, resize_crop, save_image
+from ..store.pictures import draw_boxes, table
 from . import Job
 from .photos import PlannedPhoto, plan_photo
 
@@ -42,10 +45,24 @@ def write_crops(
             draw_boxes(pixels, boxes, [str(number) for number in range(1, len(boxes) + 1)]), out / "faces.png", {}
         )
         raise UserError(f"{error} {out / 'faces.png'} shows them with their numbers.") from error
-    names = []
     for index, crop in enumerate(planned.crops, 1):
-        names.append(f"{index:02d}  {crop.size[0]}x{crop.size[1]}")
-        save_image(planned.image(crop), out / f"crop-{index:02d}-{crop.size[0]}x{crop.size[1]}.png", {})
+        save_image(planned.image(crop), out / f"crop-{index:02d}-{crop.size[0]}x{crop.size[1]}.png")
         yield Step(index, len(planned.crops))
-    save_image(crop_sheet(planned), out / "sheet.png", {})
+    save_image(crop_sheet(planned), out / "sheet.png")
     return CropSheet(out / "sheet.png", planned)
+
+
+def crop_sheet(planned: PlannedPhoto) -> Tensor:
+    """The photo with the face and each ratio's largest crop on it, then every crop and what becomes of its pixels."""
+    assert planned.face is not None
+    largest = {crop.size: crop.box for crop in planned.crops}  # of a ratio's crops, the last is the largest
+    labels = ["face", *(f"{width} x {height}" for width, height in largest)]
+    overview = draw_boxes(planned.photo, [planned.face.box, *largest.values()], labels)
+    scale = max(max(crop.size) for crop in planned.crops) / max(overview.shape)
+    height, width = (round(side * scale) for side in overview.shape[1:])
+    overview = resize_crop(overview, Box(0, 0, overview.shape[2], overview.shape[1]), width, height)
+    rows: dict[tuple[int, int], list[tuple[Tensor, str]]] = {}
+    for crop in planned.crops:
+        label = f"{crop.box.width:g}x{crop.box.height:g} -> {crop.size[0]}x{crop.size[1]}"
+        rows.setdefault(crop.size, []).append((planned.image(crop), label))
+    return table([[(overview, "the photo")], *rows.values()])

@@ -1,13 +1,13 @@
 """The whole path on a portrait that comes along: crops, three ways to personalize, finished files, images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..backbones.protocol import Backbone
-from ..config import PRESETS, CropConfig, GenerateConfig, PersonalizeConfig, Phase
+from ..config import CropConfig, GenerateConfig, PersonalizeConfig, Phase, with_preset
 from ..store.cache import Cache
 from ..store.images import demo_portrait, read_photo, save_image
-from ..store.pictures import grid
+from ..store.pictures import table
 from . import Job
 from .crops import write_crops
 from .generate import generate_images
@@ -28,9 +28,8 @@ class Demonstration:
 
 def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job[Demonstration]:
     """Fill `out` with a crops sheet, a loss curve, LoRA files and images; an earlier demo there is replaced."""
-    knobs = PRESETS.get(preset, {})
-    crop_config = preset_config(CropConfig, knobs)
-    sampling = preset_config(GenerateConfig, knobs)
+    crop_config = with_preset(CropConfig, preset)
+    sampling = with_preset(GenerateConfig, preset)
     portrait = demo_portrait()
     yield Phase(f"the portrait: {portrait.name} (NASA, public domain)")
     yield from write_crops(portrait, out / "crops", crop_config, multiple=backbone.multiple)
@@ -38,7 +37,7 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
     results: dict[str, Personalized] = {}
     pictures: dict[str, list[Path]] = {}
     for method in METHODS:
-        config = replace(preset_config(PersonalizeConfig, knobs), method=method, class_name="woman")
+        config = with_preset(PersonalizeConfig, preset, method=method, class_name="woman")
         lora = out / f"{method}.safetensors"
         results[method] = yield from personalize_photos(
             backbone,
@@ -66,30 +65,21 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
 
     save_loss_curve(out / "loss.png", {METHODS[method]: result.losses for method, result in results.items()})
     rows = [
-        (f"{label}: {prompt}", path)
+        [(read_photo(path), f"{label}: {prompt}") for prompt, path in zip(PROMPTS, paths, strict=True)]
         for label, paths in pictures.items()
-        for prompt, path in zip(PROMPTS, paths, strict=True)
     ]
-    save_image(
-        grid([read_photo(path) for _, path in rows], len(PROMPTS), [label for label, _ in rows]), out / "images.png", {}
-    )
-    return Demonstration(summarized(results, backbone, out), out / "images.png")
+    save_image(table(rows), out / "images.png")
+    return Demonstration(summarized(results, preset), out / "images.png")
 
 
-def preset_config(kind, knobs):  # type: ignore[no-untyped-def]  # any config class and its instance
-    """The config with the preset's values for the knobs it has."""
-    return kind(**{name: value for name, value in knobs.items() if name in kind.__dataclass_fields__})
-
-
-def summarized(results: dict[str, Personalized], backbone: Backbone, out: Path) -> str:
+def summarized(results: dict[str, Personalized], preset: str) -> str:
     """A table of what was measured."""
     lines = [f"{'':30}validation loss       s/step   LoRA file"]
     for method, result in results.items():
         before, after = result.validation
         size = result.lora.stat().st_size / 1e6
-        lines.append(
-            f"{METHODS[method]:30}{before:.4f} -> {after:.4f}    {result.seconds_per_step:.3f}    {size:.2f} MB  {result.lora}"
-        )
-    if backbone.name.startswith("tiny") or "tiny" in out.name or backbone.name == "flux-128x2x2":
+        numbers = f"{before:.4f} -> {after:.4f}    {result.seconds_per_step:.3f}"
+        lines.append(f"{METHODS[method]:30}{numbers}    {size:.2f} MB  {result.lora}")
+    if preset == "tiny":
         lines.append("The tiny backbone has random weights: its images are noise, and only the path is real.")
     return "\n".join(lines)

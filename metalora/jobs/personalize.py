@@ -21,6 +21,7 @@ from ..store import files
 from ..store.cache import Cache
 from . import Job
 from .lora import save_lora
+from .memory import wants_checkpointing
 from .photos import PlannedPhoto, crop_latents, plan_photo, prompt_embeddings, whole_photo
 from .plots import save_loss_curve
 from .resume import SavedRun
@@ -74,10 +75,11 @@ def personalize_photos(
         prior = None
         if config.prior_weight:
             prior = yield from prior_images(denoiser, prompts[0], backbone, config, crop_config, cache)
-        denoiser.checkpointing(config.gradient_checkpointing == "on")
+        denoiser.checkpointing(wants_checkpointing(backbone, config, crop_config))
         with adapters.to(backbone.device).attached(denoiser.network):
             optimizer = new_optimizer(adapters, config)
-            losses, before, seconds = [], 0.0, []
+            losses: list[float] = []
+            seconds: list[float] = []
             if saved.exists():
                 losses, before = saved.load(adapters, optimizer)
                 yield Phase(f"going on from step {len(losses)} of {state_path.name}")
@@ -87,7 +89,7 @@ def personalize_photos(
             try:
                 clock = time.perf_counter()
                 for step in personalize(denoiser, optimizer, images, config, prior=prior, start=len(losses)):
-                    losses.append(step.loss)
+                    losses.append(step.loss or 0.0)
                     seconds.append(time.perf_counter() - clock)
                     if step.index % config.save_every == 0:
                         saved.save(adapters, optimizer, losses, before)

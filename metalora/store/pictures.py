@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -19,6 +20,14 @@ SHORTEST_VIEW, LONGEST_VIEW = 640, 2048  # the longer side of a photo with boxes
 COLORS = ((230, 60, 50), (30, 110, 220), (20, 150, 80), (200, 110, 0), (150, 60, 190), (0, 140, 160))
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def table(rows: Sequence[Sequence[tuple[Tensor, str]]]) -> Tensor:
+    """A page of captioned images, row under row, all at one scale; rows may differ in length."""
+    columns = max(len(row) for row in rows)
+    blank = torch.tensor(PAPER).view(3, 1, 1) / 255
+    cells = [cell for row in rows for cell in [*row, *[(blank, "")] * (columns - len(row))]]
+    return grid([image for image, _ in cells], columns, [label for _, label in cells])
 
 
 def grid(images: Sequence[Tensor], columns: int, labels: Sequence[str] | None = None) -> Tensor:

@@ -1,0 +1,39 @@
+"""Whether a personalization fits: the arithmetic of the backbone against what is free on the device."""
+
+import psutil
+import torch
+
+from ..backbones.memory import RESERVE, TrainingMemory, training_memory
+from ..backbones.protocol import Backbone
+from ..config import CropConfig, PersonalizeConfig
+from ..method.crops import training_size
+
+
+def estimate(
+    backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig, *, checkpointing: bool
+) -> TrainingMemory:
+    """The arithmetic of `backbones.memory`; a square crop stands for all, which have the same area."""
+    return training_memory(
+        backbone.shape,
+        backbone.sites(config.sites),
+        size=training_size(1.0, crop_config.resolution, backbone.multiple),
+        batch=config.batch,
+        rank=config.rank,
+        meta_rank=config.meta_rank if config.method == "meta-lora" else None,
+        bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
+        checkpointing=checkpointing,
+        text_tokens=backbone.max_tokens,
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on the device; what the CPU has is what programs can still get."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def wants_checkpointing(backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig) -> bool:
+    """What "auto" means: recompute activations only where they would not fit."""
+    if config.gradient_checkpointing != "auto":
+        return config.gradient_checkpointing == "on"
+    need = estimate(backbone, config, crop_config, checkpointing=False).total
+    return need + (RESERVE if backbone.device.type != "cpu" else 0) > free_memory(backbone.device)
