@@ -10,6 +10,7 @@ import torch
 from ..config import UserError
 from .fingerprints import fingerprint_of_files
 from .flux_configs import max_tokens
+from .hub import snapshot
 from .keys import FluxShape
 from .weight_files import header_of
 
@@ -28,6 +29,14 @@ CONFIGS = {
     "scheduler": "scheduler_config.json",
 }
 WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+WANTED = [
+    *("model_index.json", "scheduler/*", "tokenizer*/*"),
+    *(f"{part}/*{ending}" for part in WITH_WEIGHTS for ending in (".json", ".safetensors")),
+]
+GATED = (
+    "FLUX.1-dev is gated: accept its licence on https://huggingface.co/black-forest-labs/FLUX.1-dev, run "
+    "`hf auth login`, and try again; or name a local pipeline folder, or the single files."
+)
 
 
 class DiffusersFolder:
@@ -49,7 +58,7 @@ class DiffusersFolder:
             return folder
         if folder.is_absolute() or self.name.count("/") != 1 or self.name.startswith((".", "~")):
             raise UserError(f"{self.name} is neither a folder nor a hub name such as black-forest-labs/FLUX.1-dev.")
-        return _from_hub(self.name)
+        return snapshot(self.name, WANTED, GATED)
 
     @cached_property
     def shape(self) -> FluxShape:
@@ -87,12 +96,11 @@ class DiffusersFolder:
         )
 
         self._check("text_encoders")
-        return (
-            CLIPTokenizer.from_pretrained(self.folder / "tokenizer"),
-            CLIPTextModel.from_pretrained(self.folder / "text_encoder", torch_dtype=dtype).to(device),
-            T5TokenizerFast.from_pretrained(self.folder / "tokenizer_2"),
-            T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", torch_dtype=dtype).to(device),
-        )
+        clip: Any = CLIPTextModel.from_pretrained(self.folder / "text_encoder", torch_dtype=dtype)
+        t5: Any = T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", torch_dtype=dtype)
+        clip_tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
+        t5_tokenizer = T5TokenizerFast.from_pretrained(self.folder / "tokenizer_2")
+        return clip_tokenizer, clip.to(device), t5_tokenizer, t5.to(device)
 
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
         """As FluxPipeline loads it."""
@@ -117,8 +125,7 @@ class DiffusersFolder:
     def weights_bytes(self) -> dict[str, int]:
         """From the headers of the weight files."""
         return {
-            part: sum(header_of(file).bytes for name in names for file in self._weights(name))
-            for part, names in FOLDERS.items()
+            part: sum(self._bytes(name) for name in names if name in WITH_WEIGHTS) for part, names in FOLDERS.items()
         }
 
     def missing(self) -> list[str]:
@@ -138,6 +145,9 @@ class DiffusersFolder:
     def _weights(self, name: str) -> list[Path]:
         return sorted((self.folder / name).glob("*.safetensors"))
 
+    def _bytes(self, name: str) -> int:
+        return sum(entry.bytes for file in self._weights(name) for entry in header_of(file).values())
+
     def _check(self, part: str) -> None:
         absent = [text for text in self.missing() if any(str(self.folder / name) in text for name in FOLDERS[part])]
         if absent:
@@ -151,25 +161,3 @@ class DiffusersFolder:
             raise UserError(f"{path} is missing: copy the pipeline's {name} folder to {self.folder}.") from error
         except ValueError as error:
             raise UserError(f"{path} is not readable JSON ({error}): copy it again.") from error
-
-
-def _from_hub(name: str) -> Path:
-    """The snapshot of a hub repository: from the cache if it is whole, else downloaded."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted = ["model_index.json", "scheduler/*", "tokenizer*/*", *(f"{part}/*.json" for part in WITH_WEIGHTS)]
-    wanted += [f"{part}/*.safetensors" for part in WITH_WEIGHTS]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{name} could not be fetched from the Hugging Face hub, and its cache does not hold it ({_first(error)}). "
-            "FLUX.1-dev is gated: accept its licence on https://huggingface.co/black-forest-labs/FLUX.1-dev, run "
-            "`hf auth login`, and try again; or name a local pipeline folder or the single files instead."
-        ) from error
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

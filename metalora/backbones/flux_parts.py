@@ -5,14 +5,15 @@ from typing import Any, Protocol
 
 import torch
 
+from .autoencoder_file import write_ldm_autoencoder
+from .checkpoint import write_bfl_transformer
 from .diffusers_folder import DiffusersFolder
 from .keys import FluxShape
 from .single_files import SingleFiles
+from .text_encoder_files import write_clip, write_t5
 from .tiny_flux import TinyFlux
 
-__all__ = ["DiffusersFolder", "FluxParts", "SingleFiles", "TinyFlux", "save_pipeline"]
-
-PARTS = ("text_encoders", "autoencoder", "transformer")
+__all__ = ["DiffusersFolder", "FluxParts", "SingleFiles", "TinyFlux", "save_pipeline", "save_single_files"]
 
 
 class FluxParts(Protocol):
@@ -63,7 +64,7 @@ def save_pipeline(parts: FluxParts, folder: Path, dtype: torch.dtype = torch.flo
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
     clip_tokenizer, clip, t5_tokenizer, t5 = parts.text_encoders("cpu", dtype)
-    FluxPipeline(
+    pipeline: Any = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(parts.scheduler_config),
         vae=parts.autoencoder("cpu", dtype),
         text_encoder=clip,
@@ -71,4 +72,20 @@ def save_pipeline(parts: FluxParts, folder: Path, dtype: torch.dtype = torch.flo
         text_encoder_2=t5,
         tokenizer_2=t5_tokenizer,
         transformer=parts.transformer("cpu", dtype),
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
+
+
+def save_single_files(parts: FluxParts, folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Path]:
+    """Write all parts as single files with the tokenizers beside them; the paths as SingleFiles takes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("transformer", "vae", "clip_l", "t5xxl")
+    paths = {name: folder / f"{name}.safetensors" for name in names} | {"tokenizers": folder}
+    clip_tokenizer, clip, t5_tokenizer, t5 = parts.text_encoders("cpu", dtype)
+    clip_tokenizer.save_pretrained(folder / "tokenizer")
+    t5_tokenizer.save_pretrained(folder / "tokenizer_2")
+    write_clip(clip, paths["clip_l"])
+    write_t5(t5, paths["t5xxl"])
+    write_ldm_autoencoder(parts.autoencoder("cpu", dtype), paths["vae"])
+    write_bfl_transformer(parts.transformer("cpu", dtype), paths["transformer"])
+    return paths

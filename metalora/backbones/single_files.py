@@ -1,38 +1,116 @@
 """A FLUX from the single files that people have: transformer, autoencoder, CLIP and T5."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..config import UserError
+from . import autoencoder_file, checkpoint, text_encoder_files
+from .fingerprints import fingerprint_of_files
+from .flux_configs import max_tokens, scheduler_config
 from .keys import FluxShape
+from .tokenizer_files import read_tokenizers, tokenizer_folders
+from .weight_files import find_part
+
+LANDMARKS = {
+    "transformer": (checkpoint.BFL, checkpoint.DIFFUSERS),
+    "vae": (autoencoder_file.LDM, autoencoder_file.DIFFUSERS),
+    "clip_l": (text_encoder_files.CLIP,),
+    "t5xxl": (text_encoder_files.T5,),
+}
+FILES = {"text_encoders": ("clip_l", "t5xxl"), "autoencoder": ("vae",), "transformer": ("transformer",)}
+ORIGIN = {
+    "transformer": "flux1-dev.safetensors of black-forest-labs/FLUX.1-dev, or an fp8 variant of it; in ComfyUI it lies "
+    "in models/diffusion_models or models/checkpoints",
+    "vae": "ae.safetensors of black-forest-labs/FLUX.1-dev; in ComfyUI it lies in models/vae",
+    "clip_l": "clip_l.safetensors of comfyanonymous/flux_text_encoders; in ComfyUI it lies in models/text_encoders",
+    "t5xxl": "t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn.safetensors of comfyanonymous/flux_text_encoders; in ComfyUI "
+    "it lies in models/text_encoders",
+}
 
 
 class SingleFiles:
-    """FluxParts from flux1-dev.safetensors, ae.safetensors, clip_l.safetensors and t5xxl_*.safetensors."""
+    """FluxParts from four files, which may all be one: an all-in-one checkpoint of ComfyUI's."""
 
     def __init__(self, transformer: Path, vae: Path, clip_l: Path, t5xxl: Path, tokenizers: Path | None = None):
         self.files = {"transformer": transformer, "vae": vae, "clip_l": clip_l, "t5xxl": t5xxl}
         self.tokenizers = tokenizers
 
-    @property
+    @cached_property
     def shape(self) -> FluxShape:
-        raise NotImplementedError
+        """From the header of the transformer's file."""
+        self._check("transformer")
+        return checkpoint.flux_shape_of(self.files["transformer"])
+
     @property
     def scheduler_config(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """FLUX.1's own: the files do not hold it."""
+        return scheduler_config(self.shape)
+
     @property
     def max_tokens(self) -> int:
-        raise NotImplementedError
+        """What the tokenizer says, but at most what FLUX was trained with."""
+        _, t5 = self._tokenizers
+        return min(max_tokens(self.shape), t5.model_max_length)
+
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
-        raise NotImplementedError
+        """The tokenizers first: they are what is most often missing, and quickly found to be."""
+        self._check("text_encoders")
+        clip_tokenizer, t5_tokenizer = self._tokenizers
+        clip = text_encoder_files.read_clip(self.files["clip_l"], self.shape, dtype, device)
+        return (
+            clip_tokenizer,
+            clip,
+            t5_tokenizer,
+            text_encoder_files.read_t5(self.files["t5xxl"], self.shape, dtype, device),
+        )
+
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
-        raise NotImplementedError
+        """From ae.safetensors or the like."""
+        self._check("autoencoder")
+        return autoencoder_file.read_autoencoder(self.files["vae"], self.shape, dtype, device)
+
     def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
-        raise NotImplementedError
+        """From flux1-dev.safetensors or the like."""
+        self._check("transformer")
+        return checkpoint.read_flux_transformer(self.files["transformer"], dtype, device)
+
     def fingerprint(self, part: str) -> str:
-        raise NotImplementedError
+        """Of the part's weight files, and of the tokenizers for the text encoders."""
+        self._check(part)
+        files = [self.files[name] for name in FILES[part]]
+        if part == "text_encoders":
+            folders = tokenizer_folders(self.tokenizers)
+            files += [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+        return fingerprint_of_files(files)
+
     def weights_bytes(self) -> dict[str, int]:
-        raise NotImplementedError
+        """From the headers, counting only what belongs to the part."""
+        sizes = {
+            name: sum(entry.bytes for entry in find_part(path, LANDMARKS[name])[2].values())
+            for name, path in self.files.items()
+        }
+        return {part: sum(sizes[name] for name in names) for part, names in FILES.items()}
+
     def missing(self) -> list[str]:
-        raise NotImplementedError
+        """Which files are not there, and what they would be."""
+        sentences = [self._absent(name) for name, path in self.files.items() if not path.is_file()]
+        try:
+            tokenizer_folders(self.tokenizers)
+        except UserError as error:
+            sentences.append(str(error))
+        return sentences
+
+    @cached_property
+    def _tokenizers(self) -> tuple[Any, Any]:
+        return read_tokenizers(*tokenizer_folders(self.tokenizers))
+
+    def _check(self, part: str) -> None:
+        absent = [self._absent(name) for name in FILES[part] if not self.files[name].is_file()]
+        if absent:
+            raise UserError(" ".join(absent))
+
+    def _absent(self, name: str) -> str:
+        return f"{self.files[name]} does not exist; needed is {ORIGIN[name]}."

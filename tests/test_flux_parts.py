@@ -1,0 +1,301 @@
+"""The parts of a FLUX are the same wherever they come from, and what is missing is said with its place."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from metalora.backbones.fingerprints import WHOLE, fingerprint_of_file
+from metalora.backbones.flux_parts import (
+    DiffusersFolder,
+    FluxParts,
+    SingleFiles,
+    TinyFlux,
+    save_pipeline,
+    save_single_files,
+)
+from metalora.config import UserError
+
+PARTS = ("text_encoders", "autoencoder", "transformer")
+PROMPT = "a photo of a man wearing a tie, Ünïcode 漢字!"
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    save_pipeline(TinyFlux(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single_files(tmp_path_factory) -> dict[str, Path]:
+    return save_single_files(TinyFlux(), tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(params=["folder", "files"])
+def copied(request, pipeline_folder, single_files) -> FluxParts:
+    return DiffusersFolder(pipeline_folder) if request.param == "folder" else SingleFiles(**single_files)
+
+
+@torch.no_grad()
+def outputs(parts: FluxParts) -> dict[str, Any]:
+    """What each part makes of fixed inputs."""
+    clip_tokenizer, clip, t5_tokenizer, t5 = parts.text_encoders("cpu", torch.float32)
+    pooled = clip(clip_tokenizer(PROMPT, return_tensors="pt", padding="max_length").input_ids).pooler_output
+    tokens = t5(t5_tokenizer(PROMPT, return_tensors="pt", padding="max_length", max_length=64).input_ids)[0]
+    vae = parts.autoencoder("cpu", torch.float32)
+    latents = vae.encode(torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)).latent_dist.mode()
+    return {
+        "pooled": pooled,
+        "tokens": tokens,
+        "latents": latents,
+        "image": vae.decode(latents).sample,
+        "velocity": velocity(parts.transformer("cpu", torch.float32), tokens, pooled),
+    }
+
+
+@torch.no_grad()
+def velocity(network, tokens, pooled, time: float = 0.5, guidance: float = 1.0, seed: int = 0):
+    return network(
+        hidden_states=torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(seed)),
+        encoder_hidden_states=tokens,
+        pooled_projections=pooled,
+        timestep=torch.tensor([time]),
+        guidance=torch.tensor([guidance]),
+        img_ids=torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(4.0)),
+        txt_ids=torch.zeros(tokens.shape[1], 3),
+    ).sample
+
+
+def test_tiny_is_the_same_in_every_run():
+    a, b = outputs(TinyFlux()), outputs(TinyFlux())
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    for part in PARTS:
+        assert TinyFlux().fingerprint(part) == TinyFlux().fingerprint(part) != TinyFlux(seed=1).fingerprint(part)
+
+
+def test_drawing_tiny_leaves_the_callers_random_numbers_alone():
+    state = torch.get_rng_state()
+    outputs(TinyFlux())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_tiny_is_small_and_every_input_of_it_matters():
+    sizes = TinyFlux().weights_bytes()
+    assert sum(sizes.values()) < 12e6
+    network = TinyFlux().transformer("cpu", torch.float32)
+    made = outputs(TinyFlux())
+    tokens, pooled, base = made["tokens"], made["pooled"], made["velocity"]
+    changed = {
+        "text": velocity(network, tokens.flip(-1), pooled),
+        "pooled": velocity(network, tokens, pooled.flip(-1)),
+        "time": velocity(network, tokens, pooled, time=0.6),
+        "guidance": velocity(network, tokens, pooled, guidance=3.5),
+        "noise": velocity(network, tokens, pooled, seed=1),
+    }
+    assert 0.3 < base.std() < 3
+    assert {name: float((other - base).std()) for name, other in changed.items() if (other - base).std() < 0.1} == {}
+    assert 0.3 < made["latents"].std() * 0.3611 < 3
+
+
+def test_the_parts_are_the_same_from_a_folder_and_from_single_files(copied: FluxParts):
+    original = TinyFlux()
+    theirs, ours = outputs(copied), outputs(original)
+    for name in ours:
+        # not always equal: weights that stay in the file lie at other addresses, where sums may be rounded differently
+        torch.testing.assert_close(theirs[name], ours[name], rtol=1e-4, atol=1e-4)
+    for part in ("autoencoder", "transformer"):
+        a, b = (getattr(parts, part)("cpu", torch.float32).state_dict() for parts in (copied, original))
+        assert a.keys() == b.keys()
+        assert not [name for name in a if not torch.equal(a[name], b[name])]
+    assert copied.shape == original.shape
+    assert copied.max_tokens == original.max_tokens
+    assert copied.weights_bytes() == original.weights_bytes()
+    assert original.scheduler_config.items() <= copied.scheduler_config.items()
+    assert copied.missing() == []
+
+
+def test_each_part_arrives_in_the_asked_for_precision(copied: FluxParts):
+    _, clip, _, t5 = copied.text_encoders("cpu", torch.bfloat16)
+    models = (clip, t5, copied.autoencoder("cpu", torch.bfloat16), copied.transformer("cpu", torch.bfloat16))
+    for model in models:
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        assert not model.training
+
+
+def test_shape_sizes_and_missing_files_are_known_without_loading_a_weight(copied: FluxParts, monkeypatch):
+    import safetensors
+
+    monkeypatch.delattr(safetensors, "safe_open")
+    assert copied.shape.name == "flux-128x2x2"
+    assert set(copied.weights_bytes()) == set(PARTS)
+    assert copied.missing() == []
+
+
+def test_diffusers_own_pipeline_opens_the_folder_and_makes_an_image(pipeline_folder: Path):
+    from diffusers import FluxPipeline
+
+    pipeline = FluxPipeline.from_pretrained(pipeline_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline(
+        PROMPT, height=32, width=32, num_inference_steps=2, max_sequence_length=64, output_type="pt"
+    ).images
+    assert image.shape == (1, 3, 32, 32)
+    assert image.isfinite().all()
+
+
+def test_diffusers_own_reader_finds_the_same_autoencoder_in_the_single_file(single_files, pipeline_folder: Path):
+    from diffusers import AutoencoderKL
+
+    theirs = AutoencoderKL.from_single_file(single_files["vae"], config=str(pipeline_folder / "vae")).state_dict()
+    ours = SingleFiles(**single_files).autoencoder("cpu", torch.float32).state_dict()
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+def test_one_file_may_hold_all_parts(single_files, tmp_path: Path):
+    prefixes = {
+        "transformer": "model.diffusion_model.",
+        "vae": "vae.",
+        "clip_l": "text_encoders.clip_l.transformer.",
+        "t5xxl": "text_encoders.t5xxl.transformer.",
+    }
+    tensors = {
+        prefix + name: tensor
+        for part, prefix in prefixes.items()
+        for name, tensor in load_file(single_files[part]).items()
+    }
+    save_file(tensors, tmp_path / "all.safetensors")
+    everything = tmp_path / "all.safetensors"
+    parts = SingleFiles(everything, everything, everything, everything, single_files["tokenizers"])
+    assert parts.weights_bytes() == TinyFlux().weights_bytes()
+    ours, theirs = outputs(TinyFlux()), outputs(parts)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_an_fp8_t5_with_scales_is_read(single_files, tmp_path: Path):
+    tensors = {"scaled_fp8": torch.zeros(0).to(torch.float8_e4m3fn), "spiece_model": torch.zeros(9, dtype=torch.uint8)}
+    for name, tensor in load_file(single_files["t5xxl"]).items():
+        is_scaled = tensor.ndim == 2 and ".layer." in name and "bias" not in name
+        tensors[name] = (tensor * 64).to(torch.float8_e4m3fn) if is_scaled else tensor
+        if is_scaled:
+            tensors[name.removesuffix(".weight") + ".scale_weight"] = torch.tensor(1 / 64)
+    save_file(tensors, tmp_path / "t5.safetensors")
+    _, _, _, t5 = SingleFiles(**single_files | {"t5xxl": tmp_path / "t5.safetensors"}).text_encoders(
+        "cpu", torch.float32
+    )
+    _, _, _, original = TinyFlux().text_encoders("cpu", torch.float32)
+    for name, weight in original.state_dict().items():
+        torch.testing.assert_close(t5.state_dict()[name], weight, rtol=1 / 15, atol=1e-3)
+
+
+def test_a_missing_file_is_named_with_what_it_should_be(single_files, tmp_path: Path):
+    parts = SingleFiles(**single_files | {"vae": tmp_path / "ae.safetensors"})
+    assert parts.missing() == [
+        f"{tmp_path / 'ae.safetensors'} does not exist; needed is ae.safetensors of black-forest-labs/FLUX.1-dev; "
+        "in ComfyUI it lies in models/vae."
+    ]
+    with pytest.raises(UserError, match=r"ae\.safetensors does not exist"):
+        parts.autoencoder("cpu", torch.float32)
+
+
+def test_files_that_were_mixed_up_are_told_apart(single_files):
+    mixed = SingleFiles(**single_files | {"clip_l": single_files["t5xxl"], "vae": single_files["clip_l"]})
+    with pytest.raises(UserError, match=r"t5xxl\.safetensors holds no CLIP text encoder"):
+        mixed.text_encoders("cpu", torch.float32)
+    with pytest.raises(UserError, match=r"clip_l\.safetensors holds no autoencoder"):
+        mixed.autoencoder("cpu", torch.float32)
+
+
+def test_another_models_autoencoder_or_text_encoder_is_refused(single_files, tmp_path: Path):
+    vae = load_file(single_files["vae"])
+    save_file(vae | {"decoder.conv_in.weight": torch.zeros(64, 4, 3, 3)}, tmp_path / "sd.safetensors")
+    with pytest.raises(UserError, match=r"latents of 4 channels, but flux-128x2x2 takes 16.*ae\.safetensors"):
+        SingleFiles(**single_files | {"vae": tmp_path / "sd.safetensors"}).autoencoder("cpu", torch.float32)
+    clip = load_file(single_files["clip_l"])
+    save_file(clip | {"text_model.embeddings.token_embedding.weight": torch.zeros(514, 48)}, tmp_path / "g.safetensors")
+    with pytest.raises(UserError, match=r"CLIP is 48 wide.*clip_l"):
+        SingleFiles(**single_files | {"clip_l": tmp_path / "g.safetensors"}).text_encoders("cpu", torch.float32)
+
+
+def test_tokenizers_are_found_in_a_comfyui_folder_too(single_files, tmp_path: Path):
+    for ours, theirs in (("tokenizer", "comfy/sd1_tokenizer"), ("tokenizer_2", "comfy/text_encoders/t5_tokenizer")):
+        (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / theirs).symlink_to(single_files["tokenizers"] / ours)
+    clip, _, t5, _ = SingleFiles(**single_files | {"tokenizers": tmp_path}).text_encoders("cpu", torch.float32)
+    original = TinyFlux().text_encoders("cpu", torch.float32)
+    assert clip(PROMPT).input_ids == original[0](PROMPT).input_ids
+    assert t5(PROMPT).input_ids == original[2](PROMPT).input_ids
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """The hub cannot be reached and its cache is empty."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def refuse(name: str, allow_patterns: list[str]):
+        raise LocalEntryNotFoundError("Cannot find an appropriate cached snapshot folder.")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+
+
+def test_without_the_hub_the_licence_and_the_login_are_explained(offline):
+    parts = DiffusersFolder("black-forest-labs/FLUX.1-dev")
+    with pytest.raises(UserError, match=r"gated: accept its licence.*hf auth login"):
+        _ = parts.shape
+    assert "hf auth login" in parts.missing()[0]
+
+
+def test_without_tokenizers_the_way_to_them_is_explained(offline, single_files, tmp_path: Path):
+    parts = SingleFiles(**single_files | {"tokenizers": None})
+    with pytest.raises(UserError, match=r"--tokenizers: your ComfyUI folder"):
+        parts.text_encoders("cpu", torch.float32)
+    assert len(SingleFiles(**single_files | {"tokenizers": tmp_path}).missing()) == 1
+
+
+def test_what_is_no_pipeline_is_refused(tmp_path: Path, pipeline_folder: Path):
+    with pytest.raises(UserError, match=r"no model_index\.json"):
+        _ = DiffusersFolder(tmp_path).shape
+    with pytest.raises(UserError, match="neither a folder nor a hub name"):
+        _ = DiffusersFolder(tmp_path / "nowhere").shape
+    for name in ("model_index.json", "transformer", "scheduler"):
+        (tmp_path / name).symlink_to(pipeline_folder / name)
+    incomplete = DiffusersFolder(tmp_path)
+    assert len(incomplete.missing()) == 8
+    with pytest.raises(UserError, match=r"vae.config\.json is missing: copy the pipeline's vae folder there"):
+        incomplete.autoencoder("cpu", torch.float32)
+    assert incomplete.transformer("cpu", torch.float32) is not None
+
+
+def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path: Path, single_files):
+    parts, original = SingleFiles(**single_files), single_files["vae"]
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(original.read_bytes())
+    assert fingerprint_of_file(moved) == fingerprint_of_file(original)
+    data = bytearray(original.read_bytes())
+    data[-1] ^= 1
+    moved.write_bytes(data)
+    assert SingleFiles(**single_files | {"vae": moved}).fingerprint("autoencoder") != parts.fingerprint("autoencoder")
+    assert len({parts.fingerprint(part) for part in PARTS}) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a file with holes")
+def test_a_large_files_fingerprint_sees_header_size_and_samples(tmp_path: Path):
+    def written(name: str, size: int, header: bytes, at: int, byte: bytes) -> str:
+        with (tmp_path / name).open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.truncate(size)
+            file.seek(at)
+            file.write(byte)
+        return fingerprint_of_file(tmp_path / name)
+
+    size = WHOLE + 2**20
+    base = written("a", size, b"{ }", size // 2, b"\0")
+    assert written("b", size, b"{ }", size // 2, b"\0") == base
+    assert written("c", size + 1, b"{ }", size // 2, b"\0") != base
+    assert written("d", size, b"{  }", size // 2, b"\0") != base
+    assert written("e", size, b"{ }", size - 1, b"x") != base
