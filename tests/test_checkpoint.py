@@ -1,6 +1,8 @@
 """FLUX's transformer in single files: both namings, fp8, and what is wrong with a file that does not fit."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from metalora.backbones.checkpoint import flux_shape_of, read_flux_transformer, write_bfl_transformer
-from metalora.backbones.conversions import bfl_sources, swap_halves
+from metalora.backbones.conversions import bfl_sources, expected_shapes, swap_halves
+from metalora.backbones.flux import pack, positions, unpack
+from metalora.backbones.flux_configs import transformer_config
 from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.keys import FluxShape
 from metalora.config import UserError
@@ -60,6 +64,18 @@ def test_diffusers_own_converter_finds_the_same_weights_in_a_file_of_the_full_wi
     for name, source in sources.items():
         ours = tensors[source.name][source.rows]
         assert torch.equal(swap_halves(ours) if source.halves_swapped else ours, theirs[name]), name
+
+
+def test_the_full_fluxs_file_has_exactly_the_recorded_tensors():
+    from diffusers import FluxTransformer2DModel
+
+    dev = FluxShape(3072, 19, 38, in_channels=64, joint_dim=4096, pooled_dim=768, guidance=True)
+    with torch.device("meta"):
+        parameters = dict(FluxTransformer2DModel(**transformer_config(dev)).named_parameters())
+    recorded = json.loads((Path(__file__).parent / "data" / "flux1_dev_keys.json").read_text())
+    assert {name: list(weight.shape) for name, weight in parameters.items()} == recorded["diffusers"]["keys"]
+    expected = expected_shapes(parameters, bfl_sources(dev))
+    assert {name: list(shape) for name, shape in expected.items()} == recorded["bfl"]["keys"]
 
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model."])
@@ -149,3 +165,32 @@ def test_variants_with_another_image_as_input_are_refused(bfl: Path):
     tensors["img_in.weight"] = torch.zeros(128, 384)
     with pytest.raises(UserError, match=r"384 numbers a token and returns 64.*Fill"):
         flux_shape_of(rewritten(bfl, tensors))
+
+
+@pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="COMFYUI_PATH names no ComfyUI checkout")
+@torch.no_grad()
+def test_comfyuis_own_flux_computes_the_same_from_the_file(tiny, bfl: Path):
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True  # before the next import, which looks for a GPU
+    import comfy.ops
+    from comfy.ldm.flux.model import Flux
+
+    config = dict(in_channels=16, out_channels=16, patch_size=2, vec_in_dim=32, context_in_dim=64, hidden_size=128)
+    config |= dict(num_heads=1, mlp_ratio=4.0, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56], theta=10000)
+    theirs = Flux(**config, qkv_bias=True, guidance_embed=True, operations=comfy.ops.disable_weight_init)
+    theirs.load_state_dict(load_file(bfl))  # strictly: no tensor is missing or unknown
+    latents, text, pooled = torch.randn(2, 16, 8, 12), torch.randn(2, 9, 64), torch.randn(2, 32)
+    t, guidance = torch.tensor([0.3, 0.9]), torch.tensor([1.0, 3.5])
+    predicted = tiny(
+        hidden_states=pack(latents),
+        encoder_hidden_states=text,
+        pooled_projections=pooled,
+        timestep=t,
+        guidance=guidance,
+        img_ids=positions(4, 6),
+        txt_ids=torch.zeros(9, 3),
+    ).sample
+    expected = theirs(latents, t, text, pooled, guidance)
+    torch.testing.assert_close(unpack(predicted, 8, 12), expected, rtol=1e-3, atol=1e-3)

@@ -1,5 +1,7 @@
 """The parts of a FLUX are the same wherever they come from, and what is missing is said with its place."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -269,6 +271,17 @@ def test_what_is_no_pipeline_is_refused(tmp_path: Path, pipeline_folder: Path):
     with pytest.raises(UserError, match=r"vae.config\.json is missing: copy the pipeline's vae folder there"):
         incomplete.autoencoder("cpu", torch.float32)
     assert incomplete.transformer("cpu", torch.float32) is not None
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, pipeline_folder: Path):
+    shutil.copytree(pipeline_folder, tmp_path, dirs_exist_ok=True)
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (tmp_path / "transformer" / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").rename(
+        tmp_path / "transformer" / "model-1-of-2.safetensors"
+    )
+    with pytest.raises(UserError, match=r"model-2-of-2\.safetensors is missing"):
+        DiffusersFolder(tmp_path).transformer("cpu", torch.float32)
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path: Path, single_files):

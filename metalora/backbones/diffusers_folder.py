@@ -131,15 +131,21 @@ class DiffusersFolder:
     def missing(self) -> list[str]:
         """What a complete pipeline would have."""
         try:
-            folder = self.folder
-        except UserError as error:
+            return [sentence for name in CONFIGS for sentence in self._absent(name)]
+        except UserError as error:  # there is no folder at all
             return [str(error)]
-        sentences = []
-        for name, config in CONFIGS.items():
-            if not (folder / name / config).is_file():
-                sentences.append(f"{folder / name / config} is missing: copy the pipeline's {name} folder there.")
-            if name in WITH_WEIGHTS and not self._weights(name):
-                sentences.append(f"{folder / name} has no .safetensors file: copy the pipeline's {name} folder there.")
+
+    def _absent(self, name: str) -> list[str]:
+        """The files of one of the pipeline's folders that should be there and are not."""
+        folder = self.folder / name
+        wanted = [folder / CONFIGS[name]]
+        for index in folder.glob("*.safetensors.index.json"):
+            wanted += [folder / shard for shard in sorted(set(_json(index)["weight_map"].values()))]
+        sentences = [
+            f"{path} is missing: copy the pipeline's {name} folder there." for path in wanted if not path.is_file()
+        ]
+        if name in WITH_WEIGHTS and not self._weights(name):
+            sentences.append(f"{folder} has no .safetensors file: copy the pipeline's {name} folder there.")
         return sentences
 
     def _weights(self, name: str) -> list[Path]:
@@ -149,15 +155,19 @@ class DiffusersFolder:
         return sum(entry.bytes for file in self._weights(name) for entry in header_of(file).values())
 
     def _check(self, part: str) -> None:
-        absent = [text for text in self.missing() if any(str(self.folder / name) in text for name in FOLDERS[part])]
+        absent = [sentence for name in FOLDERS[part] for sentence in self._absent(name)]
         if absent:
             raise UserError(" ".join(absent))
 
     def _config(self, name: str) -> dict[str, Any]:
         path = self.folder / name / CONFIGS[name]
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing: copy the pipeline's {name} folder to {self.folder}.") from error
-        except ValueError as error:
-            raise UserError(f"{path} is not readable JSON ({error}): copy it again.") from error
+        if not path.is_file():
+            raise UserError(" ".join(self._absent(name)))
+        return _json(path)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not readable JSON ({error}): copy it again.") from error
