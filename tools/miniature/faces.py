@@ -15,6 +15,7 @@ LEAST = 0.3  # YuNet's score below which there is nothing worth reporting
 class Face:
     score: float  # YuNet's confidence
     height: float  # of the box, as a share of the photo's
+    box: np.ndarray  # left, top, width, height, in pixels of `enlarged`
     embedding: np.ndarray  # [128], unit length
 
 
@@ -28,13 +29,18 @@ class FaceReader:
 
     def read(self, picture: np.ndarray) -> Face | None:
         """The most certain face of a square RGB picture, or None."""
-        image = cv2.resize(picture[:, :, ::-1], (LOOKED_AT, LOOKED_AT), interpolation=cv2.INTER_CUBIC)
+        image = enlarged(picture)[:, :, ::-1].copy()
         _, found = self.detector.detect(image)
         if found is None:
             return None
         best = found[found[:, -1].argmax()]
         embedding = self.recognizer.feature(self.recognizer.alignCrop(image, best))[0].copy()
-        return Face(float(best[-1]), float(best[3]) / LOOKED_AT, embedding / np.linalg.norm(embedding))
+        return Face(float(best[-1]), float(best[3]) / LOOKED_AT, best[:4], embedding / np.linalg.norm(embedding))
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """The picture at the size that faces are looked for in."""
+    return cv2.resize(picture, (LOOKED_AT, LOOKED_AT), interpolation=cv2.INTER_CUBIC)
 
 
 def _loadable_sface(source: pathlib.Path, cache: pathlib.Path) -> pathlib.Path:

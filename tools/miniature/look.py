@@ -1,6 +1,6 @@
 """Contact sheets: one row per person, one column per photo.
 
-    python -m tools.miniature.look --split check --people 8 --photos 6 --size 256 --out sheet.png
+python -m tools.miniature.look --split check --people 8 --photos 6 --size 256 --out sheet.png
 """
 
 import argparse

@@ -211,17 +211,21 @@ class Renderer:
             texture.use(unit)
             for program in (self.skin, self.shell):
                 _assign(program, {uniform: unit})
+        self._draw_hair(person, figure)
         _assign(self.skin, {"offset": 0.0})
         self.skin_array.render()
-        shells = round(3 + 9 * min(1.0, person.hair.volume / 0.4)) if person.hair.volume else 0
-        for shell in range(1, shells + 1):
-            _assign(self.shell, {"offset": shell / shells})
-            self.shell_array.render()
+
+    def _draw_hair(self, person: Person, figure: Figure) -> None:
+        """From the outside in and before the skin, so that what is hidden is not shaded."""
         for number, array in enumerate(self.sheet_arrays[: len(figure.sheets)]):
             frays = person.hair.length > 0 and number == 0  # a mane; a fringe and a knot keep their edges
-            for layer in np.linspace(0, 1, SHEET_LAYERS):
+            for layer in np.linspace(1, 0, SHEET_LAYERS):
                 _assign(self.sheet, {"layer": layer, "lift": SHEET_LIFT * layer, "loose": float(frays)})
                 array.render()
+        shells = round(3 + 9 * min(1.0, person.hair.volume / 0.4)) if person.hair.volume else 0
+        for shell in range(shells, 0, -1):
+            _assign(self.shell, {"offset": shell / shells})
+            self.shell_array.render()
 
     def _read(self) -> np.ndarray:
         raw = np.frombuffer(self.picture.read(components=3, alignment=1), np.uint8)

@@ -1,0 +1,104 @@
+"""The miniature's autoencoder: its losses, its scale, its wider twin and its training that can stop."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from tools.miniature import autoencoder, train_autoencoder, training_state
+from tools.miniature.photos import Photos, to_pixels, to_signal
+from tools.miniature.widen import widened
+
+
+def tiny() -> AutoencoderKL:
+    torch.manual_seed(0)
+    small = {"block_out_channels": (4, 8, 16, 16), "norm_num_groups": 2}
+    model = AutoencoderKL(**autoencoder.CONFIG | small).eval()
+    for weight in model.parameters():  # biases and scales that are not their defaults
+        weight.data += 0.1 * torch.randn_like(weight)
+    return model
+
+
+@torch.no_grad()
+def through(model: AutoencoderKL, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    latent = model.encode(picture).latent_dist.mean
+    return latent, model.decode(latent).sample
+
+
+def test_it_has_fluxs_latents():
+    latent = autoencoder.new_autoencoder().encode(torch.zeros(1, 3, 64, 48)).latent_dist.mean
+    assert latent.shape == (1, 16, 8, 6)
+
+
+def test_a_perfect_reconstruction_costs_nothing_and_a_worse_one_more():
+    real = torch.rand(2, 3, 32, 32) * 2 - 1
+    near, far = real + 0.05 * torch.randn_like(real), real + 0.2 * torch.randn_like(real)
+    assert autoencoder.reconstruction_loss(real, real) == 0
+    assert 0 < autoencoder.reconstruction_loss(near, real) < autoencoder.reconstruction_loss(far, real)
+
+
+def test_unit_noise_has_no_kl():
+    assert autoencoder.kl_loss(torch.zeros(3), torch.zeros(3)) == 0
+    assert autoencoder.kl_loss(torch.ones(3), torch.zeros(3)) == pytest.approx(0.5)
+
+
+def test_psnr_of_a_known_error():
+    real = torch.zeros(1, 3, 8, 8)
+    made = real + 20 / 127.5  # a whole number of grey levels, so that rounding changes nothing
+    shift = ((real + 1) * 127.5).round() / 127.5 - 1 - real
+    assert autoencoder.psnr(made, real).item() == pytest.approx(20 * np.log10(255 / 20), abs=0.3)
+    assert shift.abs().max() < 1 / 127.5
+
+
+def test_rescaled_latents_make_the_same_picture():
+    model, picture = tiny(), torch.rand(1, 3, 32, 32) * 2 - 1
+    latent, before = through(model, picture)
+    autoencoder.rescale_latents(model, 0.5)
+    scaled, after = through(model, picture)
+    torch.testing.assert_close(scaled, latent / (0.3611 * 0.5))
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+
+
+def test_the_wider_twin_makes_the_same_latents_and_pictures():
+    model, picture = tiny(), torch.rand(2, 3, 32, 32) * 2 - 1
+    twin = widened(model, factor=4, layers=2)
+    assert twin.config.block_out_channels == (16, 32, 64, 64)
+    assert twin.config.norm_num_groups == 8
+    for one, other in zip(through(model, picture), through(twin, picture), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_widened_by_four_it_has_the_sizes_of_flux():
+    assert tuple(4 * width for width in autoencoder.CHANNELS) == (128, 256, 512, 512)
+    assert autoencoder.CONFIG["norm_num_groups"] * 4 == 32
+
+
+def test_bytes_survive_the_way_to_the_network_and_back():
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert np.array_equal(to_pixels(to_signal(pixels))[0], pixels[0].permute(1, 2, 0).numpy())
+
+
+def test_the_learning_rate_warms_up_stays_and_goes_down():
+    rates = [training_state.learning_rate(step, 1000, 1.0, warm_up=100) for step in range(1000)]
+    assert rates[0] == 0.01
+    assert rates[500] == 1.0
+    assert rates[874] == pytest.approx(0.5, abs=0.01)
+    assert rates[-1] <= 0.02
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_autoencoder, "new_autoencoder", tiny)
+    monkeypatch.setattr(train_autoencoder, "CROP", 16)
+    pixels = torch.randint(256, (8, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    photos = Photos(pixels, np.arange(8), [{}] * 8)
+
+    def training(name: str, steps: int) -> train_autoencoder.Training:
+        return train_autoencoder.Training(tmp_path / name, steps, torch.device("cpu"))
+
+    whole = [step.loss for step in training("whole.pt", 4).run(photos)]
+    first = training("parts.pt", 4)
+    steps = first.run(photos)
+    parts = [next(steps).loss, next(steps).loss]
+    first.save()
+    parts += [step.loss for step in training("parts.pt", 4).run(photos)]
+    assert parts == pytest.approx(whole, rel=1e-4)

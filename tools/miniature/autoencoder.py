@@ -1,0 +1,69 @@
+"""The miniature's autoencoder: diffusers' class and FLUX's latents (16 channels, 8 x 8 pixels each), a quarter as wide.
+
+Every level and the number of norm groups are a quarter of FLUX's. Groups therefore have as many channels as FLUX's own,
+and this network is, exactly, a full-width one whose other channels are zero: programs that know only FLUX's widths can
+be given such a file.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+CHANNELS = (32, 64, 128, 128)
+CONFIG = dict(
+    down_block_types=("DownEncoderBlock2D",) * len(CHANNELS),
+    up_block_types=("UpDecoderBlock2D",) * len(CHANNELS),
+    block_out_channels=CHANNELS,
+    layers_per_block=1,
+    latent_channels=16,
+    norm_num_groups=8,
+    sample_size=128,
+    use_quant_conv=False,
+    use_post_quant_conv=False,
+    scaling_factor=0.3611,  # FLUX's own two numbers; ComfyUI has them built in
+    shift_factor=0.1159,
+)
+SCALES = 3  # edges are compared at full, half and quarter size
+EDGE_WEIGHT = 0.5
+
+
+def new_autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(**CONFIG)
+
+
+def reconstruction_loss(made: Tensor, real: Tensor) -> Tensor:
+    """Absolute error of colours and of edges, at several scales: sharp at small cost, and no other network's taste."""
+    loss = torch.zeros(())
+    for scale in range(SCALES):
+        if scale:
+            made, real = F.avg_pool2d(made, 2), F.avg_pool2d(real, 2)
+        error = made - real
+        edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+        loss = loss + (error.abs().mean() + EDGE_WEIGHT * edges) / 2**scale
+    return loss
+
+
+def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """How far the latents are from unit noise, per number."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def psnr(made: Tensor, real: Tensor) -> Tensor:
+    """[n] in dB, of signals in -1..1, after the rounding that a saved picture goes through."""
+    made = ((made.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return 10 * torch.log10(4 / (made - real).square().mean((1, 2, 3)))
+
+
+@torch.no_grad()
+def rescale_latents(model: AutoencoderKL, deviation: float) -> None:
+    """Give latents of this standard deviation the one that FLUX's scaling factor expects; pictures stay the same."""
+    factor = 1 / (CONFIG["scaling_factor"] * deviation)
+    last, first = model.encoder.conv_out, model.decoder.conv_in
+    mean, log_variance = slice(0, 16), slice(16, 32)
+    last.weight[mean] *= factor
+    last.bias[mean] *= factor
+    last.bias[log_variance] += 2 * math.log(factor)
+    first.weight /= factor
