@@ -1,8 +1,18 @@
 """Fixtures that several tests share."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 from toy import ToyDenoiser, ToyNetwork
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.flux_parts import TinyFlux
+from metalora.store.cache import Cache
+from metalora.store.images import demo_portrait
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -14,3 +24,21 @@ def toy() -> ToyNetwork:
 @pytest.fixture
 def denoiser(toy: ToyNetwork) -> ToyDenoiser:
     return ToyDenoiser(toy)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> FluxBackbone:
+    """The tiny FLUX: the real classes, random weights."""
+    return FluxBackbone(TinyFlux(), CPU, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Path:
+    """A real photograph with one face."""
+    return demo_portrait()
+
+
+@pytest.fixture(scope="session")
+def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
+    """One cache for all tests that do not test the cache: the portrait's crops are encoded once."""
+    yield Cache(tmp_path_factory.mktemp("cache"))

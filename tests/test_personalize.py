@@ -11,7 +11,8 @@ from metalora.method.adapter import IDENTITY, SHARED, Adapters, new_adapters, ra
 from metalora.method.flow import generator_of
 from metalora.method.personalize import TrainingImages, new_optimizer, personalize, validation_loss
 
-LATENTS = torch.randn(5, 2, 2, 2, 4, generator=torch.Generator().manual_seed(9))  # 5 crops, 2 views each
+# 5 crops of one person, 2 views each: much in common, a little of their own
+LATENTS = 2 + 0.1 * torch.randn(5, 2, 2, 2, 4, generator=torch.Generator().manual_seed(9))
 IMAGES = TrainingImages(list(LATENTS), torch.ones(1, 8))
 CONFIG = PersonalizeConfig(steps=40, learning_rate=3e-2, rank=2)
 
