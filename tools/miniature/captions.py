@@ -31,7 +31,7 @@ PHRASES: dict[str, dict[str, str]] = {
 }
 _MEANING = {phrase: (name, value) for name, values in PHRASES.items() for value, phrase in values.items()}
 
-# Every word of every caption; a tokenizer needs nothing else. The comma is a pause, not a word.
+# Every word of every caption; a tokenizer needs nothing else but the comma.
 VOCABULARY = sorted({word for phrase in _MEANING for word in phrase.split()})
 
 

@@ -20,7 +20,7 @@ from .training_state import MovingAverage, learning_rate, load_state, save_state
 
 PEAK_RATE = 1.2e-3
 KL_WEIGHT = 3e-5  # 2e-3 nearly collapsed channels in a first try; this only keeps latents from growing
-CROP, CROPS, WHOLES = 64, 16, 4  # a step sees 16 crops or 4 whole photos: as many pixels either way
+CROP, CROPS, WHOLES = 64, 8, 2  # a step sees 8 crops or 2 whole photos: as many pixels either way
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
     parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/autoencoder"))
-    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")

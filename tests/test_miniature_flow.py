@@ -1,0 +1,108 @@
+"""The miniature's FLUX: its text side, its start, its training that can stop, and the folder it is exported to."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, FluxPipeline
+
+from tools.miniature import autoencoder, captions, train_flow
+from tools.miniature.captions import VOCABULARY
+from tools.miniature.flow_model import LEFT_OUT, MiniatureFlux, Size, spoken
+from tools.miniature.people import person
+from tools.miniature.photo import photo
+from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, WIDTH, TextEncoders, clip_tokenizer, t5_tokenizer
+from tools.miniature.train_flow import Latents, Training, export
+
+TINY = Size(double_blocks=1, single_blocks=1, width=128)
+
+
+@pytest.fixture(scope="module")
+def flux() -> MiniatureFlux:
+    torch.manual_seed(0)
+    return MiniatureFlux(TINY).eval()
+
+
+def latents() -> Latents:
+    generator = torch.Generator().manual_seed(3)
+    attributes = [photo(person(number), 0).attributes for number in range(6)]
+    return Latents(torch.randn(2, 6, 16, 4, 4, generator=generator), attributes)
+
+
+def test_every_word_of_the_vocabulary_is_one_token():
+    clip, t5 = clip_tokenizer(), t5_tokenizer()
+    assert [word for word in VOCABULARY if len(t5.tokenize(word)) != 1] == []
+    assert [word for word in VOCABULARY if len(clip.tokenize(word)) != 1] == ["striped-shirt", "t-shirt", "v-neck"]
+
+
+def test_the_longest_caption_fits():
+    longest = [max(values.values(), key=lambda phrase: len(phrase.split())) for values in captions.PHRASES.values()]
+    assert len(t5_tokenizer()(", ".join(longest)).input_ids) <= T5_TOKENS
+    assert len(clip_tokenizer()(", ".join(longest)).input_ids) <= CLIP_TOKENS
+
+
+def test_captions_become_tokens_and_one_pooled_vector():
+    tokens, pooled = TextEncoders()(["a photo of a man", ""])
+    assert tokens.shape == (2, T5_TOKENS, WIDTH)
+    assert pooled.shape == (2, WIDTH)
+    assert not torch.allclose(pooled[0], pooled[1])
+
+
+def test_what_is_said_is_a_part_of_what_is_there():
+    generator, attributes = torch.Generator().manual_seed(0), photo(person(1), 0).attributes
+    said = [spoken(attributes, generator) for _ in range(300)]
+    assert "" in said
+    understood = [captions.understand(caption) for caption in said if caption]
+    assert all(part.items() <= attributes.items() for part in understood)
+    without_light = np.mean(["light" not in part for part in understood])
+    assert without_light == pytest.approx(LEFT_OUT["light"], abs=0.08)
+
+
+def test_at_birth_it_predicts_nothing(flux):
+    with torch.no_grad():
+        velocity = flux(torch.randn(1, 16, 4, 4), torch.tensor([0.5]), ["a photo of a man"])
+    assert velocity.abs().max() == 0
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path):
+    def training(name: str) -> Training:
+        return Training(tmp_path / name, TINY, steps=4, batch=2, device=torch.device("cpu"))
+
+    whole = [step.loss for step in training("whole.pt").run(latents())]
+    first = training("parts.pt")
+    steps = first.run(latents())
+    parts = [next(steps).loss, next(steps).loss]
+    first.save()
+    parts += [step.loss for step in training("parts.pt").run(latents())]
+    assert parts == pytest.approx(whole, rel=1e-2)  # bfloat16
+
+
+def test_a_checkpoint_of_another_size_is_refused(tmp_path):
+    Training(tmp_path / "state.pt", TINY, steps=1, batch=1, device=torch.device("cpu")).save()
+    with pytest.raises(SystemExit, match="Choose another --out"):
+        Training(tmp_path / "state.pt", Size(2, 1, 128), steps=1, batch=1, device=torch.device("cpu"))
+
+
+def test_the_exported_folder_opens_and_draws(tmp_path, flux):
+    small = {"block_out_channels": (4, 8, 16, 16), "norm_num_groups": 2}
+    export(flux, AutoencoderKL(**autoencoder.CONFIG | small), tmp_path)
+    pipeline = FluxPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    prompt = "a photo of a woman, blue room background"
+    made = pipeline(prompt, height=32, width=32, num_inference_steps=2, max_sequence_length=T5_TOKENS, output_type="np")
+    assert made.images.shape == (1, 32, 32, 3)
+    tokens, pooled = flux.text([prompt])
+    theirs, their_pooled, _ = pipeline.encode_prompt(prompt, None, max_sequence_length=T5_TOKENS)
+    torch.testing.assert_close(theirs, tokens, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(their_pooled, pooled, atol=1e-4, rtol=1e-4)
+
+
+def test_sampling_follows_its_seed_and_starts_from_noise(flux):
+    one, same, other = (flux.sample(["a photo of a man"], 4, steps=2, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    noise = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(one, noise)  # at birth nothing moves
+
+
+def test_the_sheets_prompts_are_whole_captions():
+    assert all("background" in prompt and "light" in prompt for prompt in train_flow.prompts(6))

@@ -1,0 +1,74 @@
+"""Does the autoencoder keep faces? PSNR on unseen people, and SFace of reconstructions against other photos of the person.
+
+python -m tools.miniature.check_autoencoder --photos data/miniature/validation --autoencoder data/miniature/autoencoder/vae
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from .autoencoder import psnr
+from .check_people import SURE
+from .faces import Face, FaceReader
+from .photos import Photos, read_shards, to_pixels, to_signal
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    photos, reader = read_shards(arguments.photos), FaceReader(arguments.cache)
+    scores, made = reconstructed(photos, AutoencoderKL.from_pretrained(arguments.autoencoder).eval())
+    real_faces = [reader.read(picture) for picture in to_pixels(to_signal(photos.pixels))]
+    made_faces = [reader.read(picture) for picture in made]
+    report = {"photos": len(photos), "people": len(set(photos.people.tolist()))}
+    report |= {"psnr_mean": round(float(scores.mean()), 3), "psnr_worst": round(float(scores.min()), 3)}
+    report["found_at_0.9"] = round(float(np.mean([face is not None and face.score >= SURE for face in made_faces])), 4)
+    genuine, impostor = cross_means(real_faces, real_faces, photos.people)
+    kept, _ = cross_means(made_faces, real_faces, photos.people)
+    report |= {"genuine_mean": genuine, "impostor_mean": impostor, "reconstruction_mean": kept}
+    report["kept"] = round(kept / genuine, 4)
+    report["passes"] = {"psnr >= 30": report["psnr_mean"] >= 30, "kept >= 0.9": report["kept"] >= 0.9}
+    text = json.dumps(report, indent=2)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text + "\n")
+    print(text)
+
+
+@torch.no_grad()
+def reconstructed(photos: Photos, model: AutoencoderKL) -> tuple[torch.Tensor, np.ndarray]:
+    """(PSNR of each photo, the pictures as bytes)."""
+    scores, pictures = [], []
+    for start in range(0, len(photos), 32):
+        real = to_signal(photos.pixels[start : start + 32])
+        made = model.decode(model.encode(real).latent_dist.mean).sample
+        scores.append(psnr(made, real))
+        pictures.append(to_pixels(made))
+    return torch.cat(scores), np.concatenate(pictures)
+
+
+def cross_means(some: list[Face | None], others: list[Face | None], people: np.ndarray) -> tuple[float, float]:
+    """Mean cosine of `some` against OTHER photos of (the same person, different people); lost faces are left out."""
+    rows = np.array([face is not None for face in some])
+    columns = np.array([face is not None for face in others])
+    scores = np.stack([f.embedding for f in some if f]) @ np.stack([f.embedding for f in others if f]).T
+    same = people[rows][:, None] == people[columns][None]
+    itself = np.flatnonzero(rows)[:, None] == np.flatnonzero(columns)[None]
+    return round(float(scores[same & ~itself].mean()), 4), round(float(scores[~same].mean()), 4)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it never saw")
+    parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
+    parser.add_argument(
+        "--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="of the SFace file"
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_autoencoder.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

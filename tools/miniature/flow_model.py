@@ -1,0 +1,117 @@
+"""The miniature's FLUX: diffusers' transformer and two text encoders, trained together, with what drives them."""
+
+import itertools
+from dataclasses import asdict, dataclass
+
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor, nn
+
+from metalora.backbones.flux import pack, positions, schedule, unpack
+from metalora.backbones.flux_configs import scheduler_config, transformer_config
+from metalora.backbones.keys import FluxShape
+from metalora.method.flow import noised, sample_times, velocity
+
+from .autoencoder import CONFIG as AUTOENCODER
+from .captions import Attributes, describe
+from .text import WIDTH, TextEncoders
+
+# How often a caption leaves an attribute out, so that prompts may say little; and how often it is empty, for guidance.
+LEFT_OUT = {
+    "kind": 0.03, "hair": 0.35, "beard": 0.35, "expression": 0.10, "turn": 0.12,
+    "clothes": 0.08, "background": 0.08, "light": 0.25,
+}  # fmt: skip
+EMPTY = 0.10
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the checkpoint must agree on."""
+
+    double_blocks: int = 3
+    single_blocks: int = 6
+    width: int = 256
+
+    def shape(self) -> FluxShape:
+        return FluxShape(
+            width=self.width,
+            double_blocks=self.double_blocks,
+            single_blocks=self.single_blocks,
+            in_channels=4 * AUTOENCODER["latent_channels"],
+            joint_dim=WIDTH,
+            pooled_dim=WIDTH,
+            guidance=True,
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class MiniatureFlux(nn.Module):
+    def __init__(self, size: Size):
+        super().__init__()
+        self.size = size
+        self.text = TextEncoders()
+        self.transformer = FluxTransformer2DModel(**transformer_config(size.shape()))
+        _start_as_identity(self.transformer)
+
+    def forward(self, latents: Tensor, t: Tensor, captions: list[str]) -> Tensor:
+        """The velocity [n, 16, h, w] of noised latents at times [n]."""
+        tokens, pooled = self.text(captions)
+        return self.velocity(latents, t, tokens, pooled)
+
+    def velocity(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        height, width = latents.shape[2:]
+        predicted = self.transformer(
+            hidden_states=pack(latents),
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=t,
+            guidance=torch.ones_like(t),  # not distilled: guidance comes from a second, empty prompt
+            img_ids=positions(height // 2, width // 2).to(latents),
+            txt_ids=torch.zeros(tokens.shape[1], 3).to(latents),
+            return_dict=False,
+        )[0]
+        return unpack(predicted.float(), height, width)
+
+    def loss(self, clean: Tensor, captions: list[str], generator: torch.Generator) -> Tensor:
+        """The flow's mean squared error; random numbers are drawn on the CPU, so that every device draws the same."""
+        t = sample_times(len(clean), "logit-normal", generator).to(clean)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        return (self(noised(clean, noise, t), t, captions) - velocity(clean, noise)).square().mean()
+
+    @torch.no_grad()
+    def sample(self, captions: list[str], latent_size: int, guidance: float = 2.0, steps: int = 24, seed: int = 0):
+        """Latents [n, 16, latent_size, latent_size] by Euler steps with classifier-free guidance."""
+        device = next(self.parameters()).device
+        generator = torch.Generator().manual_seed(seed)
+        channels = AUTOENCODER["latent_channels"]
+        latents = torch.randn(len(captions), channels, latent_size, latent_size, generator=generator).to(device)
+        tokens, pooled = self.text([*captions, *[""] * len(captions)])
+        times = schedule(steps, latent_size**2 // 4, scheduler_config(self.size.shape())).to(device)
+        for now, after in itertools.pairwise(times):
+            t = now.expand(2 * len(captions))
+            asked, empty = self.velocity(latents.repeat(2, 1, 1, 1), t, tokens, pooled).chunk(2)
+            latents = latents + (after - now) * (empty + guidance * (asked - empty))
+        return latents
+
+
+def spoken(attributes: Attributes, generator: torch.Generator) -> str:
+    """A caption that leaves some attributes out, or everything."""
+    draws = torch.rand(len(LEFT_OUT) + 1, generator=generator).tolist()
+    if draws.pop() < EMPTY:
+        return ""
+    silent = {name for (name, chance), draw in zip(LEFT_OUT.items(), draws, strict=True) if draw < chance}
+    return describe({name: value for name, value in attributes.items() if name not in silent})
+
+
+@torch.no_grad()
+def _start_as_identity(transformer: FluxTransformer2DModel) -> None:
+    """Blocks begin closed and the output begins as zero: the first steps are not spent undoing random blocks."""
+    closed = [transformer.norm_out.linear, transformer.proj_out]
+    for block in transformer.transformer_blocks:
+        closed += [block.norm1.linear, block.norm1_context.linear]
+    closed += [block.norm.linear for block in transformer.single_transformer_blocks]
+    for layer in closed:
+        layer.weight.zero_()
+        layer.bias.zero_()

@@ -1,0 +1,89 @@
+"""The miniature's text side: tokenizers that know its vocabulary by the word, and small encoders of FLUX's two classes.
+
+Other words are spelled in letters, so any prompt works.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+
+from metalora.backbones.flux_configs import clip_config, t5_config
+
+from .captions import VOCABULARY
+
+T5_TOKENS = 40  # the longest caption has 29; the rest is for words of a user
+CLIP_TOKENS = 77  # what every FLUX pipeline pads CLIP's to
+WIDTH = 128  # of both encoders' outputs
+START, END = "<|startoftext|>", "<|endoftext|>"
+SPACE = "\u2581"  # how SentencePiece writes a space
+
+
+class TextEncoders(nn.Module):
+    """captions -> (tokens [n, T5_TOKENS, WIDTH] of T5, pooled [n, WIDTH] of CLIP)."""
+
+    def __init__(self):
+        super().__init__()
+        self.clip_tokenizer, self.t5_tokenizer = clip_tokenizer(), t5_tokenizer()
+        self.clip = CLIPTextModel(CLIPTextConfig(**clip_config(len(self.clip_tokenizer), WIDTH, 256, 2, CLIP_TOKENS)))
+        self.t5 = T5EncoderModel(T5Config(**t5_config(len(self.t5_tokenizer), WIDTH, 256, 2, 4, 32), dropout_rate=0.0))
+
+    def forward(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        device = next(self.parameters()).device
+        tokens = self.t5(_ids(self.t5_tokenizer, captions, T5_TOKENS).to(device))[0]
+        pooled = self.clip(_ids(self.clip_tokenizer, captions, CLIP_TOKENS).to(device)).pooler_output
+        return tokens, pooled
+
+
+def _ids(tokenizer, captions: list[str], length: int) -> Tensor:
+    padded = tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return padded.input_ids.to(torch.long)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIPTokenizer whose merges make every word of the vocabulary one token."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False
+    )
+    words = [part for word in VOCABULARY for part in word.replace("-", " - ").split()]  # CLIP splits at hyphens
+    learner.train_from_iterator(words, trainer)
+    merges = [" ".join(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    alphabet = [*letters, *(letter + "</w>" for letter in letters)]
+    vocabulary = [*alphabet, *("".join(merge.split()) for merge in merges), START, END]
+    vocabulary = list(dict.fromkeys(vocabulary))
+    with tempfile.TemporaryDirectory() as folder:
+        _write(folder, "vocab.json", {word: index for index, word in enumerate(vocabulary)})
+        Path(folder, "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+        special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
+        settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": CLIP_TOKENS}
+        _write(folder, "tokenizer_config.json", settings | special)
+        return CLIPTokenizer.from_pretrained(folder)
+
+
+def t5_tokenizer() -> T5TokenizerFast:
+    """T5TokenizerFast that knows the vocabulary's words and, for all else, the letters of Latin-1."""
+    letters = [chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0x100))]
+    scored = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (SPACE, -2.0)]
+    scored += [(SPACE + word, -3.0) for word in VOCABULARY] + [(letter, -4.0) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=False))
+    spaced = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaced])
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(str(Path(folder, "tokenizer.json")))
+        special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+        settings = {"tokenizer_class": "T5TokenizerFast", "extra_ids": 0, "model_max_length": T5_TOKENS}
+        _write(folder, "tokenizer_config.json", settings | special)
+        return T5TokenizerFast.from_pretrained(folder)
+
+
+def _write(folder: str, name: str, content: dict) -> None:
+    Path(folder, name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
