@@ -1,6 +1,6 @@
-"""Does the autoencoder keep faces? PSNR on unseen people, and SFace of reconstructions against other photos of the person.
+"""Does the autoencoder keep faces? PSNR on unseen people; SFace of reconstructions against their other photos.
 
-python -m tools.miniature.check_autoencoder --photos data/miniature/validation --autoencoder data/miniature/autoencoder/vae
+python -m tools.miniature.check_autoencoder --photos data/miniature/validation --autoencoder data/.../vae
 """
 
 import argparse
