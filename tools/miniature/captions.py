@@ -4,8 +4,10 @@ Every attribute has its own phrase and every phrase belongs to one attribute, so
 can be left out (a prompt rarely says everything), and prompt adherence can be measured attribute by attribute.
 """
 
+from .hair import HAIR_STYLES
+from .looks import BEARDS
 from .palette import COLOURS, HAIR_COLOURS
-from .people import BEARDS, HAIR_STYLES, KINDS
+from .people import KINDS
 
 Attributes = dict[str, str]
 

@@ -28,8 +28,8 @@ EMPTY = 0.10
 class Size:
     """What the checkpoint must agree on."""
 
-    double_blocks: int = 3
-    single_blocks: int = 6
+    double_blocks: int = 2
+    single_blocks: int = 4
     width: int = 256
 
     def shape(self) -> FluxShape:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
-from .people import Hair
+from .hair import Hair
 
 CENTRE = np.array([0.0, 0.55, -1.15])  # of the skull, face units
 COLUMNS, DOME_ROWS, FALL_ROWS = 72, 14, 26
