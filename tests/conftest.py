@@ -13,6 +13,7 @@ from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 
 CPU = torch.device("cpu")
+torch.set_num_threads(1)  # the tensors are small: several threads would mostly wait for each other
 
 
 @pytest.fixture

@@ -29,14 +29,17 @@ CONFIGS = {
     "scheduler": "scheduler_config.json",
 }
 WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
-WANTED = [
-    *("model_index.json", "scheduler/*", "tokenizer*/*"),
-    *(f"{part}/*{ending}" for part in WITH_WEIGHTS for ending in (".json", ".safetensors")),
-]
+SETTINGS = ["model_index.json", "*/*.json", "tokenizer*/*"]  # a few MB: all but the weights
 GATED = (
     "FLUX.1-dev is gated: accept its licence on https://huggingface.co/black-forest-labs/FLUX.1-dev, run "
     "`hf auth login`, and try again; or name a local pipeline folder, or the single files."
 )
+
+
+KNOWN = {  # so that a memory estimate needs nothing from the hub
+    "black-forest-labs/FLUX.1-dev": FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True),
+    "black-forest-labs/FLUX.1-schnell": FluxShape(3072, 19, 38, 64, 4096, 768, guidance=False),
+}
 
 
 class DiffusersFolder:
@@ -47,9 +50,9 @@ class DiffusersFolder:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the pipeline lies; a hub name is downloaded, or found in the hub's cache, when first asked for."""
+        """Where the pipeline lies. Of a hub name, the settings are fetched when first asked for, weights when used."""
         folder = Path(self.name).expanduser()
-        if folder.is_dir():
+        if not self._on_hub:
             if not (folder / "model_index.json").is_file():
                 raise UserError(
                     f"{folder} is not a diffusers pipeline: it has no model_index.json. Give the folder that holds "
@@ -58,11 +61,17 @@ class DiffusersFolder:
             return folder
         if folder.is_absolute() or self.name.count("/") != 1 or self.name.startswith((".", "~")):
             raise UserError(f"{self.name} is neither a folder nor a hub name such as black-forest-labs/FLUX.1-dev.")
-        return snapshot(self.name, WANTED, GATED)
+        return snapshot(self.name, SETTINGS, GATED)
+
+    @property
+    def _on_hub(self) -> bool:
+        return not Path(self.name).expanduser().is_dir()
 
     @cached_property
     def shape(self) -> FluxShape:
         """From the transformer's config.json."""
+        if self.name in KNOWN:
+            return KNOWN[self.name]
         config = self._config("transformer")
         return FluxShape(
             width=config["num_attention_heads"] * config["attention_head_dim"],
@@ -84,6 +93,8 @@ class DiffusersFolder:
     @property
     def max_tokens(self) -> int:
         """What the tokenizer says, but at most what FLUX was trained with."""
+        if self.name in KNOWN:
+            return max_tokens(KNOWN[self.name])
         return min(max_tokens(self.shape), self._config("tokenizer_2").get("model_max_length", 512))
 
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
@@ -141,6 +152,8 @@ class DiffusersFolder:
         wanted = [folder / CONFIGS[name]]
         for index in folder.glob("*.safetensors.index.json"):
             wanted += [folder / shard for shard in sorted(set(_json(index)["weight_map"].values()))]
+        if self._on_hub and name in WITH_WEIGHTS and not (self._weights(name) and all(map(Path.is_file, wanted))):
+            return [f"The weights of {self.name}/{name} are not in the Hugging Face cache; the first run fetches them."]
         sentences = [
             f"{path} is missing: copy the pipeline's {name} folder there." for path in wanted if not path.is_file()
         ]
@@ -155,6 +168,8 @@ class DiffusersFolder:
         return sum(entry.bytes for file in self._weights(name) for entry in header_of(file).values())
 
     def _check(self, part: str) -> None:
+        if self._on_hub:
+            snapshot(self.name, [*SETTINGS, *(f"{name}/*.safetensors" for name in FOLDERS[part])], GATED)
         absent = [sentence for name in FOLDERS[part] for sentence in self._absent(name)]
         if absent:
             raise UserError(" ".join(absent))

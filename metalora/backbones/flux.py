@@ -4,6 +4,7 @@ import gc
 import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..config import Step
 from ..method.adapter import Site
 from ..method.flow import shifted
 from .flux_parts import FluxParts
-from .keys import sites
+from .keys import FluxShape, sites
 from .protocol import Prompt
 
 
@@ -24,10 +25,22 @@ class FluxBackbone:
 
     def __init__(self, parts: FluxParts, device: torch.device, dtype: torch.dtype):
         self.parts, self.device, self.dtype = parts, device, dtype
-        self.shape = parts.shape
-        self.name = self.shape.name
-        self.max_tokens = parts.max_tokens
         self._fingerprints: dict[str, str] = {}  # reading files of many GB is done once
+
+    @cached_property
+    def shape(self) -> FluxShape:
+        """The architecture, read from the files when it is first asked for."""
+        return self.parts.shape
+
+    @property
+    def name(self) -> str:
+        """Of the architecture, as files name it."""
+        return self.shape.name
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a prompt."""
+        return self.parts.max_tokens
 
     def sites(self, preset: str) -> list[Site]:
         """The sites of a preset, as diffusers names and splits the layers."""

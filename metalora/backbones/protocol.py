@@ -49,12 +49,24 @@ class Denoiser(Protocol):
 class Backbone(Protocol):
     """A base model in its parts. Each part is loaded on entering its context and freed on leaving it."""
 
-    name: str  # of the architecture, as files name it: "flux.1-dev"
-    shape: FluxShape
     device: torch.device
     dtype: torch.dtype
     multiple: int  # image sides must be multiples of this
-    max_tokens: int  # of a prompt
+
+    @property
+    def shape(self) -> FluxShape:
+        """The architecture."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Of the architecture, as files name it: "flux.1-dev"."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a prompt."""
+        ...
 
     def sites(self, preset: str) -> list[Site]: ...
     def fingerprint(self, part: str) -> str:

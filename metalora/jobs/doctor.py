@@ -36,14 +36,8 @@ class Finding:
 
 def examine(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, cache: Path) -> list[Finding]:
     """Everything worth knowing before a personalization with these settings."""
-    return [
-        Finding("machine", machine(backbone.device)),
-        *packages(),
-        faces(),
-        *weights(backbone),
-        room_on_disk(cache),
-        memory(backbone, config, crop_config),
-    ]
+    findings = [Finding("machine", machine(backbone.device)), *packages(), faces(), room_on_disk(cache)]
+    return [*findings, *weights(backbone), memory(backbone, config, crop_config)]
 
 
 def machine(device: torch.device) -> str:
@@ -82,12 +76,8 @@ def weights(backbone: FluxBackbone) -> list[Finding]:
     missing = backbone.parts.missing()
     if missing:
         return [Finding("weights", text, bad=True) for text in missing]
-    sizes = backbone.parts.weights_bytes()
-    return [
-        Finding(
-            "weights", f"{backbone.name}: " + ", ".join(f"{part} {size / 1e9:.2f} GB" for part, size in sizes.items())
-        )
-    ]
+    sizes = ", ".join(f"{part} {size / 1e9:.2f} GB" for part, size in backbone.parts.weights_bytes().items())
+    return [Finding("weights", f"{backbone.name}: {sizes}")]
 
 
 def room_on_disk(cache: Path) -> Finding:
@@ -101,8 +91,8 @@ def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropC
     """Whether the job fits, with and without gradient checkpointing; what to change if it does not."""
     try:
         plain, saving = (estimate(backbone, config, crop_config, checkpointing=on) for on in (False, True))
-    except UserError as error:
-        return Finding("memory", f"cannot be estimated: {error}", bad=True)
+    except UserError:
+        return Finding("memory", "not estimated: how large the model is stands in its missing files", bad=True)
     free = free_memory(backbone.device)
     job = f"{config.method}, {crop_config.resolution} px, batch {config.batch}"
     need = f"about {plain.total / 1e9:.1f} GB, with gradient checkpointing {saving.total / 1e9:.1f} GB"

@@ -67,9 +67,9 @@ def lora_adapters(lora: LoRA, backbone: Backbone, strength: float) -> Adapters:
 
 def merge_adapter(adapter: Path, out: Path, spelling: str, overwrite: bool = False) -> Job[Path]:
     """Three matrices a site become two; the base is not needed, since the file knows its shape."""
+    tensors, facts = files.read(adapter, ("adapter",))
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
-    tensors, facts = files.read(adapter, ("adapter",))
     scale, shape = float(facts["scale"]), FluxShape(**json.loads(facts["shape"]))
     lora = {
         name.removesuffix(".up"): fold(

@@ -36,7 +36,7 @@ def write(path: Path, tensors: dict[str, Tensor], kind: str, facts: dict[str, st
         raise UserError(f"{path} was not written: {len(broken)} tensors hold NaN or infinity, {broken[0]} among them.")
     metadata = {PREFIX + key: value for key, value in facts.items() if not key.startswith("modelspec.")}
     metadata |= {key: value for key, value in facts.items() if key.startswith("modelspec.")}
-    write_bytes(path, safetensors_bytes(tensors, {"format": "pt", PREFIX + "kind": kind, **metadata}))
+    write_bytes(path, safetensors_bytes(tensors, {**metadata, "format": "pt", PREFIX + "kind": kind}))
 
 
 def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:

@@ -1,0 +1,179 @@
+"""The command line, as a person uses it."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metalora.cli import main
+from metalora.store import files
+from metalora.store.cache import Cache
+
+ROOT = Path(__file__).parents[1]
+FAST = ["--steps", "3", "--resolution", "64"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a photo in it, and the shared cache."""
+    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ada.jpg").write_bytes(portrait.read_bytes())
+    return tmp_path
+
+
+def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture):
+    assert main(["crops", "ada.jpg", "--backbone", "tiny"]) == 0
+    assert (here / "ada-crops" / "sheet.png").exists()
+    assert main(["personalize", "ada.jpg", "--class", "woman", "--method", "lora-crops", *FAST]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"validation loss \d\.\d+ -> \d\.\d+, \d\.\d+ s a step", said)
+    following = next(line for line in said.splitlines() if line.startswith("next:  metalora generate"))
+    command = shlex.split(following.removeprefix("next:  metalora "))
+    assert main([*command, "--sampling-steps", "1", "--width", "64", "--height", "64"]) == 0
+    assert sorted(path.name for path in (here / "images").iterdir()) == [
+        "a-photo-of-a-woman-0-base.png",
+        "a-photo-of-a-woman-0.png",
+        "sheet.png",
+    ]
+
+
+def test_merge_and_info(here: Path, capsys: pytest.CaptureFixture):
+    assert main(["personalize", "ada.jpg", "--meta-down", "random", *FAST]) == 0
+    assert main(["merge", "ada.adapter.safetensors", "--spelling", "kohya", "--out", "kohya.safetensors"]) == 0
+    assert main(["info", "kohya.safetensors", "ada.adapter.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert "kohya.safetensors: finished LoRA" in said
+    assert "key names: kohya" in said
+    assert main(["merge", "kohya.safetensors"]) == 1
+    assert "is a finished LoRA file, but an adapter file is needed" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_sentence_without_a_traceback(here: Path, capsys: pytest.CaptureFixture):
+    for command in (
+        ["personalize", "missing.jpg", "--meta-down", "random"],
+        ["personalize", "ada.jpg"],
+        ["personalize", "ada.jpg", "--meta-down", "random", "--rank", "17"],
+        ["personalize", "ada.jpg", "--meta-down", "random", "--out", "ada.ckpt"],
+        ["generate", "--lora", "missing.safetensors", "--prompt", "x"],
+        ["generate"],
+        ["generate", "--prompts", "missing.txt"],
+        ["generate", "--prompt", "x", "--width", "100"],
+        ["generate", "--prompt", "x", "--device", "cuda:99"],
+        ["generate", "--prompt", "x", "--backbone", "no/such-folder"],
+        ["generate", "--prompt", "x", "--vae", "ae.safetensors"],
+        ["info", "ada.jpg"],
+    ):
+        assert main(command) == 1, command
+        said = capsys.readouterr().err
+        assert said.startswith("metalora: ") or "\nmetalora: " in said, (command, said)
+        assert "Traceback" not in said
+    assert [path.name for path in here.iterdir()] == ["ada.jpg"]
+
+
+def test_an_unknown_flag_or_value_is_wrong_usage(capsys: pytest.CaptureFixture):
+    for command in (
+        ["personalize", "a.jpg", "--stepz", "3"],
+        ["personalize", "a.jpg", "--steps", "many"],
+        ["nothing"],
+        [],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 2
+        assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["crops", "personalize", "generate", "merge", "info", "doctor", "demo"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert len(capsys.readouterr().out) > 300 or command == "info"
+
+
+def test_doctor_finds_everything_for_the_tiny_backbone_and_names_what_a_folder_lacks(
+    here: Path, capsys: pytest.CaptureFixture
+):
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "checksums are right" in said
+    assert "fits: needs about" in said
+    (here / "pipeline").mkdir()
+    assert main(["doctor", "--backbone", str(here / "pipeline")]) == 1
+    assert "PROBLEM" in capsys.readouterr().out
+    assert main(["doctor", "--batch", "64", "--resolution", "2048", "--method", "lora"]) in (0, 1)
+    assert re.search(r"lora, 2048 px, batch 64 (fits|does not fit): needs about \d+", capsys.readouterr().out)
+
+
+def test_doctor_knows_what_flux_dev_needs_before_it_is_there(here: Path, capsys: pytest.CaptureFixture, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["doctor", "--backbone", "flux-dev", "--batch", "4", "--precision", "bf16"]) == 1
+    said = capsys.readouterr().out
+    needed = re.search(r"batch 4 does not fit: needs about ([\d.]+) GB, with gradient checkpointing ([\d.]+) GB", said)
+    plain, checkpointed = map(float, needed.groups())
+    assert 23.8 < checkpointed < plain
+    assert "gated: accept its licence" in said
+
+
+def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(here: Path, warm_cache: Cache):
+    command = [
+        sys.executable,
+        "-m",
+        "metalora.cli",
+        "personalize",
+        "ada.jpg",
+        "--meta-down",
+        "random",
+        "--resolution",
+        "64",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        [*command, "--steps", "5000", "--save-every", "2"], env=environment, stderr=subprocess.PIPE
+    )
+    state = here / "ada.state.safetensors"
+    waited_until = time.monotonic() + 120
+    while not state.exists() and running.poll() is None and time.monotonic() < waited_until:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130, said.decode()
+    assert b"Repeat the same command to go on" in said
+    assert b"Traceback" not in said
+    assert not (here / "ada.safetensors").exists()
+    done = files.read(state, ("state",))[0]["losses"].numel()
+    finished = subprocess.run(
+        [*command, "--steps", str(done + 2), "--save-every", "2"], env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert f"going on from step {done}" in finished.stderr
+    assert (here / "ada.safetensors").exists()
+    assert not state.exists()
+
+
+def test_the_readmes_commands_exist_with_their_flags():
+    readme = (ROOT / "README.md").read_text()
+    blocks = "\n".join(re.findall(r"```\n(.*?)```", readme, re.DOTALL)).replace("\\\n", " ")
+    commands = [line for line in blocks.splitlines() if line.startswith("metalora ")]
+    assert len(commands) >= 4
+    from metalora.cli import make_parser
+
+    for line in commands:
+        make_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+def test_every_file_of_the_readmes_tree_exists():
+    readme = (ROOT / "README.md").read_text()
+    tree = readme.split("## The tree")[1].split("```")[1]
+    folders: list[str] = []
+    for line in tree.strip().splitlines():
+        indent, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders[indent:] = [name]
+        assert (ROOT / "".join(folders)).exists(), name

@@ -1,0 +1,410 @@
+"""The user's jobs end to end on the tiny FLUX and a real portrait."""
+
+import errno
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from photos import png_that_claims
+from PIL import Image, ImageOps
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.flux_parts import TinyFlux
+from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, Step, UserError
+from metalora.jobs import run
+from metalora.jobs.crops import write_crops
+from metalora.jobs.generate import generate_images
+from metalora.jobs.info import describe
+from metalora.jobs.lora import merge_adapter
+from metalora.jobs.personalize import Personalized, personalize_photos
+from metalora.method.adapter import random_meta_down
+from metalora.method.flow import generator_of
+from metalora.store import files
+from metalora.store.cache import Cache
+from metalora.store.images import read_photo, save_image
+
+CONFIG = PersonalizeConfig(steps=30, learning_rate=3e-3, class_name="woman", save_every=7)
+CROPS = CropConfig(resolution=64)
+
+
+def personalized(
+    backbone: FluxBackbone,
+    photo: Path,
+    out: Path,
+    cache: Cache,
+    config: PersonalizeConfig = CONFIG,
+    meta_down: str | None = "random",
+    **options: object,
+) -> Personalized:
+    if config.method != "meta-lora":
+        meta_down = None
+    return run(personalize_photos(backbone, [photo], out, config, CROPS, meta_down=meta_down, cache=cache, **options))
+
+
+def meta_down_file(backbone: FluxBackbone, path: Path, rank: int = 16, **facts: str) -> Path:
+    downs = random_meta_down(backbone.sites("all"), rank, generator_of("a domain"))
+    tensors = {f"{site}.down": down for site, down in downs.items()}
+    files.write(path, tensors, "meta-down", {"base": backbone.name, "domain": "woman", **facts})
+    return path
+
+
+@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+def test_personalizing_lowers_the_validation_loss(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
+):
+    meta_down = str(meta_down_file(tiny, tmp_path / "woman.safetensors"))
+    config = replace(CONFIG, method=method)
+    result = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, meta_down)
+    before, after = result.validation
+    assert after < 0.95 * before
+    assert len(result.losses) == config.steps
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ada.adapter.safetensors",
+        "ada.loss.png",
+        "ada.safetensors",
+        "woman.safetensors",
+    ]
+
+
+def test_meta_down_is_in_the_adapter_bit_by_bit_and_the_lora_is_its_fold(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+):
+    source = meta_down_file(tiny, tmp_path / "woman.safetensors")
+    personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, meta_down=str(source))
+    downs, _ = files.read(source, ("meta-down",))
+    adapter, facts = files.read(tmp_path / "ada.adapter.safetensors", ("adapter",))
+    assert all(torch.equal(adapter[name], down) for name, down in downs.items())
+    assert facts["meta_down"] == files.digest_of_tensors(downs)
+    merged = run(merge_adapter(tmp_path / "ada.adapter.safetensors", tmp_path / "merged.safetensors", "diffusers"))
+    assert merged.read_bytes() == (tmp_path / "ada.safetensors").read_bytes()
+    lora, _ = files.read(merged, ("lora",))
+    site = "transformer_blocks.1.attn.to_q"
+    folded = adapter[f"{site}.up"] @ adapter[f"{site}.mid"] @ adapter[f"{site}.down"]
+    product = lora[f"transformer.{site}.lora_B.weight"] @ lora[f"transformer.{site}.lora_A.weight"]
+    torch.testing.assert_close(product, folded, rtol=0, atol=1e-6)
+
+
+def test_two_runs_with_one_seed_write_the_same_bytes(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+):
+    for name in ("one", "two"):
+        personalized(tiny, portrait, tmp_path / f"{name}.safetensors", warm_cache)
+    for end in (".safetensors", ".adapter.safetensors"):
+        assert (tmp_path / f"one{end}").read_bytes() == (tmp_path / f"two{end}").read_bytes()
+
+
+@pytest.mark.parametrize("stop_after", [3, 7, 29])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, stop_after: int
+):
+    whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
+    personalized(tiny, portrait, whole, warm_cache)
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress: object) -> None:
+        if isinstance(progress, Step) and progress.total == CONFIG.steps and progress.index == stop_after:
+            raise Stop
+
+    job = personalize_photos(tiny, [portrait], halves, CONFIG, CROPS, meta_down="random", cache=warm_cache)
+    with pytest.raises(Stop):
+        run(job, stop)
+    assert not halves.exists()
+    assert halves.with_suffix(".state.safetensors").exists()
+    result = personalized(tiny, portrait, halves, warm_cache)
+    assert len(result.losses) == CONFIG.steps
+    assert halves.read_bytes() == whole.read_bytes()
+    assert not halves.with_suffix(".state.safetensors").exists()
+
+
+def test_the_state_of_another_run_is_refused_and_kept(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+):
+    out = tmp_path / "ada.safetensors"
+    job = personalize_photos(tiny, [portrait], out, CONFIG, CROPS, meta_down="random", cache=warm_cache)
+    while not (isinstance(progress := next(job), Step) and progress.total == CONFIG.steps):
+        pass
+    job.close()
+    state = out.with_suffix(".state.safetensors")
+    with pytest.raises(UserError, match=r"other settings or inputs \(knobs differ\)"):
+        personalized(tiny, portrait, out, warm_cache, replace(CONFIG, learning_rate=1e-3))
+    assert state.exists()
+    personalized(tiny, portrait, out, warm_cache, replace(CONFIG, steps=31))  # more steps are the same run
+
+
+def test_prior_preservation_runs_and_keeps_its_images(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+):
+    config = replace(CONFIG, steps=2, prior_weight=1.0, prior_images=2)
+    plain = personalized(tiny, portrait, tmp_path / "plain.safetensors", warm_cache, replace(config, prior_weight=0.0))
+    with_prior = personalized(tiny, portrait, tmp_path / "prior.safetensors", warm_cache, config)
+    assert with_prior.lora.read_bytes() != plain.lora.read_bytes()
+
+
+class CountingParts(TinyFlux):
+    """The tiny FLUX that remembers what was loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+
+    def text_encoders(self, device, dtype):
+        self.loaded.append("text_encoders")
+        return super().text_encoders(device, dtype)
+
+    def autoencoder(self, device, dtype):
+        self.loaded.append("autoencoder")
+        return super().autoencoder(device, dtype)
+
+    def transformer(self, device, dtype):
+        self.loaded.append("transformer")
+        return super().transformer(device, dtype)
+
+
+def loads(
+    photo: Path, out: Path, cache: Cache, config: PersonalizeConfig = CONFIG, crops: CropConfig = CROPS
+) -> list[str]:
+    """The parts that a run loads, in order."""
+    backbone = FluxBackbone(CountingParts(), torch.device("cpu"), torch.float32)
+    for part in ("text_encoders", "autoencoder", "transformer"):
+        backbone.fingerprint(part)  # the tiny one draws its weights to know them: not what is counted here
+    backbone.parts.loaded.clear()
+    run(personalize_photos(backbone, [photo], out, replace(config, steps=1), crops, meta_down="random", cache=cache))
+    return backbone.parts.loaded
+
+
+def test_a_cache_hit_loads_neither_autoencoder_nor_text_encoders_and_a_changed_photo_is_a_miss(
+    portrait: Path, tmp_path: Path
+):
+    cache = Cache(tmp_path / "cache")
+    everything = ["text_encoders", "autoencoder", "transformer"]
+    assert loads(portrait, tmp_path / "a.safetensors", cache) == everything
+    assert loads(portrait, tmp_path / "b.safetensors", cache) == ["transformer"]
+    renamed = Path(shutil.copy(portrait, tmp_path / "renamed.jpg"))
+    assert loads(renamed, tmp_path / "c.safetensors", cache) == ["transformer"]
+    changed = read_photo(portrait)
+    changed[:, 300, 300] = 1 - changed[:, 300, 300]
+    save_image(changed, tmp_path / "changed.png")
+    assert loads(tmp_path / "changed.png", tmp_path / "d.safetensors", cache) == ["autoencoder", "transformer"]
+    caption = replace(CONFIG, caption="{class}, close up")
+    assert loads(portrait, tmp_path / "e.safetensors", cache, caption) == ["text_encoders", "transformer"]
+    smaller = CropConfig(resolution=80)
+    assert loads(portrait, tmp_path / "f.safetensors", cache, crops=smaller) == ["autoencoder", "transformer"]
+
+
+def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+):
+    lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
+    config = GenerateConfig(width=64, height=80, sampling_steps=2, images_per_prompt=2)
+
+    def made(**options: object):
+        return run(
+            generate_images(
+                tiny, ["a photo of a woman", "a painting"], tmp_path / "images", config, cache=warm_cache, **options
+            )
+        )
+
+    images = made(lora=lora, compare=True)
+    assert len(images) == len({image.path for image in images}) == 8
+    for worn, bare in zip(images[::2], images[1::2], strict=True):
+        assert read_photo(worn.path).shape == (3, 80, 64)
+        assert not torch.equal(read_photo(worn.path), read_photo(bare.path))
+    before = {image.path: image.path.stat().st_mtime_ns for image in images}
+    again = made(lora=lora, compare=True)
+    assert {image.path: image.path.stat().st_mtime_ns for image in again} == before
+    with pytest.raises(UserError, match="made with other settings"):
+        made(lora=None, compare=False)
+
+
+def test_a_lora_of_another_base_is_refused(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+    lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
+    tensors, facts = files.read(lora, ("lora",))
+    config, options = GenerateConfig(width=64, height=64, sampling_steps=1), {"compare": False, "cache": warm_cache}
+
+    def refused(name: str, tensors: dict[str, torch.Tensor], facts: dict[str, str], sentence: str) -> None:
+        files.write(tmp_path / name, tensors, "lora", {key: facts[key] for key in facts if key != "kind"})
+        with pytest.raises(UserError, match=sentence):
+            run(generate_images(tiny, ["x"], tmp_path / "out", config, lora=tmp_path / name, **options))
+        assert not (tmp_path / "out").exists()
+
+    other = {**facts, "base": "flux.1-dev"}
+    refused("named.safetensors", tensors, other, r"made for 'flux.1-dev', but the loaded model is 'flux-128x2x2'")
+    unnamed = {"rank": "1"}
+    wide = {name: torch.zeros(tensor.shape[0] * 2, tensor.shape[1]) for name, tensor in tensors.items()}
+    refused("wide.safetensors", wide, unnamed, r"another base|does not fit|do not fit")
+    stranger = {
+        "unet.down_blocks.0.lora_A.weight": torch.zeros(1, 8),
+        "unet.down_blocks.0.lora_B.weight": torch.zeros(8, 1),
+    }
+    refused("sd.safetensors", stranger, unnamed, r"another base")
+
+
+def test_info_says_what_each_file_is(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+    source = meta_down_file(tiny, tmp_path / "woman.safetensors")
+    personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, meta_down=str(source))
+    assert "Meta-Down" in describe(source)
+    assert "class: woman" in describe(tmp_path / "ada.adapter.safetensors")
+    described = describe(tmp_path / "ada.safetensors")
+    assert "finished LoRA" in described
+    assert "steps 30" in described
+
+
+def test_files_hold_no_path_and_no_photo(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+    personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache)
+    for name in ("ada.safetensors", "ada.adapter.safetensors"):
+        data = (tmp_path / name).read_bytes()
+        assert b"astronaut" not in data
+        assert str(tmp_path).encode() not in data
+        _, facts = files.read(tmp_path / name, ("lora", "adapter"))
+        assert json.loads(facts["photos"])[0] != ""
+        assert {"base", "domain", "sites", "rank", "meta_rank", "knobs", "meta_down"} <= facts.keys()
+
+
+# The face is 90 x 113 pixels: 16:9, 4:3, 1:1, 3:4, 9:16, each at 1.5, 2, 2.5, ... times 113 until the photo ends.
+# 4.5 times is larger than the photo, whose closest sizes are taken at 3.5 already, except for the square.
+GOLDEN = [
+    *[(74, 34, 375, 203), (24, 6, 425, 232), (0, 0, 501, 282), (0, 0, 512, 288)],
+    *[(111, 34, 337, 203), (74, 6, 375, 232), (36, 0, 412, 282), (0, 0, 512, 384)],
+    *[(140, 34, 309, 203), (111, 6, 337, 232), (83, 0, 365, 282), (27, 0, 422, 395), (0, 0, 508, 508)],
+    *[(140, 6, 309, 232), (111, 0, 337, 301), (83, 0, 365, 376), (32, 0, 416, 512)],
+    *[(140, 0, 309, 301), (111, 0, 337, 401), (83, 0, 365, 501), (80, 0, 368, 512)],
+]
+
+
+def test_the_golden_crops_of_the_astronaut(portrait: Path, tmp_path: Path):
+    result = run(write_crops(portrait, tmp_path, CropConfig(resolution=128)))
+    boxes = [tuple(int(edge) for edge in crop.box) for crop in result.planned.crops]
+    assert boxes == GOLDEN
+    assert len(list(tmp_path.glob("crop-*.png"))) == len(GOLDEN)
+
+
+@pytest.mark.parametrize("kind", ["cmyk.jpg", "16-bit gray.png", "palette.png", "rotated by EXIF.jpg"])
+def test_a_photo_of_any_kind_gives_the_same_crops(portrait: Path, tmp_path: Path, kind: str):
+    picture, path = Image.open(portrait), tmp_path / kind
+    if kind == "cmyk.jpg":
+        picture.convert("CMYK").save(path, quality=95)
+    elif kind == "16-bit gray.png":
+        Image.fromarray(np.asarray(picture.convert("L"), dtype=np.uint16) * 257).save(path)
+    elif kind == "palette.png":
+        picture.quantize(256).save(path)
+    else:
+        exif = Image.Exif()
+        exif[ImageOps.ExifTags.Base.Orientation] = 6  # shown turned by a quarter to the right
+        picture.transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif)
+    planned = run(write_crops(path, tmp_path / "crops", CropConfig(resolution=128))).planned
+    assert len(planned.crops) == len(GOLDEN)
+    for crop, golden in zip(planned.crops, GOLDEN, strict=True):
+        assert max(abs(a - b) for a, b in zip(crop.box, golden, strict=True)) <= 12
+
+
+class TestBadInput:
+    """Each has its sentence, and nothing is written."""
+
+    @pytest.fixture
+    def attempt(self, tiny: FluxBackbone, tmp_path: Path, warm_cache: Cache):
+        out = tmp_path / "result" / "ada.safetensors"
+
+        def refused(photo: Path, sentence: str, config: PersonalizeConfig = CONFIG, **options: object) -> None:
+            with pytest.raises(UserError, match=sentence):
+                personalized(tiny, photo, out, warm_cache, config, **options)
+            assert not list(out.parent.glob("*")), "something was written"
+
+        return refused
+
+    def test_no_face(self, attempt, tmp_path: Path):
+        save_image(torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0)), tmp_path / "noise.png")
+        attempt(tmp_path / "noise.png", r"No face was found in noise\.png")
+
+    def test_two_faces(self, attempt, portrait: Path, tmp_path: Path):
+        photo = read_photo(portrait)
+        save_image(torch.cat([photo, photo], dim=2), tmp_path / "two.png")
+        attempt(tmp_path / "two.png", r"two\.png shows 2 faces: 1: .* 2: .*--face")
+        with pytest.raises(UserError, match=r"faces\.png shows them with their numbers"):
+            run(write_crops(tmp_path / "two.png", tmp_path / "crops", CROPS))
+        assert [path.name for path in (tmp_path / "crops").iterdir()] == ["faces.png"]
+
+    def test_what_is_no_photo(self, attempt, portrait: Path, tmp_path: Path):
+        (tmp_path / "text.jpg").write_text("hello")
+        (tmp_path / "empty.jpg").touch()
+        (tmp_path / "cut.jpg").write_bytes(portrait.read_bytes()[:20_000])
+        for name in ("text.jpg", "empty.jpg", "cut.jpg", "missing.jpg"):
+            attempt(tmp_path / name, name.replace(".", r"\."))
+        (tmp_path / "bomb.png").write_bytes(png_that_claims(50_000, 50_000))
+        attempt(tmp_path / "bomb.png", r"bomb\.png is far larger than the 120 megapixels")
+
+    def test_a_face_too_small_to_train_on(self, attempt, portrait: Path, tmp_path: Path, tiny, warm_cache):
+        out = tmp_path / "result" / "ada.safetensors"
+        config = CropConfig(resolution=2048, max_upscale=1.0)
+        job = personalize_photos(tiny, [portrait], out, CONFIG, config, meta_down="random", cache=warm_cache)
+        with pytest.raises(
+            UserError, match=r"too small to train at 2048 px.*Use a larger photo, or lower --resolution"
+        ):
+            run(job)
+        assert not list(out.parent.glob("*"))
+
+    def test_a_meta_down_that_does_not_fit(self, attempt, tiny: FluxBackbone, portrait: Path, tmp_path: Path):
+        lora_file = tmp_path / "lora.safetensors"
+        files.write(lora_file, {"x": torch.zeros(1)}, "lora", {"base": tiny.name})
+        attempt(portrait, "is a finished LoRA file, but a Meta-Down file is needed", meta_down=str(lora_file))
+        other = meta_down_file(tiny, tmp_path / "other.safetensors", base="flux.1-dev")
+        attempt(portrait, r"made for 'flux.1-dev'", meta_down=str(other))
+        low = meta_down_file(tiny, tmp_path / "low.safetensors", rank=2)
+        attempt(
+            portrait,
+            r"has rank 2 \(r1\), so --rank \(r2\) can be at most that",
+            replace(CONFIG, rank=4),
+            meta_down=str(low),
+        )
+        attempt(portrait, "does not exist", meta_down=str(tmp_path / "missing.safetensors"))
+        attempt(portrait, "needs --meta-down FILE", meta_down=None)
+
+    def test_settings_that_mean_nothing(self, attempt, portrait: Path):
+        attempt(
+            portrait,
+            r"no sites called 'everything'; choose one of: all, attention",
+            replace(CONFIG, sites="everything"),
+        )
+        with pytest.raises(UserError, match="larger than meta_rank"):
+            replace(CONFIG, rank=17)
+
+    def test_a_result_that_exists_is_not_replaced_unasked(
+        self, tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    ):
+        out = tmp_path / "ada.safetensors"
+        out.write_bytes(b"precious")
+        with pytest.raises(UserError, match="exists already"):
+            personalized(tiny, portrait, out, warm_cache)
+        assert out.read_bytes() == b"precious"
+
+    def test_a_disk_that_fills_up_during_the_run_loses_nothing(
+        self, tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ):
+        out, write = tmp_path / "result" / "ada.safetensors", files.write
+
+        def full(path: Path, tensors: dict, kind: str, facts: dict) -> None:
+            if kind == "adapter":
+                with files.mended_os_errors(path):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, tensors, kind, facts)
+
+        monkeypatch.setattr(files, "write", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            personalized(tiny, portrait, out, warm_cache)
+        assert [path.name for path in out.parent.iterdir()] == ["ada.state.safetensors"]
+        monkeypatch.undo()
+        personalized(tiny, portrait, tmp_path / "whole.safetensors", warm_cache)
+        personalized(tiny, portrait, out, warm_cache)
+        assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+    def test_a_folder_that_cannot_be_written_is_found_before_the_photo_is_read(
+        self, tiny: FluxBackbone, tmp_path: Path, warm_cache: Cache
+    ):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match="could not be written"):
+            personalized(tiny, tmp_path / "missing.jpg", tmp_path / "file" / "ada.safetensors", warm_cache)
