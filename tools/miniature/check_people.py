@@ -50,6 +50,8 @@ def main() -> None:
         "eer <= 0.01": report["eer"] <= 0.01,
         "people >= 100": report["people"] >= 100,
     }
+    if second:
+        report["passes"]["second opinion's auc >= 0.99"] = report["second_opinion"]["auc"] >= 0.99
     text = json.dumps(report, indent=2)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(text + "\n")
