@@ -5,7 +5,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from metalora.backbones.autoencoder_file import read_autoencoder, write_ldm_autoencoder
 from tools.miniature import autoencoder, train_autoencoder, training_state
+from tools.miniature.flow_model import Size
 from tools.miniature.photos import Photos, to_pixels, to_signal
 from tools.miniature.widen import widened
 
@@ -65,6 +67,15 @@ def test_the_wider_twin_makes_the_same_latents_and_pictures():
     assert twin.config.block_out_channels == (16, 32, 64, 64)
     assert twin.config.norm_num_groups == 8
     for one, other in zip(through(model, picture), through(twin, picture), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_wider_twin_survives_the_file_that_other_programs_read(tmp_path):
+    model, picture = tiny(), torch.rand(1, 3, 32, 32) * 2 - 1
+    twin = widened(model, factor=16, layers=2)  # 2 groups become the 32 that such programs take for granted
+    write_ldm_autoencoder(twin, tmp_path / "ae.safetensors")
+    read = read_autoencoder(tmp_path / "ae.safetensors", Size().shape(), torch.float32, "cpu")
+    for one, other in zip(through(model, picture), through(read, picture), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
