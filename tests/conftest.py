@@ -1,6 +1,5 @@
 """Fixtures that several tests share."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +39,6 @@ def portrait() -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
+def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """One cache for all tests that do not test the cache: the portrait's crops are encoded once."""
-    yield Cache(tmp_path_factory.mktemp("cache"))
+    return Cache(tmp_path_factory.mktemp("cache"))

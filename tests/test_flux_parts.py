@@ -248,7 +248,7 @@ def offline(monkeypatch):
 def test_without_the_hub_the_licence_and_the_login_are_explained(offline):
     parts = DiffusersFolder("black-forest-labs/FLUX.1-dev")
     with pytest.raises(UserError, match=r"gated: accept its licence.*hf auth login"):
-        _ = parts.shape
+        _ = parts.folder
     assert "hf auth login" in parts.missing()[0]
 
 

@@ -6,9 +6,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from metalora.backbones.autoencoder_file import read_autoencoder, write_ldm_autoencoder
-from tools.miniature import autoencoder, train_autoencoder, training_state
+from tools.miniature import autoencoder, train_autoencoder
 from tools.miniature.flow_model import Size
-from tools.miniature.photos import Photos, to_pixels, to_signal
+from tools.miniature.photos import to_pixels, to_signal
+from tools.miniature.training import Training, learning_rate
 from tools.miniature.widen import widened
 
 
@@ -90,7 +91,7 @@ def test_bytes_survive_the_way_to_the_network_and_back():
 
 
 def test_the_learning_rate_warms_up_stays_and_goes_down():
-    rates = [training_state.learning_rate(step, 1000, 1.0, warm_up=100) for step in range(1000)]
+    rates = [learning_rate(step, 1000, 1.0, warm_up=100) for step in range(1000)]
     assert rates[0] == 0.01
     assert rates[500] == 1.0
     assert rates[874] == pytest.approx(0.5, abs=0.01)
@@ -101,15 +102,15 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypat
     monkeypatch.setattr(train_autoencoder, "new_autoencoder", tiny)
     monkeypatch.setattr(train_autoencoder, "CROP", 16)
     pixels = torch.randint(256, (8, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    photos = Photos(pixels, np.arange(8), [{}] * 8)
+    loss = train_autoencoder.loss_on(pixels)
 
-    def training(name: str, steps: int) -> train_autoencoder.Training:
-        return train_autoencoder.Training(tmp_path / name, steps, torch.device("cpu"))
+    def training(name: str) -> Training:
+        return train_autoencoder.start(tmp_path / name, 4, torch.device("cpu"))
 
-    whole = [step.loss for step in training("whole.pt", 4).run(photos)]
-    first = training("parts.pt", 4)
-    steps = first.run(photos)
-    parts = [next(steps).loss, next(steps).loss]
+    whole = [step.figures["loss"] for step in training("whole.pt").run(loss)]
+    first = training("parts.pt")
+    steps = first.run(loss)
+    parts = [next(steps).figures["loss"], next(steps).figures["loss"]]
     first.save()
-    parts += [step.loss for step in training("parts.pt", 4).run(photos)]
+    parts += [step.figures["loss"] for step in training("parts.pt").run(loss)]
     assert parts == pytest.approx(whole, rel=1e-4)

@@ -5,13 +5,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
 
-from tools.miniature import autoencoder, captions, train_flow
+from tools.miniature import autoencoder, captions, train_flow, train_guidance
 from tools.miniature.captions import VOCABULARY
 from tools.miniature.flow_model import LEFT_OUT, MiniatureFlux, Size, spoken
 from tools.miniature.people import person
 from tools.miniature.photo import photo
 from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, WIDTH, TextEncoders, clip_tokenizer, t5_tokenizer
-from tools.miniature.train_flow import Latents, Training, export
+from tools.miniature.train_flow import Latents, export
+from tools.miniature.training import Training
 
 TINY = Size(double_blocks=1, single_blocks=1, width=128)
 
@@ -26,6 +27,15 @@ def latents() -> Latents:
     generator = torch.Generator().manual_seed(3)
     attributes = [photo(person(number), 0).attributes for number in range(6)]
     return Latents(torch.randn(2, 6, 16, 4, 4, generator=generator), attributes)
+
+
+def awake() -> MiniatureFlux:
+    """A model whose every input matters, as after a training."""
+    torch.manual_seed(1)
+    model = MiniatureFlux(TINY).eval().requires_grad_(False)
+    for weight in model.transformer.parameters():
+        weight.add_(0.05 * torch.randn_like(weight))
+    return model
 
 
 def test_every_word_of_the_vocabulary_is_one_token():
@@ -64,22 +74,41 @@ def test_at_birth_it_predicts_nothing(flux):
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path):
-    def training(name: str) -> Training:
-        return Training(tmp_path / name, TINY, steps=4, batch=2, device=torch.device("cpu"))
+    loss = train_flow.loss_on(latents(), batch=2)
 
-    whole = [step.loss for step in training("whole.pt").run(latents())]
-    first = training("parts.pt")
-    steps = first.run(latents())
-    parts = [next(steps).loss, next(steps).loss]
+    def training(name: str) -> Training:
+        return train_flow.start(tmp_path / name, TINY, 4, torch.device("cpu"))
+
+    whole = [step.figures["loss"] for step in training("whole").run(loss)]
+    first = training("parts")
+    steps = first.run(loss)
+    parts = [next(steps).figures["loss"], next(steps).figures["loss"]]
     first.save()
-    parts += [step.loss for step in training("parts.pt").run(latents())]
+    parts += [step.figures["loss"] for step in training("parts").run(loss)]
     assert parts == pytest.approx(whole, rel=1e-2)  # bfloat16
 
 
 def test_a_checkpoint_of_another_size_is_refused(tmp_path):
-    Training(tmp_path / "state.pt", TINY, steps=1, batch=1, device=torch.device("cpu")).save()
+    train_flow.start(tmp_path, TINY, 1, torch.device("cpu"))
     with pytest.raises(SystemExit, match="Choose another --out"):
-        Training(tmp_path / "state.pt", Size(2, 1, 128), steps=1, batch=1, device=torch.device("cpu"))
+        train_flow.start(tmp_path, Size(2, 1, 128), 1, torch.device("cpu"))
+
+
+def test_a_distilled_student_learns_what_guidance_does_and_leaves_the_words_alone(tmp_path):
+    teacher = awake()
+    training = Training(tmp_path / "guided.pt", train_guidance.student_of(teacher), 60, peak_rate=2e-3)
+    losses = [step.figures["loss"] for step in training.run(train_guidance.loss_on(latents(), teacher, batch=4))]
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    for learned, given in zip(training.model.text.parameters(), teacher.text.parameters(), strict=True):
+        assert torch.equal(learned, given)
+
+
+def test_at_strength_one_guidance_is_the_captions_own_velocity():
+    model, t = awake(), torch.tensor([0.5])
+    tokens, pooled = model.text(["a photo of a man", ""])
+    noisy = torch.randn(1, 16, 4, 4)
+    plain = model.velocity(noisy, t, tokens[:1], pooled[:1])
+    torch.testing.assert_close(model.guided(noisy, t, tokens, pooled, torch.ones(1)), plain, atol=1e-5, rtol=1e-5)
 
 
 def test_the_exported_folder_opens_and_draws(tmp_path, flux):
