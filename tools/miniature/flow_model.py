@@ -1,7 +1,7 @@
 """The miniature's FLUX: diffusers' transformer and two text encoders, trained together, with what drives them."""
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -26,7 +26,7 @@ EMPTY = 0.10
 
 @dataclass(frozen=True)
 class Size:
-    """What the checkpoint must agree on."""
+    """What a checkpoint must agree on."""
 
     double_blocks: int = 2
     single_blocks: int = 4
@@ -43,9 +43,6 @@ class Size:
             guidance=True,
         )
 
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
-
 
 class MiniatureFlux(nn.Module):
     def __init__(self, size: Size):
@@ -60,14 +57,15 @@ class MiniatureFlux(nn.Module):
         tokens, pooled = self.text(captions)
         return self.velocity(latents, t, tokens, pooled)
 
-    def velocity(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+    def velocity(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor | None = None):
+        """Guidance [n] is FLUX's input for it; 1, the default, is the plain velocity of the caption."""
         height, width = latents.shape[2:]
         predicted = self.transformer(
             hidden_states=pack(latents),
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
             timestep=t,
-            guidance=torch.ones_like(t),  # not distilled: guidance comes from a second, empty prompt
+            guidance=torch.ones_like(t) if guidance is None else guidance,
             img_ids=positions(height // 2, width // 2).to(latents),
             txt_ids=torch.zeros(tokens.shape[1], 3).to(latents),
             return_dict=False,
@@ -80,19 +78,26 @@ class MiniatureFlux(nn.Module):
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         return (self(noised(clean, noise, t), t, captions) - velocity(clean, noise)).square().mean()
 
+    def guided(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor) -> Tensor:
+        """Classifier-free guidance in two passes; tokens and pooled hold the captions' [n] and then empty ones' [n]."""
+        asked, empty = self.velocity(latents.repeat(2, 1, 1, 1), t.repeat(2), tokens, pooled).chunk(2)
+        return empty + guidance.view(-1, 1, 1, 1) * (asked - empty)
+
     @torch.no_grad()
-    def sample(self, captions: list[str], latent_size: int, guidance: float = 2.0, steps: int = 24, seed: int = 0):
-        """Latents [n, 16, latent_size, latent_size] by Euler steps with classifier-free guidance."""
+    def sample(
+        self, captions: list[str], size: int, guidance: float = 2.0, steps: int = 24, seed: int = 0, distilled=False
+    ) -> Tensor:
+        """Latents [n, 16, size, size] by Euler steps; a distilled model needs one pass a step, any other two."""
         device = next(self.parameters()).device
         generator = torch.Generator().manual_seed(seed)
-        channels = AUTOENCODER["latent_channels"]
-        latents = torch.randn(len(captions), channels, latent_size, latent_size, generator=generator).to(device)
-        tokens, pooled = self.text([*captions, *[""] * len(captions)])
-        times = schedule(steps, latent_size**2 // 4, scheduler_config(self.size.shape())).to(device)
+        latents = torch.randn(len(captions), AUTOENCODER["latent_channels"], size, size, generator=generator).to(device)
+        tokens, pooled = self.text(captions if distilled else [*captions, *[""] * len(captions)])
+        strength = torch.full((len(captions),), guidance, device=device)
+        velocity = self.velocity if distilled else self.guided
+        times = schedule(steps, size**2 // 4, scheduler_config(self.size.shape())).to(device)
         for now, after in itertools.pairwise(times):
-            t = now.expand(2 * len(captions))
-            asked, empty = self.velocity(latents.repeat(2, 1, 1, 1), t, tokens, pooled).chunk(2)
-            latents = latents + (after - now) * (empty + guidance * (asked - empty))
+            t = now.expand(len(captions))
+            latents = latents + (after - now) * velocity(latents, t, tokens, pooled, strength)
         return latents
 
 

@@ -5,10 +5,9 @@ python -m tools.miniature.train_flow --photos data/miniature/base --autoencoder 
 
 import argparse
 import hashlib
+import json
 import pathlib
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from .flow_model import MiniatureFlux, Size, spoken
 from .people import SPLITS, person
 from .photo import photo
 from .photos import Photos, read_shards, to_pixels, to_signal
-from .training_state import MovingAverage, learning_rate, load_state, save_state
+from .training import Loss, Training, follow, save_whole
 
 PEAK_RATE = 6e-4
 PIXELS = 128  # of the sheet: what the photos have
@@ -46,12 +45,6 @@ class Latents:
         return self.values[flips, index].float(), said
 
 
-@dataclass(frozen=True)
-class Step:
-    index: int
-    loss: float
-
-
 def main() -> None:
     arguments = _parser().parse_args()
     if arguments.threads:
@@ -60,26 +53,33 @@ def main() -> None:
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
     latents = encoded(read_shards(arguments.photos), autoencoder, arguments.autoencoder, arguments.out / "latents.pt")
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
-    training = Training(arguments.out / "state.pt", size, arguments.steps, arguments.batch, device)
+    training = start(arguments.out, size, arguments.steps, device)
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
     print(f"{latents.values.shape[1]} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
-    recent, began, saved, first = [], time.time(), time.time(), training.step
-    for step in training.run(latents):
-        recent.append(step.loss)
-        if step.index % 100 == 99:
-            rate = (step.index + 1 - first) / (time.time() - began)
-            left = (arguments.steps - step.index - 1) / rate / 60
-            print(
-                f"step {step.index + 1}/{arguments.steps}  loss {np.mean(recent):.4f}  "
-                f"{rate * arguments.batch:.0f} photos/s  {left:.0f} min left",
-                flush=True,
-            )
-            recent.clear()
-        if time.time() - saved > 60 * arguments.save_minutes or step.index + 1 == arguments.steps:
-            saved = time.time()
-            training.save()
-            export(training.averaged(), autoencoder, arguments.out / "pipeline")
-            draw_sheet(training.averaged(), autoencoder, arguments.out / "samples.png")
+    steps = training.run(loss_on(latents, arguments.batch))
+    follow(training, steps, arguments.save_minutes, lambda: report(training.averaged(), autoencoder, arguments.out))
+
+
+def start(folder: pathlib.Path, size: Size, steps: int, device: torch.device) -> Training:
+    """A new training, or the one that the folder holds if it has the same size."""
+    sizes = folder / "size.json"
+    if sizes.exists() and (found := json.loads(sizes.read_text())) != asdict(size):
+        raise SystemExit(f"{folder} holds {found}, but {asdict(size)} was asked for. Choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes.write_text(json.dumps(asdict(size)) + "\n")
+    torch.manual_seed(0)
+    return Training(folder / "state.pt", MiniatureFlux(size).to(device), steps, PEAK_RATE)
+
+
+def loss_on(latents: Latents, batch: int) -> Loss:
+    def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        device = next(model.parameters()).device
+        clean, captions = latents.draw(batch, generator)
+        with torch.autocast(device.type, torch.bfloat16):
+            error = model.loss(clean.to(device), captions, generator)
+        return error, {"loss": error.item()}
+
+    return loss
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def encoded(photos: Photos, autoencoder: AutoencoderKL, folder: pathlib.Path, ca
     """The photos' latents, from the cache if it was made of the same photos by the same autoencoder."""
     weights = hashlib.sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
     key = f"{weights} {len(photos)}"
-    if (stored := load_state(cache)) and stored["key"] == key:
+    if cache.exists() and (stored := torch.load(cache, weights_only=True))["key"] == key:
         return Latents(stored["values"], photos.attributes)
     config, parts = autoencoder.config, []
     for start in range(0, len(photos), 64):
@@ -95,51 +95,14 @@ def encoded(photos: Photos, autoencoder: AutoencoderKL, folder: pathlib.Path, ca
         both = [autoencoder.encode(one).latent_dist.mean for one in (signal, signal.flip(3))]
         parts.append(((torch.stack(both) - config.shift_factor) * config.scaling_factor).half().cpu())
     values = torch.cat(parts, dim=1)
-    save_state(cache, {"key": key, "values": values})
+    save_whole({"key": key, "values": values}, cache)
     return Latents(values, photos.attributes)
 
 
-class Training:
-    """The model, its average and its optimizer, from the last checkpoint if there is one."""
-
-    def __init__(self, path: pathlib.Path, size: Size, steps: int, batch: int, device: torch.device):
-        torch.manual_seed(0)
-        self.path, self.steps, self.batch, self.device, self.step = path, steps, batch, device, 0
-        self.model = MiniatureFlux(size).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-        self.average = MovingAverage(self.model, horizon=2000)
-        if state := load_state(path):
-            if state["size"] != size.as_dict():
-                raise SystemExit(
-                    f"{path} holds a model of {state['size']}, not {size.as_dict()}. Choose another --out."
-                )
-            self.step = state["step"]
-            for name in ("model", "optimizer", "average"):
-                getattr(self, name).load_state_dict(state[name])
-
-    def run(self, latents: Latents) -> Iterator[Step]:
-        self.model.train()
-        while self.step < self.steps:
-            generator = torch.Generator().manual_seed(self.step)  # of the step, so that a resumed run draws the same
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, self.steps, PEAK_RATE)
-            clean, captions = latents.draw(self.batch, generator)
-            with torch.autocast(self.device.type, torch.bfloat16):
-                loss = self.model.loss(clean.to(self.device), captions, generator)
-            self.optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.average.update(self.model)
-            self.step += 1
-            yield Step(self.step - 1, loss.item())
-
-    def averaged(self) -> MiniatureFlux:
-        return self.average.copy_to(MiniatureFlux(self.model.size).to(self.device)).eval()
-
-    def save(self) -> None:
-        state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "average")}
-        save_state(self.path, state | {"step": self.step, "size": self.model.size.as_dict()})
+def report(model: MiniatureFlux, autoencoder: AutoencoderKL, out: pathlib.Path, distilled: bool = False) -> None:
+    export(model, autoencoder, out / "pipeline")
+    draw_sheet(model, autoencoder, out / "samples.png", distilled)
+    print(f"see {out / 'samples.png'} and {out / 'pipeline'}", flush=True)
 
 
 def export(model: MiniatureFlux, autoencoder: AutoencoderKL, folder: pathlib.Path) -> None:
@@ -163,10 +126,10 @@ def prompts(count: int) -> list[str]:
 
 
 @torch.no_grad()
-def draw_sheet(model: MiniatureFlux, autoencoder: AutoencoderKL, path: pathlib.Path) -> None:
+def draw_sheet(model: MiniatureFlux, autoencoder: AutoencoderKL, path: pathlib.Path, distilled: bool) -> None:
     """24 pictures of prompts it has not seen, 6 in a row."""
     with torch.autocast(autoencoder.device.type, torch.bfloat16):
-        latents = model.sample(prompts(24), PIXELS // 8)
+        latents = model.sample(prompts(24), PIXELS // 8, distilled=distilled)
     config = autoencoder.config
     pictures = to_pixels(autoencoder.decode(latents.float() / config.scaling_factor + config.shift_factor).sample.cpu())
     rows = [np.concatenate(list(pictures[start : start + 6]), axis=1) for start in range(0, 24, 6)]

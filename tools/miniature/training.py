@@ -1,9 +1,80 @@
-"""What a long training needs to stop and go on: a moving average of the weights, and checkpoints never half written."""
+"""What the long trainings share: steps that resume exactly, a moving average, whole checkpoints, progress."""
 
+import copy
 import pathlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+# (model, generator) -> (loss, figures to print); all that is random comes from the generator.
+Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Step:
+    index: int
+    figures: dict[str, float]
+
+
+class Training:
+    """A model, its average and its optimizer, from the last checkpoint if there is one."""
+
+    def __init__(self, path: pathlib.Path, model: nn.Module, steps: int, peak_rate: float, weight_decay: float = 0.01):
+        self.path, self.model, self.steps, self.peak_rate, self.step = path, model, steps, peak_rate, 0
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=weight_decay
+        )
+        self.average = MovingAverage(model)
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.step = state["step"]
+            for name in ("model", "optimizer", "average"):
+                getattr(self, name).load_state_dict(state[name])
+
+    def run(self, loss_of: Loss) -> Iterator[Step]:
+        self.model.train()
+        while self.step < self.steps:
+            generator = torch.Generator().manual_seed(self.step)  # of the step, so that a resumed run draws the same
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, self.steps, self.peak_rate)
+            loss, figures = loss_of(self.model, generator)
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.average.update(self.model)
+            self.step += 1
+            yield Step(self.step - 1, figures)
+
+    def averaged(self) -> nn.Module:
+        return self.average.copy_to(copy.deepcopy(self.model)).eval()
+
+    def save(self) -> None:
+        state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "average")}
+        save_whole(state | {"step": self.step}, self.path)
+
+
+def follow(training: Training, steps: Iterator[Step], minutes: float, report: Callable[[], None]) -> None:
+    """Run to the end: a line every 100 steps; every so many minutes, and at the end, a checkpoint and a report."""
+    recent, began, saved, first = [], time.time(), time.time(), training.step
+    for step in steps:
+        recent.append(step.figures)
+        if step.index % 100 == 99:
+            rate = (training.step - first) / (time.time() - began)
+            means = "  ".join(f"{name} {np.mean([one[name] for one in recent]):.4f}" for name in step.figures)
+            left = (training.steps - training.step) / rate / 60
+            print(
+                f"step {training.step}/{training.steps}  {means}  {rate:.2f} steps/s  {left:.0f} min left", flush=True
+            )
+            recent.clear()
+        if time.time() - saved > 60 * minutes or training.step == training.steps:
+            saved = time.time()
+            training.save()
+            report()
 
 
 class MovingAverage:
@@ -32,16 +103,11 @@ class MovingAverage:
         self.steps, self.weights = state["steps"], state["weights"]
 
 
-def save_state(path: pathlib.Path, state: dict) -> None:
+def save_whole(content: dict, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
+    torch.save(content, partial)
     partial.replace(path)
-
-
-def load_state(path: pathlib.Path) -> dict | None:
-    """The last checkpoint, or None when the training is new."""
-    return torch.load(path, weights_only=True) if path.exists() else None
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: int = 200, decay: float = 0.25) -> float:
