@@ -1,5 +1,7 @@
 """The miniature's FLUX: its text side, its start, its training that can stop, and the folder it is exported to."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +137,17 @@ def test_sampling_follows_its_seed_and_starts_from_noise(flux):
 
 def test_the_sheets_prompts_are_whole_captions():
     assert all("background" in prompt and "light" in prompt for prompt in train_flow.prompts(6))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="the check of faces needs OpenCV")
+def test_figures_count_lost_faces_and_compare_only_strangers():
+    from tools.miniature.check_flow import figures
+    from tools.miniature.faces import Face
+
+    def face(score: float, *embedding: float) -> Face:
+        return Face(score, 0.5, np.zeros(4), np.array(embedding))
+
+    faces = [face(0.95, 1.0, 0.0), face(0.7, 0.6, 0.8), None, face(0.99, 1.0, 0.0)]
+    people = np.array([0, 1, 2, 0])  # the first and the last are one person
+    assert figures(faces, people) == {"found_at_0.9": 0.5, "strangers": 0.6}
+    assert figures([None, face(1.0, 1.0, 0.0)], np.array([0, 1]))["strangers"] is None

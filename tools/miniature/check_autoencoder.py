@@ -12,8 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from .autoencoder import psnr
-from .check_people import SURE
-from .faces import Face, FaceReader
+from .faces import SURE, Face, FaceReader
 from .photos import Photos, read_shards, to_pixels, to_signal
 
 

@@ -11,13 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from . import verification
-from .faces import Face, FaceReader, enlarged
+from .faces import SURE, Face, FaceReader, enlarged
 from .people import KINDS, SPLITS, WORLD_SEED, Person, between, person
 from .photo import photo, sample_photo
 from .renderer import Renderer
 from .second_opinion import DlibReader
 
-SURE = 0.9  # YuNet's score that counts as a face found
 SHARES = (0.5, 0.25)  # how far a look-alike is from the person it resembles; 1 would be somebody else
 
 

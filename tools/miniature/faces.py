@@ -9,6 +9,7 @@ import numpy as np
 
 LOOKED_AT = 320  # pixels: YuNet's own scale; smaller photos are enlarged to it
 LEAST = 0.3  # YuNet's score below which there is nothing worth reporting
+SURE = 0.9  # its score that counts as a face found: at 0.6 it passes blobs
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""Does the miniature's FLUX draw faces, and different ones? Against real renders of the same captions.
+
+python -m tools.miniature.check_flow --pipeline data/miniature/guided/pipeline --photos data/miniature/validation
+
+What the prompts ask for is measured by the small CLIP, not here.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+from PIL import Image
+from tqdm import tqdm
+
+from .captions import describe
+from .faces import SURE, Face, FaceReader
+from .photos import read_shards, to_pixels, to_signal
+from .text import T5_TOKENS
+
+NEAR = 0.1  # how close the similarity of drawn strangers must come to that of real ones
+BATCH = 16
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    photos, reader = read_shards(arguments.photos), FaceReader(arguments.cache)
+    chosen = np.random.default_rng(0).permutation(len(photos))[: arguments.images]
+    prompts = [describe(photos.attributes[index]) for index in chosen]
+    pipeline = FluxPipeline.from_pretrained(arguments.pipeline).to(arguments.device)
+    drawn = draw(pipeline, prompts, photos.pixels.shape[-1], arguments)
+    real = to_pixels(to_signal(photos.pixels[torch.from_numpy(chosen)]))
+    owners = photos.people[chosen]
+    report = {"images": len(prompts), "steps": arguments.steps, "guidance": arguments.guidance}
+    report["drawn"] = figures([reader.read(picture) for picture in drawn], np.arange(len(prompts)))
+    report["real"] = figures([reader.read(picture) for picture in real], owners)
+    strangers = [report[kind]["strangers"] for kind in ("drawn", "real")]
+    report["passes"] = {
+        "images >= 200": report["images"] >= 200,
+        "found at 0.9 >= 0.90": report["drawn"]["found_at_0.9"] >= 0.90,
+        f"strangers within {NEAR}": None not in strangers and abs(strangers[0] - strangers[1]) <= NEAR,
+    }
+    text = json.dumps(report, indent=2)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text + "\n")
+    Image.fromarray(_pairs(real, drawn)).save(arguments.out.with_suffix(".png"))
+    print(text)
+
+
+def draw(pipeline: FluxPipeline, prompts: list[str], size: int, arguments: argparse.Namespace) -> np.ndarray:
+    """[n, size, size, 3] bytes; picture i has seed i, whatever the batches are."""
+    pipeline.set_progress_bar_config(disable=True)
+    in_one, in_two = (1.0, arguments.guidance) if arguments.two_passes else (arguments.guidance, 1.0)
+    pictures = []
+    for start in tqdm(range(0, len(prompts), BATCH), desc="batches"):
+        some = prompts[start : start + BATCH]
+        seeds = [torch.Generator().manual_seed(start + index) for index in range(len(some))]
+        made = pipeline(
+            some,
+            height=size,
+            width=size,
+            num_inference_steps=arguments.steps,
+            max_sequence_length=T5_TOKENS,
+            generator=seeds,
+            output_type="np",
+            guidance_scale=in_one,
+            true_cfg_scale=in_two,
+            negative_prompt=[""] * len(some) if arguments.two_passes else None,
+        )
+        pictures.append((made.images * 255).round().astype(np.uint8))
+    return np.concatenate(pictures)
+
+
+def figures(faces: list[Face | None], people: np.ndarray) -> dict[str, float | None]:
+    """How often a face is found, and the mean similarity of faces of different people (None of fewer than two)."""
+    found = np.array([face is not None for face in faces])
+    sure = [face is not None and face.score >= SURE for face in faces]
+    result = {"found_at_0.9": round(float(np.mean(sure)), 4), "strangers": None}
+    if found.sum() > 1:
+        embeddings, owners = np.stack([face.embedding for face in faces if face]), people[found]
+        scores = embeddings @ embeddings.T
+        result["strangers"] = round(float(scores[owners[:, None] != owners[None]].mean()), 4)
+    return result
+
+
+def _pairs(real: np.ndarray, drawn: np.ndarray, columns: int = 8, rows: int = 3) -> np.ndarray:
+    """Rows of real photos, each above the pictures drawn for the same captions."""
+    count = min(columns * rows, len(real) // columns * columns)
+    lines = []
+    for start in range(0, count, columns):
+        for pictures in (real, drawn):
+            lines.append(np.concatenate(list(pictures[start : start + columns]), axis=1))
+    return np.concatenate(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", type=pathlib.Path, required=True, help="folder with model_index.json")
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it never saw")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--two-passes", action="store_true", help="guidance with an empty prompt: not distilled yet")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="SFace's")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_flow.json"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()
