@@ -2,33 +2,21 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from .console import Console
-from .flags import add_knobs, knobs_from
+from .flags import knobs_from
 from .jobs import Job, Result, run
-
-DESCRIPTION = """\
-One photo of a person -> a small LoRA of that person -> images of them in new places.
-
-  metalora doctor                                      is everything there, and does it fit?
-  metalora demo                                        the whole path on a portrait that comes along
-  metalora crops ada.jpg                               what would be learned from this photo
-  metalora personalize ada.jpg --class woman ...       photo -> ada.safetensors
-  metalora generate --lora ada.safetensors --prompt '...'
-
-Every command explains itself: metalora personalize --help
-"""
+from .parser import SINGLE_FILES, make_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, 1 after an error the user can mend, 2 for wrong usage, 130 after Ctrl-C."""
     args = make_parser().parse_args(arguments)
     try:
-        return args.command(args) or 0
+        return COMMANDS[args.command](args) or 0
     except UserError as error:
         print(f"metalora: {error}", file=sys.stderr)
         return 1
@@ -80,8 +68,8 @@ def personalize_command(args: argparse.Namespace) -> None:
             overwrite=args.overwrite,
         )
     )
-    before, after = result.validation
-    print(f"validation loss {before:.4f} -> {after:.4f}, {result.seconds_per_step:.3f} s a step")
+    before, after = result.training.validation
+    print(f"validation loss {before:.4f} -> {after:.4f}, {result.training.seconds_per_step:.3f} s a step")
     print(f"wrote {result.lora} (the LoRA), {result.adapter}, {result.curve}")
     print(f"next:  metalora generate{chosen_backbone(args)} --lora {result.lora} --compare --prompt '{config.prompt}'")
 
@@ -150,121 +138,6 @@ def demo_command(args: argparse.Namespace) -> None:
     print(f"look:  {result.sheet}")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """All commands with their flags."""
-    parser = command_parser(argparse.ArgumentParser, prog="metalora", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"metalora {version('metalora')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def command(name: str, function: object, summary: str, description: str) -> argparse.ArgumentParser:
-        added = command_parser(commands.add_parser, name, help=summary, description=description)
-        added.set_defaults(command=function)
-        return added
-
-    crops = command("crops", crops_command, "show what would be learned from a photo", CROPS_HELP)
-    crops.add_argument("photo", type=Path, help="a photo with one face in it, or more and --face")
-    crops.add_argument("--out", type=Path, help="folder for the crops (default: <photo>-crops)")
-    crops.add_argument("--backbone", default="flux-dev", help="whose defaults to use (default flux-dev)")
-    add_faces(crops)
-    add_knobs(crops, CropConfig, "crops")
-
-    personal = command("personalize", personalize_command, "photo -> LoRA (stage 2)", PERSONALIZE_HELP)
-    personal.add_argument(
-        "photos", type=Path, nargs="+", metavar="photo", help="one photo of the person; more are allowed"
-    )
-    personal.add_argument("--out", type=Path, help="the LoRA file (default: <photo>.safetensors)")
-    personal.add_argument("--meta-down", metavar="FILE", help="Meta-Down file of the class, or 'random' (the control)")
-    add_spelling(personal)
-    add_overwrite(personal)
-    add_faces(personal)
-    add_knobs(personal, PersonalizeConfig, "training")
-    add_knobs(personal, CropConfig, "crops")
-    add_backbone(personal)
-
-    generate = command("generate", generate_command, "make images with and without a LoRA", GENERATE_HELP)
-    generate.add_argument("--prompt", action="append", default=[], help="what to show; may be given several times")
-    generate.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line")
-    generate.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA of any maker and spelling")
-    generate.add_argument("--compare", action="store_true", help="make each image without the LoRA too")
-    generate.add_argument("--out", type=Path, default=Path("images"), help="folder for the images (default: images)")
-    add_overwrite(generate)
-    add_knobs(generate, GenerateConfig, "sampling")
-    add_backbone(generate)
-
-    merge = command("merge", merge_command, "adapter file -> ordinary LoRA file", MERGE_HELP)
-    merge.add_argument("adapter", type=Path, help="an .adapter.safetensors file that personalize wrote")
-    merge.add_argument("--out", type=Path, help="the LoRA file (default: the adapter's name without .adapter)")
-    add_spelling(merge)
-    add_overwrite(merge)
-
-    info = command("info", info_command, "say what a file is", "Say what safetensors files are, ours or others'.")
-    info.add_argument("files", type=Path, nargs="+", metavar="file", help="a .safetensors file")
-
-    doctor = command("doctor", doctor_command, "check machine, packages, weights and memory", DOCTOR_HELP)
-    add_knobs(doctor, PersonalizeConfig, "the job to be checked: training")
-    add_knobs(doctor, CropConfig, "the job to be checked: crops")
-    add_backbone(doctor)
-
-    demo = command("demo", demo_command, "the whole path on a portrait that comes along", DEMO_HELP)
-    demo.add_argument(
-        "--out", type=Path, default=Path("demo-result"), help="folder for the result (default: demo-result)"
-    )
-    add_backbone(demo)
-    return parser
-
-
-def command_parser(make, *names, **options):  # type: ignore[no-untyped-def]  # ArgumentParser or add_parser
-    """A parser whose help keeps the line breaks of its examples."""
-    return make(*names, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-
-
-def add_backbone(parser: argparse.ArgumentParser) -> None:
-    """Which base model, and where its files are."""
-    group = parser.add_argument_group("base model")
-    group.add_argument(
-        "--backbone",
-        default="tiny",
-        metavar="NAME",
-        help="tiny (random weights, to try the path; default), flux-dev, flux-schnell, a diffusers folder or hub name",
-    )
-    for part, what in SINGLE_FILES.items():
-        group.add_argument(f"--{part.replace('_', '-')}", type=Path, metavar="FILE", help=f"single file: {what}")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    group.add_argument(
-        "--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of the base (default auto)"
-    )
-    group.add_argument("--cache", type=Path, metavar="FOLDER", help="for latents and prompts (default: METALORA_CACHE)")
-
-
-SINGLE_FILES = {
-    "transformer": "flux1-dev.safetensors or an fp8 variant",
-    "vae": "ae.safetensors",
-    "clip_l": "clip_l.safetensors",
-    "t5xxl": "t5xxl_fp16.safetensors or an fp8 variant",
-    "tokenizers": "folder with the two tokenizers (default: the hub's cache)",
-}
-
-
-def add_faces(parser: argparse.ArgumentParser) -> None:
-    """Who finds faces."""
-    parser.add_argument("--faces", default="sface", choices=("sface", "arcface"), help="face detector (default sface)")
-
-
-def add_spelling(parser: argparse.ArgumentParser) -> None:
-    """How the LoRA's keys are named."""
-    parser.add_argument(
-        "--spelling",
-        default="diffusers",
-        choices=("diffusers", "bfl", "kohya"),
-        help="key names; diffusers (the default) opens in diffusers and in ComfyUI",
-    )
-
-
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Nothing is replaced unasked."""
-    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
-
-
 def backbone_of(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late: --help stays fast
     """The base model that the flags name; nothing is loaded yet."""
     from .backbones.load import load_backbone
@@ -294,43 +167,15 @@ def read_prompts(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-CROPS_HELP = """\
-Find the face, plan up to 25 crops around it and write them as they would be trained on.
-
-  metalora crops ada.jpg
-  metalora crops group.jpg --face 2          the second of several faces
-"""
-PERSONALIZE_HELP = """\
-Fit one person's photo and write an ordinary LoRA file that stock loaders read.
-
-  metalora personalize ada.jpg --class woman --meta-down woman.safetensors --backbone flux-dev
-  metalora personalize ada.jpg --class woman --method lora-crops     without a Meta-Down: a plain LoRA on the crops
-
-Ctrl-C keeps what was trained; the same command goes on from there.
-"""
-GENERATE_HELP = """\
-Make images. The same seed shows the same scene with and without the LoRA.
-
-  metalora generate --lora ada.safetensors --compare --prompt 'a photo of a woman on a beach'
-  metalora generate --lora ada.safetensors --prompts prompts.txt --images-per-prompt 4
-
-A stopped call keeps the images it made; the same command makes the rest.
-"""
-MERGE_HELP = """\
-Fold an adapter's three matrices a layer into the two of an ordinary LoRA, exactly.
-
-  metalora merge ada.adapter.safetensors --spelling kohya --out ada-kohya.safetensors
-"""
-DOCTOR_HELP = """\
-Check what is installed, which weights are found and where missing ones belong, and whether a personalization fits in
-memory, before anything large is loaded.
-
-  metalora doctor --backbone flux-dev --resolution 512
-"""
-DEMO_HELP = """\
-The whole path on a portrait that comes along (NASA's photograph of Eileen Collins, public domain): crops, Meta-LoRA,
-plain LoRA and plain LoRA on the crops, the finished files, and images with and without them.
-"""
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "crops": crops_command,
+    "personalize": personalize_command,
+    "generate": generate_command,
+    "merge": merge_command,
+    "info": info_command,
+    "doctor": doctor_command,
+    "demo": demo_command,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

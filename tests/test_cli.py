@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from metalora.cli import main
+from metalora.parser import make_parser
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -163,8 +164,6 @@ def test_the_readmes_commands_exist_with_their_flags():
     blocks = "\n".join(re.findall(r"```\n(.*?)```", readme, re.DOTALL)).replace("\\\n", " ")
     commands = [line for line in blocks.splitlines() if line.startswith("metalora ")]
     assert len(commands) >= 4
-    from metalora.cli import make_parser
-
     for line in commands:
         make_parser().parse_args(shlex.split(line, comments=True)[1:])
 

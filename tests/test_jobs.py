@@ -59,9 +59,9 @@ def test_personalizing_lowers_the_validation_loss(
     meta_down = str(meta_down_file(tiny, tmp_path / "woman.safetensors"))
     config = replace(CONFIG, method=method)
     result = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, meta_down)
-    before, after = result.validation
+    before, after = result.training.validation
     assert after < 0.95 * before
-    assert len(result.losses) == config.steps
+    assert len(result.training.losses) == config.steps
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "ada.adapter.safetensors",
         "ada.loss.png",
@@ -117,7 +117,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert not halves.exists()
     assert halves.with_suffix(".state.safetensors").exists()
     result = personalized(tiny, portrait, halves, warm_cache)
-    assert len(result.losses) == CONFIG.steps
+    assert len(result.training.losses) == CONFIG.steps
     assert halves.read_bytes() == whole.read_bytes()
     assert not halves.with_suffix(".state.safetensors").exists()
 

@@ -11,7 +11,8 @@ from ..store.pictures import table
 from . import Job
 from .crops import write_crops
 from .generate import generate_images
-from .personalize import RANDOM, Personalized, personalize_photos
+from .meta_downs import RANDOM
+from .personalize import Personalized, personalize_photos
 from .plots import save_loss_curve
 
 PROMPTS = ("a photo of a woman", "a photo of a woman on a beach", "a painting of a woman", "a woman in a red coat")
@@ -63,7 +64,7 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
         if method == "meta-lora":
             pictures = {"without LoRA": [image.path for image in images if not image.lora], **pictures}
 
-    save_loss_curve(out / "loss.png", {METHODS[method]: result.losses for method, result in results.items()})
+    save_loss_curve(out / "loss.png", {METHODS[method]: result.training.losses for method, result in results.items()})
     rows = [
         [(read_photo(path), f"{label}: {prompt}") for prompt, path in zip(PROMPTS, paths, strict=True)]
         for label, paths in pictures.items()
@@ -76,9 +77,9 @@ def summarized(results: dict[str, Personalized], preset: str) -> str:
     """A table of what was measured."""
     lines = [f"{'':30}validation loss       s/step   LoRA file"]
     for method, result in results.items():
-        before, after = result.validation
+        before, after = result.training.validation
         size = result.lora.stat().st_size / 1e6
-        numbers = f"{before:.4f} -> {after:.4f}    {result.seconds_per_step:.3f}"
+        numbers = f"{before:.4f} -> {after:.4f}    {result.training.seconds_per_step:.3f}"
         lines.append(f"{METHODS[method]:30}{numbers}    {size:.2f} MB  {result.lora}")
     if preset == "tiny":
         lines.append("The tiny backbone has random weights: its images are noise, and only the path is real.")

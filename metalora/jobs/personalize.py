@@ -8,13 +8,11 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor
 
-from ..backbones.protocol import Backbone, Denoiser, Prompt
-from ..config import CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
+from ..backbones.protocol import Backbone, Denoiser
+from ..config import CropConfig, PersonalizeConfig, Phase, UserError
 from ..measure.faces import load_faces
-from ..method.adapter import Adapters, new_adapters, random_meta_down
-from ..method.flow import generator_of
+from ..method.adapter import Adapters
 from ..method.merge import fold_all
 from ..method.personalize import TrainingImages, new_optimizer, personalize, validation_loss
 from ..store import files
@@ -22,11 +20,20 @@ from ..store.cache import Cache
 from . import Job
 from .lora import save_lora
 from .memory import wants_checkpointing
+from .meta_downs import starting_adapters
 from .photos import PlannedPhoto, crop_latents, plan_photo, prompt_embeddings, whole_photo
 from .plots import save_loss_curve
+from .prior import prior_images
 from .resume import SavedRun
 
-RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed: the control
+
+@dataclass(frozen=True)
+class Training:
+    """How a run went."""
+
+    losses: list[float]  # one a step
+    validation: tuple[float, float]  # before and after, on the training crops at fixed times and noise
+    seconds_per_step: float  # the median
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,7 @@ class Personalized:
     lora: Path
     adapter: Path
     curve: Path
-    losses: list[float]  # one a step
-    validation: tuple[float, float]  # before and after, on the training crops at fixed times and noise
-    seconds_per_step: float  # the median
+    training: Training
 
 
 def personalize_photos(
@@ -72,45 +77,58 @@ def personalize_photos(
     saved = SavedRun(state_path, facts)
     yield Phase("loading the transformer")
     with backbone.denoiser() as denoiser:
+        denoiser.checkpointing(wants_checkpointing(backbone, config, crop_config))
         prior = None
         if config.prior_weight:
             prior = yield from prior_images(denoiser, prompts[0], backbone, config, crop_config, cache)
-        denoiser.checkpointing(wants_checkpointing(backbone, config, crop_config))
         with adapters.to(backbone.device).attached(denoiser.network):
-            optimizer = new_optimizer(adapters, config)
-            losses: list[float] = []
-            seconds: list[float] = []
-            if saved.exists():
-                losses, before = saved.load(adapters, optimizer)
-                yield Phase(f"going on from step {len(losses)} of {state_path.name}")
-            else:
-                before = validation_loss(denoiser, images, backbone.device)
-            yield Phase(f"personalizing: {config.method}, {len(latents)} crops, {config.prompt!r}")
-            try:
-                clock = time.perf_counter()
-                for step in personalize(denoiser, optimizer, images, config, prior=prior, start=len(losses)):
-                    losses.append(step.loss or 0.0)
-                    seconds.append(time.perf_counter() - clock)
-                    if step.index % config.save_every == 0:
-                        saved.save(adapters, optimizer, losses, before)
-                    yield step
-                    clock = time.perf_counter()
-            except GeneratorExit:
-                saved.save(adapters, optimizer, losses, before)
-                raise
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    f"Out of memory while training at {crop_config.resolution} px, batch {config.batch} ({error}). "
-                    "Use --gradient-checkpointing on, a lower --resolution or --batch 1; `metalora doctor` estimates "
-                    "what fits."
-                ) from error
-            after = validation_loss(denoiser, images, backbone.device)
+            trained = yield from train(denoiser, adapters, images, prior, config, saved, backbone.device)
 
     files.write(adapter_path, adapters.tensors(), "adapter", facts)
     save_lora(out, fold_all(adapters), spelling, backbone.shape, facts)
-    save_loss_curve(curve_path, {config.method: losses})
+    save_loss_curve(curve_path, {config.method: trained.losses})
     saved.remove()
-    return Personalized(out, adapter_path, curve_path, losses, (before, after), median(seconds) if seconds else 0.0)
+    return Personalized(out, adapter_path, curve_path, trained)
+
+
+def train(
+    denoiser: Denoiser,
+    adapters: Adapters,
+    images: TrainingImages,
+    prior: TrainingImages | None,
+    config: PersonalizeConfig,
+    saved: SavedRun,
+    device: torch.device,
+) -> Job[Training]:
+    """Stage 2 from its start or from where it was stopped; saved every so often, and when it is stopped."""
+    optimizer = new_optimizer(adapters, config)
+    losses: list[float] = []
+    seconds: list[float] = []
+    if saved.exists():
+        losses, before = saved.load(adapters, optimizer)
+        yield Phase(f"going on from step {len(losses)} of {saved.path.name}")
+    else:
+        before = validation_loss(denoiser, images, device)
+    yield Phase(f"personalizing: {config.method}, {len(images.latents)} crops, {config.prompt!r}")
+    try:
+        clock = time.perf_counter()
+        for step in personalize(denoiser, optimizer, images, config, prior=prior, start=len(losses)):
+            losses.append(step.loss or 0.0)
+            seconds.append(time.perf_counter() - clock)
+            if step.index % config.save_every == 0:
+                saved.save(adapters, optimizer, losses, before)
+            yield step
+            clock = time.perf_counter()
+    except GeneratorExit:
+        saved.save(adapters, optimizer, losses, before)
+        raise
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"Out of memory while training with batch {config.batch} ({error}). Use --gradient-checkpointing on, a "
+            "lower --resolution or --batch 1; `metalora doctor` estimates what fits."
+        ) from error
+    after = validation_loss(denoiser, images, device)
+    return Training(losses, (before, after), median(seconds) if seconds else 0.0)
 
 
 def check_output(out: Path, overwrite: bool) -> None:
@@ -120,48 +138,6 @@ def check_output(out: Path, overwrite: bool) -> None:
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
     files.check_writable(out)
-
-
-def starting_adapters(
-    backbone: Backbone, config: PersonalizeConfig, meta_down: str | None
-) -> tuple[Adapters, dict[str, str]]:
-    """Fresh adapters, and the facts of the Meta-Down they stand on."""
-    sites, generator = backbone.sites(config.sites), generator_of(config.seed, "heads")
-    if config.method != "meta-lora":
-        if meta_down is not None:
-            raise UserError(f"--meta-down is for --method meta-lora; {config.method} trains without one.")
-        return new_adapters(sites, config.rank, generator, scale=config.scale), {}
-    if meta_down is None:
-        raise UserError(
-            "--method meta-lora needs --meta-down FILE, trained for this base and class. Without one, "
-            "--method lora-crops trains a plain LoRA; --meta-down random is the untrained control."
-        )
-    if meta_down == RANDOM:
-        downs = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
-        origin = {"meta_down": f"random, seed {config.seed}", "meta_rank": str(config.meta_rank)}
-    else:
-        path = Path(meta_down)
-        tensors, facts = files.read(path, ("meta-down",), base=backbone.name)
-        downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items()}
-        ranks = {tensor.shape[0] for tensor in downs.values()}
-        absent = [site.name for site in sites if site.name not in downs]
-        if absent:
-            raise UserError(
-                f"{path} has no Meta-Down for {len(absent)} sites of {config.sites!r}, {absent[0]} among them."
-            )
-        misfit = [site for site in sites if downs[site.name].shape[1:] != (site.in_features,)]
-        if misfit:
-            raise UserError(
-                f"{path}: {misfit[0].name} has shape {tuple(downs[misfit[0].name].shape)}, but the layer takes "
-                f"{misfit[0].in_features} numbers ({len(misfit)} sites do not fit)."
-            )
-        if config.rank > min(ranks):
-            raise UserError(
-                f"{path} has rank {min(ranks)} (r1), so --rank (r2) can be at most that, not {config.rank}."
-            )
-        origin = {"meta_down": files.digest_of_tensors(tensors), "meta_rank": str(max(ranks))}
-        origin |= {"domain": facts["domain"]} if "domain" in facts else {}
-    return new_adapters(sites, config.rank, generator, meta_down=downs, scale=config.scale), origin
 
 
 def plan_photos(
@@ -174,35 +150,6 @@ def plan_photos(
         return [whole_photo(path, crop_config, backbone.multiple) for path in photos]
     faces = load_faces(embedder)
     return [plan_photo(path, crop_config, faces, backbone.multiple) for path in photos]
-
-
-def prior_images(
-    denoiser: Denoiser,
-    prompt: Prompt,
-    backbone: Backbone,
-    config: PersonalizeConfig,
-    crop_config: CropConfig,
-    cache: Cache,
-) -> Job[TrainingImages]:
-    """What the base itself makes of the class (DreamBooth's prior preservation), as latents: nothing is decoded."""
-    sampling, size = GenerateConfig(), (crop_config.resolution // backbone.multiple * backbone.multiple,) * 2
-    latents: list[Tensor] = []
-    for index in range(config.prior_images):
-        key = cache.key(
-            what="prior",
-            prompt=files.digest_of_tensors(prompt._asdict()),
-            size=list(size),
-            seed=index,
-            steps=sampling.sampling_steps,
-            guidance=sampling.guidance,
-            transformer=backbone.fingerprint("transformer"),
-        )
-        if key not in cache:
-            yield Phase(f"the base's own image {index + 1} of {config.prior_images}, for prior preservation")
-            made = yield from denoiser.sample(prompt, size, sampling.sampling_steps, sampling.guidance, seed=index)
-            cache.put(key, {"latent": made})
-        latents.append(cache.get(key)["latent"])
-    return TrainingImages(latents, prompt)
 
 
 def facts_of_run(

@@ -1,0 +1,56 @@
+"""What a run starts from: a Meta-Down from a file or drawn from the seed, with fresh heads; or a plain LoRA."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ..backbones.protocol import Backbone
+from ..config import PersonalizeConfig, UserError
+from ..method.adapter import Adapters, Site, new_adapters, random_meta_down
+from ..method.flow import generator_of
+from ..store import files
+
+RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed: the control
+
+
+def starting_adapters(
+    backbone: Backbone, config: PersonalizeConfig, meta_down: str | None
+) -> tuple[Adapters, dict[str, str]]:
+    """Fresh adapters, and the facts of the Meta-Down they stand on."""
+    sites, generator = backbone.sites(config.sites), generator_of(config.seed, "heads")
+    if config.method != "meta-lora":
+        if meta_down is not None:
+            raise UserError(f"--meta-down is for --method meta-lora; {config.method} trains without one.")
+        return new_adapters(sites, config.rank, generator, scale=config.scale), {}
+    if meta_down is None:
+        raise UserError(
+            "--method meta-lora needs --meta-down FILE, trained for this base and class. Without one, "
+            "--method lora-crops trains a plain LoRA; --meta-down random is the untrained control."
+        )
+    if meta_down == RANDOM:
+        downs = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
+        origin = {"meta_down": f"random, seed {config.seed}", "meta_rank": str(config.meta_rank)}
+    else:
+        downs, origin = read_meta_down(Path(meta_down), sites, backbone.name, config.rank)
+    return new_adapters(sites, config.rank, generator, meta_down=downs, scale=config.scale), origin
+
+
+def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(site name -> [meta_rank, in], facts); refused unless it was made for this base and every site fits."""
+    tensors, facts = files.read(path, ("meta-down",), base=base)
+    downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items()}
+    absent = [site.name for site in sites if site.name not in downs]
+    if absent:
+        raise UserError(f"{path} has no Meta-Down for {len(absent)} of the {len(sites)} sites, such as {absent[0]}.")
+    misfits = [site for site in sites if downs[site.name].ndim != 2 or downs[site.name].shape[1] != site.in_features]
+    if misfits:
+        raise UserError(
+            f"{path} does not fit at {len(misfits)} sites: {misfits[0].name} has shape "
+            f"{tuple(downs[misfits[0].name].shape)}, but its layer takes {misfits[0].in_features} numbers."
+        )
+    meta_rank = min(downs[site.name].shape[0] for site in sites)
+    if rank > meta_rank:
+        raise UserError(f"{path} has rank {meta_rank} (r1), so --rank (r2) can be at most that, not {rank}.")
+    origin = {"meta_down": files.digest_of_tensors(tensors), "meta_rank": str(meta_rank)}
+    return downs, origin | {"meta_domain": facts["domain"]} if "domain" in facts else origin
