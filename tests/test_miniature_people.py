@@ -22,6 +22,18 @@ def test_a_number_is_always_the_same_person_with_the_same_photos():
     assert same(photo.photo(person(7), 3), photo.photo(person(7), 3))
 
 
+def test_the_people_of_this_world_stay_who_they_are():
+    """Weights are trained on them and figures measured on them: a change here makes another world."""
+    who = person(SPLITS["test"].first)
+    assert (who.kind, who.hair.style, who.hair.colour_name) == ("woman", "fringed", "grey")
+    assert who.shape["nose-hump-incr"] == pytest.approx(-0.3281367658)
+    assert who.skin.colour == pytest.approx([0.5684026646, 0.3314589300, 0.1911993600], abs=1e-6)
+    assert photo.photo(who, 0).yaw == pytest.approx(19.871999629)
+    assert captions.describe(photo.photo(who, 0).attributes).endswith(
+        "brown t-shirt, blue studio background, soft light"
+    )
+
+
 def test_another_number_another_seed_and_another_index_are_somebody_or_something_else():
     assert not same(person(7).skin, person(9).skin)
     assert not same(person(7).skin, person(7, seed=1).skin)
