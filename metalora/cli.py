@@ -4,12 +4,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 
 from .config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from .console import Console
 from .flags import knobs_from
 from .jobs import Job, Result, run
 from .parser import SINGLE_FILES, make_parser
+
+DEFAULT_BACKBONE = "tiny"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +45,7 @@ def crops_command(args: argparse.Namespace) -> None:
     if left_out:
         print(f"{left_out} crops are left out: they would be enlarged more than {config.max_upscale:g} times")
     print(f"wrote {len(result.planned.crops)} crops and {result.sheet}")
-    print(f"next:  metalora personalize {args.photo} --class woman --method lora-crops")
+    print(f"next:  metalora personalize {quote(str(args.photo))} --class woman --method lora-crops")
 
 
 def personalize_command(args: argparse.Namespace) -> None:
@@ -50,8 +53,8 @@ def personalize_command(args: argparse.Namespace) -> None:
     from .jobs.personalize import personalize_photos
 
     config, crop_config = (
-        knobs_from(args, PersonalizeConfig, args.backbone),
-        knobs_from(args, CropConfig, args.backbone),
+        knobs_from(args, PersonalizeConfig, preset_of(args)),
+        knobs_from(args, CropConfig, preset_of(args)),
     )
     out = args.out or Path(f"{args.photos[0].stem}.safetensors")
     result = driven(
@@ -71,7 +74,8 @@ def personalize_command(args: argparse.Namespace) -> None:
     before, after = result.training.validation
     print(f"validation loss {before:.4f} -> {after:.4f}, {result.training.seconds_per_step:.3f} s a step")
     print(f"wrote {result.lora} (the LoRA), {result.adapter}, {result.curve}")
-    print(f"next:  metalora generate{chosen_backbone(args)} --lora {result.lora} --compare --prompt '{config.prompt}'")
+    example = f"--lora {quote(str(result.lora))} --compare --prompt {quote(config.prompt)}"
+    print(f"next:  metalora generate{chosen_backbone(args)} {example}")
 
 
 def generate_command(args: argparse.Namespace) -> None:
@@ -80,7 +84,7 @@ def generate_command(args: argparse.Namespace) -> None:
     from .jobs.sheets import write_comparison
 
     prompts = list(args.prompt) + (read_prompts(args.prompts) if args.prompts else [])
-    config = knobs_from(args, GenerateConfig, args.backbone)
+    config = knobs_from(args, GenerateConfig, preset_of(args))
     images = driven(
         generate_images(
             backbone_of(args),
@@ -121,8 +125,8 @@ def doctor_command(args: argparse.Namespace) -> int:
     from .jobs.doctor import examine
 
     config, crop_config = (
-        knobs_from(args, PersonalizeConfig, args.backbone),
-        knobs_from(args, CropConfig, args.backbone),
+        knobs_from(args, PersonalizeConfig, preset_of(args)),
+        knobs_from(args, CropConfig, preset_of(args)),
     )
     findings = examine(backbone_of(args), config, crop_config, cache_of(args).folder)
     print("\n".join(str(finding) for finding in findings))
@@ -133,7 +137,7 @@ def demo_command(args: argparse.Namespace) -> None:
     """The whole path on a portrait that comes along."""
     from .jobs.demo import demonstrate
 
-    result = driven(demonstrate(backbone_of(args), args.out, cache_of(args), args.backbone))
+    result = driven(demonstrate(backbone_of(args), args.out, cache_of(args), preset_of(args)))
     print(result.summary)
     print(f"look:  {result.sheet}")
 
@@ -142,8 +146,22 @@ def backbone_of(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # im
     """The base model that the flags name; nothing is loaded yet."""
     from .backbones.load import load_backbone
 
-    single = {part: path for part in SINGLE_FILES if (path := getattr(args, part)) is not None}
-    return load_backbone(args.backbone, device=args.device, precision=args.precision, single_files=single)
+    files = single_files_of(args)
+    if files and args.backbone:
+        given = ", ".join("--" + part.replace("_", "-") for part in files)
+        raise UserError(f"--backbone {args.backbone} and {given} name two base models: leave one out.")
+    name = args.backbone or DEFAULT_BACKBONE
+    return load_backbone(name, device=args.device, precision=args.precision, single_files=files)
+
+
+def single_files_of(args: argparse.Namespace) -> dict[str, Path]:
+    """The single files that were given, by part."""
+    return {part: path for part in SINGLE_FILES if (path := getattr(args, part)) is not None}
+
+
+def preset_of(args: argparse.Namespace) -> str:
+    """Whose defaults apply: single files are FLUX.1's, so the paper's."""
+    return "flux-dev" if single_files_of(args) else args.backbone or DEFAULT_BACKBONE
 
 
 def cache_of(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late: --help stays fast
@@ -155,7 +173,9 @@ def cache_of(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # impor
 
 def chosen_backbone(args: argparse.Namespace) -> str:
     """The flags that name the same base in the next command."""
-    return "" if args.backbone == "tiny" else f" --backbone {args.backbone}"
+    if args.backbone:
+        return f" --backbone {quote(args.backbone)}"
+    return "".join(f" --{part.replace('_', '-')} {quote(str(path))}" for part, path in single_files_of(args).items())
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -134,18 +134,23 @@ class PersonalizeConfig:
     @property
     def prompt(self) -> str:
         """The caption of every training crop."""
-        template, words = self.caption, {"class": self.class_name, "trigger": ""}
-        if self.trigger:
-            words["trigger"] = f"{self.trigger} "
-            if "{trigger}" not in template:
-                raise UserError(
-                    f"The caption {template!r} has no {{trigger}}, so {self.trigger!r} would be lost: add it."
-                )
+        if self.trigger and "{trigger}" not in self.caption:
+            raise UserError(
+                f"The caption {self.caption!r} has no {{trigger}}, so {self.trigger!r} would be lost: add it."
+            )
+        return self._filled_in(f"{self.trigger} " if self.trigger else "")
+
+    @property
+    def class_prompt(self) -> str:
+        """The same without the trigger: what the base's own images of the class are called."""
+        return self._filled_in("")
+
+    def _filled_in(self, trigger: str) -> str:
         try:
-            return template.format_map(words)
+            return self.caption.format_map({"class": self.class_name, "trigger": trigger})
         except (KeyError, ValueError, IndexError) as error:
             raise UserError(
-                f"The caption {template!r} cannot be filled in ({error!r}): it may hold {{class}} and {{trigger}} only."
+                f"The caption {self.caption!r} cannot be filled in ({error!r}); it may hold {{class}} and {{trigger}}."
             ) from error
 
 

@@ -36,5 +36,5 @@ def _help(knob_field: dataclasses.Field) -> str:
     text = knob_field.metadata["help"].replace("%", "%%")
     presets = [f"{preset[knob_field.name]} for {name}" for name, preset in PRESETS.items() if knob_field.name in preset]
     default = "; ".join([f"default {knob_field.default!s}" if knob_field.default != "" else "default: none", *presets])
-    limits = f", {low} to {high}" if None not in (low, high) else f", at least {low}" if low is not None else ""
+    limits = "" if low is None else f"; at least {low:g}" if high is None or high > 1e9 else f"; {low:g} to {high:g}"
     return f"{text} ({default}{limits})"

@@ -83,22 +83,29 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of examples, and a flag and its help on one line where there is room."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32, width=120)
+
+
 def command_parser(make, *names, **options):  # type: ignore[no-untyped-def]  # ArgumentParser or add_parser
     """A parser whose help keeps the line breaks of its examples."""
-    return make(*names, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    return make(*names, formatter_class=HelpFormatter, **options)
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
     """Which base model, and where its files are."""
-    group = parser.add_argument_group("base model")
+    group = parser.add_argument_group("base model", "a name or folder, or the four single files")
     group.add_argument(
         "--backbone",
-        default="tiny",
         metavar="NAME",
         help="tiny (random weights, to try the path; default), flux-dev, flux-schnell, a diffusers folder or hub name",
     )
     for part, what in SINGLE_FILES.items():
-        group.add_argument(f"--{part.replace('_', '-')}", type=Path, metavar="FILE", help=f"single file: {what}")
+        metavar = "FOLDER" if part == "tokenizers" else "FILE"
+        group.add_argument(f"--{part.replace('_', '-')}", type=Path, metavar=metavar, help=what)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     group.add_argument(
         "--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of the base (default auto)"
@@ -111,7 +118,7 @@ SINGLE_FILES = {
     "vae": "ae.safetensors",
     "clip_l": "clip_l.safetensors",
     "t5xxl": "t5xxl_fp16.safetensors or an fp8 variant",
-    "tokenizers": "folder with the two tokenizers (default: the hub's cache)",
+    "tokenizers": "a ComfyUI folder, or one with tokenizer and tokenizer_2 (default: the hub's cache)",
 }
 
 

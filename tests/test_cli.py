@@ -10,8 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from metalora.backbones.flux_parts import TinyFlux, save_pipeline, save_single_files
 from metalora.cli import main
+from metalora.config import PRESETS, PersonalizeConfig
 from metalora.parser import make_parser
 from metalora.store import files
 from metalora.store.cache import Cache
@@ -45,6 +48,24 @@ def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture)
     ]
 
 
+@pytest.mark.parametrize("source", ["pipeline folder", "single files"])
+def test_a_base_from_files_gives_the_lora_that_the_same_base_gives_otherwise(here: Path, source: str):
+    fast = [*FAST, "--precision", "fp32", "--learning-rate", "1e-3", "--meta-down", "random"]
+    assert main(["personalize", "ada.jpg", *fast, "--out", "expected.safetensors"]) == 0
+    if source == "pipeline folder":
+        save_pipeline(TinyFlux(), here / "pipeline")
+        base = ["--backbone", str(here / "pipeline")]
+    else:
+        files_of_parts = save_single_files(TinyFlux(), here / "files")
+        base = [word for part, path in files_of_parts.items() for word in (f"--{part.replace('_', '-')}", str(path))]
+    assert main(["doctor", *base, *FAST]) == 0
+    assert main(["personalize", "ada.jpg", *fast, *base]) == 0
+    expected, _ = files.read(here / "expected.safetensors", ("lora",))
+    found, _ = files.read(here / "ada.safetensors", ("lora",))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+
+
 def test_merge_and_info(here: Path, capsys: pytest.CaptureFixture):
     assert main(["personalize", "ada.jpg", "--meta-down", "random", *FAST]) == 0
     assert main(["merge", "ada.adapter.safetensors", "--spelling", "kohya", "--out", "kohya.safetensors"]) == 0
@@ -69,6 +90,7 @@ def test_bad_input_is_one_sentence_without_a_traceback(here: Path, capsys: pytes
         ["generate", "--prompt", "x", "--device", "cuda:99"],
         ["generate", "--prompt", "x", "--backbone", "no/such-folder"],
         ["generate", "--prompt", "x", "--vae", "ae.safetensors"],
+        ["generate", "--prompt", "x", "--vae", "ae.safetensors", "--backbone", "flux-dev"],
         ["info", "ada.jpg"],
     ):
         assert main(command) == 1, command
@@ -166,6 +188,17 @@ def test_the_readmes_commands_exist_with_their_flags():
     assert len(commands) >= 4
     for line in commands:
         make_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+def test_single_files_are_run_with_the_papers_defaults_and_are_named_in_the_next_command():
+    from metalora.cli import chosen_backbone, preset_of
+    from metalora.flags import knobs_from
+
+    args = make_parser().parse_args(["personalize", "ada.jpg", "--vae", "a b.safetensors"])
+    assert knobs_from(args, PersonalizeConfig, preset_of(args)) == PersonalizeConfig()
+    assert chosen_backbone(args) == " --vae 'a b.safetensors'"
+    tiny = make_parser().parse_args(["personalize", "ada.jpg"])
+    assert knobs_from(tiny, PersonalizeConfig, preset_of(tiny)).steps == PRESETS["tiny"]["steps"]
 
 
 def test_every_file_of_the_readmes_tree_exists():

@@ -39,7 +39,9 @@ def test_a_misspelt_knob_is_an_error():
     ],
 )
 def test_the_caption_is_filled_in(knobs: dict[str, str], prompt: str):
-    assert PersonalizeConfig(**knobs).prompt == prompt
+    config = PersonalizeConfig(**knobs)
+    assert config.prompt == prompt
+    assert config.class_prompt == prompt.replace("ada ", "")
 
 
 @pytest.mark.parametrize(

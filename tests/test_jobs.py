@@ -137,6 +137,22 @@ def test_the_state_of_another_run_is_refused_and_kept(
     personalized(tiny, portrait, out, warm_cache, replace(CONFIG, steps=31))  # more steps are the same run
 
 
+def test_more_photos_give_more_crops(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+    save_image(read_photo(portrait).flip(-1), tmp_path / "other.png")
+    job = personalize_photos(
+        tiny,
+        [portrait, tmp_path / "other.png"],
+        tmp_path / "ada.safetensors",
+        replace(CONFIG, steps=1),
+        CROPS,
+        meta_down="random",
+        cache=warm_cache,
+    )
+    _, facts = files.read(run(job).adapter, ("adapter",))
+    assert len(json.loads(facts["photos"])) == 2
+    assert int(facts["crops"]) == 2 * len(GOLDEN)
+
+
 def test_prior_preservation_runs_and_keeps_its_images(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):

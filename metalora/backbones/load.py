@@ -22,7 +22,7 @@ def load_backbone(
     parts = find_parts(name, single_files or {})
     chosen = choose_device(device)
     if precision == "auto":
-        precision = "fp32" if name == "tiny" else "bf16"
+        precision = "fp32" if isinstance(parts, TinyFlux) else "bf16"
     return FluxBackbone(parts, chosen, PRECISIONS[precision])
 
 

@@ -69,9 +69,9 @@ def personalize_photos(
     check_output(out, overwrite)
     adapters, origin = starting_adapters(backbone, config, meta_down)
     planned = plan_photos(photos, config, crop_config, backbone, embedder)
-    prompts = yield from prompt_embeddings([config.prompt], backbone, cache)
+    prompt, class_prompt = yield from prompt_embeddings([config.prompt, config.class_prompt], backbone, cache)
     latents = yield from crop_latents(planned, backbone, crop_config.flips, cache)
-    images = TrainingImages(latents, prompts[0])
+    images = TrainingImages(latents, prompt)
 
     facts = facts_of_run(backbone, config, crop_config, planned, origin)
     saved = SavedRun(state_path, facts)
@@ -80,7 +80,7 @@ def personalize_photos(
         denoiser.checkpointing(wants_checkpointing(backbone, config, crop_config))
         prior = None
         if config.prior_weight:
-            prior = yield from prior_images(denoiser, prompts[0], backbone, config, crop_config, cache)
+            prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
         with adapters.to(backbone.device).attached(denoiser.network):
             trained = yield from train(denoiser, adapters, images, prior, config, saved, backbone.device)
 

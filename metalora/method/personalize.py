@@ -78,7 +78,7 @@ def personalize(
         value = loss.item()
         if not abs(value) < float("inf"):
             raise UserError(
-                f"The loss became {value} at step {step + 1}. The weights of the last saved step are kept. "
+                f"The loss became {value} at step {step + 1}. What was saved before is kept. "
                 "Lower the learning rate, or clip the gradient with max_grad_norm = 1."
             )
         optimizer.step()
