@@ -64,6 +64,8 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path)
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="could not be written"):
         files.check_writable(tmp_path / "file" / "x.safetensors")
+    files.check_writable(tmp_path / "new" / "folder" / "x.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "asking leaves nothing behind"
 
 
 def test_a_file_of_another_kind_or_base_is_refused(tmp_path: Path):

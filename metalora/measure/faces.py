@@ -95,7 +95,7 @@ def choose_face(faces: list[Face], choice: str, photo_name: str) -> Face:
     if choice == "only":
         raise UserError(
             f"{photo_name} shows {len(faces)} faces: {_listed(faces)}. "
-            "Say which one with --face 1, --face 2, ... or --face largest; `metalora crops` draws the numbers on the photo."
+            "Say which one with --face 1, --face 2, ... or --face largest; `metalora crops` draws the numbers on it."
         )
     if choice.isdecimal() and 1 <= int(choice) <= len(faces):
         return faces[int(choice) - 1]

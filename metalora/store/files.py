@@ -112,10 +112,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before hours of work, not after them, that a result could not be saved."""
-    probe = path.with_name(path.name + ".partial")
+    """Find out before hours of work, not after them, that a result could not be saved; nothing is left behind."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    probe = nearest / (path.name + ".partial")
     with mended_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"probe")
         probe.unlink()
 
