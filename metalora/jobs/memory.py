@@ -35,5 +35,22 @@ def wants_checkpointing(backbone: Backbone, config: PersonalizeConfig, crop_conf
     """What "auto" means: recompute activations only where they would not fit."""
     if config.gradient_checkpointing != "auto":
         return config.gradient_checkpointing == "on"
-    need = estimate(backbone, config, crop_config, checkpointing=False).total
-    return need + (RESERVE if backbone.device.type != "cpu" else 0) > free_memory(backbone.device)
+    return not fits(estimate(backbone, config, crop_config, checkpointing=False), backbone.device)
+
+
+def memory_warning(
+    backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig, checkpointing: bool
+) -> str | None:
+    """A sentence if the job looks too large. It is an estimate, so the job is tried all the same."""
+    need = estimate(backbone, config, crop_config, checkpointing=checkpointing)
+    if fits(need, backbone.device):
+        return None
+    return (
+        f"warning: about {need.total / 1e9:.1f} GB are needed on {backbone.device} and "
+        f"{free_memory(backbone.device) / 1e9:.1f} GB are free; it may run out of memory"
+    )
+
+
+def fits(need: TrainingMemory, device: torch.device) -> bool:
+    """Whether the device has that much free, and on a GPU a reserve beside it."""
+    return need.total + (RESERVE if device.type != "cpu" else 0) <= free_memory(device)

@@ -19,7 +19,7 @@ from ..store import files
 from ..store.cache import Cache
 from . import Job
 from .lora import save_lora
-from .memory import wants_checkpointing
+from .memory import memory_warning, wants_checkpointing
 from .meta_downs import starting_adapters
 from .photos import PlannedPhoto, crop_latents, plan_photo, prompt_embeddings, whole_photo
 from .plots import save_loss_curve
@@ -75,9 +75,12 @@ def personalize_photos(
 
     facts = facts_of_run(backbone, config, crop_config, planned, origin)
     saved = SavedRun(state_path, facts)
+    checkpointing = wants_checkpointing(backbone, config, crop_config)  # asked while the device is still empty
+    if warning := memory_warning(backbone, config, crop_config, checkpointing):
+        yield Phase(warning)
     yield Phase("loading the transformer")
     with backbone.denoiser() as denoiser:
-        denoiser.checkpointing(wants_checkpointing(backbone, config, crop_config))
+        denoiser.checkpointing(checkpointing)
         prior = None
         if config.prior_weight:
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
