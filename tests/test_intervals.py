@@ -1,0 +1,61 @@
+"""An interval says how sure a mean is: right as often as it claims, and paired where pairs are to be had."""
+
+import numpy as np
+import pytest
+
+from metalora.config import UserError
+from metalora.measure.intervals import bootstrap, paired
+
+WORLDS, IDENTITIES = 2000, 16
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_95_percent_intervals_hold_the_truth_in_95_percent_of_worlds(kind: str):
+    rng = np.random.default_rng(1)
+    if kind == "normal":
+        worlds, truth = rng.normal(0.6, 0.1, (WORLDS, IDENTITIES)), 0.6
+    else:
+        worlds, truth = rng.beta(6, 2, (WORLDS, IDENTITIES)), 0.75
+    held = 0
+    for index, world in enumerate(worlds):
+        interval = bootstrap(world.tolist(), draws=1000, seed=index)
+        held += interval.low <= truth <= interval.high
+    assert abs(held / WORLDS - 0.95) <= 0.015, held / WORLDS
+
+
+def test_the_paired_interval_finds_a_difference_that_unpaired_intervals_hide():
+    rng = np.random.default_rng(2)
+    people = rng.normal(0.6, 0.1, IDENTITIES)
+    one = {str(i): float(p + 0.02 + rng.normal(0, 0.01)) for i, p in enumerate(people)}
+    other = {str(i): float(p + rng.normal(0, 0.01)) for i, p in enumerate(people)}
+    apart = bootstrap(list(one.values())), bootstrap(list(other.values()))
+    assert apart[0].low < apart[1].high, "the separate intervals overlap"
+    difference = paired(one, other)
+    assert 0 < difference.low < 0.02 < difference.high
+
+
+def test_no_difference_is_found_where_there_is_none():
+    rng = np.random.default_rng(3)
+    found = 0
+    for world in range(400):
+        one, other = ({str(i): float(v) for i, v in enumerate(rng.normal(0.6, 0.1, IDENTITIES))} for _ in range(2))
+        difference = paired(one, other, seed=world)
+        found += not difference.low <= 0 <= difference.high
+    assert found / 400 < 0.09
+
+
+def test_one_seed_gives_one_interval_and_equal_values_no_width():
+    values = [0.5, 0.6, 0.8, 0.4]
+    assert bootstrap(values) == bootstrap(values)
+    flat = bootstrap([0.5, 0.5, 0.5])
+    assert (flat.low, flat.mean, flat.high) == (0.5, 0.5, 0.5)
+
+
+def test_methods_scored_on_different_identities_are_not_compared():
+    with pytest.raises(UserError, match="2 are in one only, such as a"):
+        paired({"a": 1.0, "b": 2.0}, {"b": 1.0, "c": 2.0})
+
+
+def test_one_identity_has_no_interval():
+    with pytest.raises(UserError, match="at least 2 identities, got 1"):
+        bootstrap([0.5])
