@@ -112,6 +112,49 @@ def merge_command(args: argparse.Namespace) -> None:
     print(f"wrote {driven(merge_adapter(args.adapter, out, args.spelling, args.overwrite))}")
 
 
+def evaluate_pairs_command(args: argparse.Namespace) -> None:
+    """Say how well an embedder tells the people of some photos apart."""
+    from .jobs.evaluate_pairs import evaluate_pairs
+
+    report = driven(evaluate_pairs(args.folder, args.pairs, args.faces))
+    test = report.verification
+    print(f"{report.embedder} ({report.licence}), {report.photos} photos")
+    print(f"same person        {test.genuine_mean:.4f}   mean of {test.genuine} pairs")
+    print(f"different people   {test.impostor_mean:.4f}   mean of {test.impostor} pairs")
+    print(f"AUC                {test.auc:.4f}")
+    print(f"equal error rate   {test.eer:.2%}")
+    print(f"no face found in   {', '.join(report.undetected) or 'none'}")
+    written(report, args.out)
+
+
+def evaluate_images_command(args: argparse.Namespace) -> None:
+    """Say how like a person generated images are."""
+    from .jobs.evaluate_images import evaluate_images
+
+    report = driven(evaluate_images(args.images, args.photos, args.reference, args.faces))
+    print(f"{report.embedder}, {report.images} images, a face in {report.detection_rate:.1%} of them")
+    print(f"{'images without a face':24}" + "".join(f"{misses:>12}" for misses in report.r_facesim))
+    for name, values in (("R-FaceSim", report.r_facesim), ("FaceSim", report.facesim)):
+        print(f"{name:24}" + "".join(f"{value:12.4f}" for value in values.values()))
+    if report.copying is not None:
+        print(f"{'copying (the difference)':24}{report.copying:12.4f}")
+    if report.interval is not None:
+        low, high, count = report.interval.low, report.interval.high, report.interval.count
+        print(f"R-FaceSim lies in {low:.4f} to {high:.4f} with 95% confidence, over {count} people")
+    if report.without_a_face:
+        print(f"no face found in   {', '.join(report.without_a_face)}")
+    written(report, args.out)
+
+
+def written(report: object, path: Path | None) -> None:
+    """All numbers of a report as JSON, where a file was asked for."""
+    from .store.files import write_json
+
+    if path is not None:
+        write_json(path, report)
+        print(f"wrote {path}")
+
+
 def info_command(args: argparse.Namespace) -> None:
     """Say what files are."""
     from .jobs.info import describe
@@ -192,6 +235,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "personalize": personalize_command,
     "generate": generate_command,
     "merge": merge_command,
+    "evaluate pairs": evaluate_pairs_command,
+    "evaluate images": evaluate_images_command,
     "info": info_command,
     "doctor": doctor_command,
     "demo": demo_command,

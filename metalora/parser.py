@@ -15,6 +15,7 @@ One photo of a person -> a small LoRA of that person -> images of them in new pl
   metalora crops ada.jpg                               what would be learned from this photo
   metalora personalize ada.jpg --class woman ...       photo -> ada.safetensors
   metalora generate --lora ada.safetensors --prompt '...'
+  metalora evaluate images images ...                  how like the person are they?
 
 Every command explains itself: metalora personalize --help
 """
@@ -66,6 +67,25 @@ def make_parser() -> argparse.ArgumentParser:
     merge.add_argument("--out", type=Path, help="the LoRA file (default: the adapter's name without .adapter)")
     add_spelling(merge)
     add_overwrite(merge)
+
+    evaluate = command("evaluate", "score pictures that are there, from any method", EVALUATE_HELP)
+    kinds = evaluate.add_subparsers(title="what", metavar="WHAT", required=True)
+    pairs = command_parser(
+        kinds.add_parser, "pairs", help="does an embedder tell people apart?", description=PAIRS_HELP
+    )
+    pairs.set_defaults(command="evaluate pairs")
+    pairs.add_argument("folder", type=Path, help="photos; without --pairs, with one sub-folder a person")
+    pairs.add_argument("--pairs", type=Path, metavar="CSV", help="columns first,second,same; paths relative to folder")
+    images = command_parser(kinds.add_parser, "images", help="how like a person are images?", description=IMAGES_HELP)
+    images.set_defaults(command="evaluate images")
+    images.add_argument("images", type=Path, help="generated images; of several people, one sub-folder each")
+    images.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photos NOT trained on, likewise")
+    images.add_argument(
+        "--reference", type=Path, required=True, metavar="FILE", help="the photo trained on, or folders"
+    )
+    for scored in (pairs, images):
+        add_faces(scored)
+        scored.add_argument("--out", type=Path, metavar="JSON", help="write all numbers to this file too")
 
     info = command("info", "say what a file is", "Say what safetensors files are, ours or others'.")
     info.add_argument("files", type=Path, nargs="+", metavar="file", help="a .safetensors file")
@@ -168,6 +188,24 @@ MERGE_HELP = """\
 Fold an adapter's three matrices a layer into the two of an ordinary LoRA, exactly.
 
   metalora merge ada.adapter.safetensors --spelling kohya --out ada-kohya.safetensors
+"""
+EVALUATE_HELP = """\
+Scores of pictures, whoever made them.
+
+  metalora evaluate pairs photos                                          what does a similarity mean?
+  metalora evaluate images images --photos unseen --reference ada.jpg     how like Ada are the images?
+"""
+PAIRS_HELP = """\
+How an embedder scores photos of the same and of different people: the ceiling and the floor of every similarity.
+
+  metalora evaluate pairs photos                       photos/ada/1.jpg, photos/ada/2.jpg, photos/bob/1.jpg, ...
+  metalora evaluate pairs photos --pairs pairs.csv     first,second,same
+"""
+IMAGES_HELP = """\
+R-FaceSim: the mean cosine of generated faces to photos of the person that were NOT trained on, so that copying the
+trained photo earns nothing. FaceSim is the same to that photo alone; what it is higher by is copying.
+
+  metalora evaluate images images --photos unseen --reference ada.jpg
 """
 DOCTOR_HELP = """\
 Check what is installed, which weights are found and where missing ones belong, and whether a personalization fits in

@@ -113,7 +113,7 @@ def test_an_unknown_flag_or_value_is_wrong_usage(capsys: pytest.CaptureFixture):
         assert "usage:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["crops", "personalize", "generate", "merge", "info", "doctor", "demo"])
+@pytest.mark.parametrize("command", ["crops", "personalize", "generate", "evaluate", "merge", "info", "doctor", "demo"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -15,7 +15,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -109,6 +111,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+
+
+def write_json(path: Path, record: Any) -> None:
+    """A dataclass as JSON, for programs and people."""
+    write_bytes(path, (json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def check_writable(path: Path) -> None:

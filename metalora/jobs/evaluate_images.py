@@ -1,0 +1,134 @@
+"""How like a person are generated images, from any method? R-FaceSim of folders of pictures."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import Phase, Step, UserError
+from ..measure.faces import FaceAnalyser, load_faces
+from ..measure.intervals import Interval, bootstrap
+from ..measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
+from ..store.images import photo_digest, read_image_facts, read_photo
+from ..store.labelled_pairs import pictures_in
+from . import Job
+from .face_embeddings import embeddings, only_embedding
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """How like the generated people are to photos that were not trained on."""
+
+    embedder: str
+    embedder_sha256: str
+    images: int
+    detection_rate: float
+    r_facesim: dict[str, float]  # by what is done with misses
+    facesim: dict[str, float]
+    copying: float | None
+    interval: Interval | None  # of R-FaceSim with misses left out; needs at least 2 identities
+    by_identity: dict[str, float]
+    without_a_face: list[str]
+
+
+def evaluate_images(images: Path, photos: Path, reference: Path, embedder: str) -> Job[ImageReport]:
+    """R-FaceSim of generated images against held-out photos, and FaceSim against the reference.
+
+    Of one person: a folder of images, a folder of photos, a file. Of several: three folders with one sub-folder a
+    person. An image's prompt is what its PNG says, or else its name without the number at its end.
+    """
+    people = people_of(images, photos, reference)
+    analyser = load_faces(embedder)
+    total = sum(len(pictures_in(person.images)) for person in people)
+    yield Phase(f"{len(people)} {'people' if len(people) > 1 else 'person'}, {total} images")
+    scores: list[ImageScore] = []
+    without: list[str] = []
+    for person in people:
+        held_out, ref = person_embeddings(analyser, person)
+        for path in pictures_in(person.images):
+            faces = embeddings(analyser, path)
+            scores.append(score_image(person.name, prompt_of(path), faces, held_out, ref))
+            if not len(faces):
+                without.append(str(path.relative_to(images)))
+            yield Step(len(scores), total)
+    return summarized(scores, without, analyser)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Where one person's pictures are."""
+
+    name: str
+    images: Path
+    photos: Path
+    reference: Path
+
+
+def people_of(images: Path, photos: Path, reference: Path) -> list[Person]:
+    """One person, or one for each sub-folder of `images`; whatever is missing is named at once."""
+    if pictures_in(images):
+        return [Person(images.name, images, photos, reference)]
+    names = sorted(path.name for path in images.iterdir() if path.is_dir() and pictures_in(path))
+    if not names:
+        raise UserError(f"{images} has neither pictures nor sub-folders with pictures.")
+    absent = [str(folder / name) for name in names for folder in (photos, reference) if not (folder / name).is_dir()]
+    if absent:
+        raise UserError(f"{images} has sub-folders as people, but these folders are missing: {', '.join(absent)}.")
+    people = []
+    for name in names:
+        references = pictures_in(reference / name)
+        if len(references) != 1:
+            raise UserError(f"{reference / name} has {len(references)} pictures; exactly one is the reference.")
+        people.append(Person(name, images / name, photos / name, references[0]))
+    return people
+
+
+def person_embeddings(analyser: FaceAnalyser, person: Person) -> tuple[Tensor, Tensor]:
+    """(held-out [m, d], reference [d]); a photo without a face, or the reference among the held-out, is refused."""
+    paths = pictures_in(person.photos)
+    if not paths:
+        raise UserError(f"{person.photos} has no photo; held-out photos of {person.name} are needed.")
+    digest = photo_digest(read_photo(person.reference))
+    vectors = []
+    for path in paths:
+        if photo_digest(read_photo(path)) == digest:
+            raise UserError(
+                f"{path} is the reference {person.reference} again. R-FaceSim leaves the reference out, or copying it "
+                "would pay: take it out of the held-out photos."
+            )
+        vectors.append(only_embedding(analyser, path))
+    return torch.stack(vectors), only_embedding(analyser, person.reference)
+
+
+def prompt_of(path: Path) -> str:
+    """What one of our PNGs says it shows; else the file's name without its number."""
+    facts = read_image_facts(path).get("metalora")
+    if facts is not None:
+        return json.loads(facts)["prompt"]
+    return path.stem.rstrip("0123456789").rstrip("-_ ")
+
+
+def summarized(scores: list[ImageScore], without: list[str], analyser: FaceAnalyser) -> ImageReport:
+    """Both ways of counting images without a face, side by side."""
+
+    def means(score: Score) -> dict[str, float]:
+        policies: tuple[Misses, ...] = ("left out", "as zero")
+        by_policy = {misses: identity_means(scores, score, misses) for misses in policies}
+        return {misses: sum(found.values()) / len(found) for misses, found in by_policy.items() if found}
+
+    by_identity = identity_means(scores, "held_out", "left out")
+    copying = identity_means(scores, "copying", "left out")
+    return ImageReport(
+        embedder=analyser.name,
+        embedder_sha256=analyser.digest,
+        images=len(scores),
+        detection_rate=detection_rate(scores),
+        r_facesim=means("held_out"),
+        facesim=means("reference"),
+        copying=sum(copying.values()) / len(copying) if copying else None,
+        interval=bootstrap(list(by_identity.values())) if len(by_identity) > 1 else None,
+        by_identity=by_identity,
+        without_a_face=without,
+    )

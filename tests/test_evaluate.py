@@ -1,0 +1,156 @@
+"""Scoring pictures that are there: labelled pairs, and images against held-out photos."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metalora.cli import main
+from metalora.config import UserError
+from metalora.jobs import run
+from metalora.jobs.evaluate_images import evaluate_images, prompt_of
+from metalora.jobs.evaluate_pairs import evaluate_pairs
+from metalora.measure.faces import load_faces
+from metalora.measure.verification import auc, equal_error_rate, verify
+from metalora.store.images import save_image
+from metalora.store.labelled_pairs import Pair, pairs_of_people, read_pairs
+
+
+def test_auc_and_equal_error_rate_by_hand():
+    genuine, impostor = np.array([0.9, 0.8, 0.4]), np.array([0.1, 0.4, 0.6, 0.2])
+    # above: 4 + 4 + 2 and one tie, of 12 comparisons
+    assert auc(genuine, impostor) == pytest.approx(10.5 / 12)
+    assert auc(genuine + 1, impostor) == 1.0
+    assert equal_error_rate(genuine + 1, impostor) == 0.0
+    assert equal_error_rate(impostor, genuine) > 0.5
+
+
+def test_both_kinds_of_pairs_are_needed():
+    with pytest.raises(UserError, match="2 pairs of the same person and 0 of different people"):
+        verify(np.array([0.5, 0.6]), np.array([True, True]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("ada/1.jpg", "ada/2.png", "bob/1.jpg", "bob/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_sub_folders_are_people(folder: Path):
+    assert pairs_of_people(folder) == [
+        Pair(folder / "ada/1.jpg", folder / "ada/2.png", True),
+        Pair(folder / "ada/1.jpg", folder / "bob/1.jpg", False),
+        Pair(folder / "ada/2.png", folder / "bob/1.jpg", False),
+    ]
+    with pytest.raises(UserError, match="has 0 sub-folders with 0 pictures"):
+        pairs_of_people(folder / "bob")
+
+
+def test_a_table_of_pairs_is_read_in_any_common_spelling(folder: Path):
+    (folder / "pairs.csv").write_text("\ufefffirst,second,same\nada/1.jpg,ada/2.png,Yes\nada/1.jpg,bob/1.jpg,0\n")
+    assert [pair.same for pair in read_pairs(folder / "pairs.csv", folder)] == [True, False]
+
+
+def test_every_problem_of_a_table_is_in_one_message(folder: Path):
+    (folder / "pairs.csv").write_text("first,second,same\nada/1.jpg,ada/9.png,yes\nada/1.jpg,bob/1.jpg,perhaps\n")
+    with pytest.raises(UserError, match=r"2 problems: line 2: .*9\.png does not exist; line 3: same is 'perhaps'"):
+        read_pairs(folder / "pairs.csv", folder)
+    (folder / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="missing: first, second, same"):
+        read_pairs(folder / "other.csv", folder)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_pairs(folder / "none.csv", folder)
+
+
+BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three rendered people: a reference, two unseen photos, and the other photos as if they had been generated."""
+    folder = tmp_path_factory.mktemp("people")
+    rows = [json.loads(line) for line in (BENCHMARK / "manifest.jsonl").read_text().splitlines()]
+    identities = list(dict.fromkeys(row["identity"] for row in rows if row["role"] == "held-out"))[:3]
+    for identity in identities:
+        photos = sorted(
+            (row for row in rows if row["identity"] == identity), key=lambda row: row["role"] != "reference"
+        )
+        for index, row in enumerate(photos):
+            what = "reference" if index == 0 else "unseen" if index < 3 else "images"
+            target = folder / what / identity / f"a scene-{index}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(BENCHMARK / row["path"], target)
+    return folder
+
+
+def test_an_embedder_tells_rendered_people_apart(people: Path):
+    report = run(evaluate_pairs(people / "unseen", None, "sface"))
+    assert report.photos == 6
+    assert report.undetected == []
+    assert report.verification.genuine == 3
+    assert report.verification.impostor == 12
+    assert report.verification.auc > 0.95
+    assert report.verification.genuine_mean > report.verification.impostor_mean + 0.2
+
+
+def test_images_are_scored_against_unseen_photos_person_by_person(people: Path, tmp_path: Path):
+    images = tmp_path / "images"
+    shutil.copytree(people / "images", images)
+    first = sorted(images.iterdir())[0]
+    save_image(torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)), first / "a scene-99.png")
+    report = run(evaluate_images(images, people / "unseen", people / "reference", "sface"))
+    assert report.without_a_face == [f"{first.name}/a scene-99.png"]
+    assert set(report.by_identity) == {path.name for path in images.iterdir()}
+    assert report.r_facesim["as zero"] < report.r_facesim["left out"]
+    assert report.r_facesim["left out"] > 0.6, "they are the same people"
+    assert report.interval.low < report.r_facesim["left out"] < report.interval.high
+    own = min(report.by_identity.values())
+    others = [images / name for name in sorted(report.by_identity)]
+    swapped = tmp_path / "swapped"
+    shutil.copytree(others[0], swapped / others[1].name)
+    wrong = run(evaluate_images(swapped, people / "unseen", people / "reference", "sface"))
+    assert wrong.r_facesim["left out"] < own, "another person is less alike"
+
+
+def test_one_person_is_scored_from_plain_folders_and_the_numbers_are_written(people: Path, tmp_path: Path, capsys):
+    name = sorted(path.name for path in (people / "images").iterdir())[0]
+    reference = next((people / "reference" / name).iterdir())
+    folders = [str(people / "images" / name), "--photos", str(people / "unseen" / name), "--reference", str(reference)]
+    assert main(["evaluate", "images", *folders, "--out", str(tmp_path / "r.json")]) == 0
+    assert "R-FaceSim" in capsys.readouterr().out
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert written["interval"] is None
+    assert written["embedder_sha256"] == load_faces("sface").digest
+
+
+def test_a_reference_among_the_held_out_is_refused_also_under_another_name(people: Path, tmp_path: Path):
+    name = sorted(path.name for path in (people / "images").iterdir())[0]
+    reference = next((people / "reference" / name).iterdir())
+    shutil.copytree(people / "unseen" / name, tmp_path / "unseen")
+    shutil.copy(reference, tmp_path / "unseen" / "renamed.jpg")
+    with pytest.raises(UserError, match=r"renamed\.jpg is the reference .* again"):
+        run(evaluate_images(people / "images" / name, tmp_path / "unseen", reference, "sface"))
+
+
+def test_missing_folders_and_photos_without_a_face_are_named(people: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="these folders are missing"):
+        run(evaluate_images(people / "images", tmp_path, people / "reference", "sface"))
+    with pytest.raises(UserError, match="neither pictures nor sub-folders"):
+        run(evaluate_images(tmp_path, people / "unseen", people / "reference", "sface"))
+    name = sorted(path.name for path in (people / "images").iterdir())[0]
+    save_image(torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)), tmp_path / "wall.png")
+    reference = next((people / "reference" / name).iterdir())
+    with pytest.raises(UserError, match=r"No face was found in .*wall\.png"):
+        run(evaluate_images(people / "images" / name, tmp_path, reference, "sface"))
+
+
+def test_the_prompt_of_an_image_is_in_its_png_or_its_name(tmp_path: Path):
+    save_image(torch.zeros(3, 64, 64), tmp_path / "x-3.png", {"metalora": json.dumps({"prompt": "a beach"})})
+    save_image(torch.zeros(3, 64, 64), tmp_path / "a-garden-12.png")
+    assert prompt_of(tmp_path / "x-3.png") == "a beach"
+    assert prompt_of(tmp_path / "a-garden-12.png") == "a-garden"
