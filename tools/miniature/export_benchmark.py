@@ -1,0 +1,93 @@
+"""Render the mini benchmark and the demo's portraits, and write what ships: photos, manifest, prompts.
+
+python -m tools.miniature.export_benchmark --out metalora/data
+"""
+
+import argparse
+import io
+import json
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from metalora.store.files import digest, write_bytes
+
+from .benchmark import PORTRAITS, Entry, entries, reference_index
+from .benchmark_prompts import prompts
+from .captions import describe
+from .people import WORLD_SEED, person
+from .photo import photo
+
+SIZE, PORTRAIT_SIZE = 128, 256  # pixels; a portrait is larger, so that crops of its face are still sharp
+QUALITY = 92
+SOURCE = "rendered by tools/miniature, seed {seed}, person {number}, photo {index}"
+AUTHOR, LICENCE = "the authors of Meta-LoRA for ComfyUI", "CC0-1.0"
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS"):
+        os.environ[name] = "1"  # before torch and OpenGL start: one thread is fastest for such small pictures
+    from .renderer import Renderer
+
+    benchmark = arguments.out / "mini_benchmark"
+    rows = [row(entry, data) for entry, data in drawn(Renderer(arguments.cache, SIZE), benchmark)]
+    write_bytes(benchmark / "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in rows).encode())
+    write_bytes(benchmark / "prompts.json", (json.dumps(prompts(), indent=1) + "\n").encode())
+    export_portraits(Renderer(arguments.cache, PORTRAIT_SIZE), arguments.out / "portraits")
+    print(f"wrote {len(rows)} photos of {len({one['identity'] for one in rows})} people to {benchmark}")
+
+
+def drawn(renderer, folder: pathlib.Path):
+    """Every entry with the bytes of its file, written on the way."""
+    figures = {}
+    for entry in entries():
+        if entry.person.number not in figures:
+            figures = {entry.person.number: renderer.figure(entry.person)}  # entries come person by person
+        data = jpeg(renderer.render(entry.person, figures[entry.person.number], entry.photo))
+        write_bytes(folder / entry.file, data)
+        yield entry, data
+
+
+def row(entry: Entry, data: bytes) -> dict:
+    """The manifest's line of a photo."""
+    return {
+        "identity": f"{entry.person.kind}-{entry.person.number}",
+        "number": entry.person.number,
+        "part": entry.part,
+        "role": entry.role,
+        "path": entry.file,
+        "sha256": digest(data),
+        "source": SOURCE.format(seed=WORLD_SEED, number=entry.person.number, index=entry.index),
+        "author": AUTHOR,
+        "licence": LICENCE,
+        "class": entry.person.kind,
+        "attributes": entry.photo.attributes,
+        "caption": describe(entry.photo.attributes),
+    }
+
+
+def export_portraits(renderer, folder: pathlib.Path) -> None:
+    for count, number in enumerate(PORTRAITS, 1):
+        who = person(number)
+        picture = renderer.render(who, renderer.figure(who), photo(who, reference_index(who)))
+        write_bytes(folder / f"{who.kind}-{(count + 1) // 2}.jpg", jpeg(picture))
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "JPEG", quality=QUALITY, subsampling=0)  # chroma kept: a lip is few pixels
+    return data.getvalue()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data"))
+    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="prepared mesh")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
