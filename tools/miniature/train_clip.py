@@ -1,0 +1,116 @@
+"""Train the small CLIP on rendered photos and their captions; stop it whenever you like and run it again to go on.
+
+python -m tools.miniature.train_clip --photos data/miniature/base --unseen data/miniature/validation
+"""
+
+import argparse
+import json
+import pathlib
+
+import torch
+from torch import Tensor, nn
+
+from .captions import mirrored
+from .check_clip import accuracies, choices
+from .clip_model import TEXT, TOKENS, VISION, config, contrast, export, new_clip, said
+from .photos import Photos, read_shards, to_signal
+from .text import clip_tokenizer
+from .training import Loss, Training, follow
+
+PEAK_RATE = 1e-3
+SAYINGS = 2  # captions of each photo in a step, each with other attributes left out
+SETTLING = 20  # batches over which the exported norms take their statistics
+SEED = 0
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
+    model_config = config(VISION, TEXT)
+    training = start(arguments.out / "state.pt", model_config, arguments.steps, torch.device(arguments.device))
+    parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
+    print(f"{len(photos)} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
+    steps = training.run(loss_on(photos, arguments.batch))
+    follow(
+        training, steps, arguments.save_minutes, lambda: report(training, model_config, photos, unseen, arguments.out)
+    )
+
+
+def start(path: pathlib.Path, model_config: dict, steps: int, device: torch.device) -> Training:
+    torch.manual_seed(SEED)
+    model = new_clip(model_config).to(
+        device, memory_format=torch.channels_last
+    )  # a CPU convolves so in 2/3 of the time
+    return Training(path, model, steps, PEAK_RATE, weight_decay=0.05)
+
+
+def loss_on(photos: Photos, batch: int) -> Loss:
+    """Which caption belongs to which photo? All photos of a batch differ, and so do most of their captions."""
+    tokenizer = clip_tokenizer()
+
+    def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        device = next(model.parameters()).device
+        index, flips, pixels = drawn(photos, batch, generator)
+        known = [photos.attributes[at] for at in index.tolist()]
+        known = [mirrored(one) if flip else one for one, flip in zip(known, flips.tolist(), strict=True)]
+        captions = [said(one, generator) for _ in range(SAYINGS) for one in known]
+        tokens = tokenizer(captions, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+        with torch.autocast(device.type, torch.bfloat16):
+            error = contrast(model, pixels.to(device), tokens.to(device), SAYINGS)
+        return error, {"loss": error.item()}
+
+    return loss
+
+
+def drawn(photos: Photos, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """(which photos, which of them mirrored, their pixels), no photo twice."""
+    index = torch.randperm(len(photos), generator=generator)[:batch]
+    flips = torch.randint(2, (len(index),), generator=generator).bool()
+    pixels = to_signal(photos.pixels[index])
+    pixels = torch.where(flips.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+    return index, flips, pixels.contiguous(memory_format=torch.channels_last)
+
+
+def report(training: Training, model_config: dict, photos: Photos, unseen: Photos, out: pathlib.Path) -> None:
+    model = settled(training.averaged(), photos)
+    shares = accuracies(choices(model, unseen), unseen.attributes)
+    facts = {"made_by": "tools.miniature.train_clip", "seed": str(SEED), "steps": str(training.step)}
+    export(model, model_config, out / "export", facts | {"top_1_on_unseen_people": json.dumps(shares)})
+    words = "  ".join(f"{name} {share:.3f}" for name, share in shares.items())
+    print(f"after {training.step} steps, right on unseen people: {words}; see {out / 'export'}", flush=True)
+
+
+@torch.no_grad()
+def settled(model: nn.Module, photos: Photos) -> nn.Module:
+    """The model with batch norms that know its own statistics: averaged weights have others than the last ones."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    usual = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over all batches
+        layer.train()
+    generator = torch.Generator().manual_seed(SEED)
+    for _ in range(SETTLING):
+        model.encode_image(drawn(photos, 64, generator)[2].to(next(model.parameters()).device))
+    for layer, momentum in zip(norms, usual, strict=True):
+        layer.momentum = momentum
+    return model.eval()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
+    parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/clip"))
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
