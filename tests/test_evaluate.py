@@ -26,6 +26,8 @@ def test_auc_and_equal_error_rate_by_hand():
     assert auc(genuine + 1, impostor) == 1.0
     assert equal_error_rate(genuine + 1, impostor) == 0.0
     assert equal_error_rate(impostor, genuine) > 0.5
+    assert auc(np.array([0.5]), np.array([0.5])) == 0.5
+    assert equal_error_rate(np.array([0.1, 0.9]), np.array([0.2, 0.8])) == pytest.approx(0.5)
 
 
 def test_both_kinds_of_pairs_are_needed():

@@ -18,7 +18,7 @@ from .photos import Photos, read_shards, to_pixels, to_signal
 
 def main() -> None:
     arguments = _parser().parse_args()
-    photos, reader = read_shards(arguments.photos), FaceReader(arguments.cache)
+    photos, reader = read_shards(arguments.photos), FaceReader()
     scores, made = reconstructed(photos, AutoencoderKL.from_pretrained(arguments.autoencoder).eval())
     real_faces = [reader.read(picture) for picture in to_pixels(to_signal(photos.pixels))]
     made_faces = [reader.read(picture) for picture in made]
@@ -62,9 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it never saw")
     parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
-    parser.add_argument(
-        "--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="of the SFace file"
-    )
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_autoencoder.json"))
     return parser
 

@@ -26,7 +26,7 @@ BATCH = 16
 
 def main() -> None:
     arguments = _parser().parse_args()
-    photos, reader = read_shards(arguments.photos), FaceReader(arguments.cache)
+    photos, reader = read_shards(arguments.photos), FaceReader()
     chosen = np.random.default_rng(0).permutation(len(photos))[: arguments.images]
     prompts = [describe(photos.attributes[index]) for index in chosen]
     pipeline = FluxPipeline.from_pretrained(arguments.pipeline).to(arguments.device)
@@ -104,7 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--two-passes", action="store_true", help="guidance with an empty prompt: not distilled yet")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="SFace's")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_flow.json"))
     return parser
 

