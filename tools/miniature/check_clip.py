@@ -10,15 +10,15 @@ import argparse
 import collections
 import json
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .captions import PHRASES, Attributes
-from .clip_model import TOKENS, open_exported
+from .clip_model import open_exported
 from .photos import Photos, read_shards, to_signal
-from .text import clip_tokenizer
 
 WANTED, NEEDED = 0.95, ("kind", "clothes", "background")  # a CLIP that reads these worse measures itself
 
@@ -27,8 +27,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    photos, (model, _) = read_shards(arguments.photos), open_exported(arguments.clip)
-    chosen = choices(model, photos)
+    photos, (model, tokenizer) = read_shards(arguments.photos), open_exported(arguments.clip)
+    chosen = choices(model, photos, tokenizer)
     shares = accuracies(chosen, photos.attributes)
     report = {"photos": len(photos), "people": len(set(photos.people.tolist())), "top_1": shares}
     report["alternatives"] = {name: len(values) for name, values in PHRASES.items()}
@@ -41,15 +41,14 @@ def main() -> None:
 
 
 @torch.no_grad()
-def choices(model: torch.nn.Module, photos: Photos) -> dict[str, list[str]]:
+def choices(model: torch.nn.Module, photos: Photos, tokens: Callable[[list[str]], Tensor]) -> dict[str, list[str]]:
     """For every attribute the value whose phrase is nearest to each photo."""
-    tokenizer, device = clip_tokenizer(), next(model.parameters()).device
+    device = next(model.parameters()).device
     parts = [to_signal(part).to(device) for part in photos.pixels.split(64)]
     images = torch.cat([model.encode_image(part, normalize=True) for part in parts])
     chosen = {}
     for name, phrases in PHRASES.items():
-        ids = tokenizer(list(phrases.values()), padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
-        texts = model.encode_text(ids.to(device), normalize=True)
+        texts = model.encode_text(tokens(list(phrases.values())).to(device), normalize=True)
         values = list(phrases)
         chosen[name] = [values[at] for at in nearest(images, texts).tolist()]
     return chosen

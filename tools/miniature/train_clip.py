@@ -9,16 +9,15 @@ import pathlib
 
 import torch
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from .captions import mirrored
 from .check_clip import accuracies, choices
-from .clip_model import TEXT, TOKENS, VISION, config, contrast, export, new_clip, said
+from .clip_model import TEXT, VISION, config, contrast, export, kept_tokenizer, new_clip, sayings, tokens_of
 from .photos import Photos, read_shards, to_signal
-from .text import clip_tokenizer
 from .training import Loss, Training, follow
 
-PEAK_RATE = 1e-3
-SAYINGS = 2  # captions of each photo in a step, each with other attributes left out
+PEAK_RATE = 2e-3
 SETTLING = 20  # batches over which the exported norms take their statistics
 SEED = 0
 
@@ -28,37 +27,34 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
-    model_config = config(VISION, TEXT)
-    training = start(arguments.out / "state.pt", model_config, arguments.steps, torch.device(arguments.device))
+    tokenizer, device = kept_tokenizer(arguments.out / "tokenizer"), torch.device(arguments.device)
+    training = start(arguments.out / "state.pt", config(VISION, TEXT), arguments.steps, device)
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
     print(f"{len(photos)} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
-    steps = training.run(loss_on(photos, arguments.batch))
-    follow(
-        training, steps, arguments.save_minutes, lambda: report(training, model_config, photos, unseen, arguments.out)
-    )
+    steps = training.run(loss_on(photos, arguments.batch, tokenizer))
+    follow(training, steps, arguments.save_minutes, lambda: report(training, tokenizer, photos, unseen, arguments.out))
 
 
 def start(path: pathlib.Path, model_config: dict, steps: int, device: torch.device) -> Training:
     torch.manual_seed(SEED)
-    model = new_clip(model_config).to(
-        device, memory_format=torch.channels_last
-    )  # a CPU convolves so in 2/3 of the time
+    model = new_clip(model_config).to(device, memory_format=torch.channels_last)  # a CPU convolves so a third faster
     return Training(path, model, steps, PEAK_RATE, weight_decay=0.05)
 
 
-def loss_on(photos: Photos, batch: int) -> Loss:
-    """Which caption belongs to which photo? All photos of a batch differ, and so do most of their captions."""
-    tokenizer = clip_tokenizer()
+def loss_on(photos: Photos, batch: int, tokenizer: CLIPTokenizer) -> Loss:
+    """Which caption belongs to which photo? A caption that fits several photos of a batch is pulled to all of them."""
 
     def loss(model: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(model.parameters()).device
         index, flips, pixels = drawn(photos, batch, generator)
         known = [photos.attributes[at] for at in index.tolist()]
         known = [mirrored(one) if flip else one for one, flip in zip(known, flips.tolist(), strict=True)]
-        captions = [said(one, generator) for _ in range(SAYINGS) for one in known]
-        tokens = tokenizer(captions, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+        sets = sayings(known, generator)
+        places = {caption: at for at, caption in enumerate(dict.fromkeys(one for _, said in sets for one in said))}
+        tokens = tokens_of(list(places), tokenizer)
+        pairs = [(torch.tensor(shown), torch.tensor([places[one] for one in said])) for shown, said in sets]
         with torch.autocast(device.type, torch.bfloat16):
-            error = contrast(model, pixels.to(device), tokens.to(device), SAYINGS)
+            error = contrast(model, pixels.to(device), tokens.to(device), pairs)
         return error, {"loss": error.item()}
 
     return loss
@@ -73,11 +69,13 @@ def drawn(photos: Photos, batch: int, generator: torch.Generator) -> tuple[Tenso
     return index, flips, pixels.contiguous(memory_format=torch.channels_last)
 
 
-def report(training: Training, model_config: dict, photos: Photos, unseen: Photos, out: pathlib.Path) -> None:
+def report(training: Training, tokenizer: CLIPTokenizer, photos: Photos, unseen: Photos, out: pathlib.Path) -> None:
     model = settled(training.averaged(), photos)
-    shares = accuracies(choices(model, unseen), unseen.attributes)
+    chosen = choices(model, unseen, lambda captions: tokens_of(captions, tokenizer))
+    shares = accuracies(chosen, unseen.attributes)
     facts = {"made_by": "tools.miniature.train_clip", "seed": str(SEED), "steps": str(training.step)}
-    export(model, model_config, out / "export", facts | {"top_1_on_unseen_people": json.dumps(shares)})
+    facts |= {"top_1_on_unseen_people": json.dumps(shares)}
+    export(model, config(VISION, TEXT), tokenizer, out / "export", facts)
     words = "  ".join(f"{name} {share:.3f}" for name, share in shares.items())
     print(f"after {training.step} steps, right on unseen people: {words}; see {out / 'export'}", flush=True)
 
