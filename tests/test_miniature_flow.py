@@ -1,6 +1,10 @@
 """The miniature's FLUX: its text side, its start, its training that can stop, and the folder it is exported to."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,3 +155,18 @@ def test_figures_count_lost_faces_and_compare_only_strangers():
     people = np.array([0, 1, 2, 0])  # the first and the last are one person
     assert figures(faces, people) == {"found_at_0.9": 0.5, "strangers": 0.6}
     assert figures([None, face(1.0, 1.0, 0.0)], np.array([0, 1]))["strangers"] is None
+
+
+def test_the_clip_tokenizer_is_the_same_in_every_process_and_knows_each_word_as_one_token():
+    code = "from tools.miniature.text import clip_tokenizer; print(sorted(clip_tokenizer().get_vocab().items()))"
+    environment = {**os.environ, "PYTHONHASHSEED": "random"}
+    root = Path(__file__).parents[1]
+    said = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment).stdout
+        for _ in range(2)
+    }
+    assert len(said) == 1
+    assert said != {""}
+    tokenizer = clip_tokenizer()
+    words = {part for word in VOCABULARY for part in word.split("-")}
+    assert [word for word in sorted(words) if len(tokenizer.tokenize(word)) != 1] == []

@@ -5,10 +5,12 @@ Other words are spelled in letters, so any prompt works.
 
 import json
 import tempfile
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
@@ -47,14 +49,8 @@ def _ids(tokenizer, captions: list[str], length: int) -> Tensor:
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIPTokenizer whose merges make every word of the vocabulary one token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False
-    )
     words = [part for word in VOCABULARY for part in word.replace("-", " - ").split()]  # CLIP splits at hyphens
-    learner.train_from_iterator(words, trainer)
-    merges = [" ".join(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges = [" ".join(pair) for pair in merges_of(words)]
     alphabet = [*letters, *(letter + "</w>" for letter in letters)]
     vocabulary = [*alphabet, *("".join(merge.split()) for merge in merges), START, END]
     vocabulary = list(dict.fromkeys(vocabulary))
@@ -65,6 +61,32 @@ def clip_tokenizer() -> CLIPTokenizer:
         settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": CLIP_TOKENS}
         _write(folder, "tokenizer_config.json", settings | special)
         return CLIPTokenizer.from_pretrained(folder)
+
+
+def merges_of(words: list[str]) -> list[tuple[str, str]]:
+    """Byte pair encoding, learned until every word is one token.
+
+    The tokenizers package breaks ties differently in each process; here the later pair of the alphabet wins, so that
+    weights fit the tokenizer of every run.
+    """
+    spelled = {word: (*word[:-1], word[-1] + "</w>") for word in words}
+    merges = []
+    while counts := Counter(pair for parts in spelled.values() for pair in pairwise(parts)):
+        best = max(counts, key=lambda pair: (counts[pair], pair))
+        merges.append(best)
+        spelled = {word: merged(parts, best) for word, parts in spelled.items()}
+    return merges
+
+
+def merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """The parts with every occurrence of the pair, from the left, made one."""
+    joined: list[str] = []
+    for part in parts:
+        if joined and (joined[-1], part) == pair:
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return tuple(joined)
 
 
 def t5_tokenizer() -> T5TokenizerFast:
