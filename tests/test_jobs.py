@@ -1,6 +1,5 @@
 """The user's jobs end to end on the tiny FLUX and a real portrait."""
 
-import errno
 import json
 import shutil
 from dataclasses import replace
@@ -9,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import png_that_claims
 from PIL import Image, ImageOps
+from runs import CONFIG, CROPS, meta_down_file, personalized
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.flux_parts import TinyFlux
@@ -20,36 +19,10 @@ from metalora.jobs.crops import write_crops
 from metalora.jobs.generate import generate_images
 from metalora.jobs.info import describe
 from metalora.jobs.lora import merge_adapter
-from metalora.jobs.personalize import Personalized, personalize_photos
-from metalora.method.adapter import random_meta_down
-from metalora.method.flow import generator_of
+from metalora.jobs.personalize import personalize_photos
 from metalora.store import files
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo, save_image
-
-CONFIG = PersonalizeConfig(steps=30, learning_rate=3e-3, class_name="woman", save_every=7)
-CROPS = CropConfig(resolution=64)
-
-
-def personalized(
-    backbone: FluxBackbone,
-    photo: Path,
-    out: Path,
-    cache: Cache,
-    config: PersonalizeConfig = CONFIG,
-    meta_down: str | None = "random",
-    **options: object,
-) -> Personalized:
-    if config.method != "meta-lora":
-        meta_down = None
-    return run(personalize_photos(backbone, [photo], out, config, CROPS, meta_down=meta_down, cache=cache, **options))
-
-
-def meta_down_file(backbone: FluxBackbone, path: Path, rank: int = 16, **facts: str) -> Path:
-    downs = random_meta_down(backbone.sites("all"), rank, generator_of("a domain"))
-    tensors = {f"{site}.down": down for site, down in downs.items()}
-    files.write(path, tensors, "meta-down", {"base": backbone.name, "domain": "woman", **facts})
-    return path
 
 
 @pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
@@ -317,110 +290,3 @@ def test_a_photo_of_any_kind_gives_the_same_crops(portrait: Path, tmp_path: Path
     assert len(planned.crops) == len(GOLDEN)
     for crop, golden in zip(planned.crops, GOLDEN, strict=True):
         assert max(abs(a - b) for a, b in zip(crop.box, golden, strict=True)) <= 12
-
-
-class TestBadInput:
-    """Each has its sentence, and nothing is written."""
-
-    @pytest.fixture
-    def attempt(self, tiny: FluxBackbone, tmp_path: Path, warm_cache: Cache):
-        out = tmp_path / "result" / "ada.safetensors"
-
-        def refused(photo: Path, sentence: str, config: PersonalizeConfig = CONFIG, **options: object) -> None:
-            with pytest.raises(UserError, match=sentence):
-                personalized(tiny, photo, out, warm_cache, config, **options)
-            assert not list(out.parent.glob("*")), "something was written"
-
-        return refused
-
-    def test_no_face(self, attempt, tmp_path: Path):
-        save_image(torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0)), tmp_path / "noise.png")
-        attempt(tmp_path / "noise.png", r"No face was found in noise\.png")
-
-    def test_two_faces(self, attempt, portrait: Path, tmp_path: Path):
-        photo = read_photo(portrait)
-        save_image(torch.cat([photo, photo], dim=2), tmp_path / "two.png")
-        attempt(tmp_path / "two.png", r"two\.png shows 2 faces: 1: .* 2: .*--face")
-        with pytest.raises(UserError, match=r"faces\.png shows them with their numbers"):
-            run(write_crops(tmp_path / "two.png", tmp_path / "crops", CROPS))
-        assert [path.name for path in (tmp_path / "crops").iterdir()] == ["faces.png"]
-
-    def test_what_is_no_photo(self, attempt, portrait: Path, tmp_path: Path):
-        (tmp_path / "text.jpg").write_text("hello")
-        (tmp_path / "empty.jpg").touch()
-        (tmp_path / "cut.jpg").write_bytes(portrait.read_bytes()[:20_000])
-        for name in ("text.jpg", "empty.jpg", "cut.jpg", "missing.jpg"):
-            attempt(tmp_path / name, name.replace(".", r"\."))
-        (tmp_path / "bomb.png").write_bytes(png_that_claims(50_000, 50_000))
-        attempt(tmp_path / "bomb.png", r"bomb\.png is far larger than the 120 megapixels")
-
-    def test_a_face_too_small_to_train_on(self, attempt, portrait: Path, tmp_path: Path, tiny, warm_cache):
-        out = tmp_path / "result" / "ada.safetensors"
-        config = CropConfig(resolution=2048, max_upscale=1.0)
-        job = personalize_photos(tiny, [portrait], out, CONFIG, config, meta_down="random", cache=warm_cache)
-        with pytest.raises(
-            UserError, match=r"too small to train at 2048 px.*Use a larger photo, or lower --resolution"
-        ):
-            run(job)
-        assert not list(out.parent.glob("*"))
-
-    def test_a_meta_down_that_does_not_fit(self, attempt, tiny: FluxBackbone, portrait: Path, tmp_path: Path):
-        lora_file = tmp_path / "lora.safetensors"
-        files.write(lora_file, {"x": torch.zeros(1)}, "lora", {"base": tiny.name})
-        attempt(portrait, "is a finished LoRA file, but a Meta-Down file is needed", meta_down=str(lora_file))
-        other = meta_down_file(tiny, tmp_path / "other.safetensors", base="flux.1-dev")
-        attempt(portrait, r"made for 'flux.1-dev'", meta_down=str(other))
-        low = meta_down_file(tiny, tmp_path / "low.safetensors", rank=2)
-        attempt(
-            portrait,
-            r"has rank 2 \(r1\), so --rank \(r2\) can be at most that",
-            replace(CONFIG, rank=4),
-            meta_down=str(low),
-        )
-        attempt(portrait, "does not exist", meta_down=str(tmp_path / "missing.safetensors"))
-        attempt(portrait, "needs --meta-down FILE", meta_down=None)
-
-    def test_settings_that_mean_nothing(self, attempt, portrait: Path):
-        attempt(
-            portrait,
-            r"no sites called 'everything'; choose one of: all, attention",
-            replace(CONFIG, sites="everything"),
-        )
-        with pytest.raises(UserError, match="larger than meta_rank"):
-            replace(CONFIG, rank=17)
-
-    def test_a_result_that_exists_is_not_replaced_unasked(
-        self, tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
-    ):
-        out = tmp_path / "ada.safetensors"
-        out.write_bytes(b"precious")
-        with pytest.raises(UserError, match="exists already"):
-            personalized(tiny, portrait, out, warm_cache)
-        assert out.read_bytes() == b"precious"
-
-    def test_a_disk_that_fills_up_during_the_run_loses_nothing(
-        self, tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
-    ):
-        out, write = tmp_path / "result" / "ada.safetensors", files.write
-
-        def full(path: Path, tensors: dict, kind: str, facts: dict) -> None:
-            if kind == "adapter":
-                with files.mended_os_errors(path):
-                    raise OSError(errno.ENOSPC, "No space left on device")
-            write(path, tensors, kind, facts)
-
-        monkeypatch.setattr(files, "write", full)
-        with pytest.raises(UserError, match="No space left on device"):
-            personalized(tiny, portrait, out, warm_cache)
-        assert [path.name for path in out.parent.iterdir()] == ["ada.state.safetensors"]
-        monkeypatch.undo()
-        personalized(tiny, portrait, tmp_path / "whole.safetensors", warm_cache)
-        personalized(tiny, portrait, out, warm_cache)
-        assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
-
-    def test_a_folder_that_cannot_be_written_is_found_before_the_photo_is_read(
-        self, tiny: FluxBackbone, tmp_path: Path, warm_cache: Cache
-    ):
-        (tmp_path / "file").touch()
-        with pytest.raises(UserError, match="could not be written"):
-            personalized(tiny, tmp_path / "missing.jpg", tmp_path / "file" / "ada.safetensors", warm_cache)
