@@ -45,7 +45,8 @@ def crops_command(args: argparse.Namespace) -> None:
     if left_out:
         print(f"{left_out} crops are left out: they would be enlarged more than {config.max_upscale:g} times")
     print(f"wrote {len(result.planned.crops)} crops and {result.sheet}")
-    print(f"next:  metalora personalize {quote(str(args.photo))} --class woman --method lora-crops")
+    face = "" if config.face == "only" else f" --face {config.face}"
+    print(f"next:  metalora personalize {quote(str(args.photo))}{face} --class woman --method lora-crops")
 
 
 def personalize_command(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,14 @@ def clip_tokenizer() -> Any:
         return CLIPTokenizer.from_pretrained(folder)
 
 
-def t5_tokenizer(max_tokens: int) -> Any:
-    """T5TokenizerFast that knows a few words and the letters of Latin-1; any other letter is unknown to it."""
+def t5_tokenizer(max_tokens: int, words: Sequence[str] = WORDS) -> Any:
+    """T5TokenizerFast that knows these words and the letters of Latin-1; any other letter is unknown to it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import T5TokenizerFast  # type: ignore[attr-defined]
 
     letters = [chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0x100))]
     scored = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (SPACE, -2.0)]
-    scored += [(SPACE + word, -3.0) for word in WORDS] + [(letter, -4.0) for letter in letters]
+    scored += [(SPACE + word, -3.0) for word in words] + [(letter, -4.0) for letter in letters]
     tokenizer = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=False))
     spaced = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaced])

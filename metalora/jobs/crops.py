@@ -53,13 +53,9 @@ def write_crops(
 
 
 def crop_sheet(planned: PlannedPhoto) -> Tensor:
-    """The photo with the face and each ratio's smallest crop on it, then every crop and what becomes of its pixels."""
+    """The photo with the chosen face, then every crop, a row a ratio, and what becomes of its pixels."""
     assert planned.face is not None
-    smallest: dict[tuple[int, int], Box] = {}
-    for crop in planned.crops:
-        smallest.setdefault(crop.size, crop.box)
-    labels = ["face", *(f"{width}x{height}" for width, height in smallest)]
-    overview = draw_boxes(planned.photo, [planned.face.box, *smallest.values()], labels)
+    overview = draw_boxes(planned.photo, [planned.face.box], ["face"])
     scale = max(max(crop.size) for crop in planned.crops) / max(overview.shape)
     height, width = (round(side * scale) for side in overview.shape[1:])
     overview = resize_crop(overview, Box(0, 0, overview.shape[2], overview.shape[1]), width, height)

@@ -10,10 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
+from metalora.backbones import tiny_tokenizers
 from metalora.backbones.flux_configs import clip_config, t5_config
 
 from .captions import VOCABULARY
@@ -22,7 +23,6 @@ T5_TOKENS = 40  # the longest caption has 29; the rest is for words of a user
 CLIP_TOKENS = 77  # what every FLUX pipeline pads CLIP's to
 WIDTH = 128  # of both encoders' outputs
 START, END = "<|startoftext|>", "<|endoftext|>"
-SPACE = "\u2581"  # how SentencePiece writes a space
 
 
 class TextEncoders(nn.Module):
@@ -91,20 +91,7 @@ def merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 def t5_tokenizer() -> T5TokenizerFast:
     """T5TokenizerFast that knows the vocabulary's words and, for all else, the letters of Latin-1."""
-    letters = [chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0x100))]
-    scored = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (SPACE, -2.0)]
-    scored += [(SPACE + word, -3.0) for word in VOCABULARY] + [(letter, -4.0) for letter in letters]
-    tokenizer = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=False))
-    spaced = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaced])
-    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(str(Path(folder, "tokenizer.json")))
-        special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-        settings = {"tokenizer_class": "T5TokenizerFast", "extra_ids": 0, "model_max_length": T5_TOKENS}
-        _write(folder, "tokenizer_config.json", settings | special)
-        return T5TokenizerFast.from_pretrained(folder)
+    return tiny_tokenizers.t5_tokenizer(T5_TOKENS, VOCABULARY)
 
 
 def _write(folder: str, name: str, content: dict) -> None:
