@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from metalora.backbones.flux_parts import TinyFlux, save_pipeline, save_single_files
-from metalora.cli import main
+from metalora.cli import main, make_parser
 from metalora.config import PRESETS, PersonalizeConfig
-from metalora.parser import make_parser
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -192,7 +191,7 @@ def test_the_readmes_commands_exist_with_their_flags():
 
 
 def test_single_files_are_run_with_the_papers_defaults_and_are_named_in_the_next_command():
-    from metalora.cli import chosen_backbone, preset_of
+    from metalora.commands.base_model import chosen_backbone, preset_of
     from metalora.flags import knobs_from
 
     args = make_parser().parse_args(["personalize", "ada.jpg", "--vae", "a b.safetensors"])

@@ -64,7 +64,7 @@ def test_jobs_never_import_the_command_line(path: Path):
     assert not {
         name
         for name in inside
-        if name.startswith(("metalora.cli", "metalora.parser", "metalora.flags", "metalora.console"))
+        if name.startswith(("metalora.cli", "metalora.commands", "metalora.flags", "metalora.console"))
     }
 
 

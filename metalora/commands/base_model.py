@@ -1,0 +1,76 @@
+"""Which base model: its flags, and what the other commands make of them."""
+
+import argparse
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from ..config import UserError
+
+if TYPE_CHECKING:  # imported late: --help stays fast
+    from ..backbones.flux import FluxBackbone
+    from ..store.cache import Cache
+
+DEFAULT_BACKBONE = "tiny"
+
+SINGLE_FILES = {
+    "transformer": "flux1-dev.safetensors or an fp8 variant",
+    "vae": "ae.safetensors",
+    "clip_l": "clip_l.safetensors",
+    "t5xxl": "t5xxl_fp16.safetensors or an fp8 variant",
+    "tokenizers": "a ComfyUI folder, or one with tokenizer and tokenizer_2 (default: the hub's cache)",
+}
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> None:
+    """Which base model, and where its files are."""
+    group = parser.add_argument_group("base model", "a name or folder, or the four single files")
+    group.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="tiny (random weights, to try the path; default), flux-dev, flux-schnell, a diffusers folder or hub name",
+    )
+    for part, what in SINGLE_FILES.items():
+        metavar = "FOLDER" if part == "tokenizers" else "FILE"
+        group.add_argument(f"--{part.replace('_', '-')}", type=Path, metavar=metavar, help=what)
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    group.add_argument(
+        "--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of the base (default auto)"
+    )
+    group.add_argument("--cache", type=Path, metavar="FOLDER", help="for latents and prompts (default: METALORA_CACHE)")
+
+
+def backbone_of(args: argparse.Namespace) -> "FluxBackbone":
+    """The base model that the flags name; nothing is loaded yet."""
+    from ..backbones.load import load_backbone
+
+    files = single_files_of(args)
+    if files and args.backbone:
+        given = ", ".join("--" + part.replace("_", "-") for part in files)
+        raise UserError(f"--backbone {args.backbone} and {given} name two base models: leave one out.")
+    name = args.backbone or DEFAULT_BACKBONE
+    return load_backbone(name, device=args.device, precision=args.precision, single_files=files)
+
+
+def single_files_of(args: argparse.Namespace) -> dict[str, Path]:
+    """The single files that were given, by part."""
+    return {part: path for part in SINGLE_FILES if (path := getattr(args, part)) is not None}
+
+
+def preset_of(args: argparse.Namespace) -> str:
+    """Whose defaults apply: single files are FLUX.1's, so the paper's."""
+    return "flux-dev" if single_files_of(args) else args.backbone or DEFAULT_BACKBONE
+
+
+def cache_of(args: argparse.Namespace) -> "Cache":
+    """The cache folder that the flags or the system name."""
+    from ..store.cache import Cache, default_folder
+
+    return Cache(args.cache or default_folder())
+
+
+def chosen_backbone(args: argparse.Namespace) -> str:
+    """The flags that name the same base in the next command."""
+    if args.backbone:
+        return f" --backbone {quote(args.backbone)}"
+    return "".join(f" --{part.replace('_', '-')} {quote(str(path))}" for part, path in single_files_of(args).items())

@@ -1,0 +1,23 @@
+"""Flags that several commands share."""
+
+import argparse
+
+
+def add_faces(parser: argparse.ArgumentParser) -> None:
+    """Who finds faces."""
+    parser.add_argument("--faces", default="sface", choices=("sface", "arcface"), help="face detector (default sface)")
+
+
+def add_spelling(parser: argparse.ArgumentParser) -> None:
+    """How the LoRA's keys are named."""
+    parser.add_argument(
+        "--spelling",
+        default="diffusers",
+        choices=("diffusers", "bfl", "kohya"),
+        help="key names; diffusers (the default) opens in diffusers and in ComfyUI",
+    )
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Nothing is replaced unasked."""
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")

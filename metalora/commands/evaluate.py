@@ -1,0 +1,80 @@
+"""Scores of pictures that are there, whoever made them."""
+
+import argparse
+from pathlib import Path
+
+from .choices import add_faces
+from .parsers import Commands
+from .running import driven, written
+
+EVALUATE_HELP = """\
+Scores of pictures, whoever made them.
+
+  metalora evaluate pairs photos                                          what does a similarity mean?
+  metalora evaluate images images --photos unseen --reference ada.jpg     how like Ada are the images?
+"""
+
+PAIRS_HELP = """\
+How an embedder scores photos of the same and of different people: the ceiling and the floor of every similarity.
+
+  metalora evaluate pairs photos                       photos/ada/1.jpg, photos/ada/2.jpg, photos/bob/1.jpg, ...
+  metalora evaluate pairs photos --pairs pairs.csv     first,second,same
+"""
+
+IMAGES_HELP = """\
+R-FaceSim: the mean cosine of generated faces to photos of the person that were NOT trained on, so that copying the
+trained photo earns nothing. FaceSim is the same to that photo alone; what it is higher by is copying.
+
+  metalora evaluate images images --photos unseen --reference ada.jpg
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Does an embedder tell people apart, and how like a person are images?"""
+    kinds = commands.family("evaluate", "score pictures that are there, from any method", EVALUATE_HELP)
+    pairs = kinds.add("pairs", "does an embedder tell people apart?", PAIRS_HELP, evaluate_pairs)
+    pairs.add_argument("folder", type=Path, help="photos; without --pairs, with one sub-folder a person")
+    pairs.add_argument("--pairs", type=Path, metavar="CSV", help="columns first,second,same; paths relative to folder")
+    images = kinds.add("images", "how like a person are images?", IMAGES_HELP, evaluate_images)
+    images.add_argument("images", type=Path, help="generated images; of several people, one sub-folder each")
+    images.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photos NOT trained on, likewise")
+    images.add_argument(
+        "--reference", type=Path, required=True, metavar="FILE", help="the photo trained on, or folders"
+    )
+    for scored in (pairs, images):
+        add_faces(scored)
+        scored.add_argument("--out", type=Path, metavar="JSON", help="write all numbers to this file too")
+
+
+def evaluate_pairs(args: argparse.Namespace) -> None:
+    """Say how well an embedder tells the people of some photos apart."""
+    from ..jobs import evaluate_pairs as job
+
+    report = driven(job.evaluate_pairs(args.folder, args.pairs, args.faces))
+    test = report.verification
+    print(f"{report.embedder} ({report.licence}), {report.photos} photos")
+    print(f"same person        {test.genuine_mean:.4f}   mean of {test.genuine} pairs")
+    print(f"different people   {test.impostor_mean:.4f}   mean of {test.impostor} pairs")
+    print(f"AUC                {test.auc:.4f}")
+    print(f"equal error rate   {test.eer:.2%}")
+    print(f"no face found in   {', '.join(report.undetected) or 'none'}")
+    written(report, args.out)
+
+
+def evaluate_images(args: argparse.Namespace) -> None:
+    """Say how like a person generated images are."""
+    from ..jobs import evaluate_images as job
+
+    report = driven(job.evaluate_images(args.images, args.photos, args.reference, args.faces))
+    print(f"{report.embedder}, {report.images} images, a face in {report.detection_rate:.1%} of them")
+    print(f"{'images without a face':24}" + "".join(f"{misses:>12}" for misses in report.r_facesim))
+    for name, values in (("R-FaceSim", report.r_facesim), ("FaceSim", report.facesim)):
+        print(f"{name:24}" + "".join(f"{value:12.4f}" for value in values.values()))
+    if report.copying is not None:
+        print(f"{'copying (the difference)':24}{report.copying:12.4f}")
+    if report.interval is not None:
+        low, high, count = report.interval.low, report.interval.high, report.interval.count
+        print(f"R-FaceSim lies in {low:.4f} to {high:.4f} with 95% confidence, over {count} people")
+    if report.without_a_face:
+        print(f"no face found in   {', '.join(report.without_a_face)}")
+    written(report, args.out)

@@ -1,0 +1,48 @@
+"""What is here: files, and the machine with its packages and weights."""
+
+import argparse
+from pathlib import Path
+
+from ..config import CropConfig, PersonalizeConfig
+from ..flags import add_knobs, knobs_from
+from .base_model import add_backbone, backbone_of, cache_of, preset_of
+from .parsers import Commands
+
+DOCTOR_HELP = """\
+Check what is installed, which weights are found and where missing ones belong, and whether a personalization fits in
+memory, before anything large is loaded.
+
+  metalora doctor --backbone flux-dev --resolution 512
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Look before loading."""
+    files = commands.add("info", "say what a file is", "Say what safetensors files are, ours or others'.", info)
+    files.add_argument("files", type=Path, nargs="+", metavar="file", help="a .safetensors file")
+
+    machine = commands.add("doctor", "check machine, packages, weights and memory", DOCTOR_HELP, doctor)
+    add_knobs(machine, PersonalizeConfig, "the job to be checked: training")
+    add_knobs(machine, CropConfig, "the job to be checked: crops")
+    add_backbone(machine)
+
+
+def info(args: argparse.Namespace) -> None:
+    """Say what files are."""
+    from ..jobs.info import describe
+
+    for index, path in enumerate(args.files):
+        print(("\n" if index else "") + describe(path))
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Look at the machine, the packages and the weights; say whether a job fits. 1 if something is in the way."""
+    from ..jobs.doctor import examine
+
+    config, crop_config = (
+        knobs_from(args, PersonalizeConfig, preset_of(args)),
+        knobs_from(args, CropConfig, preset_of(args)),
+    )
+    findings = examine(backbone_of(args), config, crop_config, cache_of(args).folder)
+    print("\n".join(str(finding) for finding in findings))
+    return 1 if any(finding.bad for finding in findings) else 0

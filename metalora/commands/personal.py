@@ -1,0 +1,170 @@
+"""From one photo to images: crops, personalize, merge, generate."""
+
+import argparse
+from pathlib import Path
+from shlex import quote
+
+from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..flags import add_knobs, knobs_from
+from .base_model import add_backbone, backbone_of, cache_of, chosen_backbone, preset_of
+from .choices import add_faces, add_overwrite, add_spelling
+from .parsers import Commands
+from .running import driven
+
+CROPS_HELP = """\
+Find the face, plan up to 25 crops around it and write them as they would be trained on.
+
+  metalora crops ada.jpg
+  metalora crops group.jpg --face 2          the second of several faces
+"""
+
+PERSONALIZE_HELP = """\
+Fit one person's photo and write an ordinary LoRA file that stock loaders read.
+
+  metalora personalize ada.jpg --class woman --meta-down woman.safetensors --backbone flux-dev
+  metalora personalize ada.jpg --class woman --method lora-crops     without a Meta-Down: a plain LoRA on the crops
+
+Ctrl-C keeps what was trained; the same command goes on from there.
+"""
+
+GENERATE_HELP = """\
+Make images. The same seed shows the same scene with and without the LoRA.
+
+  metalora generate --lora ada.safetensors --compare --prompt 'a photo of a woman on a beach'
+  metalora generate --lora ada.safetensors --prompts prompts.txt --images-per-prompt 4
+
+A stopped call keeps the images it made; the same command makes the rest.
+"""
+
+MERGE_HELP = """\
+Fold an adapter's three matrices a layer into the two of an ordinary LoRA, exactly.
+
+  metalora merge ada.adapter.safetensors --spelling kohya --out ada-kohya.safetensors
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """What a person does with their own photo."""
+    crops = commands.add("crops", "show what would be learned from a photo", CROPS_HELP, show_crops)
+    crops.add_argument("photo", type=Path, help="a photo with one face in it, or more and --face")
+    crops.add_argument("--out", type=Path, help="folder for the crops (default: <photo>-crops)")
+    crops.add_argument("--backbone", default="flux-dev", help="whose defaults to use (default flux-dev)")
+    add_faces(crops)
+    add_knobs(crops, CropConfig, "crops")
+
+    personal = commands.add("personalize", "photo -> LoRA (stage 2)", PERSONALIZE_HELP, personalize)
+    personal.add_argument(
+        "photos", type=Path, nargs="+", metavar="photo", help="one photo of the person; more are allowed"
+    )
+    personal.add_argument("--out", type=Path, help="the LoRA file (default: <photo>.safetensors)")
+    personal.add_argument("--meta-down", metavar="FILE", help="Meta-Down file of the class, or 'random' (the control)")
+    add_spelling(personal)
+    add_overwrite(personal)
+    add_faces(personal)
+    add_knobs(personal, PersonalizeConfig, "training")
+    add_knobs(personal, CropConfig, "crops")
+    add_backbone(personal)
+
+    images = commands.add("generate", "make images with and without a LoRA", GENERATE_HELP, generate)
+    images.add_argument("--prompt", action="append", default=[], help="what to show; may be given several times")
+    images.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line")
+    images.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA of any maker and spelling")
+    images.add_argument("--compare", action="store_true", help="make each image without the LoRA too")
+    images.add_argument("--out", type=Path, default=Path("images"), help="folder for the images (default: images)")
+    add_overwrite(images)
+    add_knobs(images, GenerateConfig, "sampling")
+    add_backbone(images)
+
+    adapter = commands.add("merge", "adapter file -> ordinary LoRA file", MERGE_HELP, merge)
+    adapter.add_argument("adapter", type=Path, help="an .adapter.safetensors file that personalize wrote")
+    adapter.add_argument("--out", type=Path, help="the LoRA file (default: the adapter's name without .adapter)")
+    add_spelling(adapter)
+    add_overwrite(adapter)
+
+
+def show_crops(args: argparse.Namespace) -> None:
+    """Write the training crops of a photo and a page with all of them."""
+    from ..jobs.crops import write_crops
+
+    config = knobs_from(args, CropConfig, args.backbone)
+    out = args.out or Path(f"{args.photo.stem}-crops")
+    result = driven(write_crops(args.photo, out, config, embedder=args.faces))
+    left_out = len(result.planned.left_out)
+    if left_out:
+        print(f"{left_out} crops are left out: they would be enlarged more than {config.max_upscale:g} times")
+    print(f"wrote {len(result.planned.crops)} crops and {result.sheet}")
+    face = "" if config.face == "only" else f" --face {config.face}"
+    print(f"next:  metalora personalize {quote(str(args.photo))}{face} --class woman --method lora-crops")
+
+
+def personalize(args: argparse.Namespace) -> None:
+    """Fit one person's photos; write a plain LoRA."""
+    from ..jobs.personalize import personalize_photos
+
+    config, crop_config = (
+        knobs_from(args, PersonalizeConfig, preset_of(args)),
+        knobs_from(args, CropConfig, preset_of(args)),
+    )
+    out = args.out or Path(f"{args.photos[0].stem}.safetensors")
+    result = driven(
+        personalize_photos(
+            backbone_of(args),
+            args.photos,
+            out,
+            config,
+            crop_config,
+            meta_down=args.meta_down,
+            cache=cache_of(args),
+            embedder=args.faces,
+            spelling=args.spelling,
+            overwrite=args.overwrite,
+        )
+    )
+    before, after = result.training.validation
+    print(f"validation loss {before:.4f} -> {after:.4f}, {result.training.seconds_per_step:.3f} s a step")
+    print(f"wrote {result.lora} (the LoRA), {result.adapter}, {result.curve}")
+    example = f"--lora {quote(str(result.lora))} --compare --prompt {quote(config.prompt)}"
+    print(f"next:  metalora generate{chosen_backbone(args)} {example}")
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Make images of prompts, with a LoRA, without, or both."""
+    from ..jobs.generate import generate_images
+    from ..jobs.sheets import write_comparison
+
+    prompts = list(args.prompt) + (read_prompts(args.prompts) if args.prompts else [])
+    config = knobs_from(args, GenerateConfig, preset_of(args))
+    images = driven(
+        generate_images(
+            backbone_of(args),
+            prompts,
+            args.out,
+            config,
+            lora=args.lora,
+            compare=args.compare,
+            cache=cache_of(args),
+            overwrite=args.overwrite,
+        )
+    )
+    print(f"wrote {len(images)} images to {args.out}")
+    if len(images) > 1:
+        print(f"look:  {write_comparison(images, args.out / 'sheet.png')}")
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Turn an adapter (three matrices a layer) into an ordinary LoRA (two)."""
+    from ..jobs.lora import merge_adapter
+
+    out = args.out or args.adapter.with_name(
+        args.adapter.name.removesuffix(".safetensors").removesuffix(".adapter") + ".safetensors"
+    )
+    print(f"wrote {driven(merge_adapter(args.adapter, out, args.spelling, args.overwrite))}")
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; empty lines and lines that start with # are skipped."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts {path} cannot be read: {error}") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
