@@ -49,7 +49,12 @@ def reconstructed(photos: Photos, model: AutoencoderKL) -> tuple[torch.Tensor, n
 
 
 def cross_means(some: list[Face | None], others: list[Face | None], people: np.ndarray) -> tuple[float, float]:
-    """Mean cosine of `some` against OTHER photos of (the same person, different people); lost faces are left out."""
+    """Mean cosine of `some` against OTHER photos of (the same person, different people).
+
+    Lost faces are left out; if all are lost, nothing was kept: 0.
+    """
+    if not any(some):
+        return 0.0, 0.0
     rows = np.array([face is not None for face in some])
     columns = np.array([face is not None for face in others])
     scores = np.stack([f.embedding for f in some if f]) @ np.stack([f.embedding for f in others if f]).T

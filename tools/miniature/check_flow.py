@@ -2,7 +2,8 @@
 
 python -m tools.miniature.check_flow --pipeline data/miniature/guided/pipeline --photos data/miniature/validation
 
-What the prompts ask for is measured by the small CLIP, not here.
+The drawn pictures are kept as a shard, with what their prompts asked for: `check_clip --photos` on that folder says
+whether they show it.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from diffusers import FluxPipeline
 from PIL import Image
 from tqdm import tqdm
 
-from .captions import describe
+from .captions import Attributes, describe
 from .faces import SURE, Face, FaceReader
 from .photos import read_shards, to_pixels, to_signal
 from .text import T5_TOKENS
@@ -33,6 +34,7 @@ def main() -> None:
     drawn = draw(pipeline, prompts, photos.pixels.shape[-1], arguments)
     real = to_pixels(to_signal(photos.pixels[torch.from_numpy(chosen)]))
     owners = photos.people[chosen]
+    keep(drawn, [photos.attributes[index] for index in chosen], arguments.drawn)
     report = {"images": len(prompts), "steps": arguments.steps, "guidance": arguments.guidance}
     report["drawn"] = figures([reader.read(picture) for picture in drawn], np.arange(len(prompts)))
     report["real"] = figures([reader.read(picture) for picture in real], owners)
@@ -73,6 +75,13 @@ def draw(pipeline: FluxPipeline, prompts: list[str], size: int, arguments: argpa
     return np.concatenate(pictures)
 
 
+def keep(drawn: np.ndarray, asked: list[Attributes], folder: pathlib.Path) -> None:
+    """As `read_shards` reads it; every picture is a person of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = [json.dumps(one) for one in asked]
+    np.savez_compressed(folder / "drawn.npz", photos=drawn, people=np.arange(len(drawn)), captions=captions)
+
+
 def figures(faces: list[Face | None], people: np.ndarray) -> dict[str, float | None]:
     """How often a face is found, and the mean similarity of faces of different people (None of fewer than two)."""
     found = np.array([face is not None for face in faces])
@@ -87,6 +96,7 @@ def figures(faces: list[Face | None], people: np.ndarray) -> dict[str, float | N
 
 def _pairs(real: np.ndarray, drawn: np.ndarray, columns: int = 8, rows: int = 3) -> np.ndarray:
     """Rows of real photos, each above the pictures drawn for the same captions."""
+    columns = min(columns, len(real))
     count = min(columns * rows, len(real) // columns * columns)
     lines = []
     for start in range(0, count, columns):
@@ -104,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--two-passes", action="store_true", help="guidance with an empty prompt: not distilled yet")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--drawn", type=pathlib.Path, default=pathlib.Path("data/miniature/drawn"), help="kept pictures"
+    )
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_flow.json"))
     return parser
 

@@ -1,6 +1,7 @@
 """What the long trainings share: steps that resume exactly, a moving average, whole checkpoints, progress."""
 
 import copy
+import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -25,19 +26,21 @@ class Training:
 
     def __init__(self, path: pathlib.Path, model: nn.Module, steps: int, peak_rate: float, weight_decay: float = 0.01):
         self.path, self.model, self.steps, self.peak_rate, self.step = path, model, steps, peak_rate, 0
+        self.seconds = 0.0  # spent in steps, over all runs
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=weight_decay
         )
         self.average = MovingAverage(model)
         if path.exists():
             state = torch.load(path, weights_only=True)
-            self.step = state["step"]
+            self.step, self.seconds = state["step"], state.get("seconds", 0.0)
             for name in ("model", "optimizer", "average"):
                 getattr(self, name).load_state_dict(state[name])
 
     def run(self, loss_of: Loss) -> Iterator[Step]:
         self.model.train()
         while self.step < self.steps:
+            began = time.perf_counter()
             generator = torch.Generator().manual_seed(self.step)  # of the step, so that a resumed run draws the same
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.step, self.steps, self.peak_rate)
@@ -48,6 +51,7 @@ class Training:
             self.optimizer.step()
             self.average.update(self.model)
             self.step += 1
+            self.seconds += time.perf_counter() - began
             yield Step(self.step - 1, figures)
 
     def averaged(self) -> nn.Module:
@@ -55,7 +59,19 @@ class Training:
 
     def save(self) -> None:
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "average")}
-        save_whole(state | {"step": self.step}, self.path)
+        save_whole(state | {"step": self.step, "seconds": self.seconds}, self.path)
+        self.path.with_name("facts.json").write_text(json.dumps(self.facts(), indent=1) + "\n")
+
+    def facts(self) -> dict[str, int | float | str]:
+        """What a model card says of a training."""
+        return {
+            "steps": self.step,
+            "of": self.steps,
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "peak_learning_rate": self.peak_rate,
+            "hours_in_steps": round(self.seconds / 3600, 2),
+            "torch": torch.__version__,
+        }
 
 
 def follow(training: Training, steps: Iterator[Step], minutes: float, report: Callable[[], None]) -> None:

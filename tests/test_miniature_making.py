@@ -1,0 +1,102 @@
+"""The whole making of the miniature in small: photos to autoencoder, FLUX, guidance, checks, export, and a backbone.
+
+The photos are the shipped benchmark's, so that no renderer is needed; the networks are small and hardly trained.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metalora.backbones.checkpoint import read_flux_transformer, write_bfl_transformer
+from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.flux_parts import DiffusersFolder
+from metalora.config import GenerateConfig
+from metalora.jobs import run
+from metalora.jobs.generate import generate_images
+from metalora.store.cache import Cache
+from tools.miniature import check_autoencoder, check_flow, export, train_autoencoder, train_flow, train_guidance
+from tools.miniature.text import T5_TOKENS
+
+BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
+
+
+def call(main, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage", *map(str, arguments)])
+    main()
+
+
+def write_shard(folder: Path, count: int) -> Path:
+    """The benchmark's first photos as `render` would have written them."""
+    rows = [json.loads(line) for line in (BENCHMARK / "manifest.jsonl").read_text().splitlines()][:count]
+    pictures = [np.asarray(Image.open(io.BytesIO((BENCHMARK / row["path"]).read_bytes()))) for row in rows]
+    captions = [json.dumps(row["attributes"]) for row in rows]
+    folder.mkdir()
+    np.savez(folder / "0.npz", photos=pictures, people=[row["number"] for row in rows], captions=captions)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every stage once, by its own command line."""
+    root = tmp_path_factory.mktemp("miniature")
+    photos = write_shard(root / "photos", 12)
+    vae = root / "autoencoder" / "vae"
+    on_cpu = ("--device", "cpu", "--threads", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check_flow, "BATCH", 2)
+        learn = ("--photos", photos, "--unseen", photos, "--steps", 2, *on_cpu)
+        call(train_autoencoder.main, patch, *learn, "--out", vae.parent)
+        check = ("--photos", photos, "--autoencoder", vae, "--out", root / "check_autoencoder.json")
+        call(check_autoencoder.main, patch, *check)
+        data = ("--photos", photos, "--autoencoder", vae, "--steps", 2, "--batch", 2, *on_cpu)
+        call(train_flow.main, patch, *data, "--out", root / "flow", "--double-blocks", 1, "--single-blocks", 1)
+        call(train_guidance.main, patch, *data, "--flow", root / "flow", "--out", root / "guided")
+        drawn = ("--images", 2, "--steps", 2, "--drawn", root / "drawn", "--out", root / "check_flow.json")
+        pipeline = root / "guided" / "pipeline"
+        call(check_flow.main, patch, "--pipeline", pipeline, "--photos", photos, "--device", "cpu", *drawn)
+        call(export.main, patch, "--pipeline", pipeline, "--made", root, "--out", root / "shipped")
+    return root
+
+
+def test_what_ships_is_a_backbone(made, tmp_path):
+    parts = DiffusersFolder(made / "shipped")
+    assert parts.missing() == []
+    assert parts.max_tokens == T5_TOKENS
+    backbone = FluxBackbone(parts, torch.device("cpu"), torch.float32)
+    small = GenerateConfig(width=64, height=64, sampling_steps=2)
+    job = generate_images(backbone, ["a man"], tmp_path, small, lora=None, compare=False, cache=Cache(tmp_path))
+    assert Image.open(run(job)[0].path).size == (64, 64)
+
+
+def test_its_weights_are_stored_in_half_precision_and_the_card_gives_their_hashes(made):
+    facts = json.loads((made / "shipped" / "facts.json").read_text())
+    card = (made / "shipped" / "README.md").read_text()
+    assert set(facts["trainings"]) == {"autoencoder", "flow", "guided"}
+    for name, weights in facts["weights"].items():
+        trained = sum(path.stat().st_size for path in (made / "guided" / "pipeline" / name).glob("*.safetensors"))
+        assert weights["sha256"] in card
+        assert weights["bytes"] < 0.6 * trained
+    assert facts["trainings"]["flow"]["steps"] == 2
+    assert f"PSNR {facts['checks']['check_autoencoder']['psnr_mean']:.2f} dB on 12 photos" in card
+
+
+def test_in_bfl_keys_its_transformer_is_the_same(made, tmp_path):
+    parts = DiffusersFolder(made / "shipped")
+    stored = parts.transformer("cpu", torch.float32)
+    write_bfl_transformer(stored, tmp_path / "flux.safetensors")
+    again = read_flux_transformer(tmp_path / "flux.safetensors", torch.float32, "cpu").state_dict()
+    assert stored.state_dict().keys() == again.keys()
+    assert all(torch.equal(weight, again[key]) for key, weight in stored.state_dict().items())
+
+
+def test_what_was_drawn_is_kept_with_what_was_asked_for(made):
+    shard = np.load(made / "drawn" / "drawn.npz")
+    assert shard["photos"].shape == (2, 128, 128, 3)
+    for caption in shard["captions"]:
+        assert {"kind", "clothes", "background"} <= set(json.loads(str(caption)))

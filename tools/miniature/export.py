@@ -1,0 +1,83 @@
+"""Make what ships: the pipeline in half precision, a card, and the facts that the card states.
+
+python -m tools.miniature.export --made data/miniature --pipeline data/miniature/guided/pipeline
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import tempfile
+
+import torch
+from diffusers import FluxPipeline
+
+from metalora.store.files import digest, write_bytes
+
+from .card import card
+from .people import SPLITS, WORLD_SEED
+
+WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+LARGEST = 60e6  # bytes of all that ships, the small CLIP and Meta-Downs included
+TRAININGS = ("autoencoder", "flow", "guided")  # folders of the three trainings, if all were done
+CHECKS = ("check_people", "check_autoencoder", "check_flow", "check_prompts")  # JSON files of the checks
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    export(arguments.pipeline, arguments.out)
+    facts = facts_of(arguments.made, arguments.out, arguments.hardware)
+    write_bytes(arguments.out / "facts.json", (json.dumps(facts, indent=1) + "\n").encode())
+    write_bytes(arguments.out / "README.md", card(facts).encode())
+    total = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
+    print(f"wrote {arguments.out}: {total / 1e6:.1f} MB")
+    if total > LARGEST:
+        raise SystemExit(f"That is more than the {LARGEST / 1e6:.0f} MB that may ship.")
+
+
+def export(pipeline: pathlib.Path, out: pathlib.Path) -> None:
+    """The same folder with 16-bit weights; whatever was at `out` is replaced at once, when all is written."""
+    half = FluxPipeline.from_pretrained(pipeline, torch_dtype=torch.float16)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        finished = pathlib.Path(temporary, "pipeline")
+        half.save_pretrained(finished)
+        if out.exists():
+            shutil.rmtree(out)
+        finished.rename(out)
+
+
+def facts_of(made: pathlib.Path, shipped: pathlib.Path, hardware: str) -> dict:
+    """What the trainings' and the checks' own files say, and the hash of every weight file."""
+    weights = {name: next((shipped / name).glob("*.safetensors")) for name in WEIGHTS}
+    return {
+        "world_seed": WORLD_SEED,
+        "splits": {name: {"people": len(split.numbers)} for name, split in SPLITS.items()},
+        "hardware": hardware,
+        "trainings": _read({name: made / name / "facts.json" for name in TRAININGS}),
+        "checks": _read({name: made / f"{name}.json" for name in CHECKS}),
+        "weights": {
+            name: {"bytes": path.stat().st_size, "sha256": digest(path.read_bytes())} for name, path in weights.items()
+        },
+    }
+
+
+def _read(paths: dict[str, pathlib.Path]) -> dict[str, dict]:
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--pipeline", type=pathlib.Path, required=True, help="the finished training's `pipeline` folder"
+    )
+    parser.add_argument(
+        "--made", type=pathlib.Path, default=pathlib.Path("data/miniature"), help="trainings and checks"
+    )
+    parser.add_argument("--hardware", default="not said", help="what it was trained on, in words, for the card")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data/miniature"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()
