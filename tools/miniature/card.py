@@ -48,7 +48,7 @@ CARD = """\
 
 A small, real FLUX that knows rendered people: diffusers' classes, FLUX's latents, Black Forest Labs' layer names after
 conversion, and weights that run on any CPU. `FluxPipeline.from_pretrained` opens this folder (pass
-`max_sequence_length=40`); `metalora ... --backbone miniature` uses it.
+`max_sequence_length=32`); `metalora ... --backbone miniature` uses it.
 
 It shows the method at work in minutes and lets anyone test its claims. It is not a small FLUX.1: it knows heads and
 shoulders of people who do not exist, the words of its own captions, and nothing else. What is measured here says

@@ -19,7 +19,7 @@ from metalora.backbones.flux_configs import clip_config, t5_config
 
 from .captions import VOCABULARY
 
-T5_TOKENS = 40  # the longest caption has 29; the rest is for words of a user
+T5_TOKENS = 32  # the longest caption has 29; each one more costs a training a hundredth of its time
 CLIP_TOKENS = 77  # what every FLUX pipeline pads CLIP's to
 WIDTH = 128  # of both encoders' outputs
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -36,13 +36,14 @@ class TextEncoders(nn.Module):
 
     def forward(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         device = next(self.parameters()).device
-        tokens = self.t5(_ids(self.t5_tokenizer, captions, T5_TOKENS).to(device))[0]
-        pooled = self.clip(_ids(self.clip_tokenizer, captions, CLIP_TOKENS).to(device)).pooler_output
+        tokens = self.t5(_ids(self.t5_tokenizer, captions, T5_TOKENS, "max_length").to(device))[0]
+        # CLIP looks back only, so what follows the end cannot matter, and need not be there.
+        pooled = self.clip(_ids(self.clip_tokenizer, captions, CLIP_TOKENS, "longest").to(device)).pooler_output
         return tokens, pooled
 
 
-def _ids(tokenizer, captions: list[str], length: int) -> Tensor:
-    padded = tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+def _ids(tokenizer, captions: list[str], length: int, padding: str) -> Tensor:
+    padded = tokenizer(captions, padding=padding, max_length=length, truncation=True, return_tensors="pt")
     return padded.input_ids.to(torch.long)
 
 

@@ -54,6 +54,8 @@ def main() -> None:
     latents = encoded(read_shards(arguments.photos), autoencoder, arguments.autoencoder, arguments.out / "latents.pt")
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
     training = start(arguments.out, size, arguments.steps, device)
+    if arguments.compile:
+        training.model.transformer.compile_repeated_blocks()
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
     print(f"{latents.values.shape[1]} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
     steps = training.run(loss_on(latents, arguments.batch))
@@ -145,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--double-blocks", type=int, default=2)
     parser.add_argument("--single-blocks", type=int, default=4)
+    parser.add_argument("--compile", action="store_true", help="compiled blocks: an eighth faster after a first minute")
     parser.add_argument("--save-minutes", type=float, default=10)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
