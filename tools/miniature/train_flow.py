@@ -30,13 +30,13 @@ PIXELS = 128  # of the sheet: what the photos have
 
 @dataclass(frozen=True)
 class Latents:
-    """Every photo and its mirror image, encoded: [2, n, 16, h, w] half floats, scaled as FLUX scales them."""
+    """Every photo, encoded: [views, n, 16, h, w] half floats, scaled as FLUX does; view 1 is the mirror image."""
 
     values: Tensor
     attributes: list[Attributes]
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        flips = torch.randint(2, (count,), generator=generator)
+        flips = torch.randint(len(self.values), (count,), generator=generator)
         index = torch.randint(self.values.shape[1], (count,), generator=generator)
         said = [
             spoken(mirrored(self.attributes[at]) if flip else self.attributes[at], generator)
@@ -51,7 +51,8 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
-    latents = encoded(read_shards(arguments.photos), autoencoder, arguments.autoencoder, arguments.out / "latents.pt")
+    photos, cache = read_shards(arguments.photos), arguments.out / "latents.pt"
+    latents = encoded(photos, autoencoder, arguments.autoencoder, cache, mirrored=not arguments.unmirrored)
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
     training = start(arguments.out, size, arguments.steps, device)
     if arguments.compile:
@@ -85,17 +86,21 @@ def loss_on(latents: Latents, batch: int) -> Loss:
 
 
 @torch.no_grad()
-def encoded(photos: Photos, autoencoder: AutoencoderKL, folder: pathlib.Path, cache: pathlib.Path) -> Latents:
+def encoded(
+    photos: Photos, autoencoder: AutoencoderKL, folder: pathlib.Path, cache: pathlib.Path, mirrored: bool = True
+) -> Latents:
     """The photos' latents, from the cache if it was made of the same photos by the same autoencoder."""
     weights = hashlib.sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
-    key = f"{weights} {len(photos)}"
+    key = f"{weights} {len(photos)} {mirrored}"
     if cache.exists() and (stored := torch.load(cache, weights_only=True))["key"] == key:
         return Latents(stored["values"], photos.attributes)
     config, parts = autoencoder.config, []
     for start in range(0, len(photos), 64):
         signal = to_signal(photos.pixels[start : start + 64]).to(autoencoder.device)
-        both = [autoencoder.encode(one).latent_dist.mean for one in (signal, signal.flip(3))]
-        parts.append(((torch.stack(both) - config.shift_factor) * config.scaling_factor).half().cpu())
+        views = (signal, signal.flip(3)) if mirrored else (signal,)
+        with torch.autocast(signal.device.type, torch.bfloat16):
+            means = [autoencoder.encode(one).latent_dist.mean.float() for one in views]
+        parts.append(((torch.stack(means) - config.shift_factor) * config.scaling_factor).half().cpu())
     values = torch.cat(parts, dim=1)
     save_whole({"key": key, "values": values}, cache)
     return Latents(values, photos.attributes)
@@ -147,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--double-blocks", type=int, default=2)
     parser.add_argument("--single-blocks", type=int, default=4)
+    parser.add_argument("--unmirrored", action="store_true", help="photos as they are only: half as long to encode")
     parser.add_argument("--compile", action="store_true", help="compiled blocks: an eighth faster after a first minute")
     parser.add_argument("--save-minutes", type=float, default=10)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -30,7 +30,8 @@ def main() -> None:
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
     photos = read_shards(arguments.photos)
-    latents = encoded(photos, autoencoder, arguments.autoencoder, arguments.flow / "latents.pt")
+    cache = arguments.flow / "latents.pt"
+    latents = encoded(photos, autoencoder, arguments.autoencoder, cache, mirrored=not arguments.unmirrored)
     size = Size(**json.loads((arguments.flow / "size.json").read_text()))
     teacher = start(arguments.flow, size, steps=1, device=device).averaged().requires_grad_(False)
     training = Training(arguments.out / "state.pt", student_of(teacher), arguments.steps, PEAK_RATE)
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/guided"))
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--unmirrored", action="store_true", help="as `train_flow` was called")
     parser.add_argument("--save-minutes", type=float, default=10)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
