@@ -9,7 +9,7 @@ from toy import TOY_SITES, ToyDenoiser
 from metalora.config import PersonalizeConfig, UserError
 from metalora.method.adapter import IDENTITY, SHARED, Adapters, new_adapters, random_meta_down
 from metalora.method.flow import generator_of
-from metalora.method.personalize import TrainingImages, new_optimizer, personalize, validation_loss
+from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
 
 # 5 crops of one person, 2 views each: much in common, a little of their own
 LATENTS = 2 + 0.1 * torch.randn(5, 2, 2, 2, 4, generator=torch.Generator().manual_seed(9))
@@ -23,11 +23,13 @@ def fresh(config: PersonalizeConfig) -> Adapters:
     return new_adapters(TOY_SITES, config.rank, generator, meta_down=meta_down)
 
 
-def trained(denoiser: ToyDenoiser, config: PersonalizeConfig, **options: object) -> tuple[Adapters, list[float]]:
-    adapters = fresh(config)
+def trained(
+    denoiser: ToyDenoiser, config: PersonalizeConfig, prior: TrainingImages | None = None
+) -> tuple[Adapters, list[float]]:
+    adapters, person = fresh(config), Person(IMAGES, config.seed, prior)
     with adapters.attached(denoiser.network):
         losses = [
-            step.loss for step in personalize(denoiser, new_optimizer(adapters, config), IMAGES, config, **options)
+            step.loss for step in personalize(denoiser, adapters, new_optimizer(adapters, config), [person], config)
         ]
     return adapters, losses
 
@@ -94,7 +96,7 @@ def train_on_nan(denoiser: ToyDenoiser) -> None:
     adapters = fresh(CONFIG)
     images = replace(IMAGES, prompt=torch.full((1, 8), float("nan")))
     with adapters.attached(denoiser.network):
-        list(personalize(denoiser, new_optimizer(adapters, CONFIG), images, CONFIG))
+        list(personalize(denoiser, adapters, new_optimizer(adapters, CONFIG), [Person(images, 0)], CONFIG))
 
 
 def test_prior_preservation_holds_the_base_where_the_prior_images_are(denoiser: ToyDenoiser):

@@ -14,7 +14,7 @@ from ..config import CropConfig, PersonalizeConfig, Phase, UserError
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters
 from ..method.merge import fold_all
-from ..method.personalize import TrainingImages, new_optimizer, personalize, validation_loss
+from ..method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
 from ..store import files
 from ..store.cache import Cache
 from . import Job
@@ -85,7 +85,8 @@ def personalize_photos(
         if config.prior_weight:
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
         with adapters.to(backbone.device).attached(denoiser.network):
-            trained = yield from train(denoiser, adapters, images, prior, config, saved, backbone.device)
+            person = Person(images, config.seed, prior)
+            trained = yield from train(denoiser, adapters, person, config, saved, backbone.device)
 
     files.write(adapter_path, adapters.tensors(), "adapter", facts)
     save_lora(out, fold_all(adapters), spelling, backbone.shape, facts)
@@ -97,8 +98,7 @@ def personalize_photos(
 def train(
     denoiser: Denoiser,
     adapters: Adapters,
-    images: TrainingImages,
-    prior: TrainingImages | None,
+    person: Person,
     config: PersonalizeConfig,
     saved: SavedRun,
     device: torch.device,
@@ -111,11 +111,11 @@ def train(
         losses, before = saved.load(adapters, optimizer)
         yield Phase(f"going on from step {len(losses)} of {saved.path.name}")
     else:
-        before = validation_loss(denoiser, images, device)
-    yield Phase(f"personalizing: {config.method}, {len(images.latents)} crops, {config.prompt!r}")
+        before = validation_loss(denoiser, person.images, device)
+    yield Phase(f"personalizing: {config.method}, {len(person.images.latents)} crops, {config.prompt!r}")
     try:
         clock = time.perf_counter()
-        for step in personalize(denoiser, optimizer, images, config, prior=prior, start=len(losses)):
+        for step in personalize(denoiser, adapters, optimizer, [person], config, start=len(losses)):
             losses.append(step.loss or 0.0)
             seconds.append(time.perf_counter() - clock)
             if step.index % config.save_every == 0:
@@ -130,7 +130,7 @@ def train(
             f"Out of memory while training with batch {config.batch} ({error}). Use --gradient-checkpointing on, a "
             "lower --resolution or --batch 1; `metalora doctor` estimates what fits."
         ) from error
-    after = validation_loss(denoiser, images, device)
+    after = validation_loss(denoiser, person.images, device)
     return Training(losses, (before, after), median(seconds) if seconds else 0.0)
 
 

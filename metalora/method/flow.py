@@ -4,7 +4,7 @@ One convention everywhere: t = 0 is clean, t = 1 is noise.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,10 +43,26 @@ def flow_loss(
     denoiser: Denoiser, latents: Tensor, prompt: Any, generator: torch.Generator, times: str = "logit-normal"
 ) -> Tensor:
     """Plain mean squared error of the predicted velocity. Draws on the CPU: one seed, one run, any device."""
-    t = sample_times(len(latents), times, generator).to(latents)
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    return flow_losses(denoiser, [latents], prompt, [generator], times)[0]
+
+
+def flow_losses(
+    denoiser: Denoiser,
+    batches: Sequence[Tensor],
+    prompt: Any,
+    generators: Sequence[torch.Generator],
+    times: str = "logit-normal",
+) -> list[Tensor]:
+    """The loss of each batch [b, c, h, w], all in one forward pass; each draws from its own generator."""
+    drawn = [
+        (sample_times(len(batch), times, generator), torch.randn(batch.shape, generator=generator))
+        for batch, generator in zip(batches, generators, strict=True)
+    ]
+    latents = torch.cat(list(batches))
+    t, noise = (torch.cat(parts).to(latents) for parts in zip(*drawn, strict=True))
     predicted = denoiser(noised(latents, noise, t), t, prompt)
-    return (predicted - velocity(latents, noise)).square().mean()
+    errors = (predicted - velocity(latents, noise)).square()
+    return [error.mean() for error in errors.split([len(batch) for batch in batches])]
 
 
 def generator_of(*key: object) -> torch.Generator:

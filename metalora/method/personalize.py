@@ -2,6 +2,9 @@
 
 The baselines run in the same loop: a plain LoRA has no Meta-Down and trains its own down, with the crops or with the
 whole photo; DreamBooth's prior preservation adds the loss on images that the base made of the class.
+
+Several people may be fitted at once, with a stack of adapters. Each draws from their own seed what they would draw
+alone, and nobody's loss reaches another's weights, so that each becomes what they would become alone, up to rounding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from ..config import PersonalizeConfig, Step, UserError
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
-from .flow import Denoiser, flow_loss, generator_of, noised, velocity
+from .flow import Denoiser, flow_losses, generator_of, noised, velocity
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,15 @@ class TrainingImages:
         return torch.stack([views[int(torch.randint(len(views), (1,), generator=generator))] for views in chosen])
 
 
+@dataclass(frozen=True)
+class Person:
+    """Whom to fit: their images, the seed of all that is drawn for them, and images of the class to hold on to."""
+
+    images: TrainingImages
+    seed: int
+    prior: TrainingImages | None = None
+
+
 def trained_roles(config: PersonalizeConfig) -> tuple[str, ...]:
     """Meta-LoRA trains the heads alone; a plain LoRA has no heads on a shared matrix and trains all it has."""
     return IDENTITY if config.method == "meta-lora" else ROLES
@@ -54,36 +66,94 @@ def new_optimizer(adapters: Adapters, config: PersonalizeConfig) -> torch.optim.
 
 def personalize(
     denoiser: Denoiser,
+    adapters: Adapters,
     optimizer: torch.optim.Optimizer,
-    images: TrainingImages,
+    people: Sequence[Person],
     config: PersonalizeConfig,
     *,
-    prior: TrainingImages | None = None,
     start: int = 0,
 ) -> Iterator[Step]:
-    """Yield after every optimizer step; the adapters are attached by the caller. `start` continues a stopped run."""
+    """Yield after every optimizer step, with the mean loss; the adapters are attached by the caller.
+
+    Of several people, adapters are a stack in their order. `start` continues a stopped run.
+    """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    assert all((weight.shape[0] if weight.ndim == 3 else 1) == len(people) for weight in weights), len(people)
     device = weights[0].device
     for step in range(start, config.steps):
-        latents = images.draw(step, config.batch, (config.seed, "crops")).to(device)
-        generator = generator_of(config.seed, "noise", step)
-        loss = flow_loss(denoiser, latents, images.prompt, generator, config.time_sampling)
-        loss.backward()
-        if prior is not None:
-            latents = prior.draw(step, config.batch, (config.seed, "prior")).to(device)
-            prior_loss = flow_loss(denoiser, latents, prior.prompt, generator, config.time_sampling)
-            (config.prior_weight * prior_loss).backward()
+        generators = [generator_of(person.seed, "noise", step) for person in people]
+        batches = [Batch(p.images, step, config.batch, (p.seed, "crops"), device) for p in people]
+        losses = backward(denoiser, adapters, batches, generators, config.time_sampling)
+        if config.prior_weight:
+            priors = [Batch(p.prior, step, config.batch, (p.seed, "prior"), device) for p in people if p.prior]
+            assert len(priors) == len(people), "prior preservation needs images of everyone's class"
+            backward(denoiser, adapters, priors, generators, config.time_sampling, config.prior_weight)
         if config.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
-        value = loss.item()
-        if not abs(value) < float("inf"):
-            raise UserError(
-                f"The loss became {value} at step {step + 1}. What was saved before is kept. "
-                "Lower the learning rate, or clip the gradient with max_grad_norm = 1."
-            )
+            clip_each(weights, config.max_grad_norm)
+        check_losses(losses, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield Step(step + 1, config.steps, value)
+        yield Step(step + 1, config.steps, sum(losses) / len(losses))
+
+
+class Batch:
+    """What one person learns from in one step: latents [b, c, h, w] and their prompt."""
+
+    def __init__(
+        self, images: TrainingImages, step: int, size: int, key: tuple[object, ...], device: torch.device
+    ) -> None:
+        self.latents = images.draw(step, size, key).to(device)
+        self.prompt = images.prompt
+
+
+def backward(
+    denoiser: Denoiser,
+    adapters: Adapters,
+    batches: Sequence[Batch],
+    generators: Sequence[torch.Generator],
+    times: str,
+    weight: float = 1.0,
+) -> list[float]:
+    """Add everyone's gradient; everyone's loss. Batches of one size and one prompt share a forward pass."""
+    losses = [0.0] * len(batches)
+    for rows in passes(batches):
+        latents = [batches[row].latents for row in rows]
+        wearers = torch.tensor([row for row in rows for _ in batches[row].latents], device=latents[0].device)
+        with adapters.worn_by(wearers):  # also in backward, which may compute the blocks again
+            found = flow_losses(denoiser, latents, batches[rows[0]].prompt, [generators[row] for row in rows], times)
+            (weight * torch.stack(found).sum()).backward()
+        for row, loss in zip(rows, found, strict=True):
+            losses[row] = loss.item()
+    return losses
+
+
+def passes(batches: Sequence[Batch]) -> list[list[int]]:
+    """Whose batches can be put together, in a fixed order: rounding must not depend on anything else."""
+    grouped: dict[tuple[object, ...], list[int]] = {}
+    for row, batch in enumerate(batches):
+        grouped.setdefault((*batch.latents.shape[1:], id(batch.prompt)), []).append(row)
+    return list(grouped.values())
+
+
+def clip_each(weights: Sequence[Tensor], limit: float) -> None:
+    """Scale each person's gradient down to this norm, if it is longer."""
+    gradients = [
+        weight.grad if weight.ndim == 3 else weight.grad[None] for weight in weights if weight.grad is not None
+    ]
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)  # [people]
+    factors = (limit / (norms + 1e-6)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, 1, 1))
+
+
+def check_losses(losses: Sequence[float], step: int) -> None:
+    """Stop where training has broken down."""
+    broken = [loss for loss in losses if not abs(loss) < float("inf")]
+    if broken:
+        raise UserError(
+            f"The loss became {broken[0]} at step {step + 1}. What was saved before is kept. "
+            "Lower the learning rate, or clip the gradient with max_grad_norm = 1."
+        )
 
 
 @torch.no_grad()
