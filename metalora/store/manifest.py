@@ -1,0 +1,225 @@
+"""A benchmark's photos: a manifest with one line of JSON a photo, read whole and checked whole.
+
+| field | what |
+|---|---|
+| identity | who it is; becomes a folder name |
+| class | woman, man, ... |
+| part | several-photos (a reference and held-out photos: R-FaceSim) or single-photo (the reference alone: CLIP-T) |
+| role | reference (the photo that is trained on) or held-out (never trained on) |
+| path | of the photo, from the manifest's folder, with forward slashes |
+| sha256 | of the file |
+| source, author, licence | where the photo is from, and what may be done with it |
+
+Optional: number, caption, attributes, gender, age, age_group, ethnicity, skin_tone.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import UserError
+from .files import digest
+from .images import read_photo
+from .near_duplicates import near_hashes, perceptual_hash
+from .prompts import SEVERAL, SINGLE, WORDS
+
+REQUIRED = ("identity", "class", "part", "role", "path", "sha256", "source", "author", "licence")
+OPTIONAL = ("number", "caption", "attributes", "gender", "age", "age_group", "ethnicity", "skin_tone")
+CHOICES = {"part": (SEVERAL, SINGLE), "role": ("reference", "held-out"), "class": tuple(WORDS)}
+SHOWN = 40  # problems; a manifest with more is wrong as a whole
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One line."""
+
+    line: int
+    identity: str
+    class_name: str
+    part: str
+    role: str
+    name: str  # as the manifest has it
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person with their photos."""
+
+    name: str
+    class_name: str
+    part: str
+    reference: Photo
+    held_out: list[Photo]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The people of a benchmark, in the order of their first line."""
+
+    path: Path
+    sha256: str
+    people: list[Identity]
+
+
+def read_manifest(path: Path, *, look: bool = True) -> Manifest:
+    """The people and their photos; every problem in one message.
+
+    `look` also decodes each photo and compares them all: two that show the same picture are a problem. Without it,
+    the files' bytes are checked all the same.
+    """
+    try:
+        data = path.read_bytes()
+        lines = data.decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The manifest {path} cannot be read: {error}") from error
+    photos, problems = read_lines(lines, path.parent)
+    problems += problems_of_files(photos)
+    people = {photo.identity: [p for p in photos if p.identity == photo.identity] for photo in photos}
+    for name, own in people.items():
+        problems += problems_of_identity(name, own)
+    if look:
+        problems += problems_of_pictures(photos)
+    if not photos and not problems:
+        problems = ["it has no line"]
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        listed = "\n  ".join(problems[:SHOWN] + more)
+        raise UserError(f"The manifest {path} has {len(problems)} problem{'s' * (len(problems) > 1)}:\n  {listed}")
+    return Manifest(path, digest(data), [identity_of(own) for own in people.values()])
+
+
+def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[str]]:
+    """(photos, problems); a line with a problem gives no photo."""
+    photos, problems = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            problems.append(f"line {number}: not JSON ({error})")
+            continue
+        found = problems_of_row(row)
+        problems += [f"line {number}: {problem}" for problem in found]
+        if not found:
+            photos.append(photo_of(number, row, folder))
+    return photos, problems
+
+
+def photo_of(line: int, row: dict[str, str], folder: Path) -> Photo:
+    """A checked line as a photo."""
+    return Photo(
+        line=line,
+        identity=row["identity"],
+        class_name=row["class"],
+        part=row["part"],
+        role=row["role"],
+        name=row["path"],
+        path=folder / row["path"],
+        sha256=row["sha256"],
+    )
+
+
+def problems_of_row(row: Any) -> list[str]:
+    """What is wrong with one line by itself."""
+    if not isinstance(row, dict):
+        return [f"a JSON object is needed, not {type(row).__name__}"]
+    problems = [f"{key} is missing" for key in REQUIRED if key not in row]
+    problems += [f"unknown field {key!r}" for key in row if key not in REQUIRED + OPTIONAL]
+    for key in REQUIRED:
+        value = row.get(key)
+        if key in row and not (isinstance(value, str) and value):
+            problems.append(f"{key} must be a text that is not empty, got {value!r}")
+        elif key in CHOICES and key in row and value not in CHOICES[key]:
+            problems.append(f"{key} is {value!r}, not one of {', '.join(CHOICES[key])}")
+    if problems:
+        return problems
+    if not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
+        problems.append(f"sha256 must be 64 digits of 0-9a-f, got {row['sha256']!r}")
+    if not re.fullmatch(r"[\w][\w .-]*", row["identity"]):
+        problems.append(f"identity {row['identity']!r} becomes a folder name: letters, digits, -, _, . and spaces only")
+    if Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts or "\\" in row["path"]:
+        problems.append(f"path {row['path']!r} must lie in the manifest's folder, with forward slashes")
+    return problems
+
+
+def problems_of_files(photos: Sequence[Photo]) -> list[str]:
+    """Missing files, other bytes than the manifest says, and one file in several lines."""
+    problems = []
+    line_of: dict[str, Photo] = {}
+    for photo in photos:
+        try:
+            found = digest(photo.path.read_bytes())
+        except OSError as error:
+            problems.append(f"line {photo.line}: {photo.name} cannot be read ({error.strerror})")
+            continue
+        if found != photo.sha256:
+            problems.append(
+                f"line {photo.line}: {photo.name} has the sha256 {found[:12]}..., not {photo.sha256[:12]}...: "
+                "it is another file than the manifest's"
+            )
+        first = line_of.setdefault(found, photo)
+        if first is not photo:
+            problems.append(f"line {photo.line}: {same_picture(first, photo)} (the same bytes)")
+    return problems
+
+
+def problems_of_identity(name: str, photos: Sequence[Photo]) -> list[str]:
+    """One reference each, held-out photos where they belong, one class and one part."""
+    problems = []
+    references = [photo for photo in photos if photo.role == "reference"]
+    if len(references) != 1:
+        lines = f" (lines {', '.join(str(photo.line) for photo in references)})" if references else ""
+        problems.append(f"{name} has {len(references)} references{lines}; exactly one photo is trained on")
+    for what, values in (("class", {p.class_name for p in photos}), ("part", {p.part for p in photos})):
+        if len(values) > 1:
+            problems.append(f"{name} has more than one {what}: {', '.join(sorted(values))}")
+    held_out = len(photos) - len(references)
+    if photos[0].part == SEVERAL and not held_out:
+        problems.append(f"{name} has no held-out photo: R-FaceSim needs at least one beside the reference")
+    if photos[0].part == SINGLE and held_out:
+        problems.append(f"{name} is in {SINGLE} and has {held_out} held-out photos: move it to {SEVERAL}")
+    return problems
+
+
+def problems_of_pictures(photos: Sequence[Photo]) -> list[str]:
+    """Photos that cannot be decoded, and different files that show the same picture."""
+    problems, seen, hashes, mirrored = [], [], [], []
+    for photo in photos:
+        if not photo.path.is_file():
+            continue  # already a problem
+        try:
+            pixels = read_photo(photo.path)
+        except UserError as error:
+            problems.append(f"line {photo.line}: {error}")
+            continue
+        seen.append(photo)
+        hashes.append(perceptual_hash(pixels))
+        mirrored.append(perceptual_hash(pixels.flip(-1)))
+    for one, other, apart in near_hashes(hashes, mirrored):
+        if seen[one].path.read_bytes() != seen[other].path.read_bytes():  # equal bytes are a problem already
+            what = same_picture(seen[one], seen[other])
+            problems.append(f"line {seen[other].line}: {what} ({apart:.0%} of their perceptual hashes differ)")
+    return problems
+
+
+def same_picture(one: Photo, other: Photo) -> str:
+    """Why a picture must not be there twice."""
+    what = f"{other.name} shows the same picture as {one.name} (line {one.line})"
+    if one.identity != other.identity:
+        return f"{what}, but they are {one.identity} and {other.identity}"
+    if one.role != other.role:
+        return f"{what}: a reference among the held-out photos makes copying pay"
+    return f"{what}: it would count twice"
+
+
+def identity_of(photos: Sequence[Photo]) -> Identity:
+    """A person from their checked photos."""
+    (reference,) = (photo for photo in photos if photo.role == "reference")
+    held_out = [photo for photo in photos if photo.role == "held-out"]
+    return Identity(reference.identity, reference.class_name, reference.part, reference, held_out)
