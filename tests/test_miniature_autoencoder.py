@@ -114,3 +114,20 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypat
     first.save()
     parts += [step.figures["loss"] for step in training("parts.pt").run(loss)]
     assert parts == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_decoder_alone_learns_on_latents_that_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_autoencoder, "new_autoencoder", tiny)
+    monkeypatch.setattr(train_autoencoder, "CROP", 16)
+    pixels = torch.randint(256, (8, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    training = train_autoencoder.start(tmp_path / "state.pt", 8, torch.device("cpu"))
+    steps = training.run(train_autoencoder.loss_on(pixels))
+    for _ in range(3):
+        next(steps)
+    picture = to_signal(pixels[:2, :, :16, :16])
+    latents, pictures = through(training.averaged(), picture)
+    train_autoencoder.fix_encoder(training)
+    assert len(list(steps)) == 5
+    again, other = through(training.averaged(), picture)
+    assert torch.equal(latents, again)
+    assert not torch.allclose(pictures, other)

@@ -29,6 +29,8 @@ def main() -> None:
     photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
     print(f"{len(photos)} photos to learn from; {len(unseen)} of people who are not among them", flush=True)
     training = start(arguments.out / "state.pt", arguments.steps, torch.device(arguments.device))
+    if arguments.decoder_only:
+        fix_encoder(training)
     steps = training.run(loss_on(photos.pixels))
     follow(training, steps, arguments.save_minutes, lambda: report(training, unseen, arguments.out))
 
@@ -36,6 +38,16 @@ def main() -> None:
 def start(path: pathlib.Path, steps: int, device: torch.device) -> Training:
     torch.manual_seed(0)
     return Training(path, new_autoencoder().to(device), steps, PEAK_RATE, weight_decay=1e-4)
+
+
+@torch.no_grad()
+def fix_encoder(training: Training) -> None:
+    """The encoder becomes its average, which is what was exported, and moves no more."""
+    named = training.model.named_parameters()
+    for (name, weight), average in zip(named, training.average.weights, strict=True):
+        if name.startswith("encoder."):
+            weight.copy_(average)
+            weight.requires_grad_(False)
 
 
 def loss_on(pixels: Tensor) -> Loss:
@@ -110,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/autoencoder"))
     parser.add_argument("--steps", type=int, default=60_000)
+    parser.add_argument(
+        "--decoder-only", action="store_true", help="latents stay as they are, for a FLUX that has them"
+    )
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
