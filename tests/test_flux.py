@@ -47,10 +47,10 @@ def our_image(backbone: FluxBackbone, adapters: Adapters | None = None) -> Tenso
         prompt = encode(PROMPT)
     with backbone.denoiser() as denoiser:
         if adapters is None:
-            latents = run(denoiser.sample(prompt, SIZE, STEPS, GUIDANCE, SEED))
+            latents = run(denoiser.sample(prompt, SIZE, STEPS, GUIDANCE, [SEED]))
         else:
             with adapters.attached(denoiser.network):
-                latents = run(denoiser.sample(prompt, SIZE, STEPS, GUIDANCE, SEED))
+                latents = run(denoiser.sample(prompt, SIZE, STEPS, GUIDANCE, [SEED]))
     with backbone.autoencoder() as autoencoder:
         return autoencoder.decode(latents[0])
 

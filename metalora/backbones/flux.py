@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -130,7 +130,7 @@ class FluxDenoiser:
         self.scheduler_config, self.takes_guidance = scheduler_config, takes_guidance
 
     def __call__(self, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float = 1.0) -> Tensor:
-        """See `Denoiser`; one prompt serves a whole batch."""
+        """See `Denoiser`; one prompt serves a whole batch, or each sample has its own."""
         b, _, h, w = latents.shape
         device, dtype = self.network.device, self.network.dtype
         tokens, pooled = (part.to(device, dtype).expand(b, *part.shape[1:]) for part in prompt)
@@ -155,17 +155,16 @@ class FluxDenoiser:
 
     @torch.no_grad()
     def sample(
-        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int
+        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seeds: Sequence[int]
     ) -> Generator[Step, None, Tensor]:
-        """Euler steps down FLUX's schedule. The same seed gives the noise FluxPipeline draws with a CPU generator."""
+        """Euler steps down FLUX's schedule. Each seed gives the noise FluxPipeline draws with a CPU generator."""
         width, height = size
-        channels = self.network.config.in_channels // 4
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(1, channels, height // 8, width // 8, generator=generator)
-        latents = noise.to(self.network.device)
+        shape = (1, self.network.config.in_channels // 4, height // 8, width // 8)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        latents = torch.cat(noise).to(self.network.device)
         times = schedule(steps, latents.shape[2] * latents.shape[3] // 4, self.scheduler_config)
         for index in range(steps):
-            predicted = self(latents, times[index : index + 1], prompt, guidance)
+            predicted = self(latents, times[index].expand(len(seeds)), prompt, guidance)
             latents = latents + (times[index + 1] - times[index]) * predicted
             yield Step(index + 1, steps)
         return latents.cpu()

@@ -1,6 +1,6 @@
 """What every backbone offers, whichever model and library stand behind it."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -40,9 +40,12 @@ class Denoiser(Protocol):
         ...
 
     def sample(
-        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seed: int
+        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seeds: Sequence[int]
     ) -> Generator[Step, None, Tensor]:
-        """Yield after each sampling step and return the latents [1, c, h, w] of an image of size (width, height)."""
+        """Yield after each sampling step and return latents [n, c, h, w] of images of size (width, height).
+
+        Each image's noise is that of its own seed; prompt is one for all, or n.
+        """
         ...
 
 

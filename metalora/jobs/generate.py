@@ -70,7 +70,7 @@ def generate_images(
                         (config.width, config.height),
                         config.sampling_steps,
                         config.guidance,
-                        image.seed,
+                        [image.seed],
                     )
                 cache.put(keys[image], {"latents": latents})  # a stopped call finds it when it is repeated
     if todo:

@@ -33,7 +33,7 @@ def prior_images(
         )
         if key not in cache:
             yield Phase(f"the base's own image {index + 1} of {config.prior_images}, for prior preservation")
-            made = yield from denoiser.sample(prompt, size, sampling.sampling_steps, sampling.guidance, seed=index)
+            made = yield from denoiser.sample(prompt, size, sampling.sampling_steps, sampling.guidance, seeds=[index])
             cache.put(key, {"latent": made})
         latents.append(cache.get(key)["latent"])
     return TrainingImages(latents, prompt)
