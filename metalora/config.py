@@ -69,6 +69,8 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 METHODS = ("meta-lora", "lora", "lora-crops")
+NONE = "none"  # the method of a benchmark that personalizes nothing: the base alone
+PARTS = ("several-photos", "single-photo")  # of a benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +176,40 @@ class GenerateConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What a benchmark compares, on whom, and how the work is cut."""
+
+    methods: tuple[str, ...] = knob((NONE, *METHODS), "what is compared: none is the base without a LoRA")
+    step_counts: tuple[int, ...] = knob((), "training steps; several come from one training", flag="--steps")
+    ranks: tuple[int, ...] = knob((), "ranks of the finished LoRAs")
+    seeds: tuple[int, ...] = knob((0, 1), "an image of each prompt for each of these")
+    parts: tuple[str, ...] = knob(PARTS[:1], f"{PARTS[0]} (for R-FaceSim), {PARTS[1]} (for CLIP-T), or both")
+    people: int = knob(0, "only the first so many people, for a quick try; 0: all", low=0)
+    prompts_each: int = knob(0, "only the first so many prompts of each group; 0: all", low=0)
+    leave_out: tuple[str, ...] = knob((), "leave out prompts with these tags: age")
+    together: int = knob(4, "people of one class who are personalized at once", low=1, high=256)
+    images_at_once: int = knob(10, "images that are made at once", low=1, high=256)
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+        problems = [
+            f"{name!r} is no method: {', '.join((NONE, *METHODS))}"
+            for name in self.methods
+            if name not in (NONE, *METHODS)
+        ]
+        problems += [f"{name!r} is no part: {', '.join(PARTS)}" for name in self.parts if name not in PARTS]
+        problems += [f"steps and ranks must be at least 1, got {n}" for n in self.step_counts + self.ranks if n < 1]
+        for name in ("methods", "step_counts", "ranks", "seeds", "parts"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                problems.append(f"{name} has something twice: {' '.join(map(str, values))}")
+            if not values and name not in ("step_counts", "ranks"):
+                problems.append(f"{name} is empty")
+        if problems:
+            raise UserError(f"BenchmarkConfig: {'; '.join(problems)}.")
+
+
 @dataclass(frozen=True)
 class Step:
     """One optimizer step, or one sampling step: what a progress bar needs."""
@@ -197,7 +233,7 @@ PRESETS: dict[str, dict[str, int | float | str]] = {
 }
 
 
-Config = TypeVar("Config", CropConfig, PersonalizeConfig, GenerateConfig)
+Config = TypeVar("Config", CropConfig, PersonalizeConfig, GenerateConfig, BenchmarkConfig)
 
 
 def with_preset(kind: type[Config], backbone: str, **given: Any) -> Config:

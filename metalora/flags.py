@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import typing
 from typing import Any
 
 from .config import PRESETS, Config, flag_of, with_preset
@@ -18,6 +19,9 @@ def add_knobs(parser: argparse.ArgumentParser, config: type, title: str, leave_o
         options: dict[str, Any] = {"dest": knob_field.name, "help": _help(knob_field), "default": argparse.SUPPRESS}
         if knob_field.type is bool:
             options["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(knob_field.type) is tuple:
+            kind = typing.get_args(knob_field.type)[0]
+            options |= {"type": kind, "nargs": "+", "metavar": METAVARS[kind]}
         else:
             options |= {"type": knob_field.type, "choices": knob_field.metadata["choices"]}
             if not options["choices"]:
@@ -28,13 +32,21 @@ def add_knobs(parser: argparse.ArgumentParser, config: type, title: str, leave_o
 def knobs_from(args: argparse.Namespace, config: type[Config], backbone: str) -> Config:
     """The config of the flags that were given, over the backbone's preset, over the defaults."""
     names = {knob_field.name for knob_field in dataclasses.fields(config)}
-    return with_preset(config, backbone, **{name: value for name, value in vars(args).items() if name in names})
+    given = {name: value for name, value in vars(args).items() if name in names}
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return with_preset(config, backbone, **{**given, **lists})
 
 
 def _help(knob_field: dataclasses.Field) -> str:
     low, high = knob_field.metadata["low"], knob_field.metadata["high"]
     text = knob_field.metadata["help"].replace("%", "%%")
     presets = [f"{preset[knob_field.name]} for {name}" for name, preset in PRESETS.items() if knob_field.name in preset]
-    default = "; ".join([f"default {knob_field.default!s}" if knob_field.default != "" else "default: none", *presets])
+    default = "; ".join([_default(knob_field.default), *presets])
     limits = "" if low is None else f"; at least {low:g}" if high is None or high > 1e9 else f"; {low:g} to {high:g}"
     return f"{text} ({default}{limits})"
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"default: {' '.join(map(str, value))}" if value else "default: none"
+    return "default: none" if value == "" else f"default {value!s}"

@@ -98,8 +98,11 @@ def facts_of(metadata: dict[str, str] | None) -> dict[str, str]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """All of the data or no file: written beside the target, then moved over it."""
-    partial = path.with_name(path.name + ".partial")
+    """All of the data or no file: written beside the target, then moved over it.
+
+    The name of what is not finished holds the process, so that several may write the same entry of a cache.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with mended_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

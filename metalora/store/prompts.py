@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import UserError
+from ..config import PARTS, UserError
 from .files import digest
 
-SEVERAL, SINGLE = "several-photos", "single-photo"
+SEVERAL, SINGLE = PARTS
 PAPER_PARTS = {"unsplash": SEVERAL, "ffhq": SINGLE}
 # What stands for {possessive} and {pronoun}; the keys are the classes a benchmark knows.
 WORDS = {

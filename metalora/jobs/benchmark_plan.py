@@ -1,0 +1,215 @@
+"""The plan of a benchmark run: everything its results depend on, decided before anything is made.
+
+`plan.json` holds hashes of all inputs, so that a run which is stopped, moved or dealt to several machines stays the
+same run, and one whose inputs changed is refused.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..method.flow import generator_of
+from ..store import files
+from ..store.manifest import Manifest
+from ..store.prompts import BenchmarkPrompt
+
+FORMAT = "metalora-plan-1"
+LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
+
+
+@dataclass(frozen=True)
+class PlannedPerson:
+    """Someone to be personalized, with the seed of all that is drawn for them."""
+
+    identity: str
+    class_name: str
+    part: str
+    reference: str  # where the run keeps its copy
+    seed: int
+    group: int  # who is personalized together
+
+
+@dataclass(frozen=True)
+class PlannedPrompt:
+    """A prompt, what it says for each class, and the seeds of its images' noise: the same for every method."""
+
+    id: str
+    part: str
+    class_name: str | None
+    group: str | None
+    text: str
+    tags: list[str]
+    asks: dict[str, str]
+    filled: dict[str, str]  # by class
+    noise_seeds: dict[str, int]  # by seed
+
+    def asked_of(self, person: PlannedPerson) -> bool:
+        """Whether this person gets it."""
+        return self.part == person.part and self.class_name in (None, person.class_name)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the results."""
+
+    id: str
+    method: str
+    label: str
+    steps: int | None
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan.json` holds."""
+
+    format: str
+    name: str
+    manifest: str
+    manifest_sha256: str
+    prompts_file: str
+    prompts_sha256: str
+    methods: list[str]
+    step_counts: list[int]
+    ranks: list[int]
+    seeds: list[int]
+    images_at_once: int
+    training: dict[str, Any]  # PersonalizeConfig, without what the variants and the people decide
+    crops: dict[str, Any]  # CropConfig
+    sampling: dict[str, Any]  # GenerateConfig, without seeds
+    meta_downs: dict[str, dict[str, str]]  # by class: path and sha256 of the tensors
+    backbone: dict[str, str]  # name and fingerprint
+    backbone_flags: dict[str, str]  # how to find it again
+    faces: str
+    clip: str | None
+    people: list[PlannedPerson]
+    prompts: list[PlannedPrompt]
+    external: dict[str, str]  # how images from elsewhere come in
+
+    def variants(self) -> list[Variant]:
+        """Every method at every step count and rank."""
+        found = []
+        for method in self.methods:
+            if method == NONE:
+                found.append(Variant(NONE, NONE, LABELS[NONE], None, None))
+                continue
+            for rank in self.ranks:
+                for steps in self.step_counts:
+                    label = f"{LABELS[method]}, {steps} steps, rank {rank}"
+                    found.append(Variant(f"{method}-{steps}-r{rank}", method, label, steps, rank))
+        return found
+
+    def training_of(self, method: str, rank: int, person: PlannedPerson, steps: int) -> PersonalizeConfig:
+        """The settings with which `metalora personalize` gives this person's LoRA."""
+        return PersonalizeConfig(
+            **self.training, method=method, rank=rank, steps=steps, class_name=person.class_name, seed=person.seed
+        )
+
+    def crop_config(self) -> CropConfig:
+        """Of every training."""
+        return CropConfig(**self.crops)
+
+    def sampling_config(self) -> GenerateConfig:
+        """Of every image."""
+        return GenerateConfig(**self.sampling)
+
+    def prompts_of(self, person: PlannedPerson) -> list[PlannedPrompt]:
+        """What this person is asked for."""
+        return [prompt for prompt in self.prompts if prompt.asked_of(person)]
+
+    def sha256(self) -> str:
+        """Of everything in it."""
+        return files.digest(json.dumps(asdict(self), sort_keys=True).encode())
+
+
+def planned_people(manifest: Manifest, config: BenchmarkConfig, seed: int) -> list[PlannedPerson]:
+    """The people of the asked parts; those of one class are put together, in the manifest's order."""
+    chosen = [person for person in manifest.people if person.part in config.parts]
+    chosen = chosen[: config.people or None]
+    if not chosen:
+        raise UserError(f"{manifest.path} has nobody in {' or '.join(config.parts)}.")
+    seen: dict[str, int] = {}
+    groups: dict[tuple[str, int], int] = {}
+    planned = []
+    for person in chosen:
+        index = seen[person.class_name] = seen.get(person.class_name, -1) + 1
+        group = groups.setdefault((person.class_name, index // config.together), len(groups))
+        own_seed = generator_of(seed, "person", person.name).initial_seed()
+        reference = f"references/{person.name}{person.reference.path.suffix.lower()}"
+        planned.append(PlannedPerson(person.name, person.class_name, person.part, reference, own_seed, group))
+    return planned
+
+
+def planned_prompts(
+    prompts: list[BenchmarkPrompt], config: BenchmarkConfig, people: list[PlannedPerson]
+) -> list[PlannedPrompt]:
+    """The prompts that somebody is asked for."""
+    counts: dict[tuple[str, str | None, str | None], int] = {}
+    planned = []
+    for prompt in prompts:
+        classes = sorted({p.class_name for p in people if prompt.asked_of(p.class_name, p.part)})
+        kind = (prompt.part, prompt.class_name, prompt.group)
+        counts[kind] = counts.get(kind, 0) + 1
+        if classes and not (config.prompts_each and counts[kind] > config.prompts_each):
+            planned.append(planned_prompt(prompt, classes, config.seeds))
+    alone = [p.identity for p in people if not any(prompt.asked_of(p) for prompt in planned)]
+    if alone:
+        raise UserError(
+            f"The prompts ask nothing of {len(alone)} people, such as {alone[0]}: see their class and part."
+        )
+    return planned
+
+
+def planned_prompt(prompt: BenchmarkPrompt, classes: list[str], seeds: tuple[int, ...]) -> PlannedPrompt:
+    """With what it says for each class."""
+    return PlannedPrompt(
+        id=prompt.id,
+        part=prompt.part,
+        class_name=prompt.class_name,
+        group=prompt.group,
+        text=prompt.text,
+        tags=list(prompt.tags),
+        asks=prompt.asks,
+        filled={class_name: prompt.filled(class_name) for class_name in classes},
+        noise_seeds={str(seed): generator_of("image", prompt.id, seed).initial_seed() for seed in seeds},
+    )
+
+
+def read_plan(run: Path) -> Plan:
+    """The plan of a run's folder."""
+    path = run / "plan.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). `metalora benchmark plan {run}` makes the plan first."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}). Delete it and plan again.") from error
+    try:
+        record["people"] = [PlannedPerson(**person) for person in record["people"]]
+        record["prompts"] = [PlannedPrompt(**prompt) for prompt in record["prompts"]]
+        plan = Plan(**record)
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a plan of this version ({error}). Plan again in another folder.") from error
+    if plan.format != FORMAT:
+        raise UserError(f"{path} has the format {plan.format!r}, not {FORMAT!r}. Plan again in another folder.")
+    return plan
+
+
+def write_plan(run: Path, plan: Plan) -> Path:
+    """Write it; a folder that already holds another plan is refused."""
+    path = run / "plan.json"
+    if path.exists():
+        before, now = asdict(read_plan(run)), asdict(plan)
+        different = sorted(key for key in now if before[key] != now[key])
+        if different:
+            raise UserError(
+                f"{path} is another plan ({', '.join(different)} differ). Choose another folder, so that results of "
+                "two plans are never mixed."
+            )
+        return path
+    files.write_json(path, plan)
+    return path
