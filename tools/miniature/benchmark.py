@@ -7,6 +7,7 @@ from .people import SPLITS, Person, person
 from .photo import Photo, photo
 
 PARTS = {"several-photos": "test", "single-photo": "single"}  # a part of the benchmark -> the split of its people
+VALIDATION = {"several-photos": "validation"}  # the same of people on whom settings may be chosen; does not ship
 PORTRAITS = (600_012, 600_001, 600_020, 600_009, 600_010, 600_017)  # the demo's people, in no split; picked by eye
 
 
@@ -23,11 +24,14 @@ class Entry:
         return f"photos/{self.person.number}-{self.index}.jpg"
 
 
-def entries() -> list[Entry]:
-    """Every photo of the benchmark: a person's reference first, then as many others as the split says."""
+def entries(parts: dict[str, str] = PARTS, most: int | None = None) -> list[Entry]:
+    """Every photo of the benchmark: a person's reference first, then as many others as the split says.
+
+    `most` people of each split, if not all of them.
+    """
     found = []
-    for part, split in PARTS.items():
-        for number in SPLITS[split].numbers:
+    for part, split in parts.items():
+        for number in SPLITS[split].numbers[:most]:
             who = person(number)
             reference = reference_index(who)
             others = [index for index in range(SPLITS[split].photos_of(number)) if index != reference]

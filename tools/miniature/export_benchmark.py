@@ -1,6 +1,7 @@
 """Render the mini benchmark and the demo's portraits, and write what ships: photos, manifest, prompts.
 
 python -m tools.miniature.export_benchmark --out metalora/data
+python -m tools.miniature.export_benchmark --validation 16 --out data/miniature    # for choosing settings
 """
 
 import argparse
@@ -14,7 +15,7 @@ from PIL import Image
 
 from metalora.store.files import digest, write_bytes
 
-from .benchmark import PORTRAITS, Entry, entries, reference_index
+from .benchmark import PORTRAITS, VALIDATION, Entry, entries, reference_index
 from .benchmark_prompts import prompts
 from .captions import describe
 from .people import WORLD_SEED, person
@@ -32,18 +33,20 @@ def main() -> None:
         os.environ[name] = "1"  # before torch and OpenGL start: one thread is fastest for such small pictures
     from .renderer import Renderer
 
-    benchmark = arguments.out / "mini_benchmark"
-    rows = [row(entry, data) for entry, data in drawn(Renderer(arguments.cache, SIZE), benchmark)]
+    benchmark = arguments.out / ("validation_benchmark" if arguments.validation else "mini_benchmark")
+    chosen = entries(VALIDATION, arguments.validation) if arguments.validation else entries()
+    rows = [row(entry, data) for entry, data in drawn(chosen, Renderer(arguments.cache, SIZE), benchmark)]
     write_bytes(benchmark / "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in rows).encode())
     write_bytes(benchmark / "prompts.json", (json.dumps(prompts(), indent=1) + "\n").encode())
-    export_portraits(Renderer(arguments.cache, PORTRAIT_SIZE), arguments.out / "portraits")
+    if not arguments.validation:
+        export_portraits(Renderer(arguments.cache, PORTRAIT_SIZE), arguments.out / "portraits")
     print(f"wrote {len(rows)} photos of {len({one['identity'] for one in rows})} people to {benchmark}")
 
 
-def drawn(renderer, folder: pathlib.Path):
+def drawn(chosen: list[Entry], renderer, folder: pathlib.Path):
     """Every entry with the bytes of its file, written on the way."""
     figures = {}
-    for entry in entries():
+    for entry in chosen:
         if entry.person.number not in figures:
             figures = {entry.person.number: renderer.figure(entry.person)}  # entries come person by person
         data = jpeg(renderer.render(entry.person, figures[entry.person.number], entry.photo))
@@ -85,6 +88,7 @@ def jpeg(picture: np.ndarray) -> bytes:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data"))
+    parser.add_argument("--validation", type=int, metavar="PEOPLE", help="instead: so many people of `validation`")
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="prepared mesh")
     return parser
 
