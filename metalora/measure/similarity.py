@@ -63,14 +63,21 @@ def identity_means(scores: Iterable[ImageScore], score: Score, misses: Misses) -
     With misses left out, a prompt whose images all lack a face does not count, and an identity without any face is
     absent from the result.
     """
-    cells: dict[str, dict[str, list[float]]] = {}
-    for image in scores:
+
+    def value_of(image: ImageScore) -> float | None:
         value = getattr(image, score)
-        if value is None and misses == "as zero":
-            value = 0.0
-        prompts = cells.setdefault(image.identity, {})
+        return 0.0 if value is None and misses == "as zero" else value
+
+    return means_of((image.identity, image.prompt, value_of(image)) for image in scores)
+
+
+def means_of(values: Iterable[tuple[str, str, float | None]]) -> dict[str, float]:
+    """The same for any score: from (identity, prompt, value) each identity's mean over prompts of the prompt's mean."""
+    cells: dict[str, dict[str, list[float]]] = {}
+    for identity, prompt, value in values:
+        prompts = cells.setdefault(identity, {})
         if value is not None:
-            prompts.setdefault(image.prompt, []).append(value)
+            prompts.setdefault(prompt, []).append(value)
     return {identity: mean(map(mean, prompts.values())) for identity, prompts in cells.items() if prompts}
 
 
