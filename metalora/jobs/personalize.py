@@ -69,12 +69,29 @@ def personalize_photos(
     check_output(out, overwrite)
     adapters, origin = starting_adapters(backbone, config, meta_down)
     planned = plan_photos(photos, config, crop_config, backbone, embedder)
-    prompt, class_prompt = yield from prompt_embeddings([config.prompt, config.class_prompt], backbone, cache)
-    latents = yield from crop_latents(planned, backbone, crop_config.flips, cache)
-    images = TrainingImages(latents, prompt)
-
     facts = facts_of_run(backbone, config, crop_config, planned, origin)
     saved = SavedRun(state_path, facts)
+    trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
+
+    files.write(adapter_path, adapters.tensors(), "adapter", facts)
+    save_lora(out, fold_all(adapters), spelling, backbone.shape, facts)
+    save_loss_curve(curve_path, {config.method: trained.losses})
+    saved.remove()
+    return Personalized(out, adapter_path, curve_path, trained)
+
+
+def fit(
+    backbone: Backbone,
+    planned: Sequence[PlannedPhoto],
+    adapters: Adapters,
+    config: PersonalizeConfig,
+    crop_config: CropConfig,
+    saved: SavedRun,
+    cache: Cache,
+) -> Job[Training]:
+    """Encode what is learned from and train the adapters on it; nothing is written but `saved`, when it is stopped."""
+    prompt, class_prompt = yield from prompt_embeddings([config.prompt, config.class_prompt], backbone, cache)
+    latents = yield from crop_latents(planned, backbone, crop_config.flips, cache)
     checkpointing = wants_checkpointing(backbone, config, crop_config)  # asked while the device is still empty
     if warning := memory_warning(backbone, config, crop_config, checkpointing):
         yield Phase(warning)
@@ -85,14 +102,8 @@ def personalize_photos(
         if config.prior_weight:
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
         with adapters.to(backbone.device).attached(denoiser.network):
-            person = Person(images, config.seed, prior)
-            trained = yield from train(denoiser, adapters, person, config, saved, backbone.device)
-
-    files.write(adapter_path, adapters.tensors(), "adapter", facts)
-    save_lora(out, fold_all(adapters), spelling, backbone.shape, facts)
-    save_loss_curve(curve_path, {config.method: trained.losses})
-    saved.remove()
-    return Personalized(out, adapter_path, curve_path, trained)
+            person = Person(TrainingImages(latents, prompt), config.seed, prior)
+            return (yield from train(denoiser, adapters, person, config, saved, backbone.device))
 
 
 def train(

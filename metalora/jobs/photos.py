@@ -11,7 +11,7 @@ from ..backbones.protocol import Backbone, Prompt
 from ..config import CropConfig, Phase, Step, UserError
 from ..measure.faces import Face, FaceAnalyser, choose_face
 from ..method import crops
-from ..method.crops import Box
+from ..method.crops import RATIOS, SCALES, Box, Ratio
 from ..store.cache import Cache
 from ..store.images import photo_digest, read_photo, resize_crop
 from . import Job
@@ -41,14 +41,27 @@ class PlannedPhoto:
 
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
-    """The crops of a photo around the chosen face (paper, supplement: up to 25)."""
-    photo = read_photo(path)
-    face = choose_face(faces.find(photo), config.face, path.name)
-    planned = [_crop(box, config, multiple) for box in crops.plan(face.box, photo.shape[2], photo.shape[1])]
+    """The crops of a photo file around the chosen face (paper, supplement: up to 25)."""
+    return plan_pixels(read_photo(path), path.name, config, faces, multiple)
+
+
+def plan_pixels(
+    photo: Tensor,
+    name: str,
+    config: CropConfig,
+    faces: FaceAnalyser,
+    multiple: int,
+    ratios: Sequence[Ratio] = RATIOS,
+    scales: Sequence[float] = SCALES,
+) -> PlannedPhoto:
+    """The same of a photo [3, H, W]; `name` is what a message calls it."""
+    face = choose_face(faces.find(photo), config.face, name)
+    boxes = crops.plan(face.box, photo.shape[2], photo.shape[1], ratios, scales)
+    planned = [_crop(box, config, multiple) for box in boxes]
     kept = [crop for crop in planned if _enlarged(crop) <= config.max_upscale]
     if not kept:
         raise UserError(
-            f"{path}: the face is {face.box.width:.0f} x {face.box.height:.0f} pixels, too small to train at "
+            f"{name}: the face is {face.box.width:.0f} x {face.box.height:.0f} pixels, too small to train at "
             f"{config.resolution} px: the largest crop would be enlarged {min(map(_enlarged, planned)):.1f} times, "
             f"more than max_upscale {config.max_upscale}. Use a larger photo, or lower --resolution."
         )
@@ -57,11 +70,15 @@ def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: in
 
 def whole_photo(path: Path, config: CropConfig, multiple: int) -> PlannedPhoto:
     """The photo itself as the only crop: what a plain LoRA trains on."""
-    photo = read_photo(path)
+    return whole_pixels(read_photo(path), path.name, config, multiple)
+
+
+def whole_pixels(photo: Tensor, name: str, config: CropConfig, multiple: int) -> PlannedPhoto:
+    """The same of a photo [3, H, W]."""
     crop = _crop(Box(0, 0, photo.shape[2], photo.shape[1]), config, multiple)
     if _enlarged(crop) > config.max_upscale:
         raise UserError(
-            f"{path} is {photo.shape[2]} x {photo.shape[1]} pixels, too small to train at {config.resolution} px "
+            f"{name} is {photo.shape[2]} x {photo.shape[1]} pixels, too small to train at {config.resolution} px "
             f"(enlarged {_enlarged(crop):.1f} times, max_upscale is {config.max_upscale}). Lower --resolution."
         )
     return PlannedPhoto(photo, photo_digest(photo), None, [crop], [])

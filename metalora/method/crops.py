@@ -5,9 +5,11 @@ origin at the photo's top left corner; right and bottom edges are exclusive.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-RATIOS: tuple[tuple[int, int], ...] = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
+Ratio = tuple[int, int]
+RATIOS: tuple[Ratio, ...] = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
 SCALES: tuple[float, ...] = (1.5, 2.0, 2.5, 3.5, 4.5)
 
 
@@ -32,20 +34,22 @@ class Box(NamedTuple):
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
 
-def plan(face: Box, width: int, height: int) -> list[Box]:
+def plan(
+    face: Box, width: int, height: int, ratios: Sequence[Ratio] = RATIOS, scales: Sequence[float] = SCALES
+) -> list[Box]:
     """The crops of a photo of width x height pixels, whole pixels, ratio by ratio and small to large.
 
     Where the photo cannot hold a crop, the closest size that fits is taken, unless it was taken already.
     """
     boxes: dict[tuple[int, int], Box] = {}
-    for ratio in RATIOS:
-        for scale in SCALES:
+    for ratio in ratios:
+        for scale in scales:
             size = fitting_size(ratio, scale * max(face.width, face.height), width, height)
             boxes.setdefault(size, box_around(face.center, size, width, height))
     return list(boxes.values())
 
 
-def fitting_size(ratio: tuple[int, int], shorter: float, width: int, height: int) -> tuple[int, int]:
+def fitting_size(ratio: Ratio, shorter: float, width: int, height: int) -> tuple[int, int]:
     """(width, height) of `ratio` whose shorter side is `shorter`, or the largest such size the photo can hold."""
     unit = min(shorter / min(ratio), width / ratio[0], height / ratio[1])
     return max(1, round(unit * ratio[0])), max(1, round(unit * ratio[1]))
