@@ -1,0 +1,123 @@
+"""The scores of a report: what they are called, what they say in one sentence, and how they are written."""
+
+from dataclasses import dataclass
+
+from .html import Html, element
+from .results import Comparison, Figure, Misses, Results, Variant
+
+MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EM DASH}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score; `key` is its name in results.json."""
+
+    key: str
+    title: str
+    meaning: str
+    digits: int = 3
+
+
+R_FACESIM = Score(
+    "r_facesim",
+    "R-FaceSim",
+    "how like the person the generated faces are: their mean cosine similarity to real photos of the person that were "
+    "not trained on. Higher is better.",
+)
+FACESIM = Score("facesim", "FaceSim", "the same, to the one photo that was trained on. Copying that photo raises it.")
+COPYING = Score(
+    "copying",
+    "Copying",
+    "FaceSim minus R-FaceSim: how much more the images are like the trained photo than like the person. Lower is "
+    "better.",
+)
+CLIP_T = Score(
+    "clip_t", "CLIP-T", "how well images fit their prompts: cosine of CLIP embeddings, times 100. Higher is better.", 2
+)
+ADHERENCE = Score(
+    "adherence", "Prompt followed", "the share of what the prompts ask for that CLIP recognises. Higher is better."
+)
+CLIP_I = Score("clip_i", "CLIP-I", "likeness of the whole image to the trained photo, by CLIP, times 100.", 2)
+DINO = Score("dino", "DINO", "likeness of the whole image to the trained photo, by DINO, times 100.", 2)
+ALL = (R_FACESIM, FACESIM, COPYING, CLIP_T, ADHERENCE, CLIP_I, DINO)
+AS_ZERO = "R-FaceSim, no face = 0"
+
+
+def present(results: Results) -> list[Score]:
+    """The scores that some variant has."""
+    return [score for score in ALL if any(variant.figure(score.key) for variant in results.variants)]
+
+
+def number(value: float | None, digits: int, signed: bool = False) -> str:
+    """With a real minus sign; a dash where there is nothing."""
+    if value is None:
+        return NOTHING
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    return text.replace("-", MINUS)
+
+
+def share(value: float | None) -> str:
+    """As a percentage; 100.0% only when it is all of it."""
+    if value is None:
+        return NOTHING
+    text = f"{value:.1%}".replace("-", MINUS)
+    return "99.9%" if text == "100.0%" and value < 1 else text
+
+
+def interval(figure: Figure | Comparison, digits: int, signed: bool = False) -> str:
+    """`0.58 to 0.64`."""
+    if figure.low is None or figure.high is None:
+        return "no interval"
+    return f"{number(figure.low, digits, signed)} to {number(figure.high, digits, signed)}"
+
+
+def with_interval(figure: Figure | None, digits: int) -> Html | str:
+    """The mean, and its interval under it in small print."""
+    if figure is None:
+        return NOTHING
+    mean = element("b", {}, number(figure.mean, digits))
+    return element("span", {"class": "figure"}, mean, element("small", {}, interval(figure, digits)))
+
+
+def ranked(results: Results, score: str, misses: Misses = "left out") -> list[Variant]:
+    """The variants that have the score, the highest first; equals keep their order."""
+    figures = [(variant, variant.figure(score, misses)) for variant in results.variants]
+    scored = [(variant, figure.mean) for variant, figure in figures if figure]
+    return [variant for variant, _ in sorted(scored, key=lambda pair: -pair[1])]
+
+
+def comparison(results: Results, one: Variant, other: Variant, score: str, misses: Misses | None) -> Comparison | None:
+    """The paired difference one minus other, whichever way round it was written down."""
+    for found in results.comparisons:
+        if (found.score, found.misses) != (score, misses):
+            continue
+        if (found.one, found.other) == (one.id, other.id):
+            return found
+        if (found.one, found.other) == (other.id, one.id):
+            return turned(found)
+    return None
+
+
+def turned(found: Comparison) -> Comparison:
+    """The same difference the other way round."""
+    low, high = found.low, found.high
+    return Comparison(
+        found.other,
+        found.one,
+        found.score,
+        found.misses,
+        -found.mean,
+        None if high is None else -high,
+        None if low is None else -low,
+        found.count,
+    )
+
+
+def verdict(found: Comparison) -> str:
+    """What the interval allows to say."""
+    if found.low is None or found.high is None:
+        return "too few people to tell"
+    if found.low > 0 or found.high < 0:
+        return "a difference"
+    return "not told apart"

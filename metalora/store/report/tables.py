@@ -1,0 +1,199 @@
+"""The tables of a report."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .html import Html, element, folded, note, paragraph, section, table
+from .marks import named
+from .results import Results, Variant
+from .scores import (
+    ALL,
+    AS_ZERO,
+    COPYING,
+    R_FACESIM,
+    interval,
+    number,
+    present,
+    share,
+    turned,
+    verdict,
+    with_interval,
+)
+
+PUBLISHED = Path(__file__).parents[2] / "data" / "meta_phd" / "published.json"
+
+
+def variants_table(results: Results) -> Html:
+    """Every variant with all its scores and their intervals."""
+    scores = present(results)
+    columns = ["Variant"]
+    for score in scores:
+        columns += [score.title, AS_ZERO] if score is R_FACESIM else [score.title]
+    rows = []
+    for variant in results.variants:
+        cells: list[str] = [named(results, variant)]
+        for score in scores:
+            cells.append(with_interval(variant.figure(score.key), score.digits))
+            if score is R_FACESIM:
+                cells.append(with_interval(variant.figure(score.key, "as zero"), score.digits))
+        summary = variant.summary
+        made = f"{len(variant.images)}" + (f", {len(variant.missing)} missing" if variant.missing else "")
+        rows.append([*cells, share(summary["position"]), share(summary["detection_rate"]), made])
+    title = "Means over people, with 95% intervals below them"
+    return table(title, [*columns, "Position", "Faces found", "Images"], rows, "wide")
+
+
+def meanings(results: Results) -> Html:
+    """What each column says."""
+    faces = results.faces
+    rows = [(score.title, score.meaning) for score in present(results)]
+    rows += [
+        (AS_ZERO, "R-FaceSim with every image without a face counted as 0; the plain column leaves such images out."),
+        (
+            "Position",
+            f"where R-FaceSim lies between different people (0%: {number(faces.impostor_mean, 3)}) and real photos of "
+            f"one person (100%: {number(faces.genuine_mean, 3)}).",
+        ),
+        ("Faces found", "the share of images in which the detector finds a face."),
+        (
+            "95% interval",
+            "where the mean over people may lie, if other people had been drawn. Two variants are better compared by "
+            "their paired differences, below: they were scored on the same people.",
+        ),
+    ]
+    items = [part for term, text in rows for part in (element("dt", {}, term), element("dd", {}, text))]
+    return folded("What the columns mean", element("dl", {}, *items), open_=False)
+
+
+def differences_table(results: Results) -> Html:
+    """Every paired difference, the larger side first."""
+    rows = []
+    variants = {variant.id: variant for variant in results.variants}
+    titles = {score.key: score for score in ALL}
+    for found in results.comparisons:
+        shown = found if found.mean >= 0 else turned(found)
+        score = titles[shown.score]
+        policy = " (no face = 0)" if shown.misses == "as zero" else ""
+        rows.append(
+            [
+                f"{variants[shown.one].label} minus {variants[shown.other].label}",
+                score.title + policy,
+                number(shown.mean, score.digits, signed=True),
+                interval(shown, score.digits, signed=True),
+                str(shown.count),
+                verdict(shown),
+            ]
+        )
+    columns = ["Pair", "Score", "Difference", "95% interval", "People", "So"]
+    return folded(f"All {len(rows)} paired differences", table("One minus the other, person by person", columns, rows))
+
+
+def published_table() -> Html:
+    """The paper's values in grey, in a table of their own: they are not on this page's scale."""
+    record = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    rows = [
+        [
+            f"{row['method']} ({row['base']})",
+            number(row["r_facesim_table_4"] / 100, 4),
+            number(row["r_facesim_table_5"] / 100, 4),
+            number(row["facesim"] / 100, 4),
+            number((row["facesim"] - row["r_facesim_table_4"]) / 100, 4),
+            number(row["clip_t"], 2),
+            row["training_images"],
+        ]
+        for row in record["rows"]
+    ]
+    columns = ["Method", "R-FaceSim (table 4)", "R-FaceSim (table 5)", "FaceSim", COPYING.title, "CLIP-T", "Trained on"]
+    return section(
+        "What the paper published",
+        paragraph(
+            "Not measured here and not comparable with the scores above: these are FaceNet similarities of images by "
+            "FLUX.1-dev and SDXL at 1024 pixels, of other people and prompts. They show what the paper found among its "
+            "own methods, without intervals. No row above is ranked against them."
+        ),
+        table(f"{record['source']}; cosines, as the paper's percent / 100", columns, rows, "grey"),
+    )
+
+
+def by_class(results: Results) -> Html:
+    """The likeness and the prompt score of each class, and the mean of the classes."""
+    names = _names(results, "by_class")
+    if not names:
+        return Html()
+    return folded("By class of people", _means_table(results, "by_class", names, "Class"))
+
+
+def by_prompt(results: Results) -> Html:
+    """The same for each prompt: which are hard?"""
+    texts = {prompt.id: prompt.text for prompt in results.prompts}
+    names = [name for name in _names(results, "by_prompt") if name in texts]
+    if not names:
+        return Html()
+    return folded("By prompt", _means_table(results, "by_prompt", names, "Prompt", texts))
+
+
+def _names(results: Results, group: str) -> list[str]:
+    return list(dict.fromkeys(name for variant in results.variants for name in variant.summary[group]))
+
+
+def _means_table(
+    results: Results, group: str, names: list[str], title: str, texts: dict[str, str] | None = None
+) -> Html:
+    """A row a name and variant, with every mean that the summary has."""
+    found = {key for variant in results.variants for means in variant.summary[group].values() for key in means}
+    scores = [score for score in ALL if score.key in found]
+    rows = []
+    for name in names:
+        for variant in results.variants:
+            cells = [number(variant.mean(group, name, score.key), score.digits) for score in scores]
+            rows.append([(texts or {}).get(name, name), variant.label, *cells])
+    return table("Means without intervals", [title, "Variant", *(score.title for score in scores)], rows)
+
+
+def provenance(results: Results) -> Html:
+    """Everything that somebody needs to check that two runs measured the same."""
+    faces = results.faces
+    rows: list[tuple[str, str]] = [
+        ("benchmark", results.name),
+        ("manifest, sha256", results.manifest_sha256),
+        ("prompts, sha256", results.prompts_sha256),
+        (
+            "people",
+            f"{len(results.people)}, {sum(1 for p in results.people if p.held_out)} of them with held-out photos",
+        ),
+        ("prompts", str(len(results.prompts))),
+        ("seeds", ", ".join(map(str, results.seeds))),
+        ("backbone", results.backbone),
+        ("backbone, fingerprint", results.fingerprint),
+        ("sampling", _settings(results.sampling)),
+        ("faces", f"{faces.name}; licence: {faces.licence}; {faces.detected} real photos compared"),
+        ("faces, sha256", faces.sha256),
+    ]
+    for name, embedder in (("CLIP", results.clip), ("DINO", results.dino)):
+        rows.append((name, embedder.name if embedder else "not used"))
+        if embedder:
+            rows.append((f"{name}, sha256", embedder.sha256))
+    return section(
+        "What was measured with what", _facts(rows), *(_variant_facts(results, variant) for variant in results.variants)
+    )
+
+
+def _variant_facts(results: Results, variant: Variant) -> Html:
+    rows = [("settings", _settings(variant.settings))] if variant.settings else []
+    rows += [(f"Meta-Down of {name}, sha256", sha) for name, sha in (variant.meta_down_sha256 or {}).items()]
+    rows += [(f"LoRA of {identity}, sha256", sha) for identity, sha in variant.lora_sha256.items()]
+    body = _facts(rows) if rows else note("Nothing was trained here.")
+    return folded(f"{variant.label} ({variant.id})", body)
+
+
+def _facts(rows: Iterable[tuple[str, str]]) -> Html:
+    items = [
+        part for name, value in rows for part in (element("dt", {}, name), element("dd", {"class": "mono"}, value))
+    ]
+    return element("dl", {"class": "facts"}, *items)
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"

@@ -1,0 +1,232 @@
+"""MADE UP results of a benchmark run, for tests of reports alone: the scores are drawn, nothing was generated.
+
+The "generated" images are photos of the mini benchmark.
+"""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import metalora
+from metalora.measure.intervals import bootstrap, paired
+
+MINI = Path(metalora.__file__).parent / "data" / "mini_benchmark"
+VARIANTS = (
+    ("none", None),
+    ("meta-lora", 150),
+    ("meta-lora", 375),
+    ("lora", 375),
+    ("lora-crops", 150),
+    ("lora-crops", 375),
+)
+LIKENESS = {"none": 0.16, "meta-lora": 0.62, "lora": 0.40, "lora-crops": 0.58}
+LABELS = {"none": "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
+HASH = "0123456789abcdef" * 4
+
+
+def made_up_run(folder: Path, people: int = 4, prompts: int = 3, seeds: int = 2, variants: Any = VARIANTS) -> Path:
+    """The folder of a run that never was, with results.json, references and images."""
+    rows = [json.loads(line) for line in (MINI / "manifest.jsonl").read_text().splitlines()]
+    references = [row for row in rows if row["role"] == "reference" and row["part"] == "several-photos"][:people]
+    photos = {person["identity"]: [r for r in rows if r["identity"] == person["identity"]] for person in references}
+    asked = json.loads((MINI / "prompts.json").read_text())["several-photos"][:prompts]
+    for person in references:
+        copied(MINI / person["path"], folder / "references" / f"{person['identity']}.jpg")
+    record = {
+        "format": "metalora-results-1",
+        "benchmark": {
+            "name": "made_up",
+            "manifest_sha256": HASH,
+            "prompts_sha256": HASH[::-1],
+            "identities": [
+                {
+                    "identity": person["identity"],
+                    "class": person["class"],
+                    "part": person["part"],
+                    "held_out": len(photos[person["identity"]]) - 1,
+                    "reference": f"references/{person['identity']}.jpg",
+                }
+                for person in references
+            ],
+            "prompts": [
+                {
+                    "id": prompt["id"],
+                    "part": "several-photos",
+                    "class": None,
+                    "group": None,
+                    "text": prompt["prompt"],
+                    "tags": [],
+                    "asks": prompt["asks"],
+                }
+                for prompt in asked
+            ],
+        },
+        "backbone": {"name": "made up", "fingerprint": "made-up-fingerprint"},
+        "sampling": {"sampling_steps": 30, "guidance": 3.5, "width": 128, "height": 128, "strength": 1.0},
+        "seeds": list(range(seeds)),
+        "embedders": {
+            "faces": {
+                "name": "sface",
+                "sha256": HASH,
+                "licence": "Apache-2.0",
+                "genuine_mean": 0.771,
+                "impostor_mean": 0.143,
+                "detected": sum(map(len, photos.values())),
+            },
+            "clip": {"name": "ViT-B-32 openai", "sha256": HASH},
+            "dino": None,
+        },
+        "variants": [made_up_variant(folder, m, s, references, photos, asked, seeds) for m, s in variants],
+        "comparisons": [],
+    }
+    record["comparisons"] = comparisons(record["variants"])
+    write(folder, record)
+    return folder
+
+
+def write(folder: Path, record: dict[str, Any]) -> None:
+    """results.json of a changed record."""
+    (folder / "results.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The record, to be changed."""
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def copied(photo: Path, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(photo, path))
+
+
+def made_up_variant(
+    folder: Path, method: str, steps: int | None, people: list, photos: dict, prompts: list, seeds: int
+) -> dict[str, Any]:
+    name = f"{method}-{steps}-r1" if steps else method
+    drawn = random.Random(name)
+    images, of_photo = [], {row["path"]: row["sha256"] for rows in photos.values() for row in rows}
+    for person in people:
+        own = random.Random(person["identity"]).gauss(0, 0.05)
+        for prompt in prompts:
+            for seed in range(seeds):
+                photo = drawn.choice(photos[person["identity"]])["path"]
+                path = f"images/{name}/{person['identity']}/{prompt['id']}-{seed}.jpg"
+                copied(MINI / photo, folder / path)
+                found = drawn.random() > 0.05
+                likeness = LIKENESS[method] * (1 - 30 / steps if steps else 1) + own + drawn.gauss(0, 0.04)
+                copying = drawn.gauss(0.12 if method == "lora" else 0.03, 0.02)
+                images.append(
+                    {
+                        "identity": person["identity"],
+                        "prompt": prompt["id"],
+                        "seed": seed,
+                        "path": path,
+                        "sha256": of_photo[photo],
+                        "faces": int(found),
+                        "held_out": likeness if found else None,
+                        "reference": likeness + copying if found else None,
+                        "best": likeness if found else None,
+                        "clip_t": 31 - 3 * LIKENESS[method] + drawn.gauss(0, 0.8),
+                        "clip_i": None,
+                        "dino": None,
+                        "adherence": drawn.choice([0.33, 0.67, 1.0]),
+                    }
+                )
+    return {
+        "id": name,
+        "method": method,
+        "label": LABELS[method] + (f", {steps} steps, rank 1" if steps else ""),
+        "steps": steps,
+        "rank": 1 if steps else None,
+        "settings": {"learning_rate": 0.0004, "meta_rank": 16} if steps else {},
+        "meta_down_sha256": {"woman": HASH, "man": HASH} if method == "meta-lora" else None,
+        "lora_sha256": {person["identity"]: HASH for person in people} if steps else {},
+        "images": images,
+        "missing": [],
+        "summary": summary(images, people),
+    }
+
+
+def summary(images: list[dict], people: list) -> dict[str, Any]:
+    def face(name: str) -> dict[str, Any]:
+        return {misses: figure(person_means(images, name, misses)) for misses in ("left out", "as zero")}
+
+    reached = figure(person_means(images, "held_out"))
+    classes = {person["identity"]: person["class"] for person in people}
+    return {
+        "r_facesim": face("held_out"),
+        "facesim": face("reference"),
+        "copying": face("copying"),
+        "clip_t": figure(person_means(images, "clip_t")),
+        "clip_i": None,
+        "dino": None,
+        "adherence": figure(person_means(images, "adherence")),
+        "detection_rate": sum(image["faces"] > 0 for image in images) / len(images) if images else None,
+        "position": (reached["mean"] - 0.143) / (0.771 - 0.143) if reached else None,
+        "by_class": grouped(images, lambda image: classes[image["identity"]]),
+        "by_part": {},
+        "by_prompt": grouped(images, lambda image: image["prompt"]),
+    }
+
+
+def person_means(images: list[dict], name: str, misses: str = "left out") -> dict[str, float]:
+    """Not the real averaging (over prompts first): all images here weigh the same."""
+    found: dict[str, list[float]] = {}
+    for image in images:
+        value = value_of(image, name)
+        if value is None and misses == "as zero":
+            value = 0.0
+        if value is not None:
+            found.setdefault(image["identity"], []).append(value)
+    return {identity: sum(values) / len(values) for identity, values in found.items()}
+
+
+def value_of(image: dict, name: str) -> float | None:
+    if name != "copying":
+        return image[name]
+    return None if image["held_out"] is None else image["reference"] - image["held_out"]
+
+
+def grouped(images: list[dict], key: Any) -> dict[str, dict[str, float | None]]:
+    names = sorted({key(image) for image in images})
+    return {
+        name: {score: mean_of(figure(person_means([i for i in images if key(i) == name], field)))}
+        | {"clip_t": mean_of(figure(person_means([i for i in images if key(i) == name], "clip_t")))}
+        for name in names
+        for score, field in (("r_facesim", "held_out"),)
+    }
+
+
+def mean_of(found: dict | None) -> float | None:
+    return found["mean"] if found else None
+
+
+def figure(means: dict[str, float]) -> dict[str, Any] | None:
+    if not means:
+        return None
+    values = list(means.values())
+    if len(values) == 1:
+        return {"mean": values[0], "low": None, "high": None, "count": 1}
+    interval = bootstrap(values, draws=500)
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
+
+
+def comparisons(variants: list[dict]) -> list[dict[str, Any]]:
+    found = []
+    for index, one in enumerate(variants):
+        for other in variants[index + 1 :]:
+            for score, name, misses in (
+                ("r_facesim", "held_out", "left out"),
+                ("r_facesim", "held_out", "as zero"),
+                ("clip_t", "clip_t", None),
+            ):
+                means = [person_means(v["images"], name, misses or "left out") for v in (one, other)]
+                shared = means[0].keys() & means[1].keys()
+                if len(shared) < 2:
+                    continue
+                interval = paired(*({key: values[key] for key in shared} for values in means))
+                ends = {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
+                found.append({"one": one["id"], "other": other["id"], "score": score, "misses": misses, **ends})
+    return found
