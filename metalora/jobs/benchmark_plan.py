@@ -86,6 +86,7 @@ class Plan:
     clip: str | None
     people: list[PlannedPerson]
     prompts: list[PlannedPrompt]
+    attributes: dict[str, list[str]]  # every value that prompts ask for, by attribute
     external: dict[str, str]  # how images from elsewhere come in
 
     def variants(self) -> list[Variant]:
@@ -160,6 +161,15 @@ def planned_prompts(
             f"The prompts ask nothing of {len(alone)} people, such as {alone[0]}: see their class and part."
         )
     return planned
+
+
+def attributes_of(prompts: list[BenchmarkPrompt]) -> dict[str, list[str]]:
+    """Every value that any prompt asks for, also one that is left out: what a picture may be taken for."""
+    found: dict[str, set[str]] = {}
+    for prompt in prompts:
+        for attribute, value in prompt.asks.items():
+            found.setdefault(attribute, set()).add(value)
+    return {attribute: sorted(values) for attribute, values in sorted(found.items())}
 
 
 def planned_prompt(prompt: BenchmarkPrompt, classes: list[str], seeds: tuple[int, ...]) -> PlannedPrompt:

@@ -1,0 +1,141 @@
+"""The benchmark: one plan, the same people, prompts and noise for every method, scores with intervals."""
+
+import argparse
+import os
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from ..config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..flags import add_knobs, knobs_from
+from .base_model import SINGLE_FILES, add_backbone, backbone_of, cache_of, preset_of
+from .choices import add_faces
+from .parsers import Commands
+from .running import driven
+
+if TYPE_CHECKING:
+    from ..backbones.flux import FluxBackbone
+    from ..jobs.benchmark_plan import Plan
+
+BENCHMARK_HELP = """\
+How like the people are the images of each method, and do they show what was asked? On the mini benchmark that ships
+(16 rendered people), or on photos of your own with a manifest.
+
+  metalora benchmark plan my-run --meta-down random
+  metalora benchmark run my-run
+"""
+
+PLAN_HELP = """\
+Check every input and write my-run/plan.json: people, prompts, seeds, methods, settings, and the hashes of all files.
+
+  metalora benchmark plan my-run --meta-down woman=woman.safetensors man=man.safetensors
+  metalora benchmark plan quick --methods none lora-crops --people 2 --prompts-each 2
+  metalora benchmark plan paper --manifest photos/manifest.jsonl --meta-phd --leave-out age --backbone flux-dev
+
+Images made elsewhere go to my-run/external/<method>/<identity>/<prompt id>-<seed>.png: see external/wanted.jsonl.
+"""
+
+RUN_HELP = """\
+Do what the plan says and write my-run/results.json. Stopped at any point, the same command goes on. On several GPUs or
+machines that share the folder:
+
+  torchrun --nproc-per-node 2 -m metalora.cli benchmark run my-run
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Plan and run."""
+    kinds = commands.family("benchmark", "compare methods, with intervals", BENCHMARK_HELP)
+    plan = kinds.add("plan", "check every input, decide everything", PLAN_HELP, plan_benchmark)
+    plan.add_argument("run", type=Path, help="a new folder for the run")
+    plan.add_argument("--manifest", type=Path, metavar="FILE", help="photos as JSONL (default: the mini benchmark's)")
+    plan.add_argument("--prompts", type=Path, metavar="FILE", help="prompts as JSON (default: the mini benchmark's)")
+    plan.add_argument("--meta-phd", action="store_true", help="the prompts of the paper's benchmark, which ship")
+    plan.add_argument(
+        "--meta-down", nargs="+", default=[], metavar="FILE", help="CLASS=FILE for each class, FILE for all, or random"
+    )
+    add_knobs(plan, BenchmarkConfig, "the comparison")
+    add_knobs(plan, PersonalizeConfig, "training", ("method", "steps", "rank", "class_name"))
+    add_knobs(plan, CropConfig, "crops")
+    add_knobs(plan, GenerateConfig, "sampling", ("seed", "images_per_prompt"))
+    add_faces(plan)
+    add_backbone(plan)
+
+    run = kinds.add("run", "personalize, make images, score; goes on where it stopped", RUN_HELP, run_benchmark)
+    run.add_argument("run", type=Path, help="the folder of a plan")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    run.add_argument("--cache", type=Path, metavar="FOLDER", help="for latents and prompts (default: METALORA_CACHE)")
+
+
+def plan_benchmark(args: argparse.Namespace) -> None:
+    """Check every input and write the plan."""
+    from ..jobs.benchmark_prepare import Inputs, make_plan, meta_phd_prompts, mini_benchmark
+
+    if args.meta_phd and args.prompts:
+        raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
+    prompts = meta_phd_prompts() if args.meta_phd else args.prompts or mini_benchmark() / "prompts.json"
+    manifest = args.manifest or mini_benchmark() / "manifest.jsonl"
+    inputs = Inputs(manifest, prompts, meta_downs_of(args.meta_down), flags_of_base(args), args.faces, None)
+    preset = preset_of(args)
+    plan = driven(
+        make_plan(
+            args.run,
+            backbone_of(args),
+            inputs,
+            knobs_from(args, BenchmarkConfig, preset),
+            knobs_from(args, PersonalizeConfig, preset),
+            knobs_from(args, CropConfig, preset),
+            knobs_from(args, GenerateConfig, preset),
+        )
+    )
+    images = sum(len(plan.prompts_of(person)) for person in plan.people) * len(plan.seeds)
+    print(f"{len(plan.people)} people, {images} images of each of {len(plan.variants())} variants")
+    print(f"wrote {args.run / 'plan.json'}")
+    print(f"next:  metalora benchmark run {quote(str(args.run))}")
+
+
+def run_benchmark(args: argparse.Namespace) -> None:
+    """Do what the plan says."""
+    from ..jobs.benchmark_plan import read_plan
+    from ..jobs.benchmark_run import run_benchmark as job
+    from ..jobs.benchmark_units import share_from_environment
+
+    share = share_from_environment()
+    results = driven(job(args.run, planned_backbone(read_plan(args.run), args.device), cache_of(args), share))
+    if results is not None:
+        print(f"wrote {results}")
+        print(f"next:  metalora benchmark report {quote(str(args.run))}")
+
+
+def meta_downs_of(given: list[str]) -> dict[str, str]:
+    """CLASS=FILE, or one FILE for every class."""
+    from ..jobs.benchmark_prepare import ANY_CLASS
+
+    found: dict[str, str] = {}
+    for text in given:
+        class_name, _, path = text.rpartition("=") if "=" in text else (ANY_CLASS, "", text)
+        if class_name in found:
+            raise UserError(
+                f"--meta-down names two files for {class_name or 'every class'}: {found[class_name]}, {path}."
+            )
+        found[class_name] = path
+    return found
+
+
+def flags_of_base(args: argparse.Namespace) -> dict[str, str]:
+    """What names the base, to be found again by `run`."""
+    given = {name: str(path.absolute()) for name in SINGLE_FILES if (path := getattr(args, name)) is not None}
+    return {**given, "precision": args.precision, **({"backbone": args.backbone} if args.backbone else {})}
+
+
+def planned_backbone(plan: "Plan", device: str) -> "FluxBackbone":
+    """The base of the plan, on this process's device."""
+    local_rank = os.environ.get("LOCAL_RANK")
+    if device == "auto" and local_rank is not None:
+        import torch
+
+        device = f"cuda:{local_rank}" if torch.cuda.is_available() else device
+    flags = plan.backbone_flags
+    files = {name: Path(flags[name]) if name in flags else None for name in SINGLE_FILES}
+    named = argparse.Namespace(backbone=flags.get("backbone"), precision=flags["precision"], device=device, **files)
+    return backbone_of(named)

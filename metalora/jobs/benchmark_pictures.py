@@ -1,0 +1,91 @@
+"""Scores of whole pictures in a benchmark: CLIP-T, CLIP-I, DINO, and the asked attributes that CLIP recognises."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..measure.similarity import cosines
+from ..store.images import read_photo
+from .benchmark_plan import PlannedPrompt
+
+
+class PictureEmbedder(Protocol):
+    """Embeds pictures [3, H, W] uint8."""
+
+    name: str
+    digest: str
+
+    def images(self, pictures: Sequence[Tensor]) -> Tensor: ...
+
+
+class TextEmbedder(PictureEmbedder, Protocol):
+    """And texts, into the same space."""
+
+    def texts(self, texts: Sequence[str]) -> Tensor: ...
+
+
+class PictureScorer:
+    """CLIP and DINO, each where it is there; their scores are null where it is not."""
+
+    def __init__(
+        self, clip: TextEmbedder | None, dino: PictureEmbedder | None, attributes: dict[str, list[str]]
+    ) -> None:
+        self.clip, self.dino, self.attributes = clip, dino, attributes
+
+    def digests(self) -> list[str | None]:
+        """Of the embedders' files."""
+        return [None if embedder is None else embedder.digest for embedder in (self.clip, self.dino)]
+
+    def score(
+        self, paths: Sequence[Path], prompts: Sequence[PlannedPrompt], class_name: str, reference: Path
+    ) -> list[dict[str, float | None]]:
+        """clip_t, clip_i, dino (cosines times 100) and adherence (0..1) of each picture.
+
+        All pictures of a person go through together, always: rounding depends on it.
+        """
+        empty: list[float | None] = [None] * len(paths)
+        scores = {"clip_t": empty, "clip_i": empty, "dino": empty, "adherence": empty}
+        if paths and (self.clip or self.dino):
+            pictures = [as_bytes(path) for path in paths]
+            real = as_bytes(reference)
+            if self.clip:
+                seen, known = self.clip.images(pictures), self.clip.images([real])
+                texts = self.clip.texts([prompt.filled[class_name] for prompt in prompts])
+                scores["clip_t"] = [100 * cosines(a[None], b[None]).item() for a, b in zip(seen, texts, strict=True)]
+                scores["clip_i"] = [100 * cosine for cosine in cosines(seen, known)[:, 0].tolist()]
+                scores["adherence"] = [
+                    self.adherence(image, prompt, class_name) for image, prompt in zip(seen, prompts, strict=True)
+                ]
+            if self.dino:
+                seen, known = self.dino.images(pictures), self.dino.images([real])
+                scores["dino"] = [100 * cosine for cosine in cosines(seen, known)[:, 0].tolist()]
+        return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
+
+    def adherence(self, image: Tensor, prompt: PlannedPrompt, class_name: str) -> float | None:
+        """The share of the asked attributes whose value CLIP prefers to every other value that prompts ask for.
+
+        The prompt with "red" is compared with the same prompt with "blue", and so on.
+        """
+        assert self.clip is not None
+        right = []
+        for attribute, asked in prompt.asks.items():
+            texts = rephrased(prompt.filled[class_name], asked, self.attributes.get(attribute, []))
+            if len(texts) > 1:
+                likeness = cosines(image[None], self.clip.texts(texts))[0]
+                right.append(float(likeness.argmax().item() == 0))
+        return sum(right) / len(right) if right else None
+
+
+def rephrased(text: str, asked: str, values: Sequence[str]) -> list[str]:
+    """The text, then the same with each other value in the place of the asked one; empty if it does not name it."""
+    if asked not in text:
+        return []
+    return [text, *(text.replace(asked, value, 1) for value in values if value != asked)]
+
+
+def as_bytes(path: Path) -> Tensor:
+    """A picture file as [3, H, W] uint8."""
+    return read_photo(path).mul(255).round().to(torch.uint8)

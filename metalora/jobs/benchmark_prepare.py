@@ -1,0 +1,163 @@
+"""Making the plan of a benchmark: every input is read and checked before anything is trained."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..backbones.protocol import Backbone
+from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
+from ..method.adapter import random_meta_down
+from ..method.flow import generator_of
+from ..store import files
+from ..store.manifest import read_manifest
+from ..store.prompts import read_prompts, without
+from . import Job
+from .benchmark_layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
+from .benchmark_plan import FORMAT, Plan, PlannedPerson, attributes_of, planned_people, planned_prompts, write_plan
+from .meta_downs import RANDOM, read_meta_down
+
+RANDOM_META_DOWN = "meta-downs/random.safetensors"
+ANY_CLASS = ""  # the Meta-Down that is named without a class
+DECIDED_BY_THE_PLAN = ("method", "steps", "rank", "class_name", "seed", "images_per_prompt")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a benchmark is made of, as the user names it."""
+
+    manifest: Path
+    prompts: Path
+    meta_downs: Mapping[str, str]  # class (or ANY_CLASS) -> file, or RANDOM
+    backbone_flags: Mapping[str, str]  # how `run` finds the base again
+    faces: str
+    clip: str | None
+
+
+def mini_benchmark() -> Path:
+    """The benchmark that ships."""
+    return Path(__file__).parents[1] / "data" / "mini_benchmark"
+
+
+def meta_phd_prompts() -> Path:
+    """The paper's prompts."""
+    return Path(__file__).parents[1] / "data" / "meta_phd" / "prompts.json"
+
+
+def make_plan(
+    run: Path,
+    backbone: Backbone,
+    inputs: Inputs,
+    config: BenchmarkConfig,
+    training: PersonalizeConfig,
+    crops: CropConfig,
+    sampling: GenerateConfig,
+) -> Job[Plan]:
+    """Check every input, write `plan.json`, the references and the layout for images from elsewhere."""
+    files.check_writable(run / "plan.json")
+    yield Phase(f"checking the photos of {inputs.manifest}")
+    manifest = read_manifest(inputs.manifest)
+    prompts = read_prompts(inputs.prompts)
+    people = planned_people(manifest, config, training.seed)
+    planned = planned_prompts(without(prompts.prompts, config.leave_out), config, people)
+    ranks = config.ranks or (training.rank,)
+    yield Phase(f"checking the base {backbone.name}")
+    plan = Plan(
+        format=FORMAT,
+        name=inputs.manifest.absolute().parent.name,
+        manifest=str(inputs.manifest.absolute()),
+        manifest_sha256=manifest.sha256,
+        prompts_file=str(inputs.prompts.absolute()),
+        prompts_sha256=prompts.sha256,
+        methods=list(config.methods),
+        step_counts=sorted(config.step_counts or (training.steps,)),
+        ranks=sorted(ranks),
+        seeds=list(config.seeds),
+        images_at_once=config.images_at_once,
+        training=own_knobs(training),
+        crops=own_knobs(crops),
+        sampling=own_knobs(sampling),
+        meta_downs=meta_downs_of(run, backbone, inputs, config, training, people, max(ranks)),
+        backbone={"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")},
+        backbone_flags=dict(inputs.backbone_flags),
+        faces=inputs.faces,
+        clip=inputs.clip,
+        people=people,
+        prompts=planned,
+        attributes=attributes_of(prompts.prompts),
+        external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
+    )
+    check_trainings(plan)
+    write_plan(run, plan)
+    references = {person.name: person.reference.path for person in manifest.people}
+    for person in people:
+        files.write_bytes(run / person.reference, references[person.identity].read_bytes())
+    files.write_bytes(run / EXTERNAL / "wanted.jsonl", wanted_images(plan, Layout(run)))
+    return plan
+
+
+def own_knobs(config: PersonalizeConfig | CropConfig | GenerateConfig) -> dict[str, Any]:
+    """Without those that variants, people and prompts decide."""
+    return {name: value for name, value in asdict(config).items() if name not in DECIDED_BY_THE_PLAN}
+
+
+def check_trainings(plan: Plan) -> None:
+    """Find out now which settings do not go together, such as a rank above the Meta-Down's."""
+    for method in set(plan.methods) & set(METHODS):
+        for rank in plan.ranks:
+            plan.training_of(method, rank, plan.people[0], max(plan.step_counts))
+
+
+def meta_downs_of(
+    run: Path,
+    backbone: Backbone,
+    inputs: Inputs,
+    config: BenchmarkConfig,
+    training: PersonalizeConfig,
+    people: list[PlannedPerson],
+    rank: int,
+) -> dict[str, dict[str, str]]:
+    """Each class's Meta-Down, checked against the base; the random control is drawn once, for everybody."""
+    if "meta-lora" not in config.methods:
+        return {}
+    classes = sorted({person.class_name for person in people})
+    if unused := sorted(set(inputs.meta_downs) - {*classes, ANY_CLASS}):
+        raise UserError(f"--meta-down names {', '.join(unused)}, but the people are {', '.join(classes)}.")
+    sites = backbone.sites(training.sites)
+    found = {}
+    for class_name in classes:
+        given = inputs.meta_downs.get(class_name, inputs.meta_downs.get(ANY_CLASS))
+        if given is None:
+            raise UserError(
+                f"The method meta-lora needs a Meta-Down for the class {class_name}: --meta-down {class_name}=FILE. "
+                "--meta-down random is the untrained control; --methods none lora lora-crops does without."
+            )
+        if given == RANDOM:
+            downs = random_meta_down(sites, training.meta_rank, generator_of(training.seed, "meta-down"))
+            tensors = {f"{name}.down": down for name, down in downs.items()}
+            files.write(run / RANDOM_META_DOWN, tensors, "meta-down", {"base": backbone.name})
+            given = RANDOM_META_DOWN
+        path = run / given if given == RANDOM_META_DOWN else Path(given).absolute()
+        _, origin = read_meta_down(path, sites, backbone.name, rank)
+        named = given if given == RANDOM_META_DOWN else str(path)
+        found[class_name] = {"path": named, "sha256": origin["meta_down"]}
+    return found
+
+
+def wanted_images(plan: Plan, layout: Layout) -> bytes:
+    """A line for each image that a method from elsewhere should bring: where to put it, and what it shows."""
+    lines = []
+    for person in plan.people:
+        for prompt in plan.prompts_of(person):
+            for seed in plan.seeds:
+                record = {
+                    "path": f"{EXTERNAL}/METHOD/{person.identity}/{prompt.id}-{seed}.png",
+                    "reference": person.reference,
+                    "prompt": prompt.filled[person.class_name],
+                    "seed": prompt.noise_seeds[str(seed)],
+                    "width": plan.sampling["width"],
+                    "height": plan.sampling["height"],
+                }
+                lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    return "".join(lines).encode()

@@ -1,0 +1,107 @@
+"""results.json from the files of a run: the same bytes however the work was cut, stopped or dealt."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..store import files
+from .benchmark_layout import Layout
+from .benchmark_plan import Plan, Variant
+from .benchmark_scores import RealFaces, Scorer, read_scores
+from .benchmark_summary import comparisons, genuine_and_impostor, summary
+
+FORMAT = "metalora-results-1"
+
+
+def write_results(
+    plan: Plan, layout: Layout, variants: Sequence[Variant], real: Mapping[str, RealFaces], scorer: Scorer
+) -> None:
+    """Merge everyone's scores."""
+    ceiling, floor = genuine_and_impostor(real)
+    compared = {identity for identity, faces in real.items() if len(faces.held_out)}
+    rows = [variant_record(variant, plan, layout, compared, floor, ceiling) for variant in variants]
+    record = {
+        "format": FORMAT,
+        "benchmark": benchmark_record(plan, real),
+        "backbone": plan.backbone,
+        "sampling": plan.sampling,
+        "seeds": plan.seeds,
+        "embedders": {
+            "faces": {
+                "name": scorer.analyser.name,
+                "sha256": scorer.analyser.digest,
+                "licence": scorer.analyser.licence,
+                "genuine_mean": ceiling,
+                "impostor_mean": floor,
+                "detected": sum(len(faces.all()) for faces in real.values()),
+            },
+            "clip": embedder_record(scorer.pictures.clip),
+            "dino": embedder_record(scorer.pictures.dino),
+        },
+        "variants": rows,
+        "comparisons": comparisons(rows, compared),
+    }
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    files.write_bytes(layout.results, text.encode())
+
+
+def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any]:
+    """Whom and what the benchmark asks for."""
+    return {
+        "name": plan.name,
+        "manifest_sha256": plan.manifest_sha256,
+        "prompts_sha256": plan.prompts_sha256,
+        "identities": [
+            {
+                "identity": person.identity,
+                "class": person.class_name,
+                "part": person.part,
+                "held_out": len(real[person.identity].held_out),
+                "reference": person.reference,
+            }
+            for person in plan.people
+        ],
+        "prompts": [
+            {
+                "id": prompt.id,
+                "part": prompt.part,
+                "class": prompt.class_name,
+                "group": prompt.group,
+                "text": prompt.text,
+                "tags": prompt.tags,
+                "asks": prompt.asks or None,
+            }
+            for prompt in plan.prompts
+        ],
+    }
+
+
+def variant_record(
+    variant: Variant, plan: Plan, layout: Layout, compared: set[str], floor: float | None, ceiling: float | None
+) -> dict[str, Any]:
+    """One variant with all its images and figures."""
+    scores = [read_scores(layout.scores(variant, person)) for person in plan.people]
+    images = [image for score in scores for image in score["images"]]
+    settings, loras = {}, {}
+    if variant.steps is not None:
+        settings = {**plan.training, **plan.crops}
+        loras = {p.identity: files.digest(layout.lora(variant, p).read_bytes()) for p in plan.people}
+    downs = {class_name: down["sha256"] for class_name, down in plan.meta_downs.items()}
+    return {
+        "id": variant.id,
+        "method": variant.method,
+        "label": variant.label,
+        "steps": variant.steps,
+        "rank": variant.rank,
+        "settings": settings,
+        "meta_down_sha256": downs if variant.method == "meta-lora" else None,
+        "lora_sha256": loras,
+        "images": images,
+        "missing": [path for score in scores for path in score["missing"]],
+        "summary": summary(images, plan.people, compared, floor, ceiling),
+    }
+
+
+def embedder_record(embedder: Any) -> dict[str, str] | None:
+    """Who embedded."""
+    return None if embedder is None else {"name": embedder.name, "sha256": embedder.digest}

@@ -1,0 +1,175 @@
+"""A benchmark run: personalize, make images, score, merge. Stopped at any point, the same call goes on.
+
+Everything is a file that is written whole or not at all, and a file that is there is not made again. People are dealt
+to processes (`torchrun`) by units that the plan fixes, so what one computes does not depend on how many there are.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from ..backbones.protocol import Autoencoder, Backbone, Denoiser
+from ..config import Phase, Step, UserError
+from ..measure.faces import load_faces
+from ..store import files
+from ..store.cache import Cache
+from ..store.manifest import Identity, read_manifest
+from ..store.prompts import read_prompts
+from . import Job
+from .benchmark_images import batches_left, make_images
+from .benchmark_layout import Layout
+from .benchmark_pictures import PictureScorer
+from .benchmark_plan import Plan, read_plan
+from .benchmark_progress import TimeLeft, timed
+from .benchmark_results import write_results
+from .benchmark_scores import RealFaces, Scorer, Subject, is_scored, real_faces, score_person
+from .benchmark_train import Bench, encode_crops, is_trained, train_group
+from .benchmark_units import Cell, Share, Unit, units_of
+from .meta_downs import read_meta_down
+from .photos import prompt_embeddings
+
+POLL = 0.5  # seconds between looks for what other processes have done
+
+
+def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> Job[Path | None]:
+    """Do this process's share; the first waits for the others, writes `results.json` and gives its path."""
+    began = time.time()
+    plan, layout = read_plan(run), Layout(run)
+    yield Phase("checking that nothing has changed since the plan")
+    people = checked_people(plan, backbone, run)
+    scorer = Scorer(load_faces(plan.faces), PictureScorer(None, None, plan.attributes))
+    real = {}
+    for index, person in enumerate(plan.people, 1):
+        real[person.identity] = real_faces(people[person.identity], scorer.analyser)
+        yield Step(index, len(plan.people))
+    units = units_of(plan, layout)
+    yield from make_everything(share.of(units), plan, layout, people, backbone, cache)
+    subjects = {id(unit): [subject_of(cell, people, real) for cell in unit.scores] for unit in units}
+    own = [subject for unit in share.of(units) for subject in subjects[id(unit)]]
+    yield Phase(f"scoring the images of {len(own)} times a person")
+    for index, subject in enumerate(own, 1):
+        score_person(subject, plan, layout, scorer)
+        yield Step(index, len(own))
+    if share.rank > 0:
+        return None
+    yield from wait_for([subject for unit in units for subject in subjects[id(unit)]], plan, layout, scorer)
+    yield Phase("intervals and comparisons")
+    write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, scorer)
+    write_facts(layout, backbone, share, time.time() - began)
+    return layout.results
+
+
+def checked_people(plan: Plan, backbone: Backbone, run: Path) -> dict[str, Identity]:
+    """The manifest's people; a UserError lists every input that is not what it was when the plan was made."""
+    changed = []
+    if {"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")} != plan.backbone:
+        changed.append(f"the base (planned: {plan.backbone['name']})")
+    manifest = read_manifest(Path(plan.manifest), look=False)
+    if manifest.sha256 != plan.manifest_sha256:
+        changed.append(f"the manifest {plan.manifest}")
+    if read_prompts(Path(plan.prompts_file)).sha256 != plan.prompts_sha256:
+        changed.append(f"the prompts {plan.prompts_file}")
+    for class_name, down in plan.meta_downs.items():
+        path = run / down["path"]
+        _, origin = read_meta_down(path, backbone.sites(plan.training["sites"]), backbone.name, max(plan.ranks))
+        if origin["meta_down"] != down["sha256"]:
+            changed.append(f"the Meta-Down of {class_name}, {path}")
+    if changed:
+        raise UserError(
+            f"Since {run / 'plan.json'} was made, this has changed: {'; '.join(changed)}. Give the same files and "
+            "flags as then, or plan again in another folder: results of two plans are never mixed."
+        )
+    return {person.name: person for person in manifest.people}
+
+
+def subject_of(cell: Cell, people: Mapping[str, Identity], real: Mapping[str, RealFaces]) -> Subject:
+    """A cell with what its images are compared with."""
+    variant, person = cell
+    own = people[person.identity]
+    photos = [own.reference.sha256, *(photo.sha256 for photo in own.held_out)]
+    return Subject(variant, person, real[person.identity], photos)
+
+
+def make_everything(
+    units: Sequence[Unit],
+    plan: Plan,
+    layout: Layout,
+    people: Mapping[str, Identity],
+    backbone: Backbone,
+    cache: Cache,
+) -> Job[None]:
+    """Train and make images, unit by unit. Transformer and autoencoder are loaded once, and only if there is work."""
+    trainings = [training for unit in units for training in unit.trainings if not is_trained(training, layout)]
+    cells = [cell for unit in units for cell in unit.images]
+    texts = texts_of(plan)
+    prompts = dict(zip(texts, (yield from prompt_embeddings(texts, backbone, cache)), strict=True))
+    photos = {identity: person.reference.path for identity, person in people.items()}
+    bench = Bench(plan, layout, photos, backbone, prompts, cache)
+    batches = sum(batches_left(variant, person, bench) for variant, person in cells)
+    if not trainings and not batches:
+        return
+    for training in trainings:
+        yield from encode_crops(training, bench)
+    sampling_steps = plan.sampling["sampling_steps"]
+    left = TimeLeft(
+        {"training": sum(max(t.variants) for t in trainings), "images": sampling_steps * batches},
+    )
+    yield Phase("loading the transformer and the autoencoder")
+    # Both at once: images are decoded as they are made, so that a stopped run keeps them.
+    with backbone.denoiser() as denoiser, backbone.autoencoder() as autoencoder:
+        for unit in units:
+            yield from make_unit(unit, bench, denoiser, autoencoder, left)
+
+
+def make_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoencoder, left: TimeLeft) -> Job[None]:
+    """Its trainings, then its images, variant by variant."""
+    for training in unit.trainings:
+        if not is_trained(training, bench.layout):
+            yield Phase(f"{unit.name}: {training.method}, rank {training.rank}; {left}")
+            yield from timed(train_group(training, bench, denoiser), left, "training")
+    for variant in dict.fromkeys(variant for variant, _ in unit.images):
+        people = [person for other, person in unit.images if other == variant]
+        steps = bench.plan.sampling["sampling_steps"] * sum(batches_left(variant, p, bench) for p in people)
+        if steps:
+            yield Phase(f"{unit.name}: images of {variant.id}; {left}")
+            numbers = (Step(index, steps) for index in count(1))
+            for person in people:
+                yield from timed(make_images(variant, person, bench, denoiser, autoencoder), left, "images", numbers)
+
+
+def texts_of(plan: Plan) -> list[str]:
+    """Every caption and every prompt of the run."""
+    texts = [prompt.filled[class_name] for prompt in plan.prompts for class_name in prompt.filled]
+    for person in plan.people:
+        training = plan.training_of("lora", 1, person, 1)  # captions are the same for every method
+        texts += [training.prompt, training.class_prompt]
+    return list(dict.fromkeys(texts))
+
+
+def wait_for(subjects: Sequence[Subject], plan: Plan, layout: Layout, scorer: Scorer) -> Job[None]:
+    """Until every other process has scored its share."""
+    waiting = [subject for subject in subjects if not is_scored(subject, plan, layout, scorer)]
+    if waiting:
+        yield Phase(f"waiting for other processes: {len(waiting)} times a person's images are not scored yet")
+    while waiting:
+        time.sleep(POLL)
+        waiting = [subject for subject in waiting if not is_scored(subject, plan, layout, scorer)]
+
+
+def write_facts(layout: Layout, backbone: Backbone, share: Share, seconds: float) -> None:
+    """Everything that may differ between two runs with the same results."""
+    record = {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds_of_the_last_call": round(seconds, 1),
+        "processes": share.processes,
+        "device": str(backbone.device),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    files.write_bytes(layout.facts, (json.dumps(record, indent=1) + "\n").encode())

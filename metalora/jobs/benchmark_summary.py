@@ -1,0 +1,146 @@
+"""From scored images to figures with intervals: pure functions of the records that results.json holds."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from statistics import mean
+from typing import Any, get_args
+
+import torch
+
+from ..measure.intervals import Interval, bootstrap, paired
+from ..measure.similarity import Misses, cosines, means_of, position
+from .benchmark_plan import PlannedPerson
+from .benchmark_scores import RealFaces
+
+Record = dict[str, Any]
+MISSES: tuple[Misses, ...] = get_args(Misses)
+FACE_SCORES = ("r_facesim", "facesim", "copying")
+PICTURE_SCORES = ("clip_t", "clip_i", "dino", "adherence")
+
+
+def value_of(image: Record, score: str, misses: Misses | None) -> float | None:
+    """One image's score; `misses` says what an image without a face counts for face scores."""
+    if score in PICTURE_SCORES:
+        return image[score]
+    if image["faces"] == 0:
+        return 0.0 if misses == "as zero" else None
+    if score == "copying":
+        return image["reference"] - image["held_out"]
+    return image["held_out" if score == "r_facesim" else "reference"]
+
+
+def identity_values(
+    images: Iterable[Record], score: str, misses: Misses | None, compared: set[str]
+) -> dict[str, float]:
+    """Each identity's mean over prompts of means over images; face scores only of people with held-out photos."""
+    return means_of(
+        (image["identity"], image["prompt"], value_of(image, score, misses))
+        for image in images
+        if score in PICTURE_SCORES or image["identity"] in compared
+    )
+
+
+def figure(values: Mapping[str, float]) -> Record | None:
+    """A mean over identities with its interval."""
+    if not values:
+        return None
+    if len(values) == 1:
+        return {"mean": mean(values.values()), "low": None, "high": None, "count": 1}
+    return of_interval(bootstrap([values[identity] for identity in sorted(values)]))
+
+
+def of_interval(interval: Interval) -> Record:
+    """As results.json has it."""
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
+
+
+def summary(
+    images: Sequence[Record],
+    people: Sequence[PlannedPerson],
+    compared: set[str],
+    floor: float | None,
+    ceiling: float | None,
+) -> Record:
+    """Every figure of one variant."""
+    by_misses = {
+        score: {misses: figure(identity_values(images, score, misses, compared)) for misses in MISSES}
+        for score in FACE_SCORES
+    }
+    overall = by_misses["r_facesim"]["left out"]
+    place = None
+    if overall is not None and floor is not None and ceiling is not None and floor < ceiling:
+        place = position(overall["mean"], floor, ceiling)
+    class_of = {person.identity: person.class_name for person in people}
+    part_of = {person.identity: person.part for person in people}
+    by_class = grouped_means(images, lambda image: class_of[image["identity"]], compared)
+    return {
+        **by_misses,
+        **{score: figure(identity_values(images, score, None, compared)) for score in PICTURE_SCORES},
+        "detection_rate": mean(float(image["faces"] > 0) for image in images) if images else None,
+        "position": place,
+        "by_class": {**by_class, "macro": macro_means(by_class)},
+        "by_part": grouped_means(images, lambda image: part_of[image["identity"]], compared),
+        "by_prompt": grouped_means(images, lambda image: image["prompt"], compared),
+    }
+
+
+def grouped_means(
+    images: Iterable[Record], group_of: Callable[[Record], str], compared: set[str]
+) -> dict[str, dict[str, float | None]]:
+    """Every score's mean over identities in each group, without an interval; images without a face are left out."""
+    groups: dict[str, list[Record]] = {}
+    for image in images:
+        groups.setdefault(group_of(image), []).append(image)
+    return {
+        group: {
+            score: mean(values.values()) if (values := identity_values(own, score, "left out", compared)) else None
+            for score in FACE_SCORES + PICTURE_SCORES
+        }
+        for group, own in sorted(groups.items())
+    }
+
+
+def macro_means(by_class: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of the classes: a larger class does not weigh more."""
+    found = {}
+    for score in FACE_SCORES + PICTURE_SCORES:
+        values = [value for means in by_class.values() if (value := means[score]) is not None]
+        found[score] = mean(values) if values else None
+    return found
+
+
+def comparisons(variants: Sequence[Record], compared: set[str]) -> list[Record]:
+    """Every two variants, paired over the identities that both have a score of."""
+    found = []
+    kinds: list[tuple[str, Misses | None]] = [(score, misses) for score in FACE_SCORES for misses in MISSES]
+    kinds += [(score, None) for score in PICTURE_SCORES]
+    for score, misses in kinds:
+        values = {v["id"]: identity_values(v["images"], score, misses, compared) for v in variants}
+        for one, other in combinations(values, 2):
+            common = sorted(values[one].keys() & values[other].keys())
+            if common:
+                a, b = ({identity: values[name][identity] for identity in common} for name in (one, other))
+                found.append({"one": one, "other": other, "score": score, "misses": misses, **difference(a, b)})
+    return found
+
+
+def difference(one: dict[str, float], other: dict[str, float]) -> Record:
+    """One minus other, over the same identities."""
+    if len(one) > 1:
+        return of_interval(paired(one, other))
+    return {"mean": mean(one[identity] - other[identity] for identity in one), "low": None, "high": None, "count": 1}
+
+
+def genuine_and_impostor(real: Mapping[str, RealFaces]) -> tuple[float | None, float | None]:
+    """(ceiling, floor) on real photos: of one person, mean over people; of two, mean over pairs of people.
+
+    As in R-FaceSim, nobody weighs more for having more photos.
+    """
+    photos = {identity: faces.all() for identity, faces in real.items()}
+    own = []
+    for vectors in photos.values():
+        if len(vectors) > 1:
+            ones, others = torch.triu_indices(len(vectors), len(vectors), offset=1)
+            own.append(cosines(vectors, vectors)[ones, others].mean().item())
+    strangers = [cosines(photos[a], photos[b]).mean().item() for a, b in combinations(photos, 2)]
+    return mean(own) if own else None, mean(strangers) if strangers else None

@@ -1,0 +1,168 @@
+"""Personalizing a benchmark's people, a group in one forward pass, several step counts from one training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.optim import Optimizer
+
+from ..backbones.protocol import Backbone, Denoiser, Prompt
+from ..config import PersonalizeConfig, UserError
+from ..method.adapter import Adapters
+from ..method.merge import fold_all
+from ..method.personalize import Person, TrainingImages, new_optimizer, personalize
+from ..method.stacks import stacked, taken_out
+from ..store.cache import Cache
+from . import Job
+from .benchmark_layout import Layout
+from .benchmark_plan import Plan, PlannedPerson, Variant
+from .lora import save_lora
+from .memory import wants_checkpointing
+from .meta_downs import starting_adapters
+from .personalize import facts_of_run, plan_photos
+from .photos import crop_latents
+from .prior import prior_images
+from .resume import SavedRun
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a group: a method at a rank, up to the largest step count."""
+
+    method: str
+    rank: int
+    group: int
+    people: Sequence[PlannedPerson]
+    variants: Mapping[int, Variant]  # by step count
+
+
+def trainings_of(plan: Plan, group: int) -> list[Training]:
+    """Everything that a group is trained for."""
+    people = [person for person in plan.people if person.group == group]
+    found: dict[tuple[str, int], dict[int, Variant]] = {}
+    for variant in plan.variants():
+        if variant.steps is not None and variant.rank is not None:
+            found.setdefault((variant.method, variant.rank), {})[variant.steps] = variant
+    return [Training(method, rank, group, people, variants) for (method, rank), variants in found.items()]
+
+
+def is_trained(training: Training, layout: Layout) -> bool:
+    """Whether all its LoRAs are there."""
+    return all(
+        layout.lora(variant, person).exists() for variant in training.variants.values() for person in training.people
+    )
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One of a group, ready to be trained."""
+
+    planned: PlannedPerson
+    adapters: Adapters
+    person: Person
+    facts: dict[int, dict[str, str]]  # of the LoRA file, by step count
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every training of a run needs."""
+
+    plan: Plan
+    layout: Layout
+    photos: Mapping[str, Path]  # the references by identity
+    backbone: Backbone
+    prompts: Mapping[str, Prompt]  # embeddings by text
+    cache: Cache
+
+
+def encode_crops(training: Training, bench: Bench) -> Job[None]:
+    """Fill the cache before the transformer is loaded: the autoencoder and it may not fit together while training."""
+    for planned in training.people:
+        config = config_of(training, bench.plan, planned, max(training.variants))
+        crops = bench.plan.crop_config()
+        photo = plan_photos([bench.photos[planned.identity]], config, crops, bench.backbone, bench.plan.faces)
+        yield from crop_latents(photo, bench.backbone, crops.flips, bench.cache)
+
+
+def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[None]:
+    """Write the LoRA of each of the group's people at each step count; goes on where it was stopped."""
+    learners = []
+    for planned in training.people:
+        learners.append((yield from learner_of(planned, training, bench, denoiser)))
+    adapters = [learner.adapters for learner in learners]
+    stack = (stacked(adapters) if len(adapters) > 1 else adapters[0]).to(bench.backbone.device)
+    config = config_of(training, bench.plan, training.people[0], max(training.variants))
+    denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config()))
+    optimizer = new_optimizer(stack, config)
+    state = bench.layout.state(training.method, training.rank, training.group)
+    saved = SavedRun(state, {"plan": bench.plan.sha256(), "group": " ".join(p.identity for p in training.people)})
+    losses = resumed(saved, stack, optimizer, training, bench.layout)
+    try:
+        with stack.attached(denoiser.network):
+            people = [learner.person for learner in learners]
+            for step in personalize(denoiser, stack, optimizer, people, config, start=len(losses)):
+                losses.append(step.loss or 0.0)
+                if step.index in training.variants:
+                    save_loras(stack, training.variants[step.index], learners, bench)
+                if step.index in training.variants or step.index % config.save_every == 0:
+                    saved.save(stack, optimizer, losses, 0.0)
+                yield step
+    except GeneratorExit:
+        saved.save(stack, optimizer, losses, 0.0)
+        raise
+    saved.remove()
+
+
+def config_of(training: Training, plan: Plan, person: PlannedPerson, steps: int) -> PersonalizeConfig:
+    """This person's settings."""
+    return plan.training_of(training.method, training.rank, person, steps)
+
+
+def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoiser: Denoiser) -> Job[Learner]:
+    """Fresh adapters, the crops and, where they are asked for, images of the class to hold on to."""
+    plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config()
+    config = config_of(training, plan, planned, max(training.variants))
+    adapters, origin = starting_adapters(backbone, config, meta_down_of(planned, training.method, bench))
+    photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, plan.faces)
+    latents = yield from crop_latents(photo, backbone, crops.flips, bench.cache)
+    prior = None
+    if config.prior_weight:
+        class_prompt = bench.prompts[config.class_prompt]
+        prior = yield from prior_images(denoiser, class_prompt, backbone, config, crops, bench.cache)
+    facts = {
+        steps: facts_of_run(backbone, config_of(training, plan, planned, steps), crops, photo, origin)
+        for steps in training.variants
+    }
+    images = TrainingImages(latents, bench.prompts[config.prompt])
+    return Learner(planned, adapters, Person(images, config.seed, prior), facts)
+
+
+def meta_down_of(planned: PlannedPerson, method: str, bench: Bench) -> str | None:
+    """The file of the person's class."""
+    if method != "meta-lora":
+        return None
+    return str(bench.layout.run / bench.plan.meta_downs[planned.class_name]["path"])
+
+
+def resumed(saved: SavedRun, stack: Adapters, optimizer: Optimizer, training: Training, layout: Layout) -> list[float]:
+    """The losses of a stopped training, put back where it was; none if it starts anew."""
+    if not saved.exists():
+        return []
+    losses, _ = saved.load(stack, optimizer)
+    passed = [variant for steps, variant in training.variants.items() if steps <= len(losses)]
+    gone = [path for v in passed for p in training.people if not (path := layout.lora(v, p)).exists()]
+    if gone:
+        raise UserError(
+            f"{gone[0]} was there and is gone, and {saved.path} is past it. Delete {saved.path}: these people are then "
+            "trained again from the start."
+        )
+    return losses
+
+
+def save_loras(stack: Adapters, variant: Variant, learners: Sequence[Learner], bench: Bench) -> None:
+    """Everyone's ordinary LoRA as it is now."""
+    assert variant.steps is not None
+    for row, learner in enumerate(learners):
+        path = bench.layout.lora(variant, learner.planned)
+        lora = fold_all(taken_out(stack, row))
+        save_lora(path, lora, "diffusers", bench.backbone.shape, learner.facts[variant.steps])
