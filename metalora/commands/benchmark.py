@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..flags import add_knobs, knobs_from
+from . import benchmark_report
 from .base_model import SINGLE_FILES, add_backbone, backbone_of, cache_of, preset_of
 from .choices import add_faces
 from .parsers import Commands
@@ -23,6 +24,7 @@ How like the people are the images of each method, and do they show what was ask
 
   metalora benchmark plan my-run --meta-down random
   metalora benchmark run my-run
+  metalora benchmark report my-run
 """
 
 PLAN_HELP = """\
@@ -44,7 +46,7 @@ machines that share the folder:
 
 
 def add_to(commands: Commands) -> None:
-    """Plan and run."""
+    """Plan and run; report and compare are in a file of their own."""
     kinds = commands.family("benchmark", "compare methods, with intervals", BENCHMARK_HELP)
     plan = kinds.add("plan", "check every input, decide everything", PLAN_HELP, plan_benchmark)
     plan.add_argument("run", type=Path, help="a new folder for the run")
@@ -65,6 +67,7 @@ def add_to(commands: Commands) -> None:
     run.add_argument("run", type=Path, help="the folder of a plan")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     run.add_argument("--cache", type=Path, metavar="FOLDER", help="for latents and prompts (default: METALORA_CACHE)")
+    benchmark_report.add_to(kinds)
 
 
 def plan_benchmark(args: argparse.Namespace) -> None:

@@ -9,65 +9,78 @@ def headline(results: Results) -> Html:
     """The first paragraphs of the page: who is first, by how much, how sure that is, and what the scale means."""
     order = ranked(results, R_FACESIM.key)
     if not order:
-        return paragraph(element("strong", {}, _without_faces(results)))
-    first = order[0]
-    sentences = [_first(results, first, first.figure(R_FACESIM.key))]
+        return element("p", {"class": "lead"}, *_without_faces(results))
+    lead = _first(results, order[0])
     if len(order) > 1:
-        sentences.append(_second(results, first, order[1]))
-    return joined([element("p", {"class": "lead"}, " ".join(sentences)), paragraph(*_scale(results, first))])
+        lead += _second(results, order[0], order[1])
+    rest = _scale(results, order[0]) + _other_ways(results, order[0]) + _closest_to_prompts(results)
+    return joined([element("p", {"class": "lead"}, *lead), paragraph(*rest)])
 
 
-def _first(results: Results, first: Variant, figure: Figure | None) -> str:
-    assert figure is not None
+def _first(results: Results, first: Variant) -> list[str]:
+    figure = _figure(first, R_FACESIM.key)
     people = f"{figure.count} people" if figure.count != 1 else "1 person"
     sure = f" (95% interval {interval(figure, 3)})" if figure.low is not None else ""
-    alone = len(results.variants) == 1
-    verb = "reaches" if alone else "makes the faces most like the person:"
-    return f"{first.label} {verb} R-FaceSim {number(figure.mean, 3)}{sure}, over {people}."
+    verb = " reaches" if len(results.variants) == 1 else " makes the faces most like the person:"
+    return [_named(first), f"{verb} R-FaceSim {number(figure.mean, 3)}{sure}, over {people}. "]
 
 
-def _second(results: Results, first: Variant, second: Variant) -> str:
-    figure = second.figure(R_FACESIM.key)
-    assert figure is not None
-    text = f"Next is {second.label} with {number(figure.mean, 3)}."
+def _second(results: Results, first: Variant, second: Variant) -> list[str]:
+    reached = number(_figure(second, R_FACESIM.key).mean, 3)
     found = comparison(results, first, second, R_FACESIM.key, "left out")
     if found is None or found.low is None or found.high is None:
-        return f"{text} How sure that difference is was not measured."
-    difference = f"{number(found.mean, 3)} ({interval(found, 3)})"
-    if found.low > 0:
-        return f"{text} Compared person by person, the difference is {difference}: more than chance."
-    return f"{text} Compared person by person, the difference is {difference}: these people do not tell the two apart."
+        sure = "How sure that difference is was not measured."
+    else:
+        meaning = "more than chance" if found.low > 0 else "these people do not tell the two apart"
+        difference = f"{number(found.mean, 3)} ({interval(found, 3)})"
+        sure = f"Compared person by person, the difference is {difference}: {meaning}."
+    return ["Next is ", _named(second), f" with {reached}. {sure}"]
 
 
 def _scale(results: Results, first: Variant) -> list[str]:
-    faces, parts = results.faces, []
-    if faces.genuine_mean is not None and faces.impostor_mean is not None:
-        parts.append(
-            f"With the same measure ({faces.name}), real photos of two different people score "
-            f"{number(faces.impostor_mean, 3)} and real photos of one person {number(faces.genuine_mean, 3)}. "
-        )
-        if (position := first.summary["position"]) is not None:
-            parts.append(f"{first.label} stands at {share(position)} of the way from the one to the other. ")
-    rate = first.summary["detection_rate"]
-    if rate is not None:
-        parts.append(f"A face was found in {share(rate)} of its images. ")
-    as_zero = ranked(results, R_FACESIM.key, "as zero")
-    if as_zero and as_zero[0].id != first.id:
-        parts.append(f"If images without a face count as 0, {as_zero[0].label} is first instead. ")
-    by_prompt = ranked(results, CLIP_T.key)
-    if len(by_prompt) > 1:
-        figure = by_prompt[0].figure(CLIP_T.key)
-        assert figure is not None
-        parts.append(f"Closest to the prompts is {by_prompt[0].label}, with CLIP-T {number(figure.mean, 2)}.")
+    faces, position = results.faces, first.summary["position"]
+    if faces.genuine_mean is None or faces.impostor_mean is None:
+        return []
+    parts: list[str] = [
+        f"With the same measure ({faces.name}), real photos of two different people score "
+        f"{number(faces.impostor_mean, 3)} and real photos of one person {number(faces.genuine_mean, 3)}. "
+    ]
+    if position is not None:
+        parts += [_named(first), f" stands at {share(position)} of the way from the one to the other. "]
     return parts
 
 
-def _without_faces(results: Results) -> str:
-    by_prompt = ranked(results, CLIP_T.key)
-    figure = by_prompt[0].figure(CLIP_T.key) if by_prompt else None
-    if figure is None:
-        return "No score could be computed: there was no image with a face, and no CLIP."
-    return (
-        "R-FaceSim was not measured: no generated image had a face, or nobody here has photos to compare with. "
-        f"Closest to the prompts is {by_prompt[0].label}, with CLIP-T {number(figure.mean, 2)}."
-    )
+def _other_ways(results: Results, first: Variant) -> list[str]:
+    """What speaks against the first place."""
+    parts: list[str] = [f"A face was found in {share(first.summary['detection_rate'])} of its images. "]
+    as_zero = ranked(results, R_FACESIM.key, "as zero")
+    if as_zero and as_zero[0].id != first.id:
+        parts += ["If images without a face count as 0, ", _named(as_zero[0]), " is first instead. "]
+    return parts
+
+
+def _closest_to_prompts(results: Results) -> list[str]:
+    order = ranked(results, CLIP_T.key)
+    if not order:
+        return []
+    return [
+        "The images that fit their prompts best are those of ",
+        _named(order[0]),
+        f": CLIP-T {number(_figure(order[0], CLIP_T.key).mean, 2)}.",
+    ]
+
+
+def _without_faces(results: Results) -> list[str]:
+    why = "R-FaceSim was not measured: no image with a face and photos to compare with. "
+    return [why, *(_closest_to_prompts(results) or ["CLIP-T was not measured either."])]
+
+
+def _figure(variant: Variant, score: str) -> Figure:
+    figure = variant.figure(score)
+    assert figure is not None, (variant.id, score)
+    return figure
+
+
+def _named(variant: Variant) -> Html:
+    """A label holds commas, so it is set apart."""
+    return element("b", {}, variant.label)

@@ -26,7 +26,7 @@ def report_page(results: Results, choice: Choice, thumbnails: Thumbnails, held_o
         headline(results),
         section("Scores", _scope(results), variants_table(results), meanings(results)),
         _charts(results),
-        _differences(results),
+        differences(results),
         galleries.strips(),
         galleries.best_and_worst(),
         galleries.faces_not_found(),
@@ -56,7 +56,7 @@ def _scope(results: Results) -> Html:
 
 
 def _charts(results: Results) -> Html:
-    drawn = [_likeness(results), scatter(results, CLIP_T, R_FACESIM)]
+    drawn = [likeness(results), scatter(results, CLIP_T, R_FACESIM)]
     drawn += [against_steps(results, R_FACESIM), against_steps(results, CLIP_T)]
     figures = [element("figure", {}, picture) for picture in drawn if picture]
     if not figures:
@@ -71,7 +71,7 @@ def _charts(results: Results) -> Html:
     )
 
 
-def _likeness(results: Results) -> Html | None:
+def likeness(results: Results) -> Html | None:
     """Every variant between another person and the same person."""
     rows = []
     for variant in ranked(results, R_FACESIM.key):
@@ -87,7 +87,7 @@ def _likeness(results: Results) -> Html | None:
     return interval_chart("likeness", "R-FaceSim of every variant", "R-FaceSim", rows, references)
 
 
-def _differences(results: Results) -> Html:
+def differences(results: Results) -> Html:
     if not results.comparisons:
         return Html()
     about = (

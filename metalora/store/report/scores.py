@@ -115,9 +115,7 @@ def turned(found: Comparison) -> Comparison:
 
 
 def verdict(found: Comparison) -> str:
-    """What the interval allows to say."""
+    """Whether the interval tells the two apart."""
     if found.low is None or found.high is None:
-        return "too few people to tell"
-    if found.low > 0 or found.high < 0:
-        return "a difference"
-    return "not told apart"
+        return "too few people"
+    return "yes" if found.low > 0 or found.high < 0 else "no"

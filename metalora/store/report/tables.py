@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .html import Html, element, folded, note, paragraph, section, table
+from .html import Html, element, folded, joined, note, paragraph, section, table
 from .marks import named
-from .results import Results, Variant
+from .results import Comparison, Results, Variant
 from .scores import (
     ALL,
     AS_ZERO,
@@ -22,6 +22,7 @@ from .scores import (
     with_interval,
 )
 
+MOST_ROWS = 200  # of a table that grows with the square of the variants
 PUBLISHED = Path(__file__).parents[2] / "data" / "meta_phd" / "published.json"
 
 
@@ -68,26 +69,31 @@ def meanings(results: Results) -> Html:
 
 
 def differences_table(results: Results) -> Html:
-    """Every paired difference, the larger side first."""
-    rows = []
-    variants = {variant.id: variant for variant in results.variants}
-    titles = {score.key: score for score in ALL}
-    for found in results.comparisons:
-        shown = found if found.mean >= 0 else turned(found)
-        score = titles[shown.score]
-        policy = " (no face = 0)" if shown.misses == "as zero" else ""
-        rows.append(
-            [
-                f"{variants[shown.one].label} minus {variants[shown.other].label}",
-                score.title + policy,
-                number(shown.mean, score.digits, signed=True),
-                interval(shown, score.digits, signed=True),
-                str(shown.count),
-                verdict(shown),
-            ]
-        )
-    columns = ["Pair", "Score", "Difference", "95% interval", "People", "So"]
-    return folded(f"All {len(rows)} paired differences", table("One minus the other, person by person", columns, rows))
+    """The paired differences, score by score, the larger side first."""
+    order = [score.key for score in ALL]
+    found = sorted(results.comparisons, key=lambda comparison: order.index(comparison.score))
+    rows = [_difference(results, comparison) for comparison in found[:MOST_ROWS]]
+    columns = ["Pair", "Score", "Difference", "95% interval", "People", "Told apart"]
+    more = f" The first {MOST_ROWS} are shown; the others are in results.json." if len(found) > MOST_ROWS else ""
+    return folded(
+        f"All {len(found)} paired differences",
+        table("One minus the other, person by person", columns, rows),
+        note(f"Of 100 such intervals about 5 leave out 0 where there is no difference at all.{more}"),
+    )
+
+
+def _difference(results: Results, comparison: Comparison) -> list[str]:
+    shown = comparison if comparison.mean >= 0 else turned(comparison)
+    labels = {variant.id: variant.label for variant in results.variants}
+    score = next(score for score in ALL if score.key == shown.score)
+    return [
+        f"{labels[shown.one]} minus {labels[shown.other]}",
+        score.title + (", no face = 0" if shown.misses == "as zero" else ""),
+        number(shown.mean, score.digits, signed=True),
+        interval(shown, score.digits, signed=True),
+        str(shown.count),
+        verdict(shown),
+    ]
 
 
 def published_table() -> Html:
@@ -154,6 +160,11 @@ def _means_table(
 
 def provenance(results: Results) -> Html:
     """Everything that somebody needs to check that two runs measured the same."""
+    return section("What was measured with what", run_facts(results))
+
+
+def run_facts(results: Results) -> Html:
+    """Names, settings and hashes of a run and of each of its variants."""
     faces = results.faces
     rows: list[tuple[str, str]] = [
         ("benchmark", results.name),
@@ -175,12 +186,10 @@ def provenance(results: Results) -> Html:
         rows.append((name, embedder.name if embedder else "not used"))
         if embedder:
             rows.append((f"{name}, sha256", embedder.sha256))
-    return section(
-        "What was measured with what", _facts(rows), *(_variant_facts(results, variant) for variant in results.variants)
-    )
+    return joined([_facts(rows), *(_variant_facts(variant) for variant in results.variants)])
 
 
-def _variant_facts(results: Results, variant: Variant) -> Html:
+def _variant_facts(variant: Variant) -> Html:
     rows = [("settings", _settings(variant.settings))] if variant.settings else []
     rows += [(f"Meta-Down of {name}, sha256", sha) for name, sha in (variant.meta_down_sha256 or {}).items()]
     rows += [(f"LoRA of {identity}, sha256", sha) for identity, sha in variant.lora_sha256.items()]

@@ -13,7 +13,7 @@ from ..decode import decode
 from ..files import digest
 from ..images import RESAMPLER
 
-BUDGET = 4_200_000  # bytes of all pictures of a page, so that the page stays under 5 MB
+BUDGET = 3_600_000  # bytes of all pictures of a page, so that the page stays under 5 MB
 SIZES = ((160, 82), (144, 80), (128, 76), (112, 72), (96, 68), (80, 60), (64, 50))  # longer side, JPEG quality
 
 

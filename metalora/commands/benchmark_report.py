@@ -1,0 +1,53 @@
+"""What a benchmark run found, to look at: the page of one run, the leaderboard of several."""
+
+import argparse
+from pathlib import Path
+
+from .parsers import Commands
+from .running import driven
+
+REPORT_HELP = """\
+One page that opens in any browser without a network: scores with intervals, charts, people with their images, best and
+worst. Beside it two tables for a spreadsheet: images.csv and variants.csv.
+
+  metalora benchmark report my-run
+"""
+
+COMPARE_HELP = """\
+A leaderboard of several runs. Only runs of the same photos, prompts and embedders are ranked together: their hashes
+are compared, and what differs is named.
+
+  metalora benchmark compare my-run other-run --out leaderboard.html
+"""
+
+
+def add_to(kinds: Commands) -> None:
+    """Report and compare, as second words of `benchmark`."""
+    report = kinds.add("report", "a page and two tables of a finished run", REPORT_HELP, report_benchmark)
+    report.add_argument("run", type=Path, help="the folder of a finished run, or its results.json")
+    report.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: the run's folder)")
+    compare = kinds.add("compare", "a leaderboard of several runs", COMPARE_HELP, compare_benchmarks)
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    compare.add_argument(
+        "--out", type=Path, default=Path("leaderboard.html"), metavar="HTML", help="the page (default leaderboard.html)"
+    )
+
+
+def report_benchmark(args: argparse.Namespace) -> None:
+    """Write the page and the tables of a run."""
+    from ..jobs.benchmark_report import benchmark_report as job
+
+    report = driven(job(args.run, args.out))
+    print(
+        f"wrote {report.page} ({report.size / 1e6:.1f} MB, {report.shown} pictures), {report.images}, {report.variants}"
+    )
+    if report.absent:
+        print(f"{report.absent} pictures are not in the run's folder, or not the ones that were scored")
+
+
+def compare_benchmarks(args: argparse.Namespace) -> None:
+    """Write the leaderboard of several runs."""
+    from ..jobs.benchmark_compare import benchmark_compare as job
+
+    board = driven(job(args.runs, args.out))
+    print(f"wrote {board.page} ({board.variants} variants) and {board.table}")

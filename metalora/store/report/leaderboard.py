@@ -1,0 +1,94 @@
+"""One ranking over several runs, and only over runs that measured the same thing with the same instruments."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ...config import UserError
+from .charts import scatter
+from .headline import headline
+from .html import Html, element, folded, joined, paragraph, section
+from .marks import named
+from .page import differences, likeness, whole_page
+from .results import Embedder, Results
+from .scores import CLIP_T, R_FACESIM, ranked
+from .tables import meanings, published_table, run_facts, variants_table
+
+
+def check_comparable(runs: Mapping[str, Results]) -> None:
+    """Refuse runs that differ in what they measured or with what; every difference in one message."""
+    facts = {name: _facts(results) for name, results in runs.items()}
+    problems = []
+    for fact in next(iter(facts.values())):
+        found = {name: value for name, values in facts.items() if (value := values[fact]) is not None}
+        if len(set(found.values())) > 1:
+            problems.append(f"{fact}: " + ", ".join(f"{_shortened(value)} in {name}" for name, value in found.items()))
+    if problems:
+        listed = "\n  ".join(problems)
+        raise UserError(
+            f"These runs cannot be ranked together, because they differ in\n  {listed}\nCompare runs of one manifest, "
+            "one file of prompts and one embedder; `metalora benchmark report` shows a run by itself."
+        )
+
+
+def _facts(results: Results) -> dict[str, str | None]:
+    """What must be the same; None where a run did without, and so has no score of it to be ranked."""
+    people = sorted(person.identity for person in results.people)
+    prompts = sorted(prompt.id for prompt in results.prompts)
+    return {
+        "the manifest's sha256": results.manifest_sha256,
+        "the prompts' sha256": results.prompts_sha256,
+        "the face embedder": _identified(results.faces),
+        "CLIP": _identified(results.clip),
+        "DINO": _identified(results.dino),
+        "the people": f"{len(people)} ({', '.join(people)})",
+        "the prompts": f"{len(prompts)} ({', '.join(prompts)})",
+    }
+
+
+def _identified(embedder: Embedder | None) -> str | None:
+    return None if embedder is None else f"{embedder.name} {embedder.sha256}"
+
+
+def _shortened(value: str) -> str:
+    """A hash by its first digits, a long list by its beginning."""
+    value = re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", value)
+    return value if len(value) <= 60 else value[:57] + "..."
+
+
+def merged(runs: Mapping[str, Results]) -> Results:
+    """All variants as if of one run, the highest R-FaceSim first, named by their run; without comparisons."""
+    variants = [
+        replace(variant, id=f"{name}: {variant.id}", label=f"{variant.label} ({name})")
+        for name, results in runs.items()
+        for variant in results.variants
+    ]
+    together = replace(next(iter(runs.values())), variants=variants, comparisons=[])
+    order = ranked(together, R_FACESIM.key)
+    scored = {variant.id for variant in order}
+    return replace(together, variants=[*order, *(variant for variant in variants if variant.id not in scored)])
+
+
+def leaderboard_page(together: Results, runs: Mapping[str, Results]) -> str:
+    """The page; `together` is what `merged` gave, with comparisons of the first with the others."""
+    charts = [
+        element("figure", {}, chart) for chart in (likeness(together), scatter(together, CLIP_T, R_FACESIM)) if chart
+    ]
+    legend = [element("li", {}, named(together, variant)) for variant in together.variants]
+    body = [
+        headline(together),
+        section("Ranking by R-FaceSim", _scope(together, list(runs)), variants_table(together), meanings(together)),
+        section("Charts", element("ul", {"class": "legend"}, *legend), element("div", {"class": "charts"}, *charts)),
+        differences(together),
+        published_table(),
+        section("The runs", *(folded(name, run_facts(results)) for name, results in runs.items())),
+    ]
+    return whole_page(f"Leaderboard: {together.name}", joined(body))
+
+
+def _scope(together: Results, names: Sequence[str]) -> Html:
+    return paragraph(
+        f"{len(together.variants)} variants of {len(names)} runs, all of the same photos, prompts and "
+        f"embedders, by their hashes. Faces are compared by {together.faces.name}; runs with another embedder are "
+        "refused. Neighbours in this ranking may be equal: see the differences below."
+    )
