@@ -15,7 +15,7 @@ from ..method.adapter import Site
 from ..method.flow import shifted
 from .flux_parts import FluxParts
 from .keys import FluxShape, sites
-from .protocol import Prompt
+from .protocol import Denoiser, Prompt
 
 
 class FluxBackbone:
@@ -159,15 +159,26 @@ class FluxDenoiser:
     ) -> Generator[Step, None, Tensor]:
         """Euler steps down FLUX's schedule. Each seed gives the noise FluxPipeline draws with a CPU generator."""
         width, height = size
-        shape = (1, self.network.config.in_channels // 4, height // 8, width // 8)
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        latents = torch.cat(noise).to(self.network.device)
-        times = schedule(steps, latents.shape[2] * latents.shape[3] // 4, self.scheduler_config)
-        for index in range(steps):
-            predicted = self(latents, times[index].expand(len(seeds)), prompt, guidance)
-            latents = latents + (times[index + 1] - times[index]) * predicted
-            yield Step(index + 1, steps)
-        return latents.cpu()
+        noise = noise_of(seeds, (self.network.config.in_channels // 4, height // 8, width // 8))
+        return (yield from euler(self, noise.to(self.network.device), prompt, steps, guidance, self.scheduler_config))
+
+
+def noise_of(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """[n, c, h, w]: each image's own noise, as a CPU generator draws it."""
+    return torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def euler(
+    denoiser: Denoiser, latents: Tensor, prompt: Prompt, steps: int, guidance: float, scheduler_config: dict[str, Any]
+) -> Generator[Step, None, Tensor]:
+    """From noise [n, c, h, w] to latents on the CPU, in Euler steps down FLUX's schedule."""
+    times = schedule(steps, latents.shape[2] * latents.shape[3] // 4, scheduler_config)
+    for index in range(steps):
+        predicted = denoiser(latents, times[index].expand(len(latents)), prompt, guidance)
+        latents = latents + (times[index + 1] - times[index]) * predicted
+        yield Step(index + 1, steps)
+    return latents.cpu()
 
 
 def pack(latents: Tensor) -> Tensor:

@@ -1,0 +1,119 @@
+"""A small FLUX, in the names and settings that ComfyUI's classes take: what ships, or the tiny test network."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from ..metalora.backbones.flux_configs import AXES
+from ..metalora.backbones.flux_parts import FluxParts, save_single_files
+from ..metalora.backbones.keys import HEAD, FluxShape
+
+T5_NAMES = ("d_ff", "d_kv", "d_model", "num_heads", "num_layers", "vocab_size")
+CLIP_NAMES = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "eos_token_id",
+)
+
+
+@dataclass(frozen=True)
+class SmallFlux:
+    """Weights by name and what they are to be loaded into; tokenizers as folders, which may be gone later."""
+
+    shape: FluxShape
+    max_tokens: int
+    transformer: dict[str, Tensor]
+    clip: dict[str, Tensor]
+    clip_config: dict[str, Any]
+    clip_special_tokens: dict[str, int]
+    clip_words: Path
+    t5: dict[str, Tensor]
+    t5_config: dict[str, Any]
+    t5_words: Path
+    autoencoder: dict[str, Tensor]
+    autoencoder_params: dict[str, Any]
+    latent_channels: int
+    norm_groups: int
+
+    def unet_config(self) -> dict[str, Any]:
+        """For ComfyUI's `supported_models.Flux`."""
+        shape = self.shape
+        return {
+            "image_model": "flux",
+            "in_channels": self.latent_channels,
+            "out_channels": self.latent_channels,
+            "patch_size": 2,
+            "vec_in_dim": shape.pooled_dim,
+            "context_in_dim": shape.joint_dim,
+            "hidden_size": shape.width,
+            "mlp_ratio": float(shape.mlp_ratio),
+            "num_heads": shape.width // HEAD,
+            "depth": shape.double_blocks,
+            "depth_single_blocks": shape.single_blocks,
+            "axes_dim": list(AXES),
+            "theta": 10000,
+            "qkv_bias": True,
+            "guidance_embed": shape.guidance,
+        }
+
+
+def read_small_flux(parts: FluxParts, folder: Path) -> SmallFlux:
+    """All parts of a FLUX in float32; the tokenizers are left in `folder`."""
+    paths = save_single_files(parts, folder)
+    tensors = {name: load(paths[name].read_bytes()) for name in ("transformer", "vae", "clip_l", "t5xxl")}
+    clip_words, clip, _, t5 = parts.text_encoders("cpu", torch.float32)
+    settings = parts.autoencoder("cpu", torch.float32).config
+    special = {"start": clip_words.bos_token_id, "end": clip_words.eos_token_id, "pad": clip_words.pad_token_id}
+    width, latents = settings.block_out_channels[0], settings.latent_channels
+    return SmallFlux(
+        shape=parts.shape,
+        max_tokens=parts.max_tokens,
+        transformer=tensors["transformer"],
+        # The projection is not used by FLUX; ComfyUI's class has it all the same.
+        clip={**tensors["clip_l"], "text_projection.weight": torch.eye(clip.config.hidden_size)},
+        clip_config={name: getattr(clip.config, name) for name in CLIP_NAMES},
+        clip_special_tokens=special,
+        clip_words=folder / "tokenizer",
+        t5=tensors["t5xxl"],
+        t5_config={name: getattr(t5.config, name) for name in T5_NAMES},
+        t5_words=folder / "tokenizer_2",
+        # ComfyUI's configurable autoencoder has two more convolutions of size 1, which here do nothing.
+        autoencoder={**tensors["vae"], **identity("quant_conv", 2 * latents), **identity("post_quant_conv", latents)},
+        autoencoder_params={
+            "embed_dim": latents,
+            "ddconfig": {
+                "double_z": True,
+                "z_channels": latents,
+                "resolution": 256,
+                "in_channels": 3,
+                "out_ch": 3,
+                "ch": width,
+                "ch_mult": [channels // width for channels in settings.block_out_channels],
+                "num_res_blocks": settings.layers_per_block,
+                "attn_resolutions": [],
+                "dropout": 0.0,
+            },
+        },
+        latent_channels=latents,
+        norm_groups=settings.norm_num_groups,
+    )
+
+
+def identity(name: str, channels: int) -> dict[str, Tensor]:
+    """A convolution of size 1 that returns what it is given."""
+    return {f"{name}.weight": torch.eye(channels)[:, :, None, None], f"{name}.bias": torch.zeros(channels)}
+
+
+def load_small_flux(parts: FluxParts, build: Any) -> Any:
+    """What `build` makes of all parts, while the tokenizers' folder is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        return build(read_small_flux(parts, Path(folder)))

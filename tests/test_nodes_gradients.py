@@ -1,0 +1,156 @@
+"""Gradients through ComfyUI's own FLUX, against diffusers' FLUX in float64: right with the guard, wrong without it."""
+
+import contextlib
+
+import pytest
+import torch
+from comfyui import needs_comfyui, pack
+from torch import Tensor
+
+from metalora.backbones.flux import FluxDenoiser
+from metalora.backbones.flux_configs import scheduler_config
+from metalora.backbones.keys import sites
+from metalora.backbones.protocol import Prompt
+from metalora.backbones.tiny_flux import SHAPE, TinyFlux
+from metalora.method.adapter import Adapters, new_adapters, random_meta_down
+
+pytestmark = needs_comfyui
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    bridge, small = pack("nodes.bridge"), pack("nodes.small_flux")
+    parts = pack("metalora.backbones.tiny_flux").TinyFlux()
+    with torch.inference_mode():  # as a loader node runs
+        return small.load_small_flux(parts, bridge.small_model)
+
+
+def denoiser_of(model, network, checkpointing: bool):
+    made = pack("nodes.backbone").ComfyDenoiser(network, SHAPE, CPU, torch.float32, casts_weights=False)
+    made.checkpointing(checkpointing)
+    return made
+
+
+def unguarded(block):
+    """A whole block checkpointed without copies, as the core's trainer does it."""
+
+    def replacement(given, _original):
+        names = [name for name in ("img", "txt") if name in given]
+        rest = {name: value for name, value in given.items() if name not in names}
+        made = torch.utils.checkpoint.checkpoint(
+            lambda: block(*(given[name] for name in names), **rest), use_reentrant=False
+        )
+        return dict(zip(names, made if len(names) > 1 else (made,), strict=True))
+
+    return replacement
+
+
+def adapters(fused: bool, *, meta: bool) -> Adapters:
+    found = sites(SHAPE, "all", fused=fused)
+    generator = torch.Generator().manual_seed(1)
+    downs = random_meta_down(found, 4, generator) if meta else None
+    made = new_adapters(found, 2, generator, meta_down=downs)
+    for weight in made.parameters(("up",)):
+        weight.data = torch.randn(weight.shape, generator=generator) * 0.05
+    return made
+
+
+def gradients(denoiser, worn: Adapters, dtype: torch.dtype, inputs_too: bool = False) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    latents, target = drawn(2, 16, 8, 6), drawn(2, 16, 8, 6)
+    prompt = Prompt(drawn(1, 12, SHAPE.joint_dim).requires_grad_(inputs_too), drawn(1, SHAPE.pooled_dim))
+    latents.requires_grad_(inputs_too)
+    with worn.attached(denoiser.network):
+        made = denoiser(latents, torch.tensor([0.25, 0.75], dtype=dtype), prompt)
+        (made - target).square().mean().backward()
+    return {
+        f"{name}.{role}": weight.grad
+        for name, adapter in worn.by_name.items()
+        for role, weight in adapter.weights().items()
+    }
+
+
+def reference(*, meta: bool) -> dict[str, Tensor]:
+    network = TinyFlux().transformer("cpu", torch.float64).requires_grad_(False)
+    worn = adapters(fused=False, meta=meta)
+    for adapter in worn.by_name.values():
+        adapter.double()
+    denoiser = FluxDenoiser(network, scheduler_config(SHAPE), takes_guidance=True)
+    return gradients(denoiser, worn, torch.float64)
+
+
+def errors(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
+    return {name: ((found[name].double() - truth[name]).norm() / truth[name].norm()).item() for name in truth}
+
+
+@pytest.mark.parametrize("meta", [True, False], ids=["three layers", "plain LoRA"])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_every_adapters_gradient_is_that_of_the_reference(model, checkpointing: bool, meta: bool):
+    network = model.model.diffusion_model
+    with pack("nodes.gradients").trainable(network):
+        found = gradients(denoiser_of(model, network, checkpointing), adapters(fused=True, meta=meta), torch.float32)
+    worst = max(errors(found, reference(meta=meta)).items(), key=lambda item: item[1])
+    assert worst[1] < 1e-5, worst
+
+
+def test_without_the_guard_checkpointed_gradients_are_wrong_and_nothing_says_so(model):
+    gradients_module, network = pack("nodes.gradients"), model.model.diffusion_model
+    denoiser = denoiser_of(model, network, checkpointing=False)
+
+    blocks = {("double_block", i): unguarded(block) for i, block in enumerate(network.double_blocks)}
+    blocks |= {("single_block", i): unguarded(block) for i, block in enumerate(network.single_blocks)}
+    denoiser.options |= {"patches_replace": {"dit": blocks}}
+    with gradients_module.frozen_weights(network):
+        # As in the core's trainer, which trains the first layers too, so that what enters the blocks needs a gradient.
+        found = gradients(denoiser, adapters(fused=True, meta=True), torch.float32, inputs_too=True)
+    assert max(errors(found, reference(meta=True)).values()) > 0.05
+
+
+def test_without_the_guard_and_without_checkpointing_autograd_notices(model):
+    network = model.model.diffusion_model
+    with (
+        pack("nodes.gradients").frozen_weights(network),
+        pytest.raises(RuntimeError, match="modified by an inplace operation"),
+    ):
+        gradients(denoiser_of(model, network, False), adapters(fused=True, meta=True), torch.float32)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def network(request):
+    parts = pack("metalora.backbones.tiny_flux").TinyFlux()
+    made = pack("nodes.small_flux").load_small_flux(parts, pack("nodes.bridge").small_model)
+    return made.model.diffusion_model.to(request.param)
+
+
+def test_the_check_of_a_users_model_passes_right_gradients(network):
+    guard = pack("nodes.gradients")
+    with guard.trainable(network):
+        guard.check_gradients(network, CPU, network.img_in.weight.dtype)
+
+
+@pytest.mark.parametrize("missing", ["guarded_norms", "recomputed"])
+def test_the_check_of_a_users_model_finds_either_half_of_the_guard_missing(network, monkeypatch, missing: str):
+    guard = pack("nodes.gradients")
+    without = {"guarded_norms": lambda network: contextlib.nullcontext(), "recomputed": unguarded}
+    monkeypatch.setattr(guard, missing, without[missing])
+    with guard.trainable(network), pytest.raises(pack("metalora.config").UserError, match="are wrong"):
+        guard.check_gradients(network, CPU, network.img_in.weight.dtype)
+
+
+def test_training_leaves_the_network_as_it_was_also_after_an_error(model):
+    network = model.model.diffusion_model
+
+    def state():
+        weights = {name: (id(weight), weight.requires_grad) for name, weight in network.named_parameters()}
+        hooks = sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in network.modules())
+        return weights, hooks, sorted(vars(network))
+
+    before = state()
+    with pytest.raises(ZeroDivisionError), pack("nodes.gradients").trainable(network):
+        raise ZeroDivisionError
+    assert state() == before
