@@ -8,8 +8,9 @@ from .parsers import Commands
 from .running import driven
 
 DEMO_HELP = """\
-The whole path on a portrait that comes along (NASA's photograph of Eileen Collins, public domain): crops, Meta-LoRA,
-plain LoRA and plain LoRA on the crops, the finished files, and images with and without them.
+The whole path on a portrait that comes along: crops, Meta-LoRA, plain LoRA and plain LoRA on the crops, the finished
+files, images with and without them, and one page with all of it. The miniature gets a rendered person, with photos that
+nothing is trained on to compare with; other base models get NASA's photograph of Eileen Collins (public domain).
 """
 
 
@@ -25,7 +26,8 @@ def add_to(commands: Commands) -> None:
 def demo(args: argparse.Namespace) -> None:
     """The whole path on a portrait that comes along."""
     from ..jobs.demo import demonstrate
+    from ..jobs.demonstration import summary
 
-    result = driven(demonstrate(backbone_of(args), args.out, cache_of(args), preset_of(args)))
-    print(result.summary)
-    print(f"look:  {result.sheet}")
+    made = driven(demonstrate(backbone_of(args), args.out, cache_of(args), preset_of(args)))
+    print(summary(made))
+    print(f"look:  {made.page}")

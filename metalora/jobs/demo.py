@@ -1,48 +1,37 @@
-"""The whole path on a portrait that comes along: crops, three ways to personalize, finished files, images."""
+"""The whole path on a portrait that comes along: crops, three ways to personalize, finished files, images, a page."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..backbones.protocol import Backbone
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, Phase, with_preset
 from ..store.cache import Cache
-from ..store.images import demo_portrait, read_photo, save_image
-from ..store.pictures import table
 from . import Job
 from .crops import write_crops
-from .generate import generate_images
+from .demo_page import write_demo_page
+from .demo_person import demo_person
+from .demo_scores import likenesses
+from .demonstration import BASE, METHODS, Demonstration
+from .generate import Image, generate_images
 from .meta_downs import RANDOM
 from .personalize import Personalized, personalize_photos
 from .plots import save_loss_curve
 
-PROMPTS = ("a photo of a woman", "a photo of a woman on a beach", "a painting of a woman", "a woman in a red coat")
-METHODS = {"meta-lora": "Meta-LoRA (random Meta-Down)", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """What to show at the end."""
-
-    summary: str
-    sheet: Path
-
 
 def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job[Demonstration]:
-    """Fill `out` with a crops sheet, a loss curve, LoRA files and images; an earlier demo there is replaced."""
-    crop_config = with_preset(CropConfig, preset)
-    sampling = with_preset(GenerateConfig, preset)
-    portrait = demo_portrait()
-    yield Phase(f"the portrait: {portrait.name} (NASA, public domain)")
-    yield from write_crops(portrait, out / "crops", crop_config, multiple=backbone.multiple)
+    """Fill `out` with crops, LoRA files, images and `index.html`; an earlier demo there is replaced."""
+    person = demo_person(preset)
+    crop_config, sampling = with_preset(CropConfig, preset), with_preset(GenerateConfig, preset)
+    yield Phase(f"the portrait: {person.credit}")
+    sheet = yield from write_crops(person.portrait, out / "crops", crop_config, multiple=backbone.multiple)
 
     results: dict[str, Personalized] = {}
-    pictures: dict[str, list[Path]] = {}
-    for method in METHODS:
-        config = with_preset(PersonalizeConfig, preset, method=method, class_name="woman")
+    pictures: dict[str, list[Image]] = {BASE: []}
+    for method, label in METHODS.items():
+        config = with_preset(PersonalizeConfig, preset, method=method, class_name=person.class_name)
         lora = out / f"{method}.safetensors"
         results[method] = yield from personalize_photos(
             backbone,
-            [portrait],
+            [person.portrait],
             lora,
             config,
             crop_config,
@@ -52,7 +41,7 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
         )
         images = yield from generate_images(
             backbone,
-            PROMPTS,
+            person.prompts,
             out / "images" / method,
             sampling,
             lora=lora,
@@ -60,27 +49,13 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
             cache=cache,
             overwrite=True,
         )
-        pictures[METHODS[method]] = [image.path for image in images if image.lora]
-        if method == "meta-lora":
-            pictures = {"without LoRA": [image.path for image in images if not image.lora], **pictures}
+        pictures[label] = [image for image in images if image.lora]
+        pictures[BASE] += [image for image in images if not image.lora]
 
-    save_loss_curve(out / "loss.png", {METHODS[method]: result.training.losses for method, result in results.items()})
-    rows = [
-        [(read_photo(path), f"{label}: {prompt}") for prompt, path in zip(PROMPTS, paths, strict=True)]
-        for label, paths in pictures.items()
-    ]
-    save_image(table(rows), out / "images.png")
-    return Demonstration(summarized(results, preset), out / "images.png")
-
-
-def summarized(results: dict[str, Personalized], preset: str) -> str:
-    """A table of what was measured."""
-    lines = [f"{'':30}validation loss       s/step   LoRA file"]
-    for method, result in results.items():
-        before, after = result.training.validation
-        size = result.lora.stat().st_size / 1e6
-        numbers = f"{before:.4f} -> {after:.4f}    {result.training.seconds_per_step:.3f}"
-        lines.append(f"{METHODS[method]:30}{numbers}    {size:.2f} MB  {result.lora}")
-    if preset == "tiny":
-        lines.append("The tiny backbone has random weights: its images are noise, and only the path is real.")
-    return "\n".join(lines)
+    yield Phase("comparing faces")
+    curve = out / "loss.png"
+    save_loss_curve(curve, {METHODS[method]: result.training.losses for method, result in results.items()})
+    page = out / "index.html"
+    made = Demonstration(preset, person, sheet, results, pictures, likenesses(person, pictures), curve, page)
+    write_demo_page(made)
+    return made
