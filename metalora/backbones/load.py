@@ -7,6 +7,7 @@ import torch
 from ..config import UserError
 from .flux import FluxBackbone
 from .flux_parts import DiffusersFolder, FluxParts, SingleFiles, TinyFlux
+from .miniature import Miniature
 
 HUB_NAMES = {"flux-dev": "black-forest-labs/FLUX.1-dev", "flux-schnell": "black-forest-labs/FLUX.1-schnell"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -15,14 +16,14 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def load_backbone(
     name: str, *, device: str = "auto", precision: str = "auto", single_files: dict[str, Path] | None = None
 ) -> FluxBackbone:
-    """`name`: tiny, flux-dev, flux-schnell, a diffusers folder, or a hub name; `single_files` take its place.
+    """`name`: miniature, tiny, flux-dev, flux-schnell, a diffusers folder, a hub name; `single_files` take its place.
 
     Nothing is loaded yet: the parts are, when they are needed.
     """
     parts = find_parts(name, single_files or {})
     chosen = choose_device(device)
     if precision == "auto":
-        precision = "fp32" if isinstance(parts, TinyFlux) else "bf16"
+        precision = "fp32" if isinstance(parts, TinyFlux | Miniature) else "bf16"
     return FluxBackbone(parts, chosen, PRECISIONS[precision])
 
 
@@ -34,6 +35,8 @@ def find_parts(name: str, single_files: dict[str, Path]) -> FluxParts:
             flags = ", ".join("--" + part.replace("_", "-") for part in missing)
             raise UserError(f"Single files are used all together: {flags} is missing.")
         return SingleFiles(**single_files)
+    if name == "miniature":
+        return Miniature()
     if name == "tiny":
         return TinyFlux()
     return DiffusersFolder(HUB_NAMES.get(name, name))
