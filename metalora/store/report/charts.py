@@ -35,10 +35,14 @@ def interval_chart(
     ends = [end for row in rows for end in (row.mean, row.low, row.high) if end is not None]
     scale = scale_of([*ends, *(value for value, _ in references)], INDENT, RIGHT)
     parts = horizontal_axis(scale, top, bottom, axis)
-    for value, label in references:
+    free = 0.0
+    for value, label in sorted(references):
         x, half = scale(value), len(label) * LETTER / 2
-        parts.append(line(x, top - 6, x, bottom, "reference"))
-        parts.append(text(min(max(x, half + 2), WIDTH - half - 2), top - 12, label, "middle", "faint"))
+        middle = min(max(x, half + 2), WIDTH - half - 2)
+        above = LINE if middle - half < free else 0  # two names side by side, or one over the other
+        free = middle + half + LETTER
+        parts.append(line(x, top - 6 - above, x, bottom, "reference"))
+        parts.append(text(middle, top - 10 - above, label, "middle", "faint"))
     for index, row in enumerate(rows):
         parts += _interval(row, scale, top + index * height, height)
     return chart(name, title, "; ".join(map(_said, rows)), bottom + 40, *parts)

@@ -11,7 +11,7 @@ def headline(results: Results) -> Html:
     if not order:
         return element("p", {"class": "lead"}, *_without_faces(results))
     lead = _first(results, order[0])
-    if len(order) > 1:
+    if len(order) > 1 and not order[1].missing:
         lead += _second(results, order[0], order[1])
     rest = _scale(results, order[0]) + _other_ways(results, order[0]) + _closest_to_prompts(results)
     return joined([element("p", {"class": "lead"}, *lead), paragraph(*rest)])
@@ -56,6 +56,9 @@ def _other_ways(results: Results, first: Variant) -> list[str]:
     as_zero = ranked(results, R_FACESIM.key, "as zero")
     if as_zero and as_zero[0].id != first.id:
         parts += ["If images without a face count as 0, ", _named(as_zero[0]), " is first instead. "]
+    for variant in results.variants:
+        if variant.missing:
+            parts += ["Not ranked: ", _named(variant), f", of which {len(variant.missing)} images are missing. "]
     return parts
 
 
@@ -71,8 +74,11 @@ def _closest_to_prompts(results: Results) -> list[str]:
 
 
 def _without_faces(results: Results) -> list[str]:
-    why = "R-FaceSim was not measured: no image with a face and photos to compare with. "
-    return [why, *(_closest_to_prompts(results) or ["CLIP-T was not measured either."])]
+    if any(image.faces for variant in results.variants for image in variant.images):
+        why = "Nobody in this run has photos to compare with, so there is no R-FaceSim. "
+    else:
+        why = "No face was found in any image, so there is no R-FaceSim. "
+    return [why, *_closest_to_prompts(results)]
 
 
 def _figure(variant: Variant, score: str) -> Figure:

@@ -45,14 +45,19 @@ AS_ZERO = "R-FaceSim, no face = 0"
 
 
 def present(results: Results) -> list[Score]:
-    """The scores that some variant has."""
-    return [score for score in ALL if any(variant.figure(score.key) for variant in results.variants)]
+    """The scores that some variant has, be it only with missing faces as 0."""
+    return [
+        score
+        for score in ALL
+        if any(variant.figure(score.key) or variant.figure(score.key, "as zero") for variant in results.variants)
+    ]
 
 
 def number(value: float | None, digits: int, signed: bool = False) -> str:
     """With a real minus sign; a dash where there is nothing."""
     if value is None:
         return NOTHING
+    value = round(value, digits) + 0.0  # no minus before 0.000
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     return text.replace("-", MINUS)
 
@@ -81,10 +86,13 @@ def with_interval(figure: Figure | None, digits: int) -> Html | str:
 
 
 def ranked(results: Results, score: str, misses: Misses = "left out") -> list[Variant]:
-    """The variants that have the score, the highest first; equals keep their order."""
+    """The variants that have the score, the highest first; those with missing images after all others.
+
+    Who leaves out the hard prompts must not come first by it.
+    """
     figures = [(variant, variant.figure(score, misses)) for variant in results.variants]
     scored = [(variant, figure.mean) for variant, figure in figures if figure]
-    return [variant for variant, _ in sorted(scored, key=lambda pair: -pair[1])]
+    return [variant for variant, _ in sorted(scored, key=lambda pair: (bool(pair[0].missing), -pair[1]))]
 
 
 def comparison(results: Results, one: Variant, other: Variant, score: str, misses: Misses | None) -> Comparison | None:

@@ -119,7 +119,12 @@ def published_table() -> Html:
             "FLUX.1-dev and SDXL at 1024 pixels, of other people and prompts. They show what the paper found among its "
             "own methods, without intervals. No row above is ranked against them."
         ),
-        table(f"{record['source']}; cosines, as the paper's percent / 100", columns, rows, "grey"),
+        table(
+            f"{record['source']}; cosines, which are the paper's percent / 100; copying is their difference",
+            columns,
+            rows,
+            "grey",
+        ),
     )
 
 

@@ -1,0 +1,217 @@
+"""The page and the tables of a benchmark run. The results are made up (made_up_results.py)."""
+
+import csv
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from made_up_results import MINI, made_up_run, read, write
+from PIL import Image
+from report_pages import Page
+
+from metalora.cli import main
+from metalora.jobs import run
+from metalora.jobs.benchmark_report import benchmark_report
+from metalora.store.files import digest
+from metalora.store.report.html import element, joined
+from metalora.store.report.page import DATA
+
+ONE = (("lora-crops", 375),)
+HOSTILE = '<script>alert("x")</script> & <b>"quoted\' </style>'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up_run(tmp_path_factory.mktemp("made_up"))
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page(run(benchmark_report(folder)).page.read_text(encoding="utf-8"))
+
+
+def page_of(folder: Path) -> Page:
+    return Page(run(benchmark_report(folder)).page.read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_no_other_file_and_runs_nothing(page: Page):
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "base")]
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("src", "href", "srcset", "action", "data", "xlink:href"):
+            assert (attributes.get(name) or "data:").startswith("data:"), (tag, name)
+    style = (DATA / "page.css").read_text()
+    assert "url(" not in style
+    assert "@import" not in style
+    assert any("default-src 'none'" in (meta.get("content") or "") for meta in page.named("meta"))
+
+
+def test_nothing_is_wider_than_a_phone(page: Page):
+    """What can be said without a browser."""
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.named("meta")
+    style = (DATA / "page.css").read_text()
+    fixed = [int(width) for width in re.findall(r"[;{ ](?:min-)?width: (\d+)px", style)]
+    columns = [int(width) for width in re.findall(r"minmax\((\d+)px", style)]
+    assert max(fixed + columns) <= 390 - 2 * 16
+    assert "@media (max-width: 760px)" in style
+    assert all("viewbox" in picture and "width" not in picture for picture in page.named("svg"))
+
+
+def test_every_picture_and_chart_says_what_it_shows(page: Page):
+    assert page.named("img")
+    assert all(picture.get("alt") for picture in page.named("img"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    drawn = [picture for picture in page.named("svg") if picture.get("role") == "img"]
+    assert len(drawn) == 5  # likeness, R-FaceSim against CLIP-T, both against steps, differences
+    assert all(set((picture["aria-labelledby"] or "").split()) <= set(ids) for picture in drawn)
+    assert len(ids) == len(set(ids)) == 10
+
+
+def test_names_from_files_cannot_break_the_page(folder: Path, tmp_path: Path):
+    record = read(folder)
+    victim = record["benchmark"]["identities"][0]["identity"]
+    record["benchmark"]["name"] = record["backbone"]["name"] = record["embedders"]["faces"]["name"] = HOSTILE
+    record["benchmark"]["prompts"][0]["text"] = HOSTILE + " {class} {broken"
+    record["benchmark"]["identities"][0] |= {"identity": HOSTILE, "class": HOSTILE}
+    record["sampling"][HOSTILE] = HOSTILE
+    for variant in record["variants"]:
+        variant["label"] = HOSTILE
+        variant["settings"][HOSTILE] = HOSTILE
+        variant["missing"] = [HOSTILE]
+        variant["summary"]["by_class"][HOSTILE] = {"r_facesim": 0.5}
+        for image in variant["images"]:
+            image["identity"] = HOSTILE if image["identity"] == victim else image["identity"]
+    write(tmp_path, record)
+    broken = page_of(tmp_path)
+    assert not broken.named("script")
+    assert broken.source.count("</style>") == 1
+    assert " ".join(HOSTILE.split()) in broken.text
+
+
+def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
+    paragraph = element("p", {"title": '"<'}, "<b>", element("b", {}, "&"))
+    assert paragraph == '<p title="&quot;&lt;">&lt;b&gt;<b>&amp;</b></p>'
+    assert joined(["<", element("i", {})]) == "&lt;<i></i>"
+
+
+def test_the_page_holds_the_numbers_of_the_results(folder: Path, page: Page):
+    for variant in read(folder)["variants"]:
+        found = variant["summary"]["r_facesim"]["left out"]
+        row = page.text[page.text.index(variant["label"] + "0.") :]  # in the table the score follows the name
+        assert row.startswith(f"{variant['label']}{found['mean']:.3f}{found['low']:.3f} to {found['high']:.3f}")
+        assert f"{variant['summary']['clip_t']['mean']:.2f}" in row
+    assert "0.143" in page.text, "the floor"
+    assert "0.771" in page.text, "the ceiling"
+
+
+def test_the_papers_values_are_grey_and_apart(page: Page):
+    (grey,) = re.findall(r'<table [^>]*class="grey">.*?</table>', page.source, re.DOTALL)
+    assert "0.7716" in grey
+    assert page.source.count("PuLID") == 1
+    assert "not comparable with the scores above" in page.text
+
+
+def test_pictures_that_were_lost_or_changed_are_not_shown(folder: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "report.html").unlink()
+    images = [
+        image for variant in read(copy)["variants"] for image in variant["images"] if image["prompt"].endswith("1")
+    ]
+    (copy / images[0]["path"]).unlink()
+    Image.new("RGB", (128, 128)).save(copy / images[2]["path"])
+    report = run(benchmark_report(copy))
+    assert report.absent == 2
+    text = page_of(copy).text
+    assert "not in the run's folder" in text
+    assert "changed since it was scored" in text
+
+
+def test_a_run_of_full_size_stays_under_5_mb(tmp_path: Path):
+    """16 people x 10 prompts x 2 seeds x 8 variants, with images of noise, the worst that JPEG can meet."""
+    methods = tuple((method, steps) for method in ("meta-lora", "lora", "lora-crops") for steps in (100, 375))
+    run_folder = made_up_run(tmp_path, 16, 10, 2, (("none", None), ("none", 1), *methods))
+    noise = tmp_path / "noise.jpg"
+    Image.frombytes("RGB", (192, 192), random.Random(0).randbytes(192 * 192 * 3)).save(noise, quality=90)
+    record = read(run_folder)
+    for variant in record["variants"]:
+        for image in variant["images"]:
+            image["sha256"] = digest(noise.read_bytes())
+            (run_folder / image["path"]).write_bytes(noise.read_bytes())
+    write(run_folder, record)
+    report = run(benchmark_report(run_folder))
+    assert report.absent == 0
+    assert report.shown > 200
+    assert report.page.stat().st_size == report.size < 5_000_000
+    assert "of 2560 images are on this page" in page_of(run_folder).text
+
+
+def test_faces_not_found_and_missing_images_are_listed(folder: Path, tmp_path: Path):
+    record = read(folder)
+    faceless, complete = record["variants"][:2]
+    for image in faceless["images"]:
+        image |= {"faces": 0, "held_out": None, "reference": None, "best": None}
+    complete["missing"] = [f"external/somebody/{number}.png" for number in range(40)]
+    write(tmp_path, record)
+    text = page_of(tmp_path).text
+    assert f"{len(faceless['images'])} of {len(faceless['images'])} images" in text
+    assert "40 images missing" in text
+    assert "external/somebody/0.png" in text
+    assert "and 10 more" in text
+
+
+@pytest.mark.parametrize(
+    ("people", "clip", "faces"), [(1, True, True), (2, False, True), (2, True, False), (1, False, False)]
+)
+def test_a_page_is_made_of_whatever_was_measured(tmp_path: Path, people: int, clip: bool, faces: bool):
+    run_folder = made_up_run(tmp_path, people, 1, 1, ONE)
+    record = read(run_folder)
+    summary = record["variants"][0]["summary"]
+    for image in record["variants"][0]["images"]:
+        if not clip:
+            image |= {"clip_t": None}
+        if not faces:
+            image |= {"faces": 0, "held_out": None, "reference": None, "best": None}
+    if not clip:
+        record["embedders"]["clip"] = summary["clip_t"] = None
+    if not faces:
+        summary |= {score: {"left out": None, "as zero": None} for score in ("r_facesim", "facesim", "copying")}
+        summary |= {"detection_rate": 0.0, "position": None}
+    write(run_folder, record)
+    text = page_of(run_folder).text
+    assert ("No face was found in any image" in text) == (not faces)
+    assert ("CLIP-T" in text.split("What the paper published")[0]) == clip
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_two_reports_of_one_run_have_the_same_bytes(folder: Path, tmp_path: Path):
+    reports = [run(benchmark_report(folder, tmp_path / name)) for name in ("one", "other")]
+    for name in ("report.html", "images.csv", "variants.csv"):
+        assert len({(report.page.parent / name).read_bytes() for report in reports}) == 1
+
+
+def test_the_tables_hold_every_image_and_every_variant(folder: Path, page: Page):
+    record = read(folder)
+    with (folder / "images.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    images = [(variant["id"], image) for variant in record["variants"] for image in variant["images"]]
+    assert len(rows) == len(images)
+    for row, (variant, image) in zip(rows, images, strict=True):
+        assert row["variant"] == variant
+        assert {key: str(value) if value is not None else "" for key, value in image.items()}.items() <= row.items()
+    with (folder / "variants.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, variant in zip(rows, record["variants"], strict=True):
+        assert float(row["r_facesim_as_zero_mean"]) == variant["summary"]["r_facesim"]["as zero"]["mean"]
+        assert float(row["clip_t_low"]) == variant["summary"]["clip_t"]["low"]
+        assert row["dino_mean"] == ""
+
+
+def test_the_command_says_what_it_wrote(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["benchmark", "report", str(folder), "--out", str(tmp_path)]) == 0
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    assert (tmp_path / "images.csv").is_file()
+    assert main(["benchmark", "report", str(MINI)]) == 1
+    assert "results.json does not exist" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+"""Parts of a report: what is said first, what is drawn where, which images are shown. The results are made up."""
+
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up_results import figure, made_up_run, read, write
+from PIL import Image
+from report_pages import Page
+
+from metalora.config import UserError
+from metalora.store.report import choice
+from metalora.store.report.axes import Scale, scale_of, tick_text
+from metalora.store.report.charts import Row, interval_chart, label_places
+from metalora.store.report.choice import choose, extremes, shown_people, shown_variants
+from metalora.store.report.headline import headline
+from metalora.store.report.results import Results, read_results
+from metalora.store.report.scores import number, ranked, share
+from metalora.store.report.thumbnails import SIZES, read_small, thumbnails
+
+TWO = (("meta-lora", 375), ("lora-crops", 375))
+NUMBERS = st.floats(-1e3, 1e3, allow_subnormal=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up_run(tmp_path_factory.mktemp("made_up"), 3, 2, 2, TWO)
+
+
+def with_difference(folder: Path, tmp_path: Path, low: float, high: float, **other: Any) -> Results:
+    """Meta-LoRA before LoRA + crops by 0.05, with this interval."""
+    record = read(folder)
+    for variant, mean in zip(record["variants"], (0.60, 0.55), strict=True):
+        variant["summary"]["r_facesim"]["left out"] = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "count": 3}
+    pair = {"one": "lora-crops-375-r1", "other": "meta-lora-375-r1", "score": "r_facesim", "misses": "left out"}
+    record["comparisons"] = [{**pair, "mean": -0.05, "low": -high, "high": -low, "count": 3}]
+    record["variants"][0] |= other
+    write(tmp_path, record)
+    return read_results(tmp_path)
+
+
+def said(results: Results) -> str:
+    return Page(headline(results)).text
+
+
+def test_the_headline_says_who_is_first_by_how_much_and_how_sure(folder: Path, tmp_path: Path):
+    text = said(with_difference(folder, tmp_path, 0.01, 0.09))
+    assert "Meta-LoRA, 375 steps, rank 1 makes the faces most like the person: R-FaceSim 0.600" in text
+    assert "(95% interval 0.500 to 0.700), over 3 people. Next is LoRA + crops, 375 steps, rank 1 with 0.550." in text
+    assert "the difference is 0.050 (0.010 to 0.090): more than chance." in text
+
+
+def test_an_interval_around_zero_is_not_a_win(folder: Path, tmp_path: Path):
+    text = said(with_difference(folder, tmp_path, -0.01, 0.11))
+    assert "0.050 (−0.010 to 0.110): these people do not tell the two apart." in text  # noqa: RUF001
+    assert "more than chance" not in text
+
+
+def test_who_leaves_images_out_does_not_come_first(folder: Path, tmp_path: Path):
+    results = with_difference(folder, tmp_path, 0.01, 0.09, missing=["external/hard.png"])
+    assert [variant.method for variant in ranked(results, "r_facesim")] == ["lora-crops", "meta-lora"]
+    text = said(results)
+    assert text.startswith("LoRA + crops")
+    assert "Not ranked: Meta-LoRA, 375 steps, rank 1, of which 1 images are missing." in text
+
+
+def test_who_is_first_only_without_the_misses_is_said(folder: Path, tmp_path: Path):
+    results = with_difference(folder, tmp_path, 0.01, 0.09)
+    results.variants[0].summary["r_facesim"]["as zero"] = figure({"a": 0.1, "b": 0.2})
+    assert "If images without a face count as 0, LoRA + crops, 375 steps, rank 1 is first instead." in said(results)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "signed", "text"),
+    [
+        (0.12345, 3, False, "0.123"),
+        (-0.05, 2, False, "\u22120.05"),
+        (-0.0001, 3, True, "+0.000"),
+        (None, 3, False, "—"),
+    ],
+)
+def test_numbers_have_a_real_minus_and_never_minus_zero(value: float | None, digits: int, signed: bool, text: str):
+    assert number(value, digits, signed) == text
+
+
+def test_a_share_is_all_only_when_it_is_all():
+    assert [share(value) for value in (1.0, 0.99999, 0.5, None)] == ["100.0%", "99.9%", "50.0%", "—"]
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=6))
+def test_every_value_lies_on_its_scale_and_so_does_every_tick(values: list[float]):
+    scale = scale_of(values, 40.0, 390.0)
+    assert all(40 <= scale(value) <= 390 for value in values)
+    ticks = scale.ticks()
+    assert len(ticks) <= 7
+    assert all(40 - 1e-6 <= scale(tick) <= 390 + 1e-6 for tick in ticks)
+    assert len({tick_text(tick, scale) for tick in ticks}) == len(ticks), "two ticks with one text"
+
+
+def test_ticks_are_round_numbers():
+    assert [tick_text(tick, Scale(-0.07, 0.12, 0, 1)) for tick in Scale(-0.07, 0.12, 0, 1).ticks()] == [
+        "\u22120.05",
+        "0.00",
+        "0.05",
+        "0.10",
+    ]
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5), st.booleans())
+def test_a_chart_stays_on_its_canvas(triples: list[tuple[float, float, float]], sure: bool):
+    rows = [
+        Row(("a label", "minus another"), middle, low if sure else None, high if sure else None)
+        for low, middle, high in map(sorted, triples)
+    ]
+    chart = interval_chart("x", "title", "axis", rows, [(0.0, "floor"), (0.1, "a ceiling with a long name")])
+    height = float(re.search(r'viewBox="0 0 400 ([\d.]+)"', chart)[1])
+    across = [float(x) for x in re.findall(r' c?x[12]?="(-?[\d.]+)"', chart)]
+    down = [float(y) for y in re.findall(r' c?y[12]?="(-?[\d.]+)"', chart)]
+    assert all(math.isfinite(x) and 0 <= x <= 400 for x in across)
+    assert all(math.isfinite(y) and 0 <= y <= height for y in down)
+
+
+def test_labels_of_neighbouring_points_do_not_lie_on_each_other():
+    places = [(100.0, 100.0), (104.0, 101.0), (108.0, 99.0), (300.0, 200.0)]
+    labels = label_places(places)
+    apart = [math.dist(one, other) for i, one in enumerate(labels) for other in labels[:i]]
+    assert min(apart) > 10
+
+
+def test_the_choice_shows_no_image_as_best_and_as_worst(folder: Path):
+    for variant in read_results(folder).variants:
+        found = extremes(variant, 4)
+        assert not {image.path for image in found.best} & {image.path for image in found.worst}
+        assert min(image.held_out or 0 for image in found.best) >= max(image.held_out or 0 for image in found.worst)
+
+
+def test_the_choice_is_of_the_same_prompt_for_all_variants_and_within_bounds(tmp_path: Path):
+    methods = tuple((method, steps) for method in ("meta-lora", "lora", "lora-crops") for steps in (50, 100, 200, 375))
+    results = read_results(made_up_run(tmp_path, 6, 5, 1, methods))
+    variants = shown_variants(results)
+    assert len(variants) == choice.MOST_VARIANTS
+    assert {variant.method for variant in variants if variant.steps == 375} == {"meta-lora", "lora", "lora-crops"}
+    chosen = choose(results)
+    assert len(chosen.strips) == len(shown_people(results)) == 6
+    for strip in chosen.strips:
+        assert len(strip.rows) == choice.MOST_PROMPTS
+        for prompt, cells in strip.rows:
+            assert [variant for variant, _ in cells] == variants
+            assert {(image.prompt, image.identity) for _, image in cells if image} == {
+                (prompt.id, strip.person.identity)
+            }
+    assert len(chosen.images) <= choice.MOST_PICTURES + choice.EXTREMES + choice.WITHOUT_A_FACE
+
+
+def test_thumbnails_shrink_until_they_fit_the_budget_repeats_included():
+    drawn = random.Random(0)
+    noise = {str(i): Image.frombytes("RGB", (160, 160), drawn.randbytes(160 * 160 * 3)) for i in range(4)}
+    large = thumbnails(noise, [*noise])
+    assert large.side == SIZES[0][0]
+    one = sum(map(len, large.uris.values()))
+    assert thumbnails(noise, [*noise, *noise], budget=one).side < large.side
+    with pytest.raises(UserError, match="do not fit"):
+        thumbnails(noise, [*noise], budget=100)
+
+
+def test_a_picture_is_shown_only_if_it_is_the_scored_one(folder: Path, tmp_path: Path):
+    image = read_results(folder).variants[0].images[0]
+    assert isinstance(read_small(folder / image.path, image.sha256), Image.Image)
+    assert read_small(folder / image.path, "0" * 64) == "changed since it was scored"
+    assert read_small(tmp_path / "none.png") == "not in the run's folder"
+    (tmp_path / "text.png").write_text("no picture")
+    assert read_small(tmp_path / "text.png") == "cannot be read"

@@ -1,0 +1,100 @@
+"""Reading results.json: what is foreign or broken is refused by file and field. The results are made up."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_results import made_up_run, read, write
+
+from metalora.config import UserError
+from metalora.store.report.results import SCHEMA, read_results
+from metalora.store.report.schema import problems
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up_run(tmp_path_factory.mktemp("made_up"), 2, 2, 1, (("none", None), ("lora", 375)))
+
+
+def test_the_file_and_its_folder_are_the_same_run(folder: Path):
+    assert read_results(folder) == read_results(folder / "results.json")
+
+
+def variant(record: dict[str, Any]) -> dict[str, Any]:
+    return record["variants"][1]
+
+
+BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "another format": (lambda r: r.update(format="something-2"), "format must be 'metalora-results-1'"),
+    "a text for a number": (
+        lambda r: variant(r)["images"][1].update(faces="one"),
+        "variants[1].images[1].faces must be of type integer, found 'one'",
+    ),
+    "true for a number": (lambda r: variant(r)["images"][0].update(faces=True), "variants[1].images[0].faces"),
+    "a negative count": (lambda r: variant(r)["images"][0].update(faces=-1), "must be at least 0"),
+    "a field that is not there": (
+        lambda r: variant(r)["summary"].pop("clip_t"),
+        "variants[1].summary.clip_t is missing",
+    ),
+    "a field of another format": (lambda r: r["backbone"].update(size=1), "backbone.size is not a field"),
+    "a hash that is none": (
+        lambda r: r["benchmark"].update(manifest_sha256="abc"),
+        "benchmark.manifest_sha256 must match",
+    ),
+    "an unknown score": (lambda r: r["comparisons"][0].update(score="beauty"), "comparisons[0].score must be one of"),
+    "an unknown person": (lambda r: variant(r)["images"][0].update(identity="nobody"), "'nobody' is not among"),
+    "an unknown prompt": (lambda r: variant(r)["images"][0].update(prompt="none"), "'none' is not among"),
+    "an unknown variant": (lambda r: r["comparisons"][0].update(one="x"), "comparisons[0].one 'x' is not the id"),
+    "a variant twice": (lambda r: variant(r).update(id="none"), "variants has 'none' 2 times"),
+    "no variant": (lambda r: r.update(variants=[], comparisons=[]), "variants is empty"),
+    "a file from elsewhere": (lambda r: variant(r)["images"][0].update(path="../../etc/hosts"), "does not stay inside"),
+    "an absolute path": (
+        lambda r: r["benchmark"]["identities"][0].update(reference="/etc/hosts"),
+        "benchmark.identities[0].reference '/etc/hosts' does not stay inside",
+    ),
+    "a drive": (lambda r: variant(r)["images"][0].update(path="C:\\photo.png"), "does not stay inside"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_named_by_file_and_field(name: str, folder: Path, tmp_path: Path):
+    change, message = BROKEN[name]
+    record = read(folder)
+    change(record)
+    write(tmp_path, record)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        read_results(tmp_path)
+    assert str(tmp_path / "results.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": NaN}', "[" * 100_000, "\ufeff{}"])
+def test_what_is_not_our_json_is_refused_in_a_sentence(text: str, tmp_path: Path):
+    (tmp_path / "results.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"results\.json"):
+        read_results(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
+    (tmp_path / "results.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        read_results(tmp_path)
+
+
+def test_many_problems_are_counted_not_all_printed(folder: Path, tmp_path: Path):
+    record = read(folder)
+    for image in variant(record)["images"]:
+        image |= {"faces": None, "seed": None, "path": 3}
+    write(tmp_path, record)
+    with pytest.raises(UserError, match="and 4 more"):
+        read_results(tmp_path)
+
+
+def test_the_schema_uses_only_what_is_checked(folder: Path):
+    """A keyword that `problems` does not know would be an assertion, wherever it stands."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert problems(read(folder), schema) == []
+    with pytest.raises(AssertionError):
+        problems({}, {"type": "object", "minProperties": 1})
