@@ -35,6 +35,7 @@ from .small_flux import SmallFlux
 
 FOLDER = "meta_lora"  # of Meta-Down files, under models/
 KEY = "metalora"  # of what we hang on a MODEL
+CLIP_EMBEDDINGS = "text_model.embeddings.token_embedding"
 PREVIEW = 512  # pixels, the longer side
 
 Forward = Callable[..., Tensor]
@@ -283,8 +284,11 @@ def small_clip(small: SmallFlux) -> Any:
 
     options = {"clip_l_model_config": small.clip_config, "t5xxl_model_config": small.t5_config, "dtype": torch.float32}
     clip = comfy.sd.CLIP(Target, model_options=options)
-    clip.cond_stage_model.clip_l.special_tokens = small.clip_special_tokens
-    clip.cond_stage_model.clip_l.transformer.load_state_dict(small.clip)
+    encoder = clip.cond_stage_model.clip_l
+    encoder.special_tokens = small.clip_special_tokens
+    vocabulary, width = small.clip[f"{CLIP_EMBEDDINGS}.weight"].shape  # ComfyUI's class knows only CLIP's own
+    encoder.transformer.set_input_embeddings(encoder.operations.Embedding(vocabulary, width))
+    encoder.transformer.load_state_dict(small.clip)
     clip.cond_stage_model.t5xxl.transformer.load_state_dict(small.t5)
     return clip
 

@@ -1,0 +1,92 @@
+"""Stage 2 from crops that are there as pixels, as ComfyUI's nodes have them: a trained adapter, and no name to choose.
+
+A stopped run is found again by what it was: the same pixels, model and settings go on where it stopped.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..backbones.protocol import Backbone
+from ..config import CropConfig, PersonalizeConfig, UserError
+from ..method.adapter import Adapters
+from ..method.crops import Box
+from ..store import files
+from ..store.cache import Cache
+from ..store.images import photo_digest
+from . import Job
+from .meta_downs import starting_adapters
+from .personalize import Training, facts_of_run, fit
+from .photos import Crop, PlannedPhoto
+from .resume import FREE_KNOBS, SavedRun
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """One person's adapter, what its files say of themselves, and where it was written."""
+
+    adapters: Adapters
+    facts: dict[str, str]
+    file: Path
+    training: Training
+
+
+def personalize_pictures(
+    backbone: Backbone,
+    crops: Sequence[Tensor],
+    out: Path,
+    states: Path,
+    config: PersonalizeConfig,
+    *,
+    flips: bool,
+    meta_down: str | None,
+    cache: Cache,
+) -> Job[TrainedAdapter]:
+    """Fit heads (or a plain LoRA) to crops [3, H, W] in 0..1 and write the adapter file `out`.
+
+    Crops are trained at their own sizes, but for the few pixels that the model's tokens cannot hold.
+    """
+    if not crops:
+        raise UserError("No crop was given.")
+    files.check_writable(out)
+    files.check_writable(states / "state")
+    adapters, origin = starting_adapters(backbone, config, meta_down)
+    planned = [as_it_is(crop, backbone.multiple) for crop in crops]
+    crop_config = CropConfig(resolution=resolution_of(planned), flips=flips)
+    facts = facts_of_run(backbone, config, crop_config, planned, origin)
+    saved = SavedRun(states / f"{name_of_run(facts)}.state.safetensors", facts)
+    training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
+    files.write(out, adapters.tensors(), "adapter", facts)
+    saved.remove()
+    return TrainedAdapter(adapters, facts, out, training)
+
+
+def as_it_is(crop: Tensor, multiple: int) -> PlannedPhoto:
+    """A crop as a photo with one crop: all of it."""
+    height, width = crop.shape[-2:]
+    size = (width // multiple * multiple, height // multiple * multiple)
+    if not all(size):
+        raise UserError(f"A crop is {width} x {height} pixels; at least {multiple} x {multiple} are needed.")
+    return PlannedPhoto(crop, photo_digest(crop), None, [Crop(Box(0, 0, width, height), size)], [])
+
+
+def resolution_of(planned: Sequence[PlannedPhoto]) -> int:
+    """The side of a square as large as the largest crop: what memory is estimated for."""
+    pixels = max(crop.size[0] * crop.size[1] for photo in planned for crop in photo.crops)
+    side = round(math.sqrt(pixels))
+    if side > 2048:
+        raise UserError(
+            f"The largest crop has {pixels / 1e6:.1f} megapixels, more than can be trained on. "
+            "Make crops with Augment Face Crops, or scale the image down to about a megapixel."
+        )
+    return max(64, side)
+
+
+def name_of_run(facts: dict[str, str]) -> str:
+    """The same for runs that may go on from each other's state."""
+    knobs = {name: knob for name, knob in json.loads(facts["knobs"]).items() if name not in FREE_KNOBS}
+    return files.digest(json.dumps({**facts, "knobs": knobs}, sort_keys=True).encode())[:16]
