@@ -287,8 +287,8 @@ def test_two_people_on_a_real_photo_are_told_apart_by_their_numbers(faces):
 
 
 def test_an_unknown_analyser_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"'facenet'.*sface, arcface"):
-        load_faces("facenet")
+    with pytest.raises(UserError, match=r"'dlib'.*sface, arcface"):
+        load_faces("dlib")
 
 
 def test_every_analyser_says_who_it_is(faces):
@@ -322,9 +322,9 @@ def insightface(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     class Embedder:
         taskname = "recognition"
 
-        def get_feat(self, image: np.ndarray) -> np.ndarray:
-            assert image.shape == (112, 112, 3)
-            return np.full((1, 512), 3.0, np.float32)
+        def get_feat(self, images: list[np.ndarray]) -> np.ndarray:
+            assert all(image.shape == (112, 112, 3) for image in images)
+            return np.full((len(images), 512), 3.0, np.float32)
 
     def get_model(path: str, providers: list[str]) -> object:
         print("Applied providers")

@@ -1,25 +1,63 @@
-"""The faces of a picture file as embeddings."""
+"""The faces of picture files as embeddings, many files at a time."""
 
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..config import UserError
 from ..measure.faces import FaceAnalyser
 from ..store.images import read_photo
 
+FILES_AT_ONCE = 8  # whose faces are embedded together
+MOST_THREADS = 16
+
 
 def only_embedding(analyser: FaceAnalyser, path: Path) -> Tensor:
     """The largest face of a real photo."""
-    faces = embeddings(analyser, path)
-    if not len(faces):
-        raise UserError(f"No face was found in {path}. Every photo that others are compared with must show one.")
-    return faces[0]
+    return only_embeddings(analyser, [path])[0]
+
+
+def only_embeddings(analyser: FaceAnalyser, paths: Sequence[Path]) -> list[Tensor]:
+    """The largest face [d] of each of several real photos."""
+    vectors = []
+    for path, faces in zip(paths, all_embeddings(analyser, paths), strict=True):
+        if not len(faces):
+            raise UserError(f"No face was found in {path}. Every photo that others are compared with must show one.")
+        vectors.append(faces[0])
+    return vectors
 
 
 def embeddings(analyser: FaceAnalyser, path: Path) -> Tensor:
     """[k, d]: every face of a picture, the largest first."""
-    photo = read_photo(path)
-    vectors = [analyser.embed(photo, face) for face in analyser.find(photo)]
-    return torch.stack(vectors) if vectors else torch.empty(0, 0)
+    return next(all_embeddings(analyser, [path]))
+
+
+def all_embeddings(analyser: FaceAnalyser, paths: Sequence[Path]) -> Iterator[Tensor]:
+    """[k, d] of each picture, in their order: every face, the largest first; what `embeddings` gives one by one.
+
+    Threads read, search and embed a few pictures each, as nearly all of the time is spent in libraries that let go of
+    Python's lock. They run ahead of the reader by no more than a group each, so memory does not grow with the folder.
+    """
+    groups = [paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE)]
+    threads = max(1, min(os.cpu_count() or 1, MOST_THREADS, len(groups)))
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[list[Tensor]]] = deque()
+        try:
+            for group in groups:
+                ahead.append(pool.submit(_group, analyser, group))
+                if len(ahead) > threads:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _group(analyser: FaceAnalyser, paths: Sequence[Path]) -> list[Tensor]:
+    """A photo is dropped as soon as its faces are cut out."""
+    return analyser.vectors_of_each([analyser.cuts(read_photo(path)) for path in paths])

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..config import UserError
 from .alignment import aligned
 from .face_models import providers
-from .faces import Face, faces_from, pixels
+from .faces import Face, FaceAnalyser, faces_from, pixels
 
 
 class Pack(NamedTuple):
@@ -36,10 +37,11 @@ FOLDER = Path("~/.insightface/models")
 PACKS_PAGE = "https://github.com/deepinsight/insightface/tree/master/python-package#model-zoo"
 SCORE_THRESHOLD = 0.5  # insightface's own
 DETECTION_SIDES = (640, 320, 1280)  # the usual one; then for a face that fills the frame, and for a tiny one
+BATCH = 16
 LICENCE = "insightface's models: non-commercial research only"
 
 
-class ArcFace:
+class ArcFace(FaceAnalyser):
     """SCRFD finds, ArcFace embeds."""
 
     licence = LICENCE
@@ -65,11 +67,17 @@ class ArcFace:
                 return faces_from(boxes[:, :4], landmarks, boxes[:, 4], photo)
         return []
 
-    def embed(self, photo: Tensor, face: Face) -> Tensor:
-        """The face as a vector [512] of length 1."""
-        image = aligned(pixels(photo), np.array(face.landmarks))
-        vector = self.embedder.get_feat(np.ascontiguousarray(image[..., ::-1])).reshape(-1)
-        return torch.nn.functional.normalize(torch.from_numpy(vector.astype(np.float32)), dim=0)
+    def cut(self, photo: Tensor, face: Face) -> np.ndarray:
+        """[112, 112, 3] uint8: the face upright."""
+        return aligned(pixels(photo), np.array(face.landmarks))
+
+    def vectors(self, cuts: Sequence[np.ndarray]) -> Tensor:
+        """[n, 512], each of length 1."""
+        parts = [np.empty((0, 512), np.float32)]
+        for start in range(0, len(cuts), BATCH):
+            images = [np.ascontiguousarray(cut[..., ::-1]) for cut in cuts[start : start + BATCH]]
+            parts.append(self.embedder.get_feat(images).astype(np.float32))
+        return torch.nn.functional.normalize(torch.from_numpy(np.concatenate(parts)), dim=1)
 
 
 def _find_pack(folder: Path | None) -> tuple[Pack, Path]:

@@ -8,11 +8,12 @@
 Scores of different embedders are never comparable, so a report names the embedder and its file's digest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..config import UserError
@@ -36,7 +37,7 @@ class Face:
 
 
 class FaceAnalyser(Protocol):
-    """Finds and embeds faces. Photos are [3, H, W] in 0..1."""
+    """Finds and embeds faces. Photos are [3, H, W] in 0..1. Several threads may use one analyser at once."""
 
     name: str
     licence: str
@@ -45,8 +46,31 @@ class FaceAnalyser(Protocol):
     def find(self, photo: Tensor) -> list[Face]:
         """The faces of a photo, largest first."""
 
+    def cut(self, photo: Tensor, face: Face) -> np.ndarray:
+        """[S, S, 3] uint8, RGB: what the embedder sees of a face."""
+
+    def vectors(self, cuts: Sequence[np.ndarray]) -> Tensor:
+        """[n, d], each of length 1: the embeddings of many faces, which do not depend on each other."""
+
     def embed(self, photo: Tensor, face: Face) -> Tensor:
-        """The face as a vector [d] of length 1."""
+        """One face as a vector [d] of length 1."""
+        return self.vectors([self.cut(photo, face)])[0]
+
+    def cuts(self, photo: Tensor) -> list[np.ndarray]:
+        """Every face of a photo, the largest first, as the embedder sees it."""
+        return [self.cut(photo, face) for face in self.find(photo)]
+
+    def embeddings(self, photos: Sequence[Tensor]) -> list[Tensor]:
+        """[k, d] of each photo: all its faces, the largest first; [0, 0] where there is none."""
+        return self.vectors_of_each([self.cuts(photo) for photo in photos])
+
+    def vectors_of_each(self, cuts: Sequence[Sequence[np.ndarray]]) -> list[Tensor]:
+        """The embeddings [k, d] of each photo's cuts, all made together."""
+        flat = [cut for of_one in cuts for cut in of_one]
+        if not flat:
+            return [torch.empty(0, 0) for _ in cuts]
+        parts = self.vectors(flat).split([len(of_one) for of_one in cuts])
+        return [part if len(part) else torch.empty(0, 0) for part in parts]
 
 
 def load_faces(name: str = "sface") -> FaceAnalyser:
