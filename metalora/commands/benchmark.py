@@ -38,8 +38,8 @@ Images made elsewhere go to my-run/external/<method>/<identity>/<prompt id>-<see
 """
 
 RUN_HELP = """\
-Do what the plan says and write my-run/results.json. Stopped at any point, the same command goes on. On several GPUs or
-machines that share the folder:
+Do what the plan says and write my-run/results.json. Stopped at any point, the same command goes on. On several cores,
+on several GPUs, or on machines that share the folder:
 
   torchrun --nproc-per-node 2 -m metalora.cli benchmark run my-run
 """
@@ -99,12 +99,17 @@ def plan_benchmark(args: argparse.Namespace) -> None:
 
 def run_benchmark(args: argparse.Namespace) -> None:
     """Do what the plan says."""
+    import torch
+
+    from ..jobs import run
     from ..jobs.benchmark_plan import read_plan
     from ..jobs.benchmark_run import run_benchmark as job
     from ..jobs.benchmark_units import share_from_environment
 
-    share = share_from_environment()
-    results = driven(job(args.run, planned_backbone(read_plan(args.run), args.device), cache_of(args), share))
+    share, plan = share_from_environment(), read_plan(args.run)
+    torch.set_num_threads(plan.threads)
+    work = job(args.run, planned_backbone(plan, args.device), cache_of(args), share)
+    results = driven(work) if share.rank == 0 else run(work)  # one process shows its progress
     if results is not None:
         print(f"wrote {results}")
         print(f"next:  metalora benchmark report {quote(str(args.run))}")

@@ -76,6 +76,7 @@ class Plan:
     ranks: list[int]
     seeds: list[int]
     images_at_once: int
+    threads: int  # rounding depends on it, so that it cannot be the machine's
     training: dict[str, Any]  # PersonalizeConfig, without what the variants and the people decide
     crops: dict[str, Any]  # CropConfig
     sampling: dict[str, Any]  # GenerateConfig, without seeds

@@ -75,6 +75,7 @@ def make_plan(
         ranks=sorted(ranks),
         seeds=list(config.seeds),
         images_at_once=config.images_at_once,
+        threads=config.threads,
         training=own_knobs(training),
         crops=own_knobs(crops),
         sampling=own_knobs(sampling),

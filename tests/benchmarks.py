@@ -1,0 +1,44 @@
+"""Small benchmark runs on the tiny FLUX, whose images show nobody: faces come in as images from elsewhere."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig
+from metalora.jobs import run
+from metalora.jobs.benchmark_plan import Plan
+from metalora.jobs.benchmark_prepare import Inputs, make_plan, mini_benchmark
+from metalora.jobs.benchmark_run import run_benchmark
+from metalora.jobs.benchmark_units import Share
+from metalora.store.cache import Cache
+
+CONFIG = BenchmarkConfig(step_counts=(3, 5), people=3, prompts_each=2, together=2, images_at_once=3)
+TRAINING = PersonalizeConfig(learning_rate=3e-3, save_every=2)
+CROPS = CropConfig(resolution=64)
+SAMPLING = GenerateConfig(width=64, height=64, sampling_steps=2)
+# The same as flags of `metalora benchmark plan`.
+GIVEN = (
+    "--meta-down random --steps 3 5 --people 3 --prompts-each 2 --together 2 --images-at-once 3 --learning-rate 3e-3 "
+    "--save-every 2 --resolution 64 --width 64 --height 64 --sampling-steps 2"
+)
+FLAGS = GIVEN.split()
+
+INPUTS = Inputs(
+    manifest=mini_benchmark() / "manifest.jsonl",
+    prompts=mini_benchmark() / "prompts.json",
+    meta_downs={"": "random"},
+    backbone_flags={"precision": "auto"},
+    faces="sface",
+    clip=None,
+)
+
+
+def planned(folder: Path, backbone: FluxBackbone, inputs: Inputs = INPUTS, **changes: object) -> Plan:
+    return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, CROPS, SAMPLING))
+
+
+def finished(folder: Path, backbone: FluxBackbone, cache: Cache) -> bytes:
+    """The bytes of results.json."""
+    path = run(run_benchmark(folder, backbone, cache, Share()))
+    assert path is not None
+    return path.read_bytes()

@@ -1,0 +1,293 @@
+"""Laws of a benchmark run."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+from benchmarks import CROPS, INPUTS, finished, planned
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.config import BenchmarkConfig, UserError
+from metalora.jobs import run
+from metalora.jobs.benchmark_layout import Layout
+from metalora.jobs.benchmark_plan import Plan, read_plan
+from metalora.jobs.benchmark_prepare import meta_phd_prompts, mini_benchmark
+from metalora.jobs.benchmark_units import Share, units_of
+from metalora.jobs.face_embeddings import only_embedding
+from metalora.jobs.personalize import personalize_photos
+from metalora.measure.faces import load_faces
+from metalora.store.cache import Cache
+from metalora.store.images import read_image_facts
+from metalora.store.manifest import Identity, read_manifest
+from metalora.store.report.schema import problems
+
+MINI = mini_benchmark()
+SCHEMA = json.loads((MINI.parent / "results.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def people() -> list[Identity]:
+    return read_manifest(MINI / "manifest.jsonl", look=False).people
+
+
+@pytest.fixture(scope="module")
+def done(
+    tiny: FluxBackbone, warm_cache: Cache, people: list[Identity], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run of all four methods, and of real photos as the images of a fifth: one a person is missing."""
+    folder = tmp_path_factory.mktemp("run")
+    plan = planned(folder, tiny)
+    for person, own in zip(plan.people, people, strict=False):
+        bring(folder, plan, person.identity, own, leave_out=1)
+    finished(folder, tiny, warm_cache)
+    return folder
+
+
+def bring(folder: Path, plan: Plan, identity: str, own: Identity, leave_out: int) -> None:
+    """The person's held-out photos as images of the method `photos`; the last ones are not brought."""
+    wanted = [f"{prompt.id}-{seed}.png" for prompt in plan.prompts for seed in plan.seeds]
+    target = folder / "external" / "photos" / identity
+    target.mkdir(parents=True)
+    for index, name in enumerate(wanted[: len(wanted) - leave_out]):
+        shutil.copy(own.held_out[index % len(own.held_out)].path, target / name)  # a JPEG by content: it is opened
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def variant_of(folder: Path, name: str) -> dict:
+    return next(variant for variant in results_of(folder)["variants"] if variant["id"] == name)
+
+
+def test_the_results_keep_to_the_published_schema(done: Path):
+    assert list(problems(results_of(done), SCHEMA)) == []
+
+
+def test_there_is_a_row_for_each_method_at_each_step_count_and_for_each_folder_from_elsewhere(done: Path):
+    trained = [f"{method}-{steps}-r1" for method in ("meta-lora", "lora", "lora-crops") for steps in (3, 5)]
+    assert [variant["id"] for variant in results_of(done)["variants"]] == ["none", *trained, "external-photos"]
+    for variant in results_of(done)["variants"][:-1]:
+        assert len(variant["images"]) == 3 * 2 * 2
+        assert variant["missing"] == []
+
+
+def test_missing_images_from_elsewhere_are_listed(done: Path):
+    variant, plan = variant_of(done, "external-photos"), read_plan(done)
+    last = f"{plan.prompts[-1].id}-{plan.seeds[-1]}.png"
+    assert variant["missing"] == [f"external/photos/{person.identity}/{last}" for person in plan.people]
+    assert len(variant["images"]) == 3 * 3
+
+
+def test_scores_are_those_of_the_faces_by_hand(done: Path, people: list[Identity]):
+    variant, analyser = variant_of(done, "external-photos"), load_faces()
+    by_identity = {}
+    for own in people[:3]:
+        held_out = torch.stack([only_embedding(analyser, photo.path) for photo in own.held_out])
+        reference = only_embedding(analyser, own.reference.path)
+        images = [image for image in variant["images"] if image["identity"] == own.name]
+        for index, image in enumerate(images):
+            assert image["held_out"] == pytest.approx((held_out[index] @ held_out.T).mean().item(), abs=1e-5)
+            assert image["reference"] == pytest.approx((held_out[index] @ reference).item(), abs=1e-5)
+        prompts = {image["prompt"] for image in images}
+        cells = [mean(i["held_out"] for i in images if i["prompt"] == prompt) for prompt in sorted(prompts)]
+        by_identity[own.name] = mean(cells)
+    figure = variant["summary"]["r_facesim"]
+    assert figure["left out"]["mean"] == pytest.approx(mean(by_identity.values()))
+    assert figure["left out"]["count"] == 3
+    assert figure["left out"] == figure["as zero"]  # every image that is there shows a face
+    assert variant["summary"]["detection_rate"] == 1.0
+    assert variant["summary"]["position"] > 0.9  # photos of the very people
+
+
+def test_images_without_a_face_count_as_zero_and_leave_nothing_to_average(done: Path):
+    summary = variant_of(done, "lora-5-r1")["summary"]
+    assert summary["detection_rate"] == 0.0
+    assert summary["r_facesim"]["left out"] is None
+    assert summary["r_facesim"]["as zero"]["mean"] == 0.0
+    assert summary["position"] is None
+
+
+def test_comparisons_are_paired_over_people(done: Path):
+    found = results_of(done)["comparisons"]
+    (one,) = (
+        c
+        for c in found
+        if (c["one"], c["other"], c["score"], c["misses"]) == ("none", "external-photos", "r_facesim", "as zero")
+    )
+    mine = variant_of(done, "external-photos")["summary"]["r_facesim"]["as zero"]
+    assert one["mean"] == pytest.approx(-mine["mean"])
+    assert one["count"] == 3
+    assert one["high"] < 0
+    assert not [c for c in found if c["misses"] == "left out"]  # no method but the photos shows a face
+
+
+def test_every_method_sees_the_same_noise_and_each_image_its_own(done: Path):
+    facts = {
+        variant["id"]: [
+            json.loads(read_image_facts(done / image["path"])["metalora"])["seed"] for image in variant["images"]
+        ]
+        for variant in results_of(done)["variants"][:-1]
+    }
+    seeds = facts.pop("none")
+    assert all(others == seeds for others in facts.values())
+    assert len(set(seeds)) == 2 * 2  # prompts x seeds; people share them
+
+
+def test_without_a_lora_a_class_has_one_set_of_images(done: Path):
+    images = variant_of(done, "none")["images"]
+    assert len({image["path"] for image in images}) == 2 * 2 * 2  # classes x prompts x seeds
+    assert {image["identity"] for image in images} == {person.identity for person in read_plan(done).people}
+
+
+def test_fewer_steps_are_a_snapshot_of_more(done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+    planned(tmp_path, tiny, step_counts=(3,), methods=("meta-lora",), prompts_each=1)
+    finished(tmp_path, tiny, warm_cache)
+    alone = variant_of(tmp_path, "meta-lora-3-r1")["lora_sha256"]
+    assert alone == variant_of(done, "meta-lora-3-r1")["lora_sha256"]
+    assert alone != variant_of(done, "meta-lora-5-r1")["lora_sha256"]
+
+
+@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+def test_one_at_a_time_is_metalora_personalize_to_the_byte(
+    tiny: FluxBackbone, warm_cache: Cache, people: list[Identity], tmp_path: Path, method: str
+):
+    plan = planned(tmp_path / "run", tiny, methods=(method,), people=1, together=1, prompts_each=1, step_counts=(4,))
+    finished(tmp_path / "run", tiny, warm_cache)
+    person = plan.people[0]
+    config = plan.training_of(method, 1, person, 4)
+    assert (config.seed, config.class_name) == (person.seed, people[0].class_name)
+    down = str(tmp_path / "run" / plan.meta_downs[person.class_name]["path"]) if method == "meta-lora" else None
+    out = tmp_path / "alone.safetensors"
+    run(personalize_photos(tiny, [people[0].reference.path], out, config, CROPS, meta_down=down, cache=warm_cache))
+    layout = Layout(tmp_path / "run")
+    assert layout.lora(plan.variants()[0], person).read_bytes() == out.read_bytes()
+
+
+def test_people_of_one_class_are_put_together_and_all_are_dealt(done: Path):
+    plan, layout = read_plan(done), Layout(done)
+    groups = {person.group: {p.class_name for p in plan.people if p.group == person.group} for person in plan.people}
+    assert all(len(classes) == 1 for classes in groups.values())
+    units = units_of(plan, layout)
+    for processes in (1, 2, 3, 7):
+        dealt = [unit.name for rank in range(processes) for unit in Share(rank, processes).of(units)]
+        assert sorted(dealt) == sorted(unit.name for unit in units)
+
+
+def test_a_finished_run_does_nothing_again(done: Path, tiny: FluxBackbone, warm_cache: Cache):
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*.png")}
+    results = (done / "results.json").read_bytes()
+    assert finished(done, tiny, warm_cache) == results
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("*.png")} == before
+
+
+def test_what_was_lost_is_made_again_to_the_same_bytes(
+    done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path
+):
+    copy = shutil.copytree(done, tmp_path / "copy")
+    for lost in (
+        "loras/meta-lora-3-r1",
+        "images/lora-5-r1",
+        "images/none/woman/several-01-0.png",
+        "scores/lora-crops-3-r1",
+        "results.json",
+    ):
+        path = copy / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert finished(copy, tiny, warm_cache) == (done / "results.json").read_bytes()
+
+
+def test_images_brought_later_are_scored_later(done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+    copy, plan = shutil.copytree(done, tmp_path / "copy"), read_plan(done)
+    missing = variant_of(done, "external-photos")["missing"]
+    for path in missing:
+        shutil.copy(copy / plan.people[0].reference, copy / path)
+    finished(copy, tiny, warm_cache)
+    variant = variant_of(copy, "external-photos")
+    assert variant["missing"] == []
+    assert variant["images"][3]["reference"] == pytest.approx(1.0)  # the first person's own reference
+
+
+def test_a_changed_input_is_refused(tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+    shutil.copytree(MINI, tmp_path / "mini")
+    inputs = replace(INPUTS, manifest=tmp_path / "mini" / "manifest.jsonl", prompts=tmp_path / "mini" / "prompts.json")
+    planned(tmp_path / "run", tiny, inputs)
+    for name in ("manifest.jsonl", "prompts.json"):
+        with (tmp_path / "mini" / name).open("a") as file:
+            file.write("\n")
+    (tmp_path / "run" / "meta-downs" / "random.safetensors").unlink()
+    planned(tmp_path / "other", tiny, seeds=(5,))
+    shutil.copytree(tmp_path / "other" / "meta-downs", tmp_path / "run" / "meta-downs", dirs_exist_ok=True)
+    with pytest.raises(UserError, match=r"this has changed: the manifest .*; the prompts .*plan again in another"):
+        finished(tmp_path / "run", tiny, warm_cache)
+
+
+def test_a_folder_holds_one_plan(tiny: FluxBackbone, tmp_path: Path):
+    first = planned(tmp_path, tiny)
+    assert planned(tmp_path, tiny) == first
+    with pytest.raises(UserError, match=r"is another plan \(seeds.* differ\)|another plan \(prompts, seeds differ\)"):
+        planned(tmp_path, tiny, seeds=(4,))
+
+
+def test_an_image_that_another_plan_made_is_refused(done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+    copy = shutil.copytree(done, tmp_path / "copy")
+    images = copy / "images" / "lora-5-r1"
+    first, second = sorted(path for path in images.iterdir())[:2]
+    shutil.copy(first / "several-01-0.png", second / "several-01-0.png")
+    (second / "several-01-1.png").unlink()
+    with pytest.raises(UserError, match=r"several-01-0.png is not the image that this plan makes there"):
+        finished(copy, tiny, warm_cache)
+
+
+def test_the_paper_prompts_plan_both_parts_and_age_can_be_left_out(tiny: FluxBackbone, tmp_path: Path):
+    inputs = replace(INPUTS, prompts=meta_phd_prompts())
+    plan = planned(
+        tmp_path,
+        tiny,
+        inputs,
+        methods=("none",),
+        parts=("several-photos", "single-photo"),
+        people=0,
+        prompts_each=0,
+        leave_out=("age",),
+    )
+    assert len(plan.people) == 76
+    several, single = ([p for p in plan.people if p.part == part] for part in ("several-photos", "single-photo"))
+    assert {len(plan.prompts_of(person)) for person in several} == {10}
+    assert {p.class_name: len(plan.prompts_of(p)) for p in single} == {"man": 18, "woman": 20}
+    text = (tmp_path / "external" / "wanted.jsonl").read_text()
+    assert "year-old" not in text
+    assert text.count("\n") == 2 * (16 * 10 + 30 * 18 + 30 * 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"methods": ("lora", "pulid")}, "'pulid' is no method"),
+        ({"seeds": ()}, "seeds is empty"),
+        ({"ranks": (1, 1)}, "ranks has something twice: 1 1"),
+        ({"step_counts": (0,)}, "steps and ranks must be at least 1, got 0"),
+        ({"parts": ("ffhq",)}, "'ffhq' is no part"),
+    ],
+)
+def test_wrong_settings_are_named(change: dict, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        BenchmarkConfig(**change)
+
+
+def test_meta_lora_needs_a_meta_down_of_every_class(tiny: FluxBackbone, tmp_path: Path):
+    with pytest.raises(UserError, match="needs a Meta-Down for the class man"):
+        planned(tmp_path, tiny, replace(INPUTS, meta_downs={"woman": "random"}))
+    with pytest.raises(UserError, match="--meta-down names cat, but the people are man, woman"):
+        planned(tmp_path, tiny, replace(INPUTS, meta_downs={"": "random", "cat": "random"}))
+    with pytest.raises(UserError, match=r"has rank 16 \(r1\), so --rank \(r2\) can be at most that, not 32"):
+        planned(tmp_path, tiny, ranks=(32,), methods=("meta-lora",))
+
+
+def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
+    with pytest.raises(UserError, match="`metalora benchmark plan"):
+        read_plan(tmp_path)
