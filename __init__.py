@@ -3,9 +3,11 @@
 Outside ComfyUI importing it does nothing: the headless package is `metalora`.
 """
 
+WEB_DIRECTORY = "./web"  # web/docs: a help page for each node
+
 
 async def comfy_entrypoint():  # type: ignore[no-untyped-def]  # ComfyUI's types exist only inside ComfyUI
     """The nodes; called by ComfyUI alone."""
-    from .nodes import extension
+    from .nodes import Extension
 
-    return extension()
+    return Extension()

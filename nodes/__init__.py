@@ -1,15 +1,24 @@
-"""The ComfyUI side: schema in, one job, NodeOutput out. No maths and no file formats here.
+"""The nodes: schema in, one job, outputs out. No maths, no file formats; ComfyUI's insides only in `bridge`."""
 
-The headless core comes first; there are no nodes yet.
-"""
+from comfy_api.latest import ComfyExtension, io
+
+from . import bridge
+from .crops import AugmentFaceCrops
+from .loaders import LoadMetaDown, LoadMiniature
+from .training import MergeToLora, TrainPersonalization
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadMiniature,
+    LoadMetaDown,
+    AugmentFaceCrops,
+    TrainPersonalization,
+    MergeToLora,
+]
 
 
-def extension():  # type: ignore[no-untyped-def]  # ComfyUI's types exist only inside ComfyUI
-    """The extension ComfyUI asks for, with its list of nodes."""
-    from comfy_api.latest import ComfyExtension, io
+class Extension(ComfyExtension):
+    """What ComfyUI asks for."""
 
-    class MetaLoRAExtension(ComfyExtension):
-        async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return []
-
-    return MetaLoRAExtension()
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        bridge.register_folder()  # not in on_load, which 0.3.64 never calls
+        return NODES

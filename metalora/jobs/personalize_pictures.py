@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..backbones.keys import FluxShape
 from ..backbones.protocol import Backbone
 from ..config import CropConfig, PersonalizeConfig, UserError
 from ..method.adapter import Adapters
@@ -30,6 +31,7 @@ class TrainedAdapter:
     """One person's adapter, what its files say of themselves, and where it was written."""
 
     adapters: Adapters
+    shape: FluxShape
     facts: dict[str, str]
     file: Path
     training: Training
@@ -62,7 +64,7 @@ def personalize_pictures(
     training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
     files.write(out, adapters.tensors(), "adapter", facts)
     saved.remove()
-    return TrainedAdapter(adapters, facts, out, training)
+    return TrainedAdapter(adapters, backbone.shape, facts, out, training)
 
 
 def as_it_is(crop: Tensor, multiple: int) -> PlannedPhoto:

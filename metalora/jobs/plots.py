@@ -9,7 +9,12 @@ SMOOTHING = 25  # steps; single losses are mostly the luck of the drawn time
 
 
 def save_loss_curve(path: Path, losses: dict[str, list[float]]) -> None:
-    """One line a run: faint single losses, and their running mean over the last `SMOOTHING` steps."""
+    """Write `loss_curve`."""
+    write_bytes(path, loss_curve(losses))
+
+
+def loss_curve(losses: dict[str, list[float]]) -> bytes:
+    """A PNG, one line a run: faint single losses, and their running mean over the last `SMOOTHING` steps."""
     from matplotlib.figure import Figure  # imported late: not every job draws
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -24,4 +29,4 @@ def save_loss_curve(path: Path, losses: dict[str, list[float]]) -> None:
     axes.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -1,0 +1,136 @@
+"""Augment Face Crops: what a person's photo is learned from (paper, supplement)."""
+
+import dataclasses
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..metalora.config import CropConfig, UserError
+from ..metalora.jobs.crops import crop_sheet
+from ..metalora.jobs.photos import PlannedPhoto, plan_pixels, whole_pixels
+from ..metalora.measure.faces import ANALYSERS, FaceAnalyser, load_faces, numbered
+from ..metalora.method.crops import RATIOS, SCALES, Ratio
+from ..metalora.store.images import to_pil
+from ..metalora.store.pictures import draw_boxes, table
+from . import bridge
+from .pictures import image_of, photos_of
+from .sockets import CATEGORY
+from .widgets import widget, widgets
+
+FACES, WHOLE = "crops around the face", "the whole photo"
+CHOICES = ("only", "largest", *map(str, range(1, 11)))
+MULTIPLE = 16  # pixels of a token of FLUX
+
+
+class AugmentFaceCrops(io.ComfyNode):
+    """A photo -> up to 25 crops around the face."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        fields = {field.name: field for field in dataclasses.fields(CropConfig)}
+        return io.Schema(
+            node_id="MetaLoRA_AugmentFaceCrops",
+            display_name="Augment Face Crops",
+            category=CATEGORY,
+            description="Up to 25 crops of a photo around one face, in five shapes and five sizes, and a page that "
+            "shows them. Faces are found on your machine; nothing is uploaded.",
+            inputs=[
+                io.Image.Input("photo", tooltip="One photo of the person, or several as a batch."),
+                widget(fields["face"], "largest", CHOICES),
+                *widgets(CropConfig, "resolution", "max_upscale"),
+                io.String.Input("ratios", default=", ".join(f"{a}:{b}" for a, b in RATIOS), tooltip="Shapes of crops."),
+                io.String.Input(
+                    "scales",
+                    default=", ".join(f"{scale:g}" for scale in SCALES),
+                    tooltip="Sizes of crops: the shorter side, in lengths of the face.",
+                ),
+                io.Combo.Input(
+                    "learn_from",
+                    options=[FACES, WHOLE],
+                    tooltip="The whole photo as one crop is what a plain LoRA learns from; no face is looked for.",
+                ),
+                io.Combo.Input(
+                    "finder", options=list(ANALYSERS), tooltip="Who finds faces. arcface needs insightface."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("crops", is_output_list=True, tooltip="The crops at their training sizes."),
+                io.Image.Output("sheet", tooltip="A page: the photo with the face marked, and every crop."),
+                io.BBOX.Output("face_box", tooltip="(left, top, width, height) of the face, for each photo."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        photo: Tensor,
+        face: str,
+        resolution: int,
+        max_upscale: float,
+        ratios: str,
+        scales: str,
+        learn_from: str,
+        finder: str,
+    ) -> io.NodeOutput:
+        config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale)
+        with bridge.ordinary_tensors():
+            photos = photos_of(photo)
+            if learn_from == WHOLE:
+                planned = [whole_pixels(pixels, name(i), config, MULTIPLE) for i, pixels in enumerate(photos)]
+            else:
+                shapes, sizes, analyser = ratios_of(ratios), scales_of(scales), load_faces(finder)
+                planned = [
+                    planned_or_shown(pixels, name(i), config, analyser, shapes, sizes)
+                    for i, pixels in enumerate(photos)
+                ]
+            crops = [image_of(one.image(crop)) for one in planned for crop in one.crops]
+            boxes = [
+                (one.face.box.left, one.face.box.top, one.face.box.width, one.face.box.height)
+                for one in planned
+                if one.face is not None
+            ]
+            return io.NodeOutput(crops, image_of(sheet(planned)), boxes)
+
+
+def planned_or_shown(
+    photo: Tensor, called: str, config: CropConfig, faces: FaceAnalyser, shapes: list[Ratio], sizes: list[float]
+) -> PlannedPhoto:
+    """The plan; where the face cannot be chosen, the node shows the photo with its faces numbered."""
+    try:
+        return plan_pixels(photo, called, config, faces, MULTIPLE, shapes, sizes)
+    except UserError:
+        found = numbered(faces.find(photo))
+        if len(found) > 1:
+            bridge.progress_bar()(1, 1, to_pil(draw_boxes(photo, [face.box for face in found])))
+        raise
+
+
+def sheet(planned: list[PlannedPhoto]) -> Tensor:
+    """The sheet of one photo as the package draws it; of several, or of whole photos, a table."""
+    if len(planned) == 1 and planned[0].face is not None:
+        return crop_sheet(planned[0])
+    return table([[(one.image(crop), f"{crop.size[0]}x{crop.size[1]}") for crop in one.crops] for one in planned])
+
+
+def name(index: int) -> str:
+    """What messages call a photo of a batch."""
+    return f"photo {index + 1}"
+
+
+def ratios_of(text: str) -> list[Ratio]:
+    """ "16:9, 4:3" as numbers."""
+    pairs = [part.strip().split(":") for part in text.split(",") if part.strip()]
+    if not pairs or not all(len(pair) == 2 and all(side.isdecimal() and int(side) for side in pair) for pair in pairs):
+        raise UserError(f"ratios is {text!r}; shapes look like 16:9, 4:3, 1:1, 3:4, 9:16.")
+    return [(int(a), int(b)) for a, b in pairs]
+
+
+def scales_of(text: str) -> list[float]:
+    """ "1.5, 2" as numbers."""
+    try:
+        scales = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        scales = []
+    if not scales or not all(0.5 <= scale <= 20 for scale in scales):
+        raise UserError(f"scales is {text!r}; sizes look like 1.5, 2, 2.5, 3.5, 4.5, each from 0.5 to 20.")
+    return scales

@@ -1,0 +1,158 @@
+"""Train Meta-LoRA Personalization, and Merge to Rank-1 LoRA: stage 2 in ComfyUI."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+from torch import nn
+
+from ..metalora.backbones.keys import PRESETS
+from ..metalora.backbones.lora_spellings import SPELLINGS, spell_lora
+from ..metalora.config import PersonalizeConfig, UserError
+from ..metalora.jobs.lora import save_lora
+from ..metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures, resolution_of
+from ..metalora.jobs.plots import save_loss_curve
+from ..metalora.method.adapter import Adapters
+from ..metalora.method.merge import fold_all
+from ..metalora.store.cache import Cache, default_folder
+from ..metalora.store.images import read_photo
+from . import bridge
+from .backbone import ComfyBackbone
+from .memory import make_room
+from .pictures import image_of, photos_of
+from .running import LossPreview, driven
+from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket
+from .widgets import widget, widgets
+
+NO_PREVIEW, CURVE = "none", "loss curve"
+KNOBS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
+
+
+class TrainPersonalization(io.ComfyNode):
+    """Fits heads on a Meta-Down, or a plain LoRA, to crops of one person."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        sites = next(field for field in dataclasses.fields(PersonalizeConfig) if field.name == "sites")
+        return io.Schema(
+            node_id="MetaLoRA_TrainPersonalization",
+            display_name="Train Meta-LoRA Personalization",
+            category=CATEGORY,
+            description="Learns one person from crops of one photo. With a Meta-Down this is Meta-LoRA; without one "
+            "it trains a plain LoRA in the same loop. Cancel keeps what was learned: queue the same prompt to go on.",
+            is_input_list=True,
+            inputs=[
+                io.Model.Input("model", tooltip="FLUX.1-dev or -schnell, in any precision; it is not changed."),
+                io.Clip.Input("clip", tooltip="FLUX's pair of text encoders."),
+                io.Vae.Input("vae", tooltip="FLUX's autoencoder."),
+                io.Image.Input("crops", tooltip="From Augment Face Crops. Other images are trained on as they are."),
+                io.String.Input("name", default="person", tooltip="What the files are called."),
+                *widgets(PersonalizeConfig, "class_name", "steps", "rank", "learning_rate", "seed"),
+                widget(sites, "all", tuple(PRESETS)),
+                *widgets(PersonalizeConfig, *KNOBS),
+                io.Boolean.Input("flips", default=True, tooltip="Train on mirrored crops too."),
+                io.Combo.Input("preview", options=[CURVE, NO_PREVIEW], tooltip="What the node shows while it trains."),
+                MetaDownSocket.Input("meta_down", optional=True, tooltip="None: a plain LoRA is trained."),
+            ],
+            outputs=[
+                AdapterSocket.Output("adapter", tooltip="For Merge to Rank-1 LoRA."),
+                io.LoraModel.Output("lora", tooltip="For the core's Load LoRA Model and Save LoRA Weights."),
+                io.Model.Output("personal_model", tooltip="The model with the adapter on it, ready to sample."),
+                io.LossMap.Output("loss", tooltip="For the core's Plot Loss Graph."),
+                io.Image.Output("loss_plot", tooltip="The loss curve."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
+        given = {key: values[0] for key, values in inputs.items()}  # all but the crops come as lists of one
+        meta_down: MetaDown | None = given.pop("meta_down", None)
+        model, clip, vae = (given.pop(key) for key in ("model", "clip", "vae"))
+        name, flips, preview = (given.pop(key) for key in ("name", "flips", "preview"))
+        given.pop("crops")
+        with bridge.ordinary_tensors():
+            config = PersonalizeConfig(method="meta-lora" if meta_down else "lora-crops", **given)
+            crops, backbone = photos_of(inputs["crops"]), ComfyBackbone(model, clip, vae)
+            make_room(backbone, config, resolution_of([as_it_is(crop, backbone.multiple) for crop in crops]))
+            out = bridge.numbered_output(bridge.FOLDER, name)
+            job = personalize_pictures(
+                backbone,
+                crops,
+                named(out, ".adapter.safetensors"),
+                bridge.output_folder(bridge.FOLDER, "unfinished"),
+                config,
+                flips=flips,
+                meta_down=meta_down.source if meta_down else None,
+                cache=Cache(default_folder()),
+            )
+            trained = driven(job, LossPreview(config.method)) if preview == CURVE else driven(job)
+            return finished(trained, backbone, model, named(out, ".loss.png"))
+
+
+def finished(trained: TrainedAdapter, backbone: ComfyBackbone, model: Any, plot: Path) -> io.NodeOutput:
+    """The node's outputs."""
+    for weight in trained.adapters.parameters():
+        weight.requires_grad_(False)
+    lora = spell_lora(fold_all(trained.adapters), "bfl", backbone.shape)
+    if unmatched := bridge.unmatched_keys(model, lora):
+        raise UserError(
+            f"ComfyUI's own loader does not know {len(unmatched)} keys of this LoRA, such as {unmatched[0]}."
+        )
+    save_loss_curve(plot, {backbone.name: trained.training.losses})
+    return io.NodeOutput(
+        trained,
+        lora,
+        bridge.with_live_adapters(model, wearing(trained.adapters)),
+        {"loss": trained.training.losses},
+        image_of(read_photo(plot)),
+    )
+
+
+def wearing(adapters: Adapters) -> Callable[[nn.Module, torch.device], AbstractContextManager[None]]:
+    """How a network computes with the adapters on a device."""
+    return lambda network, device: adapters.to(device).attached(network)
+
+
+def named(path: Path, ending: str) -> Path:
+    """The path with an ending, whatever dots its name has."""
+    return path.with_name(path.name + ending)
+
+
+class MergeToLora(io.ComfyNode):
+    """Three matrices a layer become two: an ordinary LoRA file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MetaLoRA_MergeToLora",
+            display_name="Merge to Rank-1 LoRA",
+            category=CATEGORY,
+            description="Folds an adapter into an ordinary LoRA and writes it to output/loras, where Load LoRA finds "
+            "it. The result is exact up to rounding.",
+            is_output_node=True,
+            inputs=[
+                AdapterSocket.Input("adapter", tooltip="From Train Meta-LoRA Personalization."),
+                io.String.Input("name", default="person", tooltip="What the file is called; a number is added."),
+                io.Combo.Input(
+                    "spelling",
+                    options=list(SPELLINGS),
+                    tooltip="How keys are named. All three load in ComfyUI; diffusers also in diffusers, at rank 1.",
+                ),
+            ],
+            outputs=[
+                io.LoraModel.Output("lora", tooltip="For the core's Load LoRA Model."),
+                io.String.Output("file", tooltip="Where the file was written."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, adapter: TrainedAdapter, name: str, spelling: str) -> io.NodeOutput:
+        with bridge.ordinary_tensors():
+            path = named(bridge.numbered_output("loras", name), ".safetensors")
+            lora = fold_all(adapter.adapters)
+            save_lora(path, lora, spelling, adapter.shape, adapter.facts)
+            return io.NodeOutput(spell_lora(lora, "bfl", adapter.shape), str(path), ui=ui.PreviewText(str(path)))
