@@ -15,7 +15,7 @@ from metalora.jobs import run
 from metalora.jobs.benchmark_compare import benchmark_compare
 from metalora.measure.intervals import paired
 from metalora.store.report.leaderboard import check_comparable
-from metalora.store.report.results import read_results
+from metalora.store.report.reading import read_results
 from metalora.store.report.scores import number
 
 OTHER = "f" * 64

@@ -19,8 +19,10 @@ from metalora.store.report.axes import Scale, scale_of, tick_text
 from metalora.store.report.charts import Row, interval_chart, label_places
 from metalora.store.report.choice import choose, extremes, shown_people, shown_variants
 from metalora.store.report.headline import headline
-from metalora.store.report.results import Results, read_results
+from metalora.store.report.reading import read_results
+from metalora.store.report.results import Results
 from metalora.store.report.scores import number, ranked, share
+from metalora.store.report.tables import differences_table
 from metalora.store.report.thumbnails import SIZES, read_small, thumbnails
 
 TWO = (("meta-lora", 375), ("lora-crops", 375))
@@ -66,7 +68,7 @@ def test_who_leaves_images_out_does_not_come_first(folder: Path, tmp_path: Path)
     assert [variant.method for variant in ranked(results, "r_facesim")] == ["lora-crops", "meta-lora"]
     text = said(results)
     assert text.startswith("LoRA + crops")
-    assert "Not ranked: Meta-LoRA, 375 steps, rank 1, of which 1 images are missing." in text
+    assert "Not ranked: Meta-LoRA, 375 steps, rank 1, with 1 image missing." in text
 
 
 def test_who_is_first_only_without_the_misses_is_said(folder: Path, tmp_path: Path):
@@ -125,6 +127,22 @@ def test_a_chart_stays_on_its_canvas(triples: list[tuple[float, float, float]], 
     assert all(math.isfinite(y) and 0 <= y <= height for y in down)
 
 
+@pytest.mark.parametrize(("ceiling", "lines"), [(0.32, 2), (0.9, 1)])
+def test_names_of_reference_lines_do_not_lie_on_each_other(ceiling: float, lines: int):
+    rows = [Row(("x",), 0.2, 0.1, 0.95)]
+    chart = interval_chart("x", "t", "a", rows, [(ceiling, "same person, real photos"), (0.3, "different people")])
+    heights = re.findall(r' y="([\d.]+)"[^>]*class="faint"', chart)
+    assert len(heights) == 2
+    assert len(set(heights)) == lines
+
+
+def test_a_pair_is_told_apart_only_by_an_interval_without_zero(folder: Path, tmp_path: Path):
+    for low, told in ((0.01, True), (-0.01, False)):
+        text = Page(differences_table(with_difference(folder, tmp_path, low, 0.11))).text
+        assert ("yes" in text) == told
+        assert ("no" in text.split("375 steps, rank 1", 3)[-1].split("Of 100")[0]) != told
+
+
 def test_labels_of_neighbouring_points_do_not_lie_on_each_other():
     places = [(100.0, 100.0), (104.0, 101.0), (108.0, 99.0), (300.0, 200.0)]
     labels = label_places(places)
@@ -132,11 +150,16 @@ def test_labels_of_neighbouring_points_do_not_lie_on_each_other():
     assert min(apart) > 10
 
 
-def test_the_choice_shows_no_image_as_best_and_as_worst(folder: Path):
-    for variant in read_results(folder).variants:
-        found = extremes(variant, 4)
+@pytest.mark.parametrize("most", [1, 4, 100])
+def test_no_image_is_shown_as_best_and_as_worst(folder: Path, tmp_path: Path, most: int):
+    record = read(folder)
+    for variant in record["variants"]:
+        variant["images"] = [image for image in variant["images"] if image["faces"]][:7]  # an odd number
+    write(tmp_path, record)
+    for variant in read_results(tmp_path).variants:
+        found = extremes(variant, most)
         assert not {image.path for image in found.best} & {image.path for image in found.worst}
-        assert min(image.held_out or 0 for image in found.best) >= max(image.held_out or 0 for image in found.worst)
+        assert min(image.held_out or 0 for image in found.best) > max(image.held_out or 0 for image in found.worst)
 
 
 def test_the_choice_is_of_the_same_prompt_for_all_variants_and_within_bounds(tmp_path: Path):

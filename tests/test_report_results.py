@@ -10,7 +10,7 @@ import pytest
 from made_up_results import made_up_run, read, write
 
 from metalora.config import UserError
-from metalora.store.report.results import SCHEMA, read_results
+from metalora.store.report.reading import SCHEMA, read_results
 from metalora.store.report.schema import problems
 
 
@@ -55,6 +55,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda r: r["benchmark"]["identities"][0].update(reference="/etc/hosts"),
         "benchmark.identities[0].reference '/etc/hosts' does not stay inside",
     ),
+    "no finite number": (lambda r: variant(r)["images"][0].update(clip_t=1e999), "must be a finite number, found inf"),
     "a drive": (lambda r: variant(r)["images"][0].update(path="C:\\photo.png"), "does not stay inside"),
 }
 
@@ -64,7 +65,7 @@ def test_what_is_broken_is_named_by_file_and_field(name: str, folder: Path, tmp_
     change, message = BROKEN[name]
     record = read(folder)
     change(record)
-    write(tmp_path, record)
+    (tmp_path / "results.json").write_text(json.dumps(record).replace("Infinity", "1e999"), encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read_results(tmp_path)
     assert str(tmp_path / "results.json") in str(caught.value)

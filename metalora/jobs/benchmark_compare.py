@@ -8,7 +8,8 @@ from pathlib import Path
 from ..config import Phase, Step, UserError
 from ..store.files import write_bytes
 from ..store.report.leaderboard import check_comparable, leaderboard_page, merged
-from ..store.report.results import Comparison, Results, read_results
+from ..store.report.reading import read_results
+from ..store.report.results import Comparison, Results
 from ..store.report.tables_csv import variants_csv
 from . import Job
 from .benchmark_summary import comparisons

@@ -10,7 +10,8 @@ from ..store.files import write_bytes
 from ..store.manifest import Manifest, read_manifest
 from ..store.report.choice import choose
 from ..store.report.page import report_page
-from ..store.report.results import Results, read_results
+from ..store.report.reading import read_results
+from ..store.report.results import Results
 from ..store.report.tables_csv import images_csv, variants_csv
 from ..store.report.thumbnails import read_small, thumbnails
 from . import Job

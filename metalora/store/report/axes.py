@@ -44,7 +44,7 @@ def tick_text(value: float, scale: Scale) -> str:
     ticks = scale.ticks()
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: no minus before 0
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def chart(name: str, title: str, describes: str, height: float, *parts: str) -> Html:

@@ -8,7 +8,7 @@ from .choice import Choice, Extremes, Strip, shown_people, shown_variants
 from .html import Html, element, folded, joined, note, paragraph, section
 from .marks import named
 from .results import ImageRow, Person, Prompt, Results, Variant
-from .scores import number
+from .scores import counted, number
 from .thumbnails import Thumbnails
 
 OPEN_PEOPLE = 3  # the others unfold: a page of 16 people is long on a phone
@@ -138,4 +138,4 @@ def _missing(variant: Variant) -> Html:
     count = len(variant.missing)
     listed = element("ul", {"class": "paths"}, *(element("li", {}, path) for path in variant.missing[:LISTED_PATHS]))
     rest = [note(f"and {count - LISTED_PATHS} more: see results.json.")] if count > LISTED_PATHS else []
-    return folded(f"{variant.label}: {count} images missing", listed, *rest)
+    return folded(f"{variant.label}: {counted(count, 'image')} missing", listed, *rest)

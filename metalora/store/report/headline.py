@@ -2,7 +2,7 @@
 
 from .html import Html, element, joined, paragraph
 from .results import Figure, Results, Variant
-from .scores import CLIP_T, R_FACESIM, comparison, interval, number, ranked, share
+from .scores import CLIP_T, R_FACESIM, comparison, counted, interval, number, ranked, share
 
 
 def headline(results: Results) -> Html:
@@ -19,10 +19,9 @@ def headline(results: Results) -> Html:
 
 def _first(results: Results, first: Variant) -> list[str]:
     figure = _figure(first, R_FACESIM.key)
-    people = f"{figure.count} people" if figure.count != 1 else "1 person"
     sure = f" (95% interval {interval(figure, 3)})" if figure.low is not None else ""
     verb = " reaches" if len(results.variants) == 1 else " makes the faces most like the person:"
-    return [_named(first), f"{verb} R-FaceSim {number(figure.mean, 3)}{sure}, over {people}. "]
+    return [_named(first), f"{verb} R-FaceSim {number(figure.mean, 3)}{sure}, over {counted(figure.count, 'person')}. "]
 
 
 def _second(results: Results, first: Variant, second: Variant) -> list[str]:
@@ -58,7 +57,7 @@ def _other_ways(results: Results, first: Variant) -> list[str]:
         parts += ["If images without a face count as 0, ", _named(as_zero[0]), " is first instead. "]
     for variant in results.variants:
         if variant.missing:
-            parts += ["Not ranked: ", _named(variant), f", of which {len(variant.missing)} images are missing. "]
+            parts += ["Not ranked: ", _named(variant), f", with {counted(len(variant.missing), 'image')} missing. "]
     return parts
 
 

@@ -10,9 +10,10 @@ from .headline import headline
 from .html import Html, element, folded, joined, paragraph, section
 from .marks import named
 from .page import differences, likeness, whole_page
+from .provenance import run_facts
 from .results import Embedder, Results
 from .scores import CLIP_T, R_FACESIM, ranked
-from .tables import meanings, published_table, run_facts, variants_table
+from .tables import meanings, published_table, variants_table
 
 
 def check_comparable(runs: Mapping[str, Results]) -> None:

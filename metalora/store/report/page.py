@@ -10,9 +10,10 @@ from .galleries import Galleries
 from .headline import headline
 from .html import Html, element, joined, paragraph, section
 from .marks import colour_class, methods, named
+from .provenance import provenance
 from .results import Results
-from .scores import CLIP_T, R_FACESIM, ranked, turned
-from .tables import by_class, by_prompt, differences_table, meanings, provenance, published_table, variants_table
+from .scores import CLIP_T, R_FACESIM, counted, ranked, turned
+from .tables import by_class, by_prompt, differences_table, meanings, published_table, variants_table
 from .thumbnails import Thumbnails
 
 DATA = Path(__file__).parents[2] / "data" / "report"
@@ -48,9 +49,11 @@ def whole_page(title: str, body: Html) -> str:
 def _scope(results: Results) -> Html:
     scored = sum(1 for person in results.people if person.held_out)
     images = sum(len(variant.images) for variant in results.variants)
+    people = f"{counted(len(results.people), 'person')} ({scored} with photos that were not trained on)"
+    sizes = [people, counted(len(results.prompts), "prompt"), counted(len(results.seeds), "seed")]
+    sizes += [counted(len(results.variants), "variant"), counted(images, "image")]
     return paragraph(
-        f"{scored} people with photos that were not trained on, {len(results.prompts)} prompts, {len(results.seeds)} "
-        f"seeds, {len(results.variants)} variants, {images} images, made by {results.backbone}. "
+        f"{', '.join(sizes)}, made by {results.backbone}. "
         f"Faces are compared by {results.faces.name}: its scores cannot be set beside those of another embedder."
     )
 

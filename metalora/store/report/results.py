@@ -1,17 +1,8 @@
-"""A results.json as objects, read whole and checked whole."""
+"""What a results.json holds, as objects. Its schema says what each field means."""
 
-import json
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NoReturn
-
-from ...config import UserError
-from .schema import problems
-
-SCHEMA = Path(__file__).parents[2] / "data" / "results.schema.json"
-SHOWN_PROBLEMS = 8
+from pathlib import Path
+from typing import Any, Literal
 
 Misses = Literal["left out", "as zero"]
 
@@ -148,93 +139,3 @@ class Results:
     dino: Embedder | None
     variants: list[Variant]
     comparisons: list[Comparison]
-
-
-def read_results(run: Path) -> Results:
-    """The results of a run's folder, or of the file itself; one UserError that names every broken field."""
-    path = run / "results.json" if run.is_dir() else run
-    record = _read_json(path)
-    found = problems(record, json.loads(SCHEMA.read_text(encoding="utf-8"))) or list(_broken_references(record))
-    if found:
-        more = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
-        raise UserError(
-            f"{path} is not a results.json of `metalora benchmark run`: {'; '.join(found[:SHOWN_PROBLEMS])}{more}. "
-            "Run the benchmark again with this version, or give another run."
-        )
-    return _parsed(record, path.parent)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist. A report needs the folder of a finished run: `metalora benchmark run`."
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}. Copy it again, or give another run.") from error
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number of JSON")
-
-
-def _broken_references(record: dict[str, Any]) -> Iterator[str]:
-    """What the schema cannot say: names that are used exist, once; paths stay inside the run's folder."""
-    people = [person["identity"] for person in record["benchmark"]["identities"]]
-    prompts = [prompt["id"] for prompt in record["benchmark"]["prompts"]]
-    variants = [variant["id"] for variant in record["variants"]]
-    if not variants:
-        yield "variants is empty"
-    for field, names in (("benchmark.identities", people), ("benchmark.prompts", prompts), ("variants", variants)):
-        yield from (f"{field} has {name!r} {times} times" for name, times in Counter(names).items() if times > 1)
-    for index, person in enumerate(record["benchmark"]["identities"]):
-        yield from _outside(person["reference"], f"benchmark.identities[{index}].reference")
-    known_people, known_prompts = set(people), set(prompts)
-    for number, variant in enumerate(record["variants"]):
-        for index, image in enumerate(variant["images"]):
-            where = f"variants[{number}].images[{index}]"
-            yield from _outside(image["path"], f"{where}.path")
-            if image["identity"] not in known_people:
-                yield f"{where}.identity {image['identity']!r} is not among benchmark.identities"
-            if image["prompt"] not in known_prompts:
-                yield f"{where}.prompt {image['prompt']!r} is not among benchmark.prompts"
-    for index, comparison in enumerate(record["comparisons"]):
-        for side in ("one", "other"):
-            if comparison[side] not in variants:
-                yield f"comparisons[{index}].{side} {comparison[side]!r} is not the id of a variant"
-
-
-def _outside(path: str, where: str) -> Iterator[str]:
-    """A page must not show files from elsewhere on the disk."""
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path or ":" in path:
-        yield f"{where} {path!r} does not stay inside the folder of the run"
-
-
-def _parsed(record: dict[str, Any], folder: Path) -> Results:
-    benchmark, embedders = record["benchmark"], record["embedders"]
-    return Results(
-        folder=folder,
-        name=benchmark["name"],
-        manifest_sha256=benchmark["manifest_sha256"],
-        prompts_sha256=benchmark["prompts_sha256"],
-        people=[Person(**_with_class_name(person)) for person in benchmark["identities"]],
-        prompts=[Prompt(**_with_class_name(prompt)) for prompt in benchmark["prompts"]],
-        backbone=record["backbone"]["name"],
-        fingerprint=record["backbone"]["fingerprint"],
-        sampling=record["sampling"],
-        seeds=record["seeds"],
-        faces=FaceEmbedder(**embedders["faces"]),
-        clip=Embedder(**embedders["clip"]) if embedders["clip"] else None,
-        dino=Embedder(**embedders["dino"]) if embedders["dino"] else None,
-        variants=[
-            Variant(**{**variant, "images": [ImageRow(**image) for image in variant["images"]]})
-            for variant in record["variants"]
-        ],
-        comparisons=[Comparison(**comparison) for comparison in record["comparisons"]],
-    )
-
-
-def _with_class_name(record: dict[str, Any]) -> dict[str, Any]:
-    """`class` is a word of Python."""
-    return {"class_name" if key == "class" else key: value for key, value in record.items()}

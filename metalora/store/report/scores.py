@@ -62,6 +62,13 @@ def number(value: float | None, digits: int, signed: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 image`, `2 images`, `3 people`."""
+    if count == 1:
+        return f"1 {thing}"
+    return f"{count} people" if thing == "person" else f"{count} {thing}s"
+
+
 def share(value: float | None) -> str:
     """As a percentage; 100.0% only when it is all of it."""
     if value is None:
