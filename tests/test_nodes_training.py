@@ -1,5 +1,6 @@
 """Training on ComfyUI's objects: equal to the headless run, and nothing is left behind however it ends."""
 
+import random
 
 import pytest
 import torch
@@ -80,3 +81,117 @@ def test_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path, m
     torch.testing.assert_close(
         torch.tensor(found.training.losses), torch.tensor(headless.training.losses), rtol=1e-5, atol=0
     )
+
+
+class Cancelled(Exception):
+    """What ComfyUI raises when the user presses Cancel."""
+
+
+def cancelled(_monkeypatch):
+    step = random.randrange(1, CONFIG.steps)
+
+    def show(progress):
+        if getattr(progress, "loss", None) is not None and progress.index == step:
+            raise Cancelled
+
+    return show, Cancelled
+
+
+def in_the_denoiser(monkeypatch, happens):
+    """Something happens in the fifth forward pass with gradients."""
+    denoiser = pack("nodes.backbone").ComfyDenoiser
+    call, calls = denoiser.__call__, []
+
+    def counted(self, *args, **kwargs):
+        calls.append(torch.is_grad_enabled())
+        made = call(self, *args, **kwargs)
+        return happens(made) if sum(calls) == 5 else made
+
+    monkeypatch.setattr(denoiser, "__call__", counted)
+
+
+def out_of_memory(monkeypatch):
+    def full(_made):
+        raise torch.OutOfMemoryError("forced")
+
+    in_the_denoiser(monkeypatch, full)
+    return None, pack("metalora.config").UserError
+
+
+def not_a_number(monkeypatch):
+    in_the_denoiser(monkeypatch, lambda made: made * float("nan"))
+    return None, pack("metalora.config").UserError
+
+
+def exception_in_a_hook(monkeypatch):
+    adapter = pack("metalora.method.adapter").Adapter
+    forward, calls = adapter.forward, []
+
+    def broken(self, *args):
+        calls.append(1)
+        if len(calls) == 500:
+            raise ZeroDivisionError
+        return forward(self, *args)
+
+    monkeypatch.setattr(adapter, "forward", broken)
+    return None, ZeroDivisionError
+
+
+def output_of(model):
+    network = model.model.diffusion_model
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(shape, generator=generator) for shape in ((1, 16, 8, 8), (1, 9, 64), (1, 32))]
+    with torch.inference_mode():
+        return network(drawn[0], torch.tensor([0.5]), drawn[1], y=drawn[2], guidance=torch.tensor([3.5]))
+
+
+def left_behind(model) -> list:
+    network = model.model.diffusion_model
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in network.modules()]
+    weights = [(id(weight), weight.requires_grad, weight.grad) for weight in network.parameters()]
+    return [hooks, weights, model.patches, model.model_options["transformer_options"], model.object_patches]
+
+
+@pytest.mark.parametrize("ending", [cancelled, out_of_memory, not_a_number, exception_in_a_hook])
+def test_however_a_training_ends_the_model_is_as_before_and_the_next_runs(
+    parts, portrait, tmp_path, monkeypatch, ending
+):
+    crops, cache = crops_of(portrait)[:3], tmp_path / "cache"
+    before, state = output_of(parts[0]), left_behind(parts[0])
+    with monkeypatch.context() as patched:
+        show, error = ending(patched)
+        with pytest.raises(error):
+            trained(parts, crops, tmp_path, cache, show=show)
+    assert torch.equal(output_of(parts[0]), before)
+    assert left_behind(parts[0]) == state
+    assert trained(parts, crops, tmp_path, cache).file.is_file()
+
+
+def test_a_cancelled_training_goes_on_to_the_result_of_an_uninterrupted_one(parts, portrait, tmp_path):
+    crops, cache = crops_of(portrait)[:3], tmp_path / "cache"
+    whole = trained(parts, crops, tmp_path / "whole", cache).adapters.tensors()
+    with pytest.raises(Cancelled):
+        trained(parts, crops, tmp_path / "halves", cache, show=cancelled(None)[0])
+    halves = trained(parts, crops, tmp_path / "halves", cache).adapters.tensors()
+    assert all(torch.equal(halves[name], whole[name]) for name in whole)
+
+
+def test_a_training_that_cannot_fit_is_refused_before_anything_is_loaded(parts, monkeypatch):
+    memory, bridge = pack("nodes.memory"), pack("nodes.bridge")
+    monkeypatch.setattr(bridge, "total_memory", lambda device: int(1.52e9))
+    config = pack("metalora.config").PersonalizeConfig(batch=8)
+    with pytest.raises(pack("metalora.config").UserError, match=r"crops of \d+ x \d+ pixels would fit"):
+        memory.make_room(backbone_of(parts), config, 1024)
+
+
+def test_another_model_is_refused_in_a_sentence(parts):
+    _, clip, vae = parts
+    with pytest.raises(pack("metalora.config").UserError, match=r"is a \w+. Meta-LoRA needs FLUX"):
+        pack("nodes.backbone").ComfyBackbone(NotFlux(), clip, vae)
+
+
+class NotFlux:
+    """A MODEL with another network."""
+
+    class model:  # as ComfyUI calls it
+        diffusion_model = torch.nn.Linear(1, 1)

@@ -1,0 +1,140 @@
+"""The pack in a running ComfyUI: a graph through the HTTP API becomes images, a LoRA, a plot; Cancel keeps work."""
+
+import random
+import time
+
+import numpy as np
+import pytest
+from comfyui import needs_comfyui
+from comfyui_server import Graph, Server, serving
+from PIL import Image
+
+from metalora.store import files
+
+pytestmark = needs_comfyui
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("comfyui") / "base") as running:
+        yield running
+
+
+def training(**knobs: object) -> Graph:
+    """Nodes 1 to 6: the tiny FLUX, a photo, crops, the control's Meta-Down, training, merging."""
+    settings = {"name": "ada", "class_name": "woman", "steps": 20, "rank": 1, "learning_rate": 3e-3, "seed": 0}
+    settings |= {"sites": "all", "trigger": "", "caption": "a photo of a {trigger}{class}", "batch": 1}
+    settings |= {"time_sampling": "logit-normal", "weight_decay": 0.01, "max_grad_norm": 0.0, "flips": True}
+    settings |= {"gradient_checkpointing": "auto", "preview": "none", **knobs}
+    crops = {"face": "largest", "resolution": 64, "max_upscale": 4.0, "ratios": "1:1, 3:4", "scales": "1.5, 2.5"}
+    crops |= {"learn_from": "crops around the face", "finder": "sface", "photo": ["2", 0]}
+    model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
+    return {
+        "1": node("MetaLoRA_LoadMiniature", network="tiny (random weights)"),
+        "2": node("LoadImage", image="astronaut.jpg"),
+        "3": node("MetaLoRA_AugmentFaceCrops", **crops),
+        "4": node("MetaLoRA_LoadMetaDown", file="random (untrained control)"),
+        "5": node("MetaLoRA_TrainPersonalization", crops=["3", 0], meta_down=["4", 0], **model, **settings),
+        "6": node("MetaLoRA_MergeToLora", adapter=["5", 0], name="ada", spelling="diffusers"),
+    }
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def sampled(model: list, prefix: str, start: int) -> Graph:
+    """Five more nodes that make an image with a MODEL."""
+    text, latent, made, decoded = (str(start + i) for i in range(4))
+    settings = {"seed": 0, "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    wires = {"positive": [text, 0], "negative": [text, 0], "latent_image": [latent, 0]}
+    return {
+        text: node("CLIPTextEncode", clip=["1", 1], text="a photo of a woman"),
+        latent: node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        made: node("KSampler", model=model, **wires, **settings),
+        decoded: node("VAEDecode", samples=[made, 0], vae=["1", 2]),
+        prefix: node("SaveImage", images=[decoded, 0], filename_prefix=prefix),
+    }
+
+
+def pixels(server: Server, shown: dict) -> np.ndarray:
+    return np.asarray(Image.open(server.image(shown)).convert("RGB")).astype(int)
+
+
+def test_the_pack_loads_without_a_word_of_warning(server):
+    ours = [name for name in server.get("/object_info") if name.startswith("MetaLoRA_")]
+    assert len(ours) >= 5
+    assert "custom_nodes/metalora" in server.log
+    broken = [line for line in server.log.splitlines() if "metalora" in line.lower() and "IMPORT FAILED" in line]
+    assert not broken
+    assert "Error while calling comfy_entrypoint" not in server.log
+
+
+def test_a_graph_becomes_images_a_lora_and_a_plot_and_the_stock_loader_gives_the_live_adapters_image(server):
+    graph = training() | sampled(["1", 0], "base", 10) | sampled(["5", 2], "live", 20)
+    graph["loss"] = node("PreviewImage", images=["5", 4])
+    graph["sheet"] = node("PreviewImage", images=["3", 1])
+    graph["graph"] = node("LossGraphNode", loss=["5", 3], filename_prefix="loss")
+    graph["core"] = node("SaveLoRANode", lora=["5", 1], prefix="loras/core")
+    shown = server.run(graph)
+    assert server.image(shown["loss"]).is_file()
+    assert server.image(shown["sheet"]).is_file()
+    lora = server.base / "output" / "loras" / "ada_00001_.safetensors"
+    assert files.read(lora, ("lora",))[1]["rank"] == "1"
+    assert (server.base / "output" / "loras" / "core_00001_.safetensors").is_file()
+
+    loaders = {
+        "stock": node("LoraLoaderModelOnly", model=["1", 0], lora_name=lora.name, strength_model=1.0),
+        "saved": node("LoraLoaderModelOnly", model=["1", 0], lora_name="core_00001_.safetensors", strength_model=1.0),
+    }
+    for start, (name, loader) in zip((30, 40), loaders.items(), strict=True):
+        again = {"1": graph["1"], f"{name}-loader": loader} | sampled([f"{name}-loader", 0], name, start)
+        shown |= server.run(again)
+    live, base = pixels(server, shown["live"]), pixels(server, shown["base"])
+    assert np.abs(live - base).max() > 8, "the adapter does nothing"
+    for name in loaders:
+        assert np.abs(pixels(server, shown[name]) - live).max() <= 1, name  # of 255: rounding
+    assert "lora key not loaded" not in server.log
+    assert "NOT LOADED" not in server.log
+
+
+def test_the_model_of_a_training_is_what_it_was(server):
+    before = pixels(server, server.run(training() | sampled(["1", 0], "before", 10))["before"])
+    graph = training(seed=1) | sampled(["1", 0], "after", 10)
+    graph["12"]["inputs"]["seed"] = 0
+    assert np.array_equal(before, pixels(server, server.run(graph)["after"]))
+
+
+def test_the_same_prompt_again_trains_nothing_again(server):
+    prompt = server.queue(training(seed=3))
+    server.wait(prompt)
+    again = server.wait(server.queue(training(seed=3)))
+    cached = next(content["nodes"] for kind, content in again["status"]["messages"] if kind == "execution_cached")
+    assert "5" in cached
+
+
+def test_cancel_keeps_what_was_learned_and_the_next_prompt_goes_on_from_there(server):
+    graph = training(steps=4000, seed=7)
+    states = server.base / "output" / "meta_lora" / "unfinished"
+    prompt = server.queue(graph)
+    while "personalizing: meta-lora" not in server.log.split(prompt)[-1].split("got prompt")[-1]:
+        time.sleep(0.1)
+    time.sleep(random.uniform(0.2, 2))
+    server.post("/interrupt", {})
+    history = server.wait(prompt)
+    assert any(kind == "execution_interrupted" for kind, _ in history["status"]["messages"])
+    (state,) = states.iterdir()
+    steps = len(files.read(state, ("state",))[0]["losses"])
+    assert 0 < steps < 4000
+
+    server.run(training(steps=steps + 5, seed=7))
+    assert f"going on from step {steps}" in server.log
+    assert not list(states.iterdir()), "a finished run needs no state"
+
+
+def test_what_the_user_can_mend_is_a_sentence(server):
+    graph = training()
+    graph["3"]["inputs"]["ratios"] = "16/9"
+    history = server.wait(server.queue(graph))
+    errors = [content for kind, content in history["status"]["messages"] if kind == "execution_error"]
+    assert "shapes look like 16:9" in errors[0]["exception_message"]
