@@ -20,6 +20,7 @@ from metalora.store.cache import Cache
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--steps", "3", "--resolution", "64"]
+TINY = ["--backbone", "tiny"]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.
 def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture):
     assert main(["crops", "ada.jpg", "--backbone", "tiny"]) == 0
     assert (here / "ada-crops" / "sheet.png").exists()
-    assert main(["personalize", "ada.jpg", "--class", "woman", "--method", "lora-crops", *FAST]) == 0
+    assert main(["personalize", "ada.jpg", "--class", "woman", "--method", "lora-crops", *FAST, *TINY]) == 0
     said = capsys.readouterr().out
     assert re.search(r"validation loss \d\.\d+ -> \d\.\d+, \d\.\d+ s a step", said)
     following = next(line for line in said.splitlines() if line.startswith("next:  metalora generate"))
@@ -50,7 +51,7 @@ def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture)
 @pytest.mark.parametrize("source", ["pipeline folder", "single files"])
 def test_a_base_from_files_gives_the_lora_that_the_same_base_gives_otherwise(here: Path, source: str):
     fast = [*FAST, "--precision", "fp32", "--learning-rate", "1e-3", "--meta-down", "random"]
-    assert main(["personalize", "ada.jpg", *fast, "--out", "expected.safetensors"]) == 0
+    assert main(["personalize", "ada.jpg", *fast, *TINY, "--out", "expected.safetensors"]) == 0
     if source == "pipeline folder":
         save_pipeline(TinyFlux(), here / "pipeline")
         base = ["--backbone", str(here / "pipeline")]
@@ -66,7 +67,7 @@ def test_a_base_from_files_gives_the_lora_that_the_same_base_gives_otherwise(her
 
 
 def test_merge_and_info(here: Path, capsys: pytest.CaptureFixture):
-    assert main(["personalize", "ada.jpg", "--meta-down", "random", *FAST]) == 0
+    assert main(["personalize", "ada.jpg", "--meta-down", "random", *FAST, *TINY]) == 0
     assert main(["merge", "ada.adapter.safetensors", "--spelling", "kohya", "--out", "kohya.safetensors"]) == 0
     assert main(["info", "kohya.safetensors", "ada.adapter.safetensors"]) == 0
     said = capsys.readouterr().out
@@ -123,14 +124,14 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_doctor_finds_everything_for_the_tiny_backbone_and_names_what_a_folder_lacks(
     here: Path, capsys: pytest.CaptureFixture
 ):
-    assert main(["doctor"]) == 0
+    assert main(["doctor", *TINY]) == 0
     said = capsys.readouterr().out
     assert "checksums are right" in said
     assert "fits: needs about" in said
     (here / "pipeline").mkdir()
     assert main(["doctor", "--backbone", str(here / "pipeline")]) == 1
     assert "PROBLEM" in capsys.readouterr().out
-    code = main(["doctor", "--batch", "64", "--resolution", "2048", "--method", "lora"])
+    code = main(["doctor", "--batch", "64", "--resolution", "2048", "--method", "lora", *TINY])
     verdict = re.search(r"lora, 2048 px, batch 64 (fits|does not fit): needs about \d+", capsys.readouterr().out)
     assert code == {"fits": 0, "does not fit": 1}[verdict.group(1)]
 
@@ -156,6 +157,7 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(here: Path, 
         "random",
         "--resolution",
         "64",
+        *TINY,
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(
@@ -197,7 +199,7 @@ def test_single_files_are_run_with_the_papers_defaults_and_are_named_in_the_next
     args = make_parser().parse_args(["personalize", "ada.jpg", "--vae", "a b.safetensors"])
     assert knobs_from(args, PersonalizeConfig, preset_of(args)) == PersonalizeConfig()
     assert chosen_backbone(args) == " --vae 'a b.safetensors'"
-    tiny = make_parser().parse_args(["personalize", "ada.jpg"])
+    tiny = make_parser().parse_args(["personalize", "ada.jpg", *TINY])
     assert knobs_from(tiny, PersonalizeConfig, preset_of(tiny)).steps == PRESETS["tiny"]["steps"]
 
 
