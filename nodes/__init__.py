@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import bridge
 from .crops import AugmentFaceCrops
+from .evaluation import EvaluateLikeness
 from .loaders import LoadMetaDown, LoadMiniature
 from .training import MergeToLora, TrainPersonalization
 
@@ -13,6 +14,7 @@ NODES: list[type[io.ComfyNode]] = [
     AugmentFaceCrops,
     TrainPersonalization,
     MergeToLora,
+    EvaluateLikeness,
 ]
 
 

@@ -1,17 +1,20 @@
 """The pack in a running ComfyUI: a graph through the HTTP API becomes images, a LoRA, a plot; Cancel keeps work."""
 
+import json
 import random
+import shutil
 import time
 
 import numpy as np
 import pytest
-from comfyui import needs_comfyui
+from comfyui import ROOT, needs_comfyui
 from comfyui_server import Graph, Server, serving
 from PIL import Image
 
 from metalora.store import files
 
 pytestmark = needs_comfyui
+PORTRAITS = ROOT / "metalora" / "data" / "portraits"
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,28 @@ def test_a_graph_becomes_images_a_lora_and_a_plot_and_the_stock_loader_gives_the
         assert np.abs(pixels(server, shown[name]) - live).max() <= 1, name  # of 255: rounding
     assert "lora key not loaded" not in server.log
     assert "NOT LOADED" not in server.log
+
+
+def test_likeness_is_scored_and_written(server):
+    for index in (1, 2, 3):
+        shutil.copy(PORTRAITS / f"woman-{index}.jpg", server.base / "input")
+    graph = {f"photo{index}": node("LoadImage", image=f"woman-{index}.jpg") for index in (1, 2, 3)}
+    graph["scores"] = node(
+        "MetaLoRA_Evaluate",
+        images=["photo1", 0],
+        held_out=["photo2", 0],
+        reference=["photo3", 0],
+        prompts="a photo of a woman",
+        embedder="sface",
+        name="portraits",
+    )
+    graph["page"] = node("PreviewImage", images=["scores", 4])
+    graph["plot"] = node("PreviewImage", images=["scores", 5])
+    shown = server.run(graph)
+    assert "R-FaceSim" in shown["scores"]["text"][0]
+    results = json.loads((server.base / "output/meta_lora/portraits_00001_.results.json").read_text())
+    assert results["summary"]["images"] == 1
+    assert -1 <= results["images"][0]["held_out"] <= 1
 
 
 def test_the_model_of_a_training_is_what_it_was(server):

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 from ..store.files import write_bytes
 
@@ -27,6 +28,25 @@ def loss_curve(losses: dict[str, list[float]]) -> bytes:
     axes.set(xlabel="step", ylabel="flow-matching loss", title=f"training loss, mean of {SMOOTHING} steps")
     axes.grid(alpha=0.3)
     axes.legend()
+    return _png(figure)
+
+
+def likeness_plot(held_out: list[float | None], reference: list[float | None]) -> bytes:
+    """A PNG: each image's cosine to the held-out photos and to the photo that was learned from; gaps have no face."""
+    from matplotlib.figure import Figure  # imported late: not every job draws
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for label, values, marker in (("held-out photos", held_out, "o"), ("reference photo", reference, "x")):
+        there = [(index, value) for index, value in enumerate(values, 1) if value is not None]
+        axes.plot([index for index, _ in there], [value for _, value in there], marker, label=label)
+    axes.set(xlabel="image", ylabel="cosine", title="likeness: what lies above the held-out marks is copying")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
