@@ -287,7 +287,7 @@ def test_two_people_on_a_real_photo_are_told_apart_by_their_numbers(faces):
 
 
 def test_an_unknown_analyser_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"'dlib'.*sface, arcface"):
+    with pytest.raises(UserError, match=r"'dlib'.*sface, facenet, facenet:FILE, arcface"):
         load_faces("dlib")
 
 

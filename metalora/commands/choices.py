@@ -4,8 +4,9 @@ import argparse
 
 
 def add_faces(parser: argparse.ArgumentParser) -> None:
-    """Who finds faces."""
-    parser.add_argument("--faces", default="sface", choices=("sface", "arcface"), help="face detector (default sface)")
+    """Who finds and embeds faces."""
+    names = "sface (the default), facenet, facenet:FILE with its weights, or arcface"
+    parser.add_argument("--faces", default="sface", metavar="NAME", help=f"who finds and embeds faces: {names}")
 
 
 def add_spelling(parser: argparse.ArgumentParser) -> None:

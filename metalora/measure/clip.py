@@ -43,7 +43,7 @@ class ClipScorer:
         self._model, self._preprocess, self._tokens = model.eval().requires_grad_(False), preprocess, tokens
         self._device = next(model.parameters()).device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def images(self, pictures: Sequence[Tensor]) -> Tensor:
         """[n, d] of pictures [3, H, W] uint8, each of any size."""
         parts = []
@@ -52,7 +52,7 @@ class ClipScorer:
             parts.append(self._model.encode_image(torch.stack(signals).to(self._device)))
         return normalized(parts)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """[n, d] of prompts. One that is too long is cut and keeps its end token; `truncated` names it."""
         parts = []

