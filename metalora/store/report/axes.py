@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .html import Html, element
 
 WIDTH = 400  # the page of a phone, nearly: its text is then as large as the page's
-LETTER = 6.8  # mean width of a letter at the charts' font size
+LETTER = 7.8  # mean width of a letter at the charts' font size, in the widest of the usual fonts
 
 
 @dataclass(frozen=True)
