@@ -1,9 +1,11 @@
 """The page and the tables of a benchmark run. The results are made up (made_up_results.py)."""
 
 import csv
+import json
 import random
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from report_pages import Page
 
 from metalora.cli import main
 from metalora.jobs import run
+from metalora.jobs.benchmark_plan import FORMAT, Plan
 from metalora.jobs.benchmark_report import benchmark_report
 from metalora.store.files import digest
 from metalora.store.report.html import element, joined
@@ -184,6 +187,21 @@ def test_a_page_is_made_of_whatever_was_measured(tmp_path: Path, people: int, cl
     assert ("CLIP-T" in text.split("What the paper published")[0]) == clip
     assert "None" not in text
     assert "nan" not in text
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_photo_that_was_not_trained_on_is_shown_from_the_manifest_of_the_plan(tmp_path: Path, same: bool):
+    made_up_run(tmp_path, 2, 1, 1, ONE)
+    manifest = MINI / "manifest.jsonl"
+    record = read(tmp_path)
+    if same:
+        record["benchmark"]["manifest_sha256"] = digest(manifest.read_bytes())
+    write(tmp_path, record)
+    plan = {field.name: None for field in fields(Plan)} | {"format": FORMAT, "people": [], "prompts": []}
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "manifest": str(manifest)}))
+    shown = [picture["alt"] for picture in page_of(tmp_path).named("img")]
+    assert ("another photo of woman-300000" in shown) == same
+    assert "the trained photo of woman-300000" in shown
 
 
 def test_two_reports_of_one_run_have_the_same_bytes(folder: Path, tmp_path: Path):

@@ -67,13 +67,8 @@ def held_out_photos(results: Results) -> dict[str, Path]:
 
 def _manifest(results: Results) -> Manifest | None:
     """The manifest that the run was made from, where it is still there and still the same."""
-    if not (results.folder / "plan.json").is_file():
-        return None
-    path = Path(read_plan(results.folder).manifest)
-    if not path.is_file():
-        return None
     try:
-        manifest = read_manifest(path, look=False)
-    except UserError:  # photos that have moved since cost the page one picture a person, not the page
+        manifest = read_manifest(Path(read_plan(results.folder).manifest), look=False)
+    except UserError:  # a plan or photos that are elsewhere cost the page one picture a person, not the page
         return None
     return manifest if manifest.sha256 == results.manifest_sha256 else None
