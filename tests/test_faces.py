@@ -76,15 +76,56 @@ def test_alignment_equals_opencvs(opencv):
     assert np.abs(mine.astype(int) - expected).mean() < 0.1
 
 
-def test_sface_embeds_as_opencv_does(faces, opencv):
-    image = bgr(portrait())
-    row = opencv_faces(image)[0]
-    expected = torch.from_numpy(opencv.feature(opencv.alignCrop(image, row))[0].copy())
-    face = Face(FACE, tuple(map(tuple, row[4:14].reshape(5, 2).tolist())), 1.0)
-    mine = faces.embed(portrait(), face)
+def turned(photo: torch.Tensor, degrees: float) -> torch.Tensor:
+    """A photo turned around its middle."""
+    height, width = photo.shape[-2:]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
+    return torch.from_numpy(cv2.warpAffine(pixels(photo), matrix, (width, height))).permute(2, 0, 1) / 255
+
+
+VARIANTS = {
+    "as it is": lambda photo: photo,
+    "smaller": lambda photo: resize_crop(photo, Box(0, 0, 512, 512), 230, 230),
+    "larger": lambda photo: resize_crop(photo, Box(0, 0, 512, 512), 800, 800),
+    "squashed": lambda photo: resize_crop(photo, Box(0, 0, 512, 512), 500, 400),
+    "mirrored": lambda photo: photo.flip(-1),
+    "dark": lambda photo: photo * 0.35,
+    "turned": lambda photo: turned(photo, 20),
+    "cut by the border": lambda photo: resize_crop(photo, Box(120, 84, 340, 304), 330, 330),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sface_embeds_as_opencv_does(faces, opencv, variant):
+    photo = VARIANTS[variant](portrait())
+    (face,) = faces.find(photo)
+    row = np.array(
+        [[*face.box[:2], face.box.width, face.box.height, *np.ravel(face.landmarks), face.score]], np.float32
+    )
+    expected = torch.from_numpy(opencv.feature(opencv.alignCrop(bgr(photo), row))[0].copy())
+    mine = faces.embed(photo, face)
     assert mine.shape == (128,)
     assert float(mine.norm()) == pytest.approx(1, abs=1e-5)
-    assert float(mine @ expected / expected.norm()) > 0.999
+    assert float(mine @ expected / expected.norm()) > 0.9999
+
+
+def test_a_face_that_is_reduced_first_still_goes_through_the_same_network(faces, opencv):
+    photo = resize_crop(portrait(), Box(0, 0, 512, 512), 3000, 3000)
+    cut = faces.cut(photo, faces.find(photo)[0])
+    expected = torch.from_numpy(opencv.feature(np.ascontiguousarray(cut[..., ::-1]))[0].copy())
+    assert float(faces.vectors([cut])[0] @ expected / expected.norm()) > 0.9999
+
+
+def test_many_faces_at_once_are_embedded_exactly_as_one_by_one(faces):
+    photos = [change(portrait()) for change in VARIANTS.values()]
+    photos += [empty_wall(), torch.cat([portrait(), portrait().flip(-1)], 2)]
+    together = faces.embeddings(photos)
+    assert [len(vectors) for vectors in together] == [1] * len(VARIANTS) + [0, 2]
+    for photo, vectors in zip(photos, together, strict=True):
+        alone = [faces.embed(photo, face) for face in faces.find(photo)]
+        assert torch.equal(vectors, torch.stack(alone) if alone else torch.empty(0, 0))
+    assert faces.embeddings([]) == []
+    assert faces.vectors([]).shape == (0, 128)
 
 
 def test_the_repair_removes_inputs_and_nothing_else():
