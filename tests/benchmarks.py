@@ -31,6 +31,7 @@ INPUTS = Inputs(
     faces="sface",
     clip=None,
 )
+WITH_CLIP = replace(INPUTS, clip="miniature")
 
 
 def planned(folder: Path, backbone: FluxBackbone, inputs: Inputs = INPUTS, **changes: object) -> Plan:

@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
-from benchmarks import CROPS, INPUTS, finished, planned
+from benchmarks import CROPS, INPUTS, WITH_CLIP, finished, planned
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import BenchmarkConfig, UserError
@@ -40,7 +40,7 @@ def done(
 ) -> Path:
     """A finished run of all four methods, and of real photos as the images of a fifth: one a person is missing."""
     folder = tmp_path_factory.mktemp("run")
-    plan = planned(folder, tiny)
+    plan = planned(folder, tiny, WITH_CLIP)
     for person, own in zip(plan.people, people, strict=False):
         bring(folder, plan, person.identity, own, leave_out=1)
     finished(folder, tiny, warm_cache)

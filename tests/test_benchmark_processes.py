@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks import FLAGS, finished, planned
+from benchmarks import FLAGS, WITH_CLIP, finished, planned
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.store.cache import Cache
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "metalora.cli", "benchmark"]
 def expected(tiny: FluxBackbone, warm_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """results.json of one undisturbed run, in this process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    planned(folder, tiny)
+    planned(folder, tiny, WITH_CLIP)
     return finished(folder, tiny, warm_cache)
 
 

@@ -1,6 +1,7 @@
 """The benchmark: one plan, the same people, prompts and noise for every method, scores with intervals."""
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 from shlex import quote
@@ -60,6 +61,12 @@ def add_to(commands: Commands) -> None:
     add_knobs(plan, PersonalizeConfig, "training", ("method", "steps", "rank", "class_name"))
     add_knobs(plan, CropConfig, "crops")
     add_knobs(plan, GenerateConfig, "sampling", ("seed", "images_per_prompt"))
+    plan.add_argument(
+        "--clip",
+        metavar="NAME",
+        help="who scores prompts: miniature, openai, a folder or file, none (default: the miniature's own for tiny and "
+        "miniature, else openai; none where open_clip is not installed)",
+    )
     add_faces(plan)
     add_backbone(plan)
 
@@ -78,7 +85,7 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
     prompts = meta_phd_prompts() if args.meta_phd else args.prompts or mini_benchmark() / "prompts.json"
     manifest = args.manifest or mini_benchmark() / "manifest.jsonl"
-    inputs = Inputs(manifest, prompts, meta_downs_of(args.meta_down), flags_of_base(args), args.faces, None)
+    inputs = Inputs(manifest, prompts, meta_downs_of(args.meta_down), flags_of_base(args), args.faces, clip_of(args))
     preset = preset_of(args)
     plan = driven(
         make_plan(
@@ -128,6 +135,15 @@ def meta_downs_of(given: list[str]) -> dict[str, str]:
             )
         found[class_name] = path
     return found
+
+
+def clip_of(args: argparse.Namespace) -> str | None:
+    """Which CLIP; a default that is not installed is left out, one that was asked for is an error later."""
+    if args.clip is None and importlib.util.find_spec("open_clip") is None:
+        return None
+    small = preset_of(args) in ("tiny", "miniature")
+    name = args.clip or ("miniature" if small else "openai")
+    return None if name == "none" else name
 
 
 def flags_of_base(args: argparse.Namespace) -> dict[str, str]:

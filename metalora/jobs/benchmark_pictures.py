@@ -9,7 +9,10 @@ from torch import Tensor
 
 from ..measure.similarity import cosines
 from ..store.images import read_photo
+from ..store.manifest import Photo
 from .benchmark_plan import PlannedPrompt
+
+ENOUGH = 40  # real photos, to see whether CLIP can read an attribute
 
 
 class PictureEmbedder(Protocol):
@@ -34,6 +37,7 @@ class PictureScorer:
         self, clip: TextEmbedder | None, dino: PictureEmbedder | None, attributes: dict[str, list[str]]
     ) -> None:
         self.clip, self.dino, self.attributes = clip, dino, attributes
+        self.known: dict[tuple[str, ...], Tensor] = {}  # everyone of a class is asked the same
 
     def digests(self) -> list[str | None]:
         """Of the embedders' files."""
@@ -53,7 +57,7 @@ class PictureScorer:
             real = as_bytes(reference)
             if self.clip:
                 seen, known = self.clip.images(pictures), self.clip.images([real])
-                texts = self.clip.texts([prompt.filled[class_name] for prompt in prompts])
+                texts = self.texts([prompt.filled[class_name] for prompt in prompts])
                 scores["clip_t"] = [100 * cosines(a[None], b[None]).item() for a, b in zip(seen, texts, strict=True)]
                 scores["clip_i"] = [100 * cosine for cosine in cosines(seen, known)[:, 0].tolist()]
                 scores["adherence"] = [
@@ -64,18 +68,24 @@ class PictureScorer:
                 scores["dino"] = [100 * cosine for cosine in cosines(seen, known)[:, 0].tolist()]
         return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
 
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """[n, d], embedded once."""
+        assert self.clip is not None
+        key = tuple(texts)
+        if key not in self.known:
+            self.known[key] = self.clip.texts(texts)
+        return self.known[key]
+
     def adherence(self, image: Tensor, prompt: PlannedPrompt, class_name: str) -> float | None:
         """The share of the asked attributes whose value CLIP prefers to every other value that prompts ask for.
 
         The prompt with "red" is compared with the same prompt with "blue", and so on.
         """
-        assert self.clip is not None
-        right = []
+        right: list[bool] = []
         for attribute, asked in prompt.asks.items():
             texts = rephrased(prompt.filled[class_name], asked, self.attributes.get(attribute, []))
             if len(texts) > 1:
-                likeness = cosines(image[None], self.clip.texts(texts))[0]
-                right.append(float(likeness.argmax().item() == 0))
+                right.append(preferred(image, self.texts(texts)) == 0)
         return sum(right) / len(right) if right else None
 
 
@@ -84,6 +94,30 @@ def rephrased(text: str, asked: str, values: Sequence[str]) -> list[str]:
     if asked not in text:
         return []
     return [text, *(text.replace(asked, value, 1) for value in values if value != asked)]
+
+
+def preferred(image: Tensor, texts: Tensor) -> int:
+    """Which of the texts [n, d] is nearest to the picture [d]."""
+    return int(cosines(image[None], texts)[0].argmax())
+
+
+def readable(
+    clip: TextEmbedder, photos: Sequence[Photo], attributes: dict[str, list[str]]
+) -> dict[str, tuple[float, int]]:
+    """By attribute: the share of real photos whose value CLIP takes, by their captions, and how many there are."""
+    images = clip.images([as_bytes(photo.path) for photo in photos])
+    found = {}
+    for attribute, values in attributes.items():
+        right: list[bool] = []
+        for photo, image in zip(photos, images, strict=True):
+            if len(right) == ENOUGH:
+                break
+            shown = photo.attributes.get(attribute)
+            if shown in values and shown in photo.caption:
+                right.append(preferred(image, clip.texts(rephrased(photo.caption, shown, values))) == 0)
+        if right:
+            found[attribute] = (sum(right) / len(right), len(right))
+    return found
 
 
 def as_bytes(path: Path) -> Tensor:

@@ -83,11 +83,11 @@ class Plan:
     meta_downs: dict[str, dict[str, str]]  # by class: path and sha256 of the tensors
     backbone: dict[str, str]  # name and fingerprint
     backbone_flags: dict[str, str]  # how to find it again
-    faces: str
-    clip: str | None
+    faces: dict[str, str]  # name and sha256
+    clip: dict[str, str] | None  # how it was named, and sha256
     people: list[PlannedPerson]
     prompts: list[PlannedPrompt]
-    attributes: dict[str, list[str]]  # every value that prompts ask for, by attribute
+    attributes: dict[str, list[str]]  # every value that prompts ask for, of the attributes that CLIP can read
     external: dict[str, str]  # how images from elsewhere come in
 
     def variants(self) -> list[Variant]:

@@ -1,24 +1,37 @@
 """Making the plan of a benchmark: every input is read and checked before anything is trained."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..backbones.protocol import Backbone
 from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
+from ..measure.clip import ClipScorer, load_clip
+from ..measure.faces import load_faces
 from ..method.adapter import random_meta_down
 from ..method.flow import generator_of
 from ..store import files
-from ..store.manifest import read_manifest
+from ..store.manifest import Manifest, read_manifest
 from ..store.prompts import read_prompts, without
 from . import Job
 from .benchmark_layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
-from .benchmark_plan import FORMAT, Plan, PlannedPerson, attributes_of, planned_people, planned_prompts, write_plan
+from .benchmark_pictures import readable
+from .benchmark_plan import (
+    FORMAT,
+    Plan,
+    PlannedPerson,
+    PlannedPrompt,
+    attributes_of,
+    planned_people,
+    planned_prompts,
+    write_plan,
+)
 from .meta_downs import RANDOM, read_meta_down
 
 RANDOM_META_DOWN = "meta-downs/random.safetensors"
+READS = 2 / 3  # an attribute that CLIP gets wrong more often on real photos says nothing of generated ones
 ANY_CLASS = ""  # the Meta-Down that is named without a class
 DECIDED_BY_THE_PLAN = ("method", "steps", "rank", "class_name", "seed", "images_per_prompt")
 
@@ -32,7 +45,7 @@ class Inputs:
     meta_downs: Mapping[str, str]  # class (or ANY_CLASS) -> file, or RANDOM
     backbone_flags: Mapping[str, str]  # how `run` finds the base again
     faces: str
-    clip: str | None
+    clip: str | None  # None: left out
 
 
 def mini_benchmark() -> Path:
@@ -62,6 +75,8 @@ def make_plan(
     people = planned_people(manifest, config, training.seed)
     planned = planned_prompts(without(prompts.prompts, config.leave_out), config, people)
     ranks = config.ranks or (training.rank,)
+    clip = None if inputs.clip is None else load_clip(inputs.clip)
+    attributes = yield from measurable(clip, manifest, planned, attributes_of(prompts.prompts))
     yield Phase(f"checking the base {backbone.name}")
     plan = Plan(
         format=FORMAT,
@@ -82,11 +97,11 @@ def make_plan(
         meta_downs=meta_downs_of(run, backbone, inputs, config, training, people, max(ranks)),
         backbone={"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")},
         backbone_flags=dict(inputs.backbone_flags),
-        faces=inputs.faces,
-        clip=inputs.clip,
+        faces={"name": inputs.faces, "sha256": load_faces(inputs.faces).digest},
+        clip={"given": inputs.clip, "sha256": clip.digest} if clip and inputs.clip else None,
         people=people,
         prompts=planned,
-        attributes=attributes_of(prompts.prompts),
+        attributes=attributes,
         external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
     )
     check_trainings(plan)
@@ -96,6 +111,27 @@ def make_plan(
         files.write_bytes(run / person.reference, references[person.identity].read_bytes())
     files.write_bytes(run / EXTERNAL / "wanted.jsonl", wanted_images(plan, Layout(run)))
     return plan
+
+
+def measurable(
+    clip: ClipScorer | None, manifest: Manifest, prompts: Sequence[PlannedPrompt], attributes: dict[str, list[str]]
+) -> Job[dict[str, list[str]]]:
+    """The attributes that CLIP can read; what it cannot is said."""
+    if clip is None:
+        yield Phase("without a CLIP: CLIP-T, CLIP-I and prompt adherence are left out")
+        return {}
+    texts = [text for prompt in prompts for text in prompt.filled.values()]
+    if cut := clip.truncated(texts):
+        yield Phase(f"{clip.name} reads only the beginning of {len(cut)} prompts, such as {cut[0]!r}")
+    if not attributes:
+        return {}
+    yield Phase(f"what {clip.name} reads from the real photos")
+    photos = [photo for person in manifest.people for photo in (person.reference, *person.held_out)]
+    read = readable(clip, photos, attributes)
+    for attribute, (share, count) in read.items():
+        if share < READS:
+            yield Phase(f"prompt adherence leaves out {attribute}: {share:.0%} right on {count} real photos")
+    return {name: values for name, values in attributes.items() if read.get(name, (1.0, 0))[0] >= READS}
 
 
 def own_knobs(config: PersonalizeConfig | CropConfig | GenerateConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 
 from ..backbones.protocol import Autoencoder, Backbone, Denoiser
 from ..config import Phase, Step, UserError
+from ..measure.clip import load_clip
 from ..measure.faces import load_faces
 from ..store import files
 from ..store.cache import Cache
@@ -42,7 +43,7 @@ def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> 
     plan, layout = read_plan(run), Layout(run)
     yield Phase("checking that nothing has changed since the plan")
     people = checked_people(plan, backbone, run)
-    scorer = Scorer(load_faces(plan.faces), PictureScorer(None, None, plan.attributes))
+    scorer = scorer_of(plan, backbone.device)
     real = {}
     for index, person in enumerate(plan.people, 1):
         real[person.identity] = real_faces(people[person.identity], scorer.analyser)
@@ -62,6 +63,26 @@ def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> 
     write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, scorer)
     write_facts(layout, backbone, share, time.time() - began)
     return layout.results
+
+
+def scorer_of(plan: Plan, device: torch.device) -> Scorer:
+    """The embedders of the plan, refused if they have other weights now."""
+    analyser = load_faces(plan.faces["name"])
+    check_weights(plan.faces["name"], plan.faces["sha256"], analyser.digest)
+    clip = None
+    if plan.clip is not None:
+        clip = load_clip(plan.clip["given"], device)
+        check_weights(clip.name, plan.clip["sha256"], clip.digest)
+    return Scorer(analyser, PictureScorer(clip, None, plan.attributes))
+
+
+def check_weights(name: str, planned: str, found: str) -> None:
+    """Scores of other weights cannot be compared."""
+    if found != planned:
+        raise UserError(
+            f"{name} has other weights (sha256 {found[:16]}...) than when the plan was made ({planned[:16]}...). "
+            "Put the planned file back, or plan again in another folder."
+        )
 
 
 def checked_people(plan: Plan, backbone: Backbone, run: Path) -> dict[str, Identity]:

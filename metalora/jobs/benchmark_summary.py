@@ -15,6 +15,7 @@ from .benchmark_scores import RealFaces
 Record = dict[str, Any]
 MISSES: tuple[Misses, ...] = get_args(Misses)
 FACE_SCORES = ("r_facesim", "facesim", "copying")
+FEWEST = 3  # identities for an interval: the studentized bootstrap of two has no width, whatever they are
 PICTURE_SCORES = ("clip_t", "clip_i", "dino", "adherence")
 
 
@@ -44,8 +45,8 @@ def figure(values: Mapping[str, float]) -> Record | None:
     """A mean over identities with its interval."""
     if not values:
         return None
-    if len(values) == 1:
-        return {"mean": mean(values.values()), "low": None, "high": None, "count": 1}
+    if len(values) < FEWEST:
+        return {"mean": mean(values.values()), "low": None, "high": None, "count": len(values)}
     return of_interval(bootstrap([values[identity] for identity in sorted(values)]))
 
 
@@ -126,9 +127,10 @@ def comparisons(variants: Sequence[Record], compared: set[str]) -> list[Record]:
 
 def difference(one: dict[str, float], other: dict[str, float]) -> Record:
     """One minus other, over the same identities."""
-    if len(one) > 1:
+    if len(one) >= FEWEST:
         return of_interval(paired(one, other))
-    return {"mean": mean(one[identity] - other[identity] for identity in one), "low": None, "high": None, "count": 1}
+    gain = mean(one[identity] - other[identity] for identity in one)
+    return {"mean": gain, "low": None, "high": None, "count": len(one)}
 
 
 def genuine_and_impostor(real: Mapping[str, RealFaces]) -> tuple[float | None, float | None]:

@@ -80,7 +80,7 @@ def encode_crops(training: Training, bench: Bench) -> Job[None]:
     for planned in training.people:
         config = config_of(training, bench.plan, planned, max(training.variants))
         crops = bench.plan.crop_config()
-        photo = plan_photos([bench.photos[planned.identity]], config, crops, bench.backbone, bench.plan.faces)
+        photo = plan_photos([bench.photos[planned.identity]], config, crops, bench.backbone, bench.plan.faces["name"])
         yield from crop_latents(photo, bench.backbone, crops.flips, bench.cache)
 
 
@@ -123,7 +123,7 @@ def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoise
     plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config()
     config = config_of(training, plan, planned, max(training.variants))
     adapters, origin = starting_adapters(backbone, config, meta_down_of(planned, training.method, bench))
-    photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, plan.faces)
+    photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, plan.faces["name"])
     latents = yield from crop_latents(photo, backbone, crops.flips, bench.cache)
     prior = None
     if config.prior_weight:

@@ -16,7 +16,7 @@ Optional: number, caption, attributes, gender, age, age_group, ethnicity, skin_t
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Photo:
     name: str  # as the manifest has it
     path: Path
     sha256: str
+    caption: str = ""  # with the attributes' values in it, where the manifest has both
+    attributes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[st
     return photos, problems
 
 
-def photo_of(line: int, row: dict[str, str], folder: Path) -> Photo:
+def photo_of(line: int, row: dict[str, Any], folder: Path) -> Photo:
     """A checked line as a photo."""
     return Photo(
         line=line,
@@ -122,6 +124,8 @@ def photo_of(line: int, row: dict[str, str], folder: Path) -> Photo:
         name=row["path"],
         path=folder / row["path"],
         sha256=row["sha256"],
+        caption=row.get("caption", ""),
+        attributes=row.get("attributes", {}),
     )
 
 
@@ -137,6 +141,11 @@ def problems_of_row(row: Any) -> list[str]:
             problems.append(f"{key} must be a text that is not empty, got {value!r}")
         elif key in CHOICES and key in row and value not in CHOICES[key]:
             problems.append(f"{key} is {value!r}, not one of {', '.join(CHOICES[key])}")
+    attributes = row.get("attributes", {})
+    if not (isinstance(attributes, dict) and all(isinstance(value, str) for value in attributes.values())):
+        problems.append(f"attributes must be an object of texts, got {attributes!r}")
+    if not isinstance(row.get("caption", ""), str):
+        problems.append(f"caption must be a text, got {row['caption']!r}")
     if problems:
         return problems
     if not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):

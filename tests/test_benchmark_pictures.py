@@ -1,0 +1,143 @@
+"""Scores of whole pictures in a benchmark, and the figures made of scores."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from metalora.jobs.benchmark_pictures import PictureScorer, as_bytes, readable, rephrased
+from metalora.jobs.benchmark_plan import PlannedPrompt, attributes_of
+from metalora.jobs.benchmark_prepare import mini_benchmark
+from metalora.jobs.benchmark_scores import RealFaces
+from metalora.jobs.benchmark_summary import comparisons, figure, genuine_and_impostor, grouped_means, macro_means
+from metalora.measure.clip import load_clip
+from metalora.store.manifest import read_manifest
+from metalora.store.prompts import read_prompts
+
+MINI = mini_benchmark()
+
+
+class Colours:
+    """A CLIP whose space is red, green and blue: it reads colours and nothing else."""
+
+    name, digest = "colours", "0" * 64
+    words = ("red", "green", "blue")
+
+    def images(self, pictures: list[Tensor]) -> Tensor:
+        return torch.stack([picture.float().mean(dim=(1, 2)) for picture in pictures])
+
+    def texts(self, texts: list[str]) -> Tensor:
+        return torch.tensor([[float(word in text) for word in self.words] for text in texts])
+
+
+def prompt(text: str, **asks: str) -> PlannedPrompt:
+    return PlannedPrompt("p", "several-photos", None, None, text, [], asks, {"woman": text}, {"0": 0})
+
+
+def painted(folder: Path, name: str, red: int, green: int, blue: int) -> Path:
+    from PIL import Image
+
+    path = folder / f"{name}.png"
+    Image.new("RGB", (8, 8), (red, green, blue)).save(path)
+    return path
+
+
+def test_clip_scores_are_cosines_times_100_and_dino_is_null_where_it_is_not(tmp_path: Path):
+    paths = [painted(tmp_path, "one", 255, 0, 0), painted(tmp_path, "two", 0, 255, 0)]
+    scorer = PictureScorer(Colours(), None, {})
+    scores = scorer.score(paths, [prompt("a red coat"), prompt("a red coat")], "woman", paths[1])
+    assert [score["clip_t"] for score in scores] == pytest.approx([100, 0])
+    assert [score["clip_i"] for score in scores] == pytest.approx([0, 100])
+    assert {score["dino"] for score in scores} == {score["adherence"] for score in scores} == {None}
+
+
+def test_adherence_is_the_share_of_asked_values_that_win_against_all_others(tmp_path: Path):
+    paths = [painted(tmp_path, "red", 200, 10, 0), painted(tmp_path, "green", 0, 200, 0)]
+    attributes = {"coat": ["blue", "green", "red"], "hat": ["blue", "red"]}
+    asked = prompt("a coat in red", coat="red", hat="blue")  # the text does not name the hat: it does not count
+    scores = PictureScorer(Colours(), None, attributes).score(paths, [asked, asked], "woman", paths[0])
+    assert [score["adherence"] for score in scores] == [1.0, 0.0]
+
+
+def test_rephrasing_puts_each_other_value_in_the_place_of_the_asked_one():
+    assert rephrased("a red coat, red sky", "red", ["blue", "red"]) == ["a red coat, red sky", "a blue coat, red sky"]
+    assert rephrased("a coat", "red", ["blue", "red"]) == []
+
+
+def test_without_clip_every_score_is_null():
+    assert PictureScorer(None, None, {}).score([Path("x.png")], [prompt("a")], "woman", Path("y.png")) == [
+        {"clip_t": None, "clip_i": None, "dino": None, "adherence": None}
+    ]
+
+
+def test_the_small_clip_reads_all_attributes_but_expressions_from_the_mini_benchmark():
+    people = read_manifest(MINI / "manifest.jsonl", look=False).people
+    photos = [photo for person in people for photo in (person.reference, *person.held_out)]
+    read = readable(load_clip(), photos, attributes_of(read_prompts(MINI / "prompts.json").prompts))
+    print({name: f"{share:.0%} of {count}" for name, (share, count) in read.items()})
+    assert all(share > 2 / 3 for name, (share, _) in read.items() if name != "expression")
+    assert read.keys() == {"expression", "turn", "clothes", "background", "light", "hair", "beard"}
+
+
+def test_pictures_are_the_files_own_bytes(tmp_path: Path):
+    assert as_bytes(painted(tmp_path, "a", 1, 128, 254))[:, 0, 0].tolist() == [1, 128, 254]
+
+
+IMAGES = [
+    {"identity": i, "prompt": p, "faces": f, "held_out": h, "reference": r, "clip_t": c}
+    | {"clip_i": None, "dino": None, "adherence": None}
+    for i, p, f, h, r, c in [
+        ("ada", "beach", 1, 0.6, 0.8, 30.0),
+        ("ada", "beach", 0, None, None, 20.0),
+        ("ada", "wood", 2, 0.4, 0.4, 20.0),
+        ("bob", "beach", 1, 0.2, 0.6, 10.0),
+        ("eve", "beach", 1, None, 0.9, 40.0),  # a person of one photo
+    ]
+]
+
+
+def test_grouped_means_by_hand():
+    class_of = {"ada": "woman", "bob": "man", "eve": "woman"}
+    means = grouped_means(IMAGES, lambda image: class_of[image["identity"]], {"ada", "bob"})
+    assert means["woman"]["r_facesim"] == pytest.approx(0.5)
+    assert means["woman"]["copying"] == pytest.approx(0.1)
+    assert means["woman"]["clip_t"] == pytest.approx((22.5 + 40) / 2)
+    assert means["man"]["r_facesim"] == pytest.approx(0.2)
+    assert means["man"]["dino"] is None
+    assert macro_means(means)["r_facesim"] == pytest.approx(0.35)
+
+
+def test_paired_over_the_people_whom_both_have():
+    other = [{**image, "held_out": 0.1} for image in IMAGES if image["identity"] == "ada" and image["faces"]]
+    found = comparisons([{"id": "a", "images": IMAGES}, {"id": "b", "images": other}], {"ada", "bob"})
+    (one,) = (c for c in found if (c["score"], c["misses"]) == ("r_facesim", "left out"))
+    assert one == {"one": "a", "other": "b", "score": "r_facesim", "misses": "left out"} | {
+        "mean": pytest.approx(0.4),
+        "low": None,
+        "high": None,
+        "count": 1,
+    }
+
+
+def test_an_interval_needs_three_people():
+    assert figure({}) is None
+    assert figure({"a": 1.0, "b": 3.0}) == {"mean": 2.0, "low": None, "high": None, "count": 2}
+    three = figure({"a": 1.0, "b": 3.0, "c": 2.0})
+    assert three["low"] < 2.0 < three["high"]
+
+
+def test_ceiling_and_floor_weigh_people_and_not_photos():
+    def at(*degrees: float) -> Tensor:
+        radians = torch.deg2rad(torch.tensor(degrees))
+        return torch.stack([radians.cos(), radians.sin()], dim=1)
+
+    real = {
+        "ada": RealFaces(at(0)[0], at(60, 60, 60)),  # pairs: 3 of cos 60, 3 of cos 0
+        "bob": RealFaces(at(90)[0], at(90)),
+        "eve": RealFaces(at(0)[0], torch.empty(0, 2)),
+    }
+    ceiling, floor = genuine_and_impostor(real)
+    assert ceiling == pytest.approx((0.75 + 1) / 2)
+    ada_bob, ada_eve, bob_eve = 3 / 4 * torch.tensor(30.0).deg2rad().cos().item(), (1 + 3 * 0.5) / 4, 0.0
+    assert floor == pytest.approx((ada_bob + ada_eve + bob_eve) / 3, abs=1e-6)
