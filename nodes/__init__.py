@@ -6,10 +6,12 @@ from . import bridge
 from .crops import AugmentFaceCrops
 from .evaluation import EvaluateLikeness
 from .loaders import LoadMetaDown, LoadMiniature
+from .people import LoadDemoPerson
 from .training import MergeToLora, TrainPersonalization
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMiniature,
+    LoadDemoPerson,
     LoadMetaDown,
     AugmentFaceCrops,
     TrainPersonalization,

@@ -54,9 +54,15 @@ class AugmentFaceCrops(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("crops", is_output_list=True, tooltip="The crops at their training sizes."),
-                io.Image.Output("sheet", tooltip="A page: the photo with the face marked, and every crop."),
-                io.BBOX.Output("face_box", tooltip="(left, top, width, height) of the face, for each photo."),
+                io.Image.Output(
+                    display_name="crops", is_output_list=True, tooltip="The crops at their training sizes."
+                ),
+                io.Image.Output(
+                    display_name="sheet", tooltip="A page: the photo with the face marked, and every crop."
+                ),
+                io.BBOX.Output(
+                    display_name="face_box", tooltip="(left, top, width, height) of the face, for each photo."
+                ),
             ],
         )
 

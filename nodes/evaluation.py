@@ -57,12 +57,16 @@ class EvaluateLikeness(io.ComfyNode):
                 io.String.Input("name", default="evaluation", tooltip="What results.json is called."),
             ],
             outputs=[
-                io.Float.Output("r_facesim", tooltip="Mean cosine to the held-out photos, misses left out."),
-                io.Float.Output("facesim", tooltip="Mean cosine to the reference photo."),
-                io.Float.Output("detection_rate", tooltip="The share of images with a face."),
-                io.String.Output("table", tooltip="Every image's scores, as a Markdown table."),
-                io.Image.Output("page", tooltip="The images with their scores."),
-                io.Image.Output("plot", tooltip="Likeness to held-out photos and to the reference, image by image."),
+                io.Float.Output(
+                    display_name="r_facesim", tooltip="Mean cosine to the held-out photos, misses left out."
+                ),
+                io.Float.Output(display_name="facesim", tooltip="Mean cosine to the reference photo."),
+                io.Float.Output(display_name="detection_rate", tooltip="The share of images with a face."),
+                io.String.Output(display_name="table", tooltip="Every image's scores, as a Markdown table."),
+                io.Image.Output(display_name="page", tooltip="The images with their scores."),
+                io.Image.Output(
+                    display_name="plot", tooltip="Likeness to held-out photos and to the reference, image by image."
+                ),
             ],
         )
 

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..metalora.backbones.fingerprints import fingerprint_of_file
 from ..metalora.backbones.flux_parts import FluxParts, TinyFlux
 from ..metalora.backbones.miniature import Miniature
+from ..metalora.config import UserError
 from ..metalora.jobs.info import describe
 from ..metalora.jobs.meta_downs import RANDOM
 from . import bridge
@@ -84,6 +85,8 @@ class LoadMiniature(io.ComfyNode):
 
     @classmethod
     def execute(cls, network: str) -> io.NodeOutput:
+        if network not in SMALL:  # the server checks no choices
+            raise UserError(f"There is no network {network!r}; choose one of: {', '.join(SMALL)}.")
         parts: FluxParts = SMALL[network]()
         return io.NodeOutput(*load_small_flux(parts, built))
 

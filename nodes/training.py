@@ -59,11 +59,15 @@ class TrainPersonalization(io.ComfyNode):
                 MetaDownSocket.Input("meta_down", optional=True, tooltip="None: a plain LoRA is trained."),
             ],
             outputs=[
-                AdapterSocket.Output("adapter", tooltip="For Merge to Rank-1 LoRA."),
-                io.LoraModel.Output("lora", tooltip="For the core's Load LoRA Model and Save LoRA Weights."),
-                io.Model.Output("personal_model", tooltip="The model with the adapter on it, ready to sample."),
-                io.LossMap.Output("loss", tooltip="For the core's Plot Loss Graph."),
-                io.Image.Output("loss_plot", tooltip="The loss curve."),
+                AdapterSocket.Output(display_name="adapter", tooltip="For Merge to Rank-1 LoRA."),
+                io.LoraModel.Output(
+                    display_name="lora", tooltip="For the core's Load LoRA Model and Save LoRA Weights."
+                ),
+                io.Model.Output(
+                    display_name="personal_model", tooltip="The model with the adapter on it, ready to sample."
+                ),
+                io.LossMap.Output(display_name="loss", tooltip="For the core's Plot Loss Graph."),
+                io.Image.Output(display_name="loss_plot", tooltip="The loss curve."),
             ],
         )
 
@@ -144,8 +148,8 @@ class MergeToLora(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.LoraModel.Output("lora", tooltip="For the core's Load LoRA Model."),
-                io.String.Output("file", tooltip="Where the file was written."),
+                io.LoraModel.Output(display_name="lora", tooltip="For the core's Load LoRA Model."),
+                io.String.Output(display_name="file", tooltip="Where the file was written."),
             ],
         )
 

@@ -1,0 +1,118 @@
+"""The shipped workflows against the nodes' schemas: recorded ones everywhere, the real ones where ComfyUI is."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+from comfyui import ROOT, needs_comfyui
+from comfyui_server import Server, serving
+from graphs import PAGE_ONLY, to_api
+from record_nodes import FILES, RECORD, recorded
+
+from metalora.backbones.miniature import FOLDER as MINIATURE
+from tools.workflows.graph import WIDGETS, inputs_of, outputs_of
+from tools.workflows.graphs import GRAPHS
+from tools.workflows.thumbnail import thumbnail
+
+SCHEMAS = json.loads(RECORD.read_text())
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+
+def opened(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_node_and_value_of_a_workflow_exists_and_fits(path: Path):
+    for node in to_api(opened(path), SCHEMAS).values():
+        for name, kind, options in inputs_of(SCHEMAS, node["class_type"]):
+            value = node["inputs"].get(name)
+            where = f"{node['class_type']}.{name} = {value!r}"
+            optional = name in SCHEMAS[node["class_type"]]["input"].get("optional", {})
+            assert value is not None or optional, where
+            if kind not in WIDGETS or isinstance(value, list):
+                continue
+            if kind == "COMBO" and options.get("options") and name not in FILES:
+                assert value in options["options"], where
+            if kind in ("INT", "FLOAT"):
+                assert options.get("min", value) <= value <= options.get("max", value), where
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_wire_joins_sockets_of_one_type(path: Path):
+    workflow = opened(path)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for number, source, slot, target, entry, kind in workflow["links"]:
+        output, wanted = nodes[source]["outputs"][slot], nodes[target]["inputs"][entry]
+        assert wanted["link"] == number
+        assert number in output["links"]
+        assert kind == "*" or output["type"] == wanted["type"] == kind, (nodes[source]["type"], output, wanted)
+        assert output["name"] == outputs_of(SCHEMAS, nodes[source]["type"])[slot]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_is_tidy_has_words_and_a_thumbnail(path: Path):
+    workflow = opened(path)
+    boxes = [(*node["pos"], *node["size"]) for node in workflow["nodes"]]
+    for i, (x, y, width, height) in enumerate(boxes):
+        for other_x, other_y, other_width, other_height in boxes[:i]:
+            apart = x >= other_x + other_width or other_x >= x + width or y >= other_y + other_height
+            assert apart or other_y >= y + height, "two nodes lie on each other"
+    assert any(node["type"] in PAGE_ONLY for node in workflow["nodes"]), "a workflow explains itself"
+    assert path.with_suffix(".jpg").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_workflow_is_what_its_code_says(name: str):
+    graph = GRAPHS[name](SCHEMAS).as_file()
+    again = "run: python -m tools.workflows.write"
+    assert opened(ROOT / "workflows" / f"{name}.json") == json.loads(json.dumps(graph)), again
+    assert thumbnail(graph, name)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("workflows") / "base") as running:
+        yield running
+
+
+@needs_comfyui
+def test_the_recorded_schemas_are_those_of_the_real_comfyui(server: Server):
+    assert recorded(server.get("/object_info")) == SCHEMAS, "run: python tests/record_nodes.py ADDRESS"
+
+
+@needs_comfyui
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_real_server_finds_nothing_wrong_but_files_that_are_not_here(server: Server, path: Path):
+    info = server.get("/object_info")
+    body = json.dumps({"prompt": to_api(opened(path), info)}).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(server.address + "/prompt", body), timeout=60) as answer:
+            server.post("/interrupt", {})
+            server.wait(json.load(answer)["prompt_id"])
+    except urllib.error.HTTPError as error:
+        for node in json.loads(error.read())["node_errors"].values():
+            for problem in node["errors"]:
+                asked = problem.get("extra_info", {}).get("input_name")
+                assert asked in FILES, problem
+                assert problem["type"] in ("value_not_in_list", "custom_validation_failed"), problem
+
+
+@needs_comfyui
+def test_the_demo_runs_through_the_api(server: Server):
+    graph = to_api(opened(ROOT / "workflows" / "1 Miniature demo.json"), server.get("/object_info"))
+    kinds = {node["class_type"]: node["inputs"] for node in graph.values()}
+    if not MINIATURE.is_dir():
+        kinds["MetaLoRA_LoadMiniature"]["network"] = "tiny (random weights)"
+    kinds["MetaLoRA_TrainPersonalization"]["steps"] = 4
+    kinds["MetaLoRA_AugmentFaceCrops"]["resolution"] = 64
+    for node in graph.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    shown = server.run(graph)
+    assert sum("images" in output for output in shown.values()) == 6
+    output = server.base / "output"
+    assert (output / "loras" / "demo_00001_.safetensors").is_file()
+    assert list((output / "meta_lora").glob("demo_*_.results.json"))
+    assert "lora key not loaded" not in server.log

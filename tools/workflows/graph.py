@@ -1,0 +1,176 @@
+"""A graph written down as code, and the file that ComfyUI's page opens: what is not said is the node's own default."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+NODE_WIDTH, ROW, SLOT, TITLE, GAP = 330, 26, 22, 30, 50
+CONTROL = "fixed"  # what becomes of a seed after each run
+COLORS = {"load": ("#233", "#355"), "learn": ("#232", "#353"), "make": ("#223", "#335"), "judge": ("#322", "#533")}
+GROUP_COLORS = {"load": "#3f789e", "learn": "#8A8", "make": "#88A", "judge": "#A88", "note": "#444"}
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+Schemas = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Node:
+    """A node of the graph and where it stands."""
+
+    number: int
+    kind: str
+    title: str | None
+    position: tuple[float, float]
+    size: tuple[float, float]
+    color: str
+    given: dict[str, Any]
+
+    def __getitem__(self, output: str) -> "Wire":
+        return Wire(self, output)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """An output of a node, by the name that the node shows."""
+
+    node: Node
+    output: str
+
+
+@dataclass
+class Graph:
+    """Columns of nodes from left to right, each a group with a title."""
+
+    schemas: Schemas
+    title: str
+    nodes: list[Node] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    left: float = 0.0
+
+    def column(self, title: str, color: str, width: float = NODE_WIDTH) -> "Column":
+        """The next group to the right."""
+        made = Column(self, title, color, self.left, width)
+        self.left += width + 2 * GAP
+        return made
+
+    def as_file(self) -> dict[str, Any]:
+        """What the page opens (version 0.4 of its format)."""
+        links: list[list[Any]] = []
+        entries = [self._entry(node, links) for node in self.nodes]
+        for number, source, slot, *_ in links:
+            entries[source - 1]["outputs"][slot]["links"].append(number)
+        return {
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(links),
+            "nodes": entries,
+            "links": links,
+            "groups": self.groups,
+            "config": {},
+            "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}},
+            "version": 0.4,
+        }
+
+    def _entry(self, node: Node, links: list[list[Any]]) -> dict[str, Any]:
+        inputs, widgets = [], []
+        for name, kind, options in inputs_of(self.schemas, node.kind):
+            value = node.given.get(name)
+            is_widget = kind in WIDGETS
+            if isinstance(value, Wire):
+                number = len(links) + 1
+                slot = outputs_of(self.schemas, value.node.kind).index(value.output)
+                links.append([number, value.node.number, slot, node.number, len(inputs), kind])
+                inputs.append({"name": name, "type": kind, "link": number} | widget_mark(name, is_widget))
+            elif not is_widget:
+                inputs.append({"name": name, "type": kind, "link": None})
+            if is_widget:
+                widgets.append(default_of(kind, options) if isinstance(value, Wire | None) else value)
+                widgets += [CONTROL] if options.get("control_after_generate") else []
+                widgets += ["image"] if options.get("image_upload") else []
+        schema = self.schemas.get(node.kind, {"output": []})
+        shown = outputs_of(self.schemas, node.kind)
+        outputs = [{"name": n, "type": t, "links": []} for n, t in zip(shown, schema["output"], strict=True)]
+        entry = {
+            "id": node.number,
+            "type": node.kind,
+            "pos": list(node.position),
+            "size": list(node.size),
+            "flags": {},
+            "order": node.number - 1,
+            "mode": 0,
+            "inputs": inputs,
+            "outputs": outputs,
+            "properties": {"Node name for S&R": node.kind},
+            "widgets_values": [node.given["text"]] if node.kind == "MarkdownNote" else widgets,
+            "color": COLORS.get(node.color, ("#432", "#653"))[0],
+            "bgcolor": COLORS.get(node.color, ("#432", "#653"))[1],
+        }
+        return entry | ({"title": node.title} if node.title else {})
+
+
+class Column:
+    """A group of nodes under each other."""
+
+    def __init__(self, graph: Graph, title: str, color: str, left: float, width: float):
+        self.graph, self.color, self.left, self.width, self.bottom = graph, color, left, width, 0.0
+        self.group = {"title": title, "color": GROUP_COLORS[color], "font_size": 24, "flags": {}, "bounding": []}
+        graph.groups.append(self.group)
+
+    def add(self, kind: str, title: str | None = None, *, height: float = 0, **given: Any) -> Node:
+        """A node below the others; a wrong input name is refused."""
+        known = {name for name, _, _ in inputs_of(self.graph.schemas, kind)} if kind != "MarkdownNote" else {"text"}
+        assert given.keys() <= known, f"{kind} has no {given.keys() - known}"
+        size = (self.width, max(height, self._height(kind)))
+        node = Node(
+            len(self.graph.nodes) + 1, kind, title, (self.left, self.bottom), size, self.color, copy.copy(given)
+        )
+        self.graph.nodes.append(node)
+        self.bottom += size[1] + TITLE + GAP
+        self.group["bounding"] = [self.left - 20, -80, self.width + 40, self.bottom + 40]
+        return node
+
+    def note(self, text: str, height: float = 0) -> Node:
+        """Words on the graph."""
+        lines = sum(1 + len(line) // (self.width // 7) for line in text.splitlines())
+        return self.add("MarkdownNote", "Note", height=max(height, 30 + 20 * lines), text=text)
+
+    def _height(self, kind: str) -> float:
+        inputs = inputs_of(self.graph.schemas, kind) if kind != "MarkdownNote" else []
+        widgets = sum(1 for _, shown, _ in inputs if shown in WIDGETS)
+        widgets += sum(1 for *_, options in inputs if options.get("control_after_generate"))
+        tall = sum(80 for *_, options in inputs if options.get("multiline"))
+        picture = 220 if kind in ("LoadImage", "SaveImage", "PreviewImage", "LossGraphNode") else 0
+        outputs = len(self.graph.schemas.get(kind, {"output": []})["output"])
+        return 20 + ROW * widgets + SLOT * max(len(inputs) - widgets, outputs, 1) + tall + picture
+
+
+def inputs_of(schemas: Schemas, kind: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """(name, type, options) of each input in the node's order; a list of choices is a COMBO."""
+    if kind == "MarkdownNote":
+        return []
+    found = []
+    for part in ("required", "optional"):
+        for name, (shown, *rest) in schemas[kind]["input"].get(part, {}).items():
+            options = dict(rest[0]) if rest else {}
+            if isinstance(shown, list):
+                options["options"] = shown
+            found.append((name, "COMBO" if isinstance(shown, list) else shown, options))
+    return found
+
+
+def outputs_of(schemas: Schemas, kind: str) -> list[str]:
+    """The names of a node's outputs."""
+    return schemas[kind]["output_name"] if kind in schemas else []
+
+
+def default_of(kind: str, options: dict[str, Any]) -> Any:
+    """What a widget shows before anybody touches it."""
+    if "default" in options:
+        return options["default"]
+    if kind == "COMBO":
+        return (options.get("options") or [""])[0]
+    return {"INT": options.get("min", 0), "FLOAT": options.get("min", 0.0), "STRING": "", "BOOLEAN": False}[kind]
+
+
+def widget_mark(name: str, is_widget: bool) -> dict[str, Any]:
+    """How the file says that a wire goes into a widget."""
+    return {"widget": {"name": name}} if is_widget else {}

@@ -1,0 +1,180 @@
+"""The shipped workflows. Each is a function of the recorded schemas that returns a graph."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .graph import Column, Graph, Schemas, Wire
+
+
+def words(name: str) -> str:
+    """The note of this name; a paragraph is one line, since the page breaks lines itself."""
+    text = (Path(__file__).parent / "notes" / f"{name}.md").read_text(encoding="utf-8").rstrip()
+    lines: list[str] = []
+    for line in text.splitlines():
+        if lines and line and lines[-1] and not line[0].isdigit():
+            lines[-1] += " " + line
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def sampled(column: Column, *, model: Wire, text: Wire, latent: Wire, title: str, steps: int) -> Wire:
+    """A sampler; the image's latent."""
+    return column.add(
+        "KSampler",
+        title,
+        model=model,
+        positive=text,
+        negative=text,
+        latent_image=latent,
+        steps=steps,
+        cfg=1.0,
+        sampler_name="euler",
+        scheduler="simple",
+    )["LATENT"]
+
+
+def demo(schemas: Schemas) -> Graph:
+    """The whole path on the miniature."""
+    graph = Graph(schemas, "Miniature demo")
+    graph.column("Read me", "note", 420).note(words("demo"))
+    load = graph.column("Load", "load")
+    small = load.add("MetaLoRA_LoadMiniature")
+    person = load.add("MetaLoRA_LoadDemoPerson")
+    down = load.add("MetaLoRA_LoadMetaDown", file="random (untrained control)")
+    learn = graph.column("Learn", "learn", 400)
+    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], resolution=128)
+    trained = learn.add(
+        "MetaLoRA_TrainPersonalization",
+        model=small["MODEL"],
+        clip=small["CLIP"],
+        vae=small["VAE"],
+        crops=crops["crops"],
+        meta_down=down["meta_down"],
+        class_name=person["class_name"],
+        name="demo",
+        steps=100,
+        learning_rate=0.003,
+    )
+    learn.add("MetaLoRA_MergeToLora", adapter=trained["adapter"], name="demo")
+    seen = graph.column("See what was learned", "learn")
+    seen.add("PreviewImage", "Crops", images=crops["sheet"])
+    seen.add("PreviewImage", "Loss", images=trained["loss_plot"])
+    make = graph.column("Make images", "make")
+    text = make.add("CLIPTextEncode", clip=small["CLIP"], text="a photo of a woman")["CONDITIONING"]
+    latent = make.add("EmptySD3LatentImage", width=128, height=128, batch_size=4)["LATENT"]
+    without = sampled(make, model=small["MODEL"], text=text, latent=latent, title="Without the LoRA", steps=12)
+    wearing = sampled(make, model=trained["personal_model"], text=text, latent=latent, title="With it", steps=12)
+    show = graph.column("Look", "make")
+    base = show.add("VAEDecode", samples=without, vae=small["VAE"])["IMAGE"]
+    made = show.add("VAEDecode", samples=wearing, vae=small["VAE"])["IMAGE"]
+    show.add("SaveImage", "Without the LoRA", images=base, filename_prefix="meta_lora/demo-base")
+    show.add("SaveImage", "With it", images=made, filename_prefix="meta_lora/demo")
+    judge = graph.column("Judge", "judge")
+    scores = judge.add(
+        "MetaLoRA_Evaluate",
+        images=made,
+        held_out=person["held_out"],
+        reference=person["photo"],
+        prompts="a photo of a woman",
+        name="demo",
+    )
+    judge.add("PreviewAny", "Scores", source=scores["table"])
+    judge.add("PreviewImage", "Images with scores", images=scores["page"])
+    judge.add("PreviewImage", "Likeness", images=scores["plot"])
+    return graph
+
+
+def flux_loaders(column: Column) -> tuple[Wire, Wire, Wire]:
+    """(MODEL, CLIP, VAE) of FLUX.1-dev from the core's loaders."""
+    model = column.add("UNETLoader", unet_name="flux1-dev.safetensors")["MODEL"]
+    clip = column.add(
+        "DualCLIPLoader", clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux"
+    )["CLIP"]
+    return model, clip, column.add("VAELoader", vae_name="ae.safetensors")["VAE"]
+
+
+def personalize(schemas: Schemas) -> Graph:
+    """FLUX.1-dev and a photo of one's own."""
+    graph = Graph(schemas, "Personalize FLUX.1-dev")
+    graph.column("Read me", "note", 420).note(words("personalize"))
+    load = graph.column("Load", "load")
+    model, clip, vae = flux_loaders(load)
+    photo = load.add("LoadImage", "The one photo", image="example.png")["IMAGE"]
+    down = load.add("MetaLoRA_LoadMetaDown", file="woman.safetensors")["meta_down"]
+    learn = graph.column("Learn", "learn", 400)
+    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=photo)
+    trained = learn.add(
+        "MetaLoRA_TrainPersonalization",
+        model=model,
+        clip=clip,
+        vae=vae,
+        crops=crops["crops"],
+        meta_down=down,
+        class_name="woman",
+    )
+    learn.add("MetaLoRA_MergeToLora", adapter=trained["adapter"])
+    seen = graph.column("See what was learned", "learn")
+    seen.add("PreviewImage", "Crops", images=crops["sheet"])
+    seen.add("PreviewImage", "Loss", images=trained["loss_plot"])
+    make = graph.column("Make images", "make")
+    text = make.add("CLIPTextEncode", clip=clip, text="a photo of a woman on a beach")["CONDITIONING"]
+    text = make.add("FluxGuidance", conditioning=text, guidance=3.5)["CONDITIONING"]
+    latent = make.add("EmptySD3LatentImage", width=1024, height=1024)["LATENT"]
+    samples = sampled(make, model=trained["personal_model"], text=text, latent=latent, title="With the LoRA", steps=30)
+    show = graph.column("Look", "make")
+    show.add("SaveImage", images=show.add("VAEDecode", samples=samples, vae=vae)["IMAGE"])
+    return graph
+
+
+def judge(schemas: Schemas) -> Graph:
+    """Images of any method, scored."""
+    graph = Graph(schemas, "Evaluate a batch of images")
+    graph.column("Read me", "note", 420).note(words("evaluate"))
+    load = graph.column("Pictures", "load")
+    images = load.add("LoadImageSetFromFolderNode", "Generated images", folder="generated")["IMAGE"]
+    unseen = load.add("LoadImageSetFromFolderNode", "Held-out photos", folder="held-out")["IMAGE"]
+    reference = load.add("LoadImage", "The photo that was learned from", image="example.png")["IMAGE"]
+    scored = graph.column("Judge", "judge")
+    scores = scored.add("MetaLoRA_Evaluate", images=images, held_out=unseen, reference=reference)
+    look = graph.column("Look", "judge", 420)
+    look.add("PreviewAny", "Scores", source=scores["table"])
+    look.add("PreviewImage", "Images with scores", images=scores["page"])
+    look.add("PreviewImage", "Likeness", images=scores["plot"])
+    return graph
+
+
+def two_people(schemas: Schemas) -> Graph:
+    """Two LoRA files, each on its own half of the picture."""
+    graph = Graph(schemas, "Two people in one picture")
+    graph.column("Read me", "note", 420).note(words("two-people"))
+    load = graph.column("Load", "load")
+    model, clip, vae = flux_loaders(load)
+    empty = load.add("SolidMask", "Nowhere", value=0.0, width=1024, height=1024)["MASK"]
+    half = load.add("SolidMask", "Half of it", value=1.0, width=512, height=1024)["MASK"]
+    people = graph.column("Who and where", "learn")
+    conditions = []
+    for side, left, who in (("left", 0, "woman"), ("right", 512, "man")):
+        where = {"destination": empty, "source": half, "x": left, "y": 0, "operation": "add"}
+        mask = people.add("MaskComposite", f"The {side} half", **where)["MASK"]
+        file = f"{who}_00001_.safetensors"
+        hook = people.add("CreateHookLoraModelOnly", f"The {who}'s LoRA", lora_name=file)["HOOKS"]
+        scene = f"a photo of a woman and a man in a garden, a {who} on the {side}"
+        text = people.add("CLIPTextEncode", f"The {who}'s prompt", clip=clip, text=scene)["CONDITIONING"]
+        wires = {"cond_NEW": text, "mask": mask, "hooks": hook}
+        conditions.append(people.add("ConditioningSetProperties", **wires)["CONDITIONING"])
+    make = graph.column("Make the picture", "make")
+    both = make.add("ConditioningCombine", conditioning_1=conditions[0], conditioning_2=conditions[1])["CONDITIONING"]
+    text = make.add("FluxGuidance", conditioning=both, guidance=3.5)["CONDITIONING"]
+    latent = make.add("EmptySD3LatentImage", width=1024, height=1024)["LATENT"]
+    samples = sampled(make, model=model, text=text, latent=latent, title="Both people", steps=30)
+    make.add("SaveImage", images=make.add("VAEDecode", samples=samples, vae=vae)["IMAGE"])
+    return graph
+
+
+GRAPHS: dict[str, Callable[[Schemas], Graph]] = {
+    "1 Miniature demo": demo,
+    "2 Personalize FLUX.1-dev": personalize,
+    "3 Evaluate a batch of images": judge,
+    "4 Two people in one picture": two_people,
+}
