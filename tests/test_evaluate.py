@@ -1,21 +1,26 @@
 """Scoring pictures that are there: labelled pairs, and images against held-out photos."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.evaluate_images import evaluate_images, prompt_of
 from metalora.jobs.evaluate_pairs import evaluate_pairs
-from metalora.measure.faces import load_faces
+from metalora.jobs.face_embeddings import FILES_AT_ONCE, MOST_THREADS, all_embeddings
+from metalora.measure.faces import Face, load_faces
+from metalora.measure.sface import SFace
 from metalora.measure.verification import auc, equal_error_rate, verify
-from metalora.store.images import save_image
+from metalora.store.images import read_photo, save_image
 from metalora.store.labelled_pairs import Pair, pairs_of_people, read_pairs
 
 
@@ -88,6 +93,43 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(BENCHMARK / row["path"], target)
     return folder
+
+
+def test_pictures_embedded_together_are_embedded_exactly_as_one_by_one_in_their_order(people: Path, tmp_path: Path):
+    paths = sorted(people.rglob("*.jpg"))
+    save_image(torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)), tmp_path / "no face.png")
+    paths = [*paths, tmp_path / "no face.png", *paths[::-1], *paths[:3]]
+    assert len(paths) > 2 * FILES_AT_ONCE
+    analyser = load_faces()
+    together = list(all_embeddings(analyser, paths))
+    assert [len(faces) for faces in together].count(0) == 1
+    for path, faces in zip(paths, together, strict=True):
+        photo = read_photo(path)
+        alone = [analyser.embed(photo, face) for face in analyser.find(photo)]
+        assert torch.equal(faces, torch.stack(alone) if alone else torch.empty(0, 0)), path
+
+
+def test_an_unreadable_picture_among_many_stops_the_work_and_is_named(people: Path, tmp_path: Path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    paths = [*sorted(people.rglob("*.jpg"))[:9], tmp_path / "broken.jpg"]
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        list(all_embeddings(load_faces(), paths))
+
+
+def test_the_readers_run_ahead_only_a_little(tmp_path: Path):
+    asked: list[Tensor] = []
+
+    class Counting(SFace):
+        def find(self, photo: Tensor) -> list[Face]:
+            asked.append(photo)
+            return []
+
+    save_image(torch.zeros(3, 32, 32), tmp_path / "black.png")
+    reader = all_embeddings(Counting(), [tmp_path / "black.png"] * 1000)
+    next(reader)
+    time.sleep(0.3)
+    assert len(asked) <= FILES_AT_ONCE * (2 * min(os.cpu_count(), MOST_THREADS) + 1)
+    reader.close()
 
 
 def test_an_embedder_tells_rendered_people_apart(people: Path):

@@ -14,7 +14,7 @@ from ..measure.similarity import ImageScore, Misses, Score, detection_rate, iden
 from ..store.images import photo_digest, read_image_facts, read_photo
 from ..store.labelled_pairs import pictures_in
 from . import Job
-from .face_embeddings import embeddings, only_embedding
+from .face_embeddings import all_embeddings, only_embeddings
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,17 @@ def evaluate_images(images: Path, photos: Path, reference: Path, embedder: str) 
     """
     people = people_of(images, photos, reference)
     analyser = load_faces(embedder)
-    total = sum(len(pictures_in(person.images)) for person in people)
-    yield Phase(f"{len(people)} {'people' if len(people) > 1 else 'person'}, {total} images")
+    wanted = [(person, path) for person in people for path in pictures_in(person.images)]
+    yield Phase(f"{len(people)} {'people' if len(people) > 1 else 'person'}, {len(wanted)} images")
+    real = {person: person_embeddings(analyser, person) for person in people}
     scores: list[ImageScore] = []
     without: list[str] = []
-    for person in people:
-        held_out, ref = person_embeddings(analyser, person)
-        for path in pictures_in(person.images):
-            faces = embeddings(analyser, path)
-            scores.append(score_image(person.name, prompt_of(path), faces, held_out, ref))
-            if not len(faces):
-                without.append(str(path.relative_to(images)))
-            yield Step(len(scores), total)
+    all_faces = all_embeddings(analyser, [path for _, path in wanted])
+    for (person, path), faces in zip(wanted, all_faces, strict=True):
+        scores.append(score_image(person.name, prompt_of(path), faces, *real[person]))
+        if not len(faces):
+            without.append(str(path.relative_to(images)))
+        yield Step(len(scores), len(wanted))
     return summarized(scores, without, analyser)
 
 
@@ -91,15 +90,14 @@ def person_embeddings(analyser: FaceAnalyser, person: Person) -> tuple[Tensor, T
     if not paths:
         raise UserError(f"{person.photos} has no photo; held-out photos of {person.name} are needed.")
     digest = photo_digest(read_photo(person.reference))
-    vectors = []
     for path in paths:
         if photo_digest(read_photo(path)) == digest:
             raise UserError(
                 f"{path} is the reference {person.reference} again. R-FaceSim leaves the reference out, or copying it "
                 "would pay: take it out of the held-out photos."
             )
-        vectors.append(only_embedding(analyser, path))
-    return torch.stack(vectors), only_embedding(analyser, person.reference)
+    reference, *held_out = only_embeddings(analyser, [person.reference, *paths])
+    return torch.stack(held_out), reference
 
 
 def prompt_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from ..measure.faces import load_faces
 from ..measure.verification import Verification, verify
 from ..store.labelled_pairs import Pair, pairs_of_people, read_pairs
 from . import Job
-from .face_embeddings import embeddings
+from .face_embeddings import all_embeddings
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ def evaluate_pairs(folder: Path, table: Path | None, embedder: str) -> Job[PairR
     paths = list(dict.fromkeys(path for pair in pairs for path in pair[:2]))
     yield Phase(f"{len(paths)} photos, {len(pairs)} pairs")
     found: dict[Path, Tensor] = {}
-    for index, path in enumerate(paths, 1):
-        faces = embeddings(analyser, path)
+    for index, (path, faces) in enumerate(zip(paths, all_embeddings(analyser, paths), strict=True), 1):
         if len(faces):
             found[path] = faces[0]
         yield Step(index, len(paths))
