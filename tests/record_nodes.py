@@ -1,4 +1,4 @@
-"""Record from a running ComfyUI what the nodes of the shipped workflows are: python tests/record_nodes.py http://...
+"""Record from a running ComfyUI what the nodes of the workflows are, and their texts: python tests/record_nodes.py URL
 
 The file lets workflows be checked where there is no ComfyUI; with COMFYUI_PATH it is compared with the real thing.
 """
@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 RECORD = Path(__file__).parent / "data" / "comfyui_nodes.json"
+LOCALE = Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json"
 CORE = """
 CLIPTextEncode ConditioningCombine ConditioningSetProperties CreateHookLoraModelOnly DualCLIPLoader
 EmptySD3LatentImage FluxGuidance KSampler LoadImage LoadImageSetFromFolderNode LoraLoaderModelOnly LoraModelLoader
@@ -41,13 +42,32 @@ def without_files(key: str, entry: list) -> list:
     return [kind, options]
 
 
+def translatable(info: dict) -> dict:
+    """Every English text of our nodes, as ComfyUI's page looks them up: the file that translators copy."""
+    return {name: texts_of(node) for name, node in sorted(info.items()) if name.startswith(OURS)}
+
+
+def texts_of(node: dict) -> dict:
+    """The texts of one node."""
+    entries = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+    outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
+    return {
+        "display_name": node["display_name"],
+        "description": node["description"],
+        "inputs": {name: {"name": name, "tooltip": entry[1]["tooltip"]} for name, entry in entries.items()},
+        "outputs": {str(i): {"name": name, "tooltip": tooltip} for i, (name, tooltip) in enumerate(outputs)},
+    }
+
+
 def main() -> None:
     with urllib.request.urlopen(sys.argv[1] + "/object_info") as answer:
-        kept = recorded(json.load(answer))
+        info = json.load(answer)
+    kept = recorded(info)
     missing = set(CORE.split()) - kept.keys()
     assert not missing, f"this ComfyUI has no {missing}"
     RECORD.write_text(json.dumps(kept, indent=1, sort_keys=False) + "\n")
-    print(f"wrote {RECORD}: {len(kept)} nodes")
+    LOCALE.write_text(json.dumps(translatable(info), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {RECORD}: {len(kept)} nodes, and {LOCALE}")
 
 
 if __name__ == "__main__":

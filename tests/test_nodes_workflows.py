@@ -8,7 +8,7 @@ import pytest
 from comfyui import ROOT, needs_comfyui
 from comfyui_server import Server, serving
 from graphs import PAGE_ONLY, to_api
-from record_nodes import FILES, RECORD, recorded
+from record_nodes import FILES, LOCALE, OURS, RECORD, recorded, translatable
 
 from metalora.backbones.miniature import FOLDER as MINIATURE
 from tools.workflows.graph import WIDGETS, inputs_of, outputs_of
@@ -79,7 +79,31 @@ def server(tmp_path_factory):
 
 @needs_comfyui
 def test_the_recorded_schemas_are_those_of_the_real_comfyui(server: Server):
-    assert recorded(server.get("/object_info")) == SCHEMAS, "run: python tests/record_nodes.py ADDRESS"
+    info, again = server.get("/object_info"), "run: python tests/record_nodes.py ADDRESS"
+    assert recorded(info) == SCHEMAS, again
+    assert json.loads(LOCALE.read_text(encoding="utf-8")) == translatable(info), again
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SCHEMAS if kind.startswith(OURS)])
+def test_every_node_has_help_that_names_each_input_and_output_and_a_tooltip_for_each(kind: str):
+    page = (ROOT / "web" / "docs" / f"{kind}.md").read_text(encoding="utf-8")
+    rows = [
+        cell.strip() for line in page.splitlines() if line.startswith("|") for cell in line.split("|")[1].split(",")
+    ]
+    names = [name for name, *_ in inputs_of(SCHEMAS, kind)] + outputs_of(SCHEMAS, kind)
+    assert not [name for name in names if name not in rows], rows
+    texts = json.loads(LOCALE.read_text(encoding="utf-8"))[kind]
+    assert page.startswith(f"# {texts['display_name']}\n")
+    assert texts["description"]
+    assert all(entry["tooltip"] for part in ("inputs", "outputs") for entry in texts[part].values()), texts
+
+
+@needs_comfyui
+def test_the_page_is_given_the_help_and_the_workflows(server: Server):
+    with urllib.request.urlopen(f"{server.address}/extensions/metalora/docs/MetaLoRA_Evaluate.md", timeout=60) as page:
+        assert b"# R-FaceSim Evaluate" in page.read()
+    assert "1 Miniature demo" in server.get("/workflow_templates")["metalora"]
+    assert "MetaLoRA_Evaluate" in server.get("/i18n")["en"]["nodeDefs"]
 
 
 @needs_comfyui
