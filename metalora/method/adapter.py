@@ -54,7 +54,7 @@ class Adapter(nn.Module):
         x = project(x, self.down, rows)
         if self.mid is not None:
             x = project(x, self.mid, rows)
-        return project(self.scale * x, self.up, rows)
+        return project(x if self.scale == 1.0 else self.scale * x, self.up, rows)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The matrices by role; a plain LoRA has no mid."""
@@ -128,8 +128,10 @@ class Adapters:
     def _added_output(self, sites: list[Site]):  # type: ignore[no-untyped-def]  # torch names no type for a hook
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             # In place is safe: a linear layer does not need its output for backward, and nobody else has seen it yet.
+            # `add_` and not `+=`: with an index, Python would also copy the sum onto itself.
             for site in sites:
-                output[..., site.rows] += self.by_name[site.name](inputs[0], self.rows)
+                part = output if site.start is None else output[..., site.rows]
+                part.add_(self.by_name[site.name](inputs[0], self.rows))
             return output
 
         return hook
