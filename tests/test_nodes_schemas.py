@@ -1,0 +1,21 @@
+"""Every node's schema is what the real ComfyUI was recorded to make of it; needs no ComfyUI."""
+
+import json
+
+from comfy_standin import pack_on_the_standin
+from record_nodes import FILES, OURS, RECORD
+
+SCHEMAS = json.loads(RECORD.read_text())
+
+
+def test_every_nodes_schema_is_the_recorded_one():
+    with pack_on_the_standin() as nodes:
+        made = {schema.node_id: schema.recorded() for schema in (node.define_schema() for node in nodes.NODES)}
+    assert made.keys() == {name for name in SCHEMAS if name.startswith(OURS)}
+    for name, schema in made.items():
+        for entries in schema["input"].values():
+            for key, (_, options) in entries.items():
+                assert options.pop("tooltip", ""), f"{name}.{key} has no tooltip"
+                if key in FILES:
+                    options.pop("options", None)
+        assert json.loads(json.dumps(schema)) == SCHEMAS[name], name
