@@ -261,10 +261,10 @@ class SmallTokenizer(comfy.text_encoders.flux.FluxTokenizer):
         )
 
 
-def small_model(small: SmallFlux) -> Any:
-    """MODEL."""
+def small_model(small: SmallFlux, stored: torch.dtype = torch.float32) -> Any:
+    """MODEL, computing in float32 whatever its weights are stored in."""
     config = comfy.supported_models.Flux(small.unet_config())
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(stored, None if stored == torch.float32 else torch.float32)
     model = config.get_model({}, "", device=torch.device("cpu"))
     model.diffusion_model.load_state_dict(small.transformer)
     device = comfy.model_management.get_torch_device()

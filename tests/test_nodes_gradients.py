@@ -142,6 +142,27 @@ def test_the_check_of_a_users_model_finds_either_half_of_the_guard_missing(netwo
         guard.check_gradients(network, CPU, network.img_in.weight.dtype)
 
 
+def test_fp8_weights_give_the_gradients_of_the_numbers_they_stand_for():
+    """Layers cast such weights in each forward pass; their copies must not all be kept for backward."""
+    bridge, small = pack("nodes.bridge"), pack("nodes.small_flux")
+    parts = pack("metalora.backbones.tiny_flux").TinyFlux()
+    stored = small.load_small_flux(parts, lambda read: bridge.small_model(read, torch.float8_e4m3fn))
+    plain = small.load_small_flux(parts, bridge.small_model)
+    plain.model.diffusion_model.load_state_dict(stored.model.diffusion_model.state_dict())
+    assert bridge.casts_weights(stored)
+    assert not bridge.casts_weights(plain)
+    assert bridge.compute_dtype(stored) == torch.float32
+    found = {}
+    for kind, made in (("fp8", stored), ("float32", plain)):
+        network = made.model.diffusion_model
+        denoiser = pack("nodes.backbone").ComfyDenoiser(network, SHAPE, CPU, torch.float32, bridge.casts_weights(made))
+        denoiser.checkpointing(False)
+        assert ("patches_replace" in denoiser.options) == (kind == "fp8")
+        with pack("nodes.gradients").trainable(network):
+            found[kind] = gradients(denoiser, adapters(fused=True, meta=True), torch.float32)
+    assert max(errors(found["fp8"], found["float32"]).values()) < 1e-5
+
+
 def test_training_leaves_the_network_as_it_was_also_after_an_error(model):
     network = model.model.diffusion_model
 
