@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import bridge
+from .benchmark import PlanBenchmark, ReportBenchmark, RunBenchmark
 from .crops import AugmentFaceCrops
 from .evaluation import EvaluateLikeness
 from .loaders import LoadMetaDown, LoadMiniature
@@ -17,6 +18,9 @@ NODES: list[type[io.ComfyNode]] = [
     TrainPersonalization,
     MergeToLora,
     EvaluateLikeness,
+    PlanBenchmark,
+    RunBenchmark,
+    ReportBenchmark,
 ]
 
 

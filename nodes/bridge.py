@@ -207,12 +207,17 @@ def output_folder(*parts: str) -> Path:
     return Path(folder_paths.get_output_directory(), *parts)
 
 
+def plain_name(name: str) -> str:
+    """The name, unless it could lead out of the folder it belongs in."""
+    if not name or name in (".", "..") or any(letter in name for letter in '/\\:*?"<>|'):
+        raise UserError(f"{name!r} is no plain file name: leave out slashes and marks such as : * ?.")
+    return name
+
+
 def numbered_output(subfolder: str, name: str) -> Path:
-    """output/<subfolder>/<name>_00001, or the first number that is free; the name may not lead out of the folder."""
-    if not name or Path(name).name != name:
-        raise UserError(f"{name!r} is no plain file name: leave out slashes.")
+    """output/<subfolder>/<name>_00001, or the first number that is free."""
     folder, stem, counter, _, _ = folder_paths.get_save_image_path(
-        f"{subfolder}/{name}", folder_paths.get_output_directory()
+        f"{subfolder}/{plain_name(name)}", folder_paths.get_output_directory()
     )
     return Path(folder, f"{stem}_{counter:05}_")
 

@@ -8,6 +8,7 @@ CATEGORY = "Meta-LoRA"
 
 MetaDownSocket = io.Custom("META_DOWN")
 AdapterSocket = io.Custom("META_LORA_ADAPTER")
+BenchmarkSocket = io.Custom("META_LORA_BENCHMARK")  # the folder of a run
 
 
 @dataclass(frozen=True)

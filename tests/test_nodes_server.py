@@ -123,6 +123,24 @@ def test_likeness_is_scored_and_written(server):
     assert -1 <= results["images"][0]["held_out"] <= 1
 
 
+def test_a_benchmark_is_planned_run_and_reported(server):
+    model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
+    small = {"people": 2, "prompts_each": 1, "images_at_once": 4, "resolution": 64, "width": 64, "height": 64}
+    small |= {"steps": 2, "rank": 1, "learning_rate": 3e-3, "seed": 0, "sampling_steps": 2, "guidance": 3.5}
+    files_and_scorers = {"manifest": "", "prompts": "mini benchmark", "embedder": "sface", "prompt_scorer": "none"}
+    chosen = {"name": "try", "methods": "none, meta-lora", "meta_down": ["4", 0], **small, **files_and_scorers}
+    graph = {key: entry for key, entry in training().items() if key in ("1", "4")}
+    graph["plan"] = node("MetaLoRA_BenchmarkPlan", **model, **chosen)
+    graph["run"] = node("MetaLoRA_BenchmarkRun", plan=["plan", 0], **model)
+    graph["report"] = node("MetaLoRA_BenchmarkReport", benchmark=["run", 0])
+    graph["images"] = node("PreviewImage", images=["run", 1])
+    shown = server.run(graph)
+    folder = server.base / "output" / "meta_lora" / "benchmarks" / "try"
+    assert json.loads((folder / "results.json").read_text())
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert server.image(shown["images"]).is_file()
+
+
 def test_the_model_of_a_training_is_what_it_was(server):
     before = pixels(server, server.run(training() | sampled(["1", 0], "before", 10))["before"])
     graph = training(seed=1) | sampled(["1", 0], "after", 10)

@@ -172,9 +172,30 @@ def two_people(schemas: Schemas) -> Graph:
     return graph
 
 
+def benchmark(schemas: Schemas) -> Graph:
+    """Plan, run, report, on the miniature."""
+    graph = Graph(schemas, "Benchmark methods")
+    graph.column("Read me", "note", 420).note(words("benchmark"))
+    load = graph.column("Load", "load")
+    small = load.add("MetaLoRA_LoadMiniature")
+    base = {"model": small["MODEL"], "clip": small["CLIP"], "vae": small["VAE"]}
+    down = load.add("MetaLoRA_LoadMetaDown", file="random (untrained control)")["meta_down"]
+    work = graph.column("Plan and run", "learn", 400)
+    sizes = {"resolution": 128, "width": 128, "height": 128, "sampling_steps": 12}
+    chosen = {"methods": "none, lora-crops, meta-lora", "people": 2, "prompts_each": 2, "steps": 100}
+    plan = work.add("MetaLoRA_BenchmarkPlan", **base, meta_down=down, learning_rate=0.003, **chosen, **sizes)
+    done = work.add("MetaLoRA_BenchmarkRun", **base, plan=plan["benchmark"])
+    look = graph.column("Look", "judge", 420)
+    look.add("PreviewAny", "How much", source=plan["about"])
+    look.add("PreviewImage", "People and methods", images=done["images"])
+    look.add("MetaLoRA_BenchmarkReport", benchmark=done["benchmark"])
+    return graph
+
+
 GRAPHS: dict[str, Callable[[Schemas], Graph]] = {
     "1 Miniature demo": demo,
     "2 Personalize FLUX.1-dev": personalize,
     "3 Evaluate a batch of images": judge,
     "4 Two people in one picture": two_people,
+    "5 Benchmark methods": benchmark,
 }

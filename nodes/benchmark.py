@@ -1,0 +1,200 @@
+"""The benchmark in three nodes: a plan, its run, its report. The same jobs as `metalora benchmark`."""
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..metalora.backbones.fingerprints import fingerprint_of_files
+from ..metalora.config import METHODS, NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..metalora.jobs.benchmark_layout import Layout
+from ..metalora.jobs.benchmark_plan import Plan, read_plan
+from ..metalora.jobs.benchmark_prepare import ANY_CLASS, Inputs, make_plan, meta_phd_prompts, mini_benchmark
+from ..metalora.jobs.benchmark_report import benchmark_report
+from ..metalora.jobs.benchmark_run import run_benchmark
+from ..metalora.jobs.benchmark_units import Share
+from ..metalora.measure.faces import ANALYSERS
+from ..metalora.store.cache import Cache, default_folder
+from ..metalora.store.images import read_photo
+from ..metalora.store.pictures import table
+from . import bridge
+from .backbone import ComfyBackbone
+from .pictures import image_of
+from .running import driven
+from .sockets import CATEGORY, BenchmarkSocket, MetaDown, MetaDownSocket
+from .widgets import widgets
+
+SHIPPED, PAPER = "mini benchmark", "Meta-PHD (the paper's)"
+CLIPS = ("none", "miniature", "openai")
+SHOWN = 6  # people on the page of images
+TRAINING = ("steps", "rank", "learning_rate", "seed")
+SAMPLING = ("width", "height", "sampling_steps", "guidance")
+
+
+class PlanBenchmark(io.ComfyNode):
+    """Everything decided and checked before any work."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MetaLoRA_BenchmarkPlan",
+            display_name="Benchmark Prompts",
+            category=CATEGORY,
+            description="Decides a benchmark and checks every input: people, prompts, methods, settings, seeds. Every "
+            "method gets the same people, prompts and noise.",
+            inputs=[
+                io.Model.Input("model", tooltip="The base of every method."),
+                io.Clip.Input("clip", tooltip="Its text encoders."),
+                io.Vae.Input("vae", tooltip="Its autoencoder."),
+                io.String.Input("name", default="benchmark", tooltip="The folder under output/meta_lora/benchmarks."),
+                io.String.Input("manifest", default="", tooltip="People as JSONL. Empty: the 16 rendered people."),
+                io.Combo.Input("prompts", options=[SHIPPED, PAPER], tooltip="Which prompts."),
+                io.String.Input(
+                    "methods", default=f"{NONE}, lora-crops", tooltip=f"Of {', '.join((NONE, *METHODS))}; with commas."
+                ),
+                *widgets(PersonalizeConfig, *TRAINING),
+                *widgets(BenchmarkConfig, "people", "prompts_each", "images_at_once"),
+                *widgets(CropConfig, "resolution"),
+                *widgets(GenerateConfig, *SAMPLING),
+                io.Combo.Input("embedder", options=list(ANALYSERS), tooltip="Who recognizes faces."),
+                io.Combo.Input("prompt_scorer", options=list(CLIPS), tooltip="Which CLIP scores prompts; open_clip."),
+                MetaDownSocket.Input("meta_down", optional=True, tooltip="For the method meta-lora."),
+            ],
+            outputs=[
+                BenchmarkSocket.Output(display_name="benchmark", tooltip="For Benchmark Runner."),
+                io.String.Output(display_name="about", tooltip="How much will be made."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, manifest: str, **_other: Any) -> str:
+        path = manifest_of(manifest)
+        return fingerprint_of_files([path]) if path.is_file() else manifest
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        name: str,
+        manifest: str,
+        prompts: str,
+        methods: str,
+        embedder: str,
+        prompt_scorer: str,
+        meta_down: MetaDown | None = None,
+        **knobs: Any,
+    ) -> io.NodeOutput:
+        given = {kind: {key: knobs[key] for key in keys} for kind, keys in KNOBS.items()}
+        run = bridge.output_folder(bridge.FOLDER, "benchmarks", bridge.plain_name(name))
+        inputs = Inputs(
+            manifest=manifest_of(manifest),
+            prompts=meta_phd_prompts() if prompts == PAPER else mini_benchmark() / "prompts.json",
+            meta_downs={ANY_CLASS: meta_down.source} if meta_down else {},
+            backbone_flags={"made_in": "ComfyUI"},
+            faces=embedder,
+            clip=None if prompt_scorer == CLIPS[0] else prompt_scorer,
+        )
+        with bridge.ordinary_tensors():
+            config = BenchmarkConfig(methods=listed(methods), **given[BenchmarkConfig])
+            training = PersonalizeConfig(**given[PersonalizeConfig])
+            crops, sampling = CropConfig(**given[CropConfig]), GenerateConfig(**given[GenerateConfig])
+            backbone = ComfyBackbone(model, clip, vae)
+            plan = driven(make_plan(run, backbone, inputs, config, training, crops, sampling))
+            return io.NodeOutput(run, about(plan))
+
+
+class RunBenchmark(io.ComfyNode):
+    """Trains, makes images batch by batch, scores; goes on where it stopped."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MetaLoRA_BenchmarkRun",
+            display_name="Benchmark Runner",
+            category=CATEGORY,
+            description="Does what the plan says: personalizes, makes images batch by batch, scores them. Cancel keeps "
+            "everything that is finished; queue the same prompt to go on.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The model of the plan."),
+                io.Clip.Input("clip", tooltip="The text encoders of the plan."),
+                io.Vae.Input("vae", tooltip="The autoencoder of the plan."),
+                BenchmarkSocket.Input("plan", tooltip="From Benchmark Prompts."),
+            ],
+            outputs=[
+                BenchmarkSocket.Output(display_name="benchmark", tooltip="The finished run, for Report."),
+                io.Image.Output(display_name="images", tooltip="A page: people in rows, methods in columns."),
+                io.String.Output(display_name="results", tooltip="Where results.json is."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, clip: Any, vae: Any, plan: Path) -> io.NodeOutput:
+        with bridge.ordinary_tensors():
+            results = driven(run_benchmark(plan, ComfyBackbone(model, clip, vae), Cache(default_folder()), Share()))
+            return io.NodeOutput(plan, image_of(page(plan)), str(results), ui=ui.PreviewText(str(results)))
+
+
+class ReportBenchmark(io.ComfyNode):
+    """The page of a finished run."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MetaLoRA_BenchmarkReport",
+            display_name="Benchmark Report",
+            category=CATEGORY,
+            description="Writes report.html of a finished run, one offline page with every table, chart and example, "
+            "and the tables as CSV.",
+            is_output_node=True,
+            inputs=[BenchmarkSocket.Input("benchmark", tooltip="From Benchmark Runner.")],
+            outputs=[io.String.Output(display_name="page", tooltip="Where report.html is.")],
+        )
+
+    @classmethod
+    def execute(cls, benchmark: Path) -> io.NodeOutput:
+        with bridge.ordinary_tensors():
+            report = driven(benchmark_report(benchmark))
+            return io.NodeOutput(str(report.page), ui=ui.PreviewText(str(report.page)))
+
+
+KNOBS: dict[type, tuple[str, ...]] = {
+    PersonalizeConfig: TRAINING,
+    BenchmarkConfig: ("people", "prompts_each", "images_at_once"),
+    CropConfig: ("resolution",),
+    GenerateConfig: SAMPLING,
+}
+
+
+def manifest_of(given: str) -> Path:
+    """The file that is meant."""
+    return Path(given).expanduser() if given.strip() else mini_benchmark() / "manifest.jsonl"
+
+
+def listed(methods: str) -> tuple[str, ...]:
+    """Names between commas."""
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    if not names:
+        raise UserError(f"methods is empty; name some of {', '.join((NONE, *METHODS))}.")
+    return names
+
+
+def about(plan: Plan) -> str:
+    """A sentence."""
+    images = sum(len(plan.prompts_of(person)) for person in plan.people) * len(plan.seeds)
+    return f"{len(plan.people)} people, {images} images of each of {len(plan.variants())} variants."
+
+
+def page(run: Path) -> Tensor:
+    """The first image of some people, method by method."""
+    plan, layout = read_plan(run), Layout(run)
+    rows = []
+    for person in plan.people[:SHOWN]:
+        prompt, seed = plan.prompts_of(person)[0], plan.seeds[0]
+        files = [(layout.image(variant, person, prompt, seed), variant.id) for variant in plan.variants()]
+        reference = (read_photo(run / person.reference), f"{person.identity}: reference")
+        rows.append([reference, *((read_photo(path), label) for path, label in files if path.is_file())])
+    return table(rows)
