@@ -137,6 +137,16 @@ def test_the_repair_removes_inputs_and_nothing_else():
         assert onnx_repair.in_graph(original, kind) == onnx_repair.in_graph(repaired, kind)
 
 
+def test_activations_in_faster_operations_give_the_same_numbers():
+    original = onnx_repair.free_sizes(face_models.sface_model())
+    faster = onnx_repair.unrolled_prelu(original)
+    kinds = [onnx_repair.text(node, onnx_repair.NODE_OP_TYPE) for node in onnx_repair.in_graph(faster, 1)]
+    assert "PRelu" not in kinds
+    picture = np.random.RandomState(0).randint(0, 256, (2, 3, 112, 112)).astype(np.float32)
+    one, other = (face_models.open_session(model).run(None, {"data": picture})[0] for model in (original, faster))
+    np.testing.assert_array_equal(one, other)
+
+
 @given(st.integers(0, 2**40), st.integers(1, 2**20), st.binary(max_size=300))
 def test_protobuf_fields_are_read_back_as_they_were_written(number, field, content):
     assert onnx_repair.varint(onnx_repair.as_varint(number), 0)[0] == number
