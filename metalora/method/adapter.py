@@ -63,13 +63,16 @@ class Adapter(nn.Module):
 
 
 def project(x: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
-    """x [b, ..., in] through one matrix [out, in], or each sample through its own of a stack [n, out, in]."""
+    """x [b, ..., in] through one matrix [out, in], or each sample through its own of a stack [n, out, in].
+
+    Sample b goes through matrix rows[b] of the stack; without rows through matrix b.
+    """
     weight = weight.to(x.dtype)
     if weight.ndim == 2:
         return F.linear(x, weight)
-    assert rows is not None, "a stack of identities needs to know who each sample is: use worn_by"
-    assert len(rows) == len(x), (len(rows), len(x))
-    return torch.einsum("b...i,boi->b...o", x, weight[rows])
+    own = weight if rows is None else weight[rows]
+    assert len(own) == len(x), f"{len(x)} samples, {len(own)} matrices: use worn_by to say who each sample is"
+    return torch.einsum("b...i,boi->b...o", x, own)
 
 
 def small_random(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,88 @@
+"""Every setting of stage 1, and its presets."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .config import UserError, check_knobs, knob
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaTrainConfig:
+    """Stage 1 (paper, Algorithm 1): many people to one Meta-Down. The defaults are the paper's for FLUX.1-dev."""
+
+    steps: int = knob(50_000, "iterations in all (q_total)", low=1, high=10_000_000)
+    bucket_steps: int = knob(2_500, "iterations of each bucket of people (q_bucket)", low=1)
+    warmup_steps: int = knob(1_000, "first iterations of a bucket, in which only heads move (q_warm-up)", low=0)
+    batch: int = knob(4, "photos in each iteration, over all processes together", low=1, high=4096)
+    people: int = knob(50, "people in a bucket, at most", low=1)
+    learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
+    rate_warmup: int = knob(0, "let the learning rate rise over the first so many steps, per bucket for heads", low=0)
+    weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
+    rank: int = knob(1, "r2, the rank of the heads", low=1, high=128)
+    meta_rank: int = knob(16, "r1, the rank of the Meta-Down", low=1, high=512)
+    scale: float = knob(1.0, "s, the strength of the adapters while training", low=0.0, high=100.0)
+    sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
+    class_name: str = knob("person", "train on people of this class; 'all' takes every class at once", flag="--class")
+    balance_classes: bool = knob(False, "with several classes, show each as often as the largest")
+    caption: str = knob("a photo of a {class}", "caption of photos without one of their own; {class} is filled in")
+    own_captions: bool = knob(True, "use the captions that come with the photos, where there are some")
+    resolution: int = knob(1024, "a photo becomes about resolution x resolution pixels", low=64, high=2048)
+    max_upscale: float = knob(2.0, "refuse photos that would have to be enlarged more than this", low=1.0, high=16.0)
+    flips: bool = knob(True, "train on mirrored photos too, each time by the toss of a coin")
+    time_sampling: str = knob(
+        "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
+    )
+    gradient_checkpointing: bool = knob(False, "recompute activations to save memory")
+    save_every: int = knob(500, "write a checkpoint, and validate, every so many steps", low=1)
+    keep: int = knob(3, "checkpoints to keep; older ones are deleted", low=1)
+    validation_people: int = knob(4, "people kept out of training, on whom the Meta-Down is tried", low=0)
+    validation_steps: int = knob(40, "steps of stage 2 that each of them gets, on their first photo", low=1)
+    seed: int = knob(0, "seed of Meta-Down, heads, buckets, noise and times", low=0, high=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+        if self.warmup_steps >= self.bucket_steps:
+            raise UserError(
+                f"MetaTrainConfig: warmup_steps {self.warmup_steps} must be less than bucket_steps "
+                f"{self.bucket_steps}, or the Meta-Down would never move. The paper's share is 0.4."
+            )
+        if self.rank > self.meta_rank:
+            raise UserError(f"MetaTrainConfig: rank (r2) {self.rank} is larger than meta_rank (r1) {self.meta_rank}.")
+        self.caption_of("person")  # found now if it cannot be filled in
+
+    def caption_of(self, class_name: str) -> str:
+        """What a photo is called that has no caption of its own."""
+        try:
+            return self.caption.format_map({"class": class_name})
+        except (KeyError, ValueError, IndexError) as error:
+            raise UserError(
+                f"The caption {self.caption!r} cannot be filled in ({error!r}); it may hold {{class}}."
+            ) from (error)
+
+
+# bucket_steps x batch / 10 uses of a photo / 20 photos of a person = people, in either preset (spec of the method).
+META_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "miniature": {
+        "steps": 5_000,
+        "bucket_steps": 500,
+        "warmup_steps": 200,
+        "batch": 8,
+        "people": 20,
+        "learning_rate": 3e-3,
+        "resolution": 128,
+        "max_upscale": 4.0,
+        "save_every": 250,
+    },
+}
+
+
+def meta_train_config(preset: str, **given: Any) -> MetaTrainConfig:
+    """The config of what was given, over the preset, over the defaults."""
+    return MetaTrainConfig(**{**META_PRESETS[preset], **given})
+
+
+def meta_train_knobs() -> set[str]:
+    """The names of all knobs."""
+    return {knob_field.name for knob_field in dataclasses.fields(MetaTrainConfig)}

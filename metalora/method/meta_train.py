@@ -1,0 +1,149 @@
+"""Stage 1 (paper, Algorithm 1): one Meta-Down that serves every identity."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import Step, UserError
+from ..config_meta_train import MetaTrainConfig
+from .adapter import IDENTITY, SHARED, Adapter, Adapters, Site
+from .buckets import Draws, Person, Sample, lanes, place, shared_steps
+from .flat import FlatDown, Heads, fresh_heads
+from .flow import Denoiser, flow_losses, generator_of
+from .ranks import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of a step's photos: latents [b, c, h, w] and prompts, one a sample; b may be 0."""
+
+    step: int
+    samples: list[Sample]
+    latents: Tensor
+    prompt: Any
+
+
+class MetaTraining:
+    """What stage 1 changes: the Meta-Down with its optimizer, and the heads of the present bucket's people."""
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        meta_down: dict[str, Tensor],
+        buckets: Sequence[Sequence[Person]],
+        config: MetaTrainConfig,
+        device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
+    ):
+        self.buckets, self.config, self.ranks = buckets, config, ranks
+        self.adapters = worn_adapters(sites, meta_down, config).to(device)
+        self.down = FlatDown(self.adapters.parameters(SHARED), config.weight_decay)
+        self.visit = -1
+        self.heads = self.new_heads([], "none")
+
+    def new_heads(self, names: Sequence[str], *key: object) -> Heads:
+        """Fresh heads: each identity's depend on its name and the key alone, not on who else is trained."""
+        shapes = [
+            (role, weight.shape[1:])
+            for adapter in self.adapters.by_name.values()
+            for role, weight in adapter.weights().items()
+            if role in IDENTITY
+        ]
+        fresh = [fresh_heads(shapes, self.config.seed, *key, name) for name in names]
+        return Heads(self.adapters.parameters(IDENTITY), names, fresh)
+
+    def begin(self, visit: int) -> None:
+        """The next bucket: fresh heads for those of its people who live here; the last bucket's are discarded."""
+        self.visit = visit
+        bucket = self.bucket(visit)
+        own = [person.name for position, person in enumerate(bucket) if self.owner(position, visit) == self.ranks.index]
+        self.heads = self.new_heads(own, "heads", visit)
+        self.row = {name: row for row, name in enumerate(own)}
+
+    def bucket(self, visit: int) -> Sequence[Person]:
+        """Buckets are gone round."""
+        return self.buckets[visit % len(self.buckets)]
+
+    def owner(self, position: int, visit: int) -> int:
+        """The process that the person at this position of a bucket lives on."""
+        return position % lanes(len(self.bucket(visit)), self.config.batch) % self.ranks.count
+
+    def own(self, samples: Sequence[Sample], visit: int) -> list[Sample]:
+        """Those of a batch whose people live here."""
+        return [sample for sample in samples if self.owner(sample.position, visit) == self.ranks.index]
+
+    def rows(self, samples: Sequence[Sample]) -> Tensor:
+        """Each sample's row in the heads."""
+        bucket = self.bucket(self.visit)
+        return torch.tensor([self.row[bucket[sample.position].name] for sample in samples], dtype=torch.long)
+
+    def meta_down(self) -> dict[str, Tensor]:
+        """Site name -> [meta_rank, in], copies on the CPU: what stage 1 is for."""
+        return {name: adapter.down.detach().cpu().clone() for name, adapter in self.adapters.by_name.items()}
+
+
+def meta_train(
+    denoiser: Denoiser, training: MetaTraining, batches: Iterable[Batch], config: MetaTrainConfig
+) -> Iterator[Step]:
+    """Yield after every step. The caller attaches `training.adapters` and gives the batches of `planned`."""
+    ranks, down = training.ranks, training.down
+    for batch in batches:
+        visit, iteration, warm_up = place(batch.step, config)
+        if visit != training.visit:
+            training.begin(visit)  # fresh heads for the bucket's people
+        down.train(not warm_up)
+        loss = torch.zeros(())
+        if batch.samples:
+            training.heads.wear(training.rows(batch.samples))  # each sample through its own person's heads
+            losses = flow_losses(
+                denoiser, batch.latents.split(1), batch.prompt, generators(batch, config), config.time_sampling
+            )
+            loss = torch.stack(losses).sum() / config.batch
+            loss.backward()
+            training.heads.step(risen(config, iteration), config.weight_decay)  # whoever is absent does not move
+        value = loss.item() * (config.batch / max(1, len(batch.samples)) if warm_up else 1)  # own samples alone
+        if not warm_up:  # fresh heads are noise: until they have caught up, they are kept out of the Meta-Down
+            down.exchanged[-1] = value
+            ranks.add_up(down.exchanged)  # gradients and, riding along, the loss
+            value = down.exchanged[-1].item()
+        if not abs(value) < float("inf"):
+            raise UserError(
+                f"The loss became {value} at step {batch.step + 1}. The checkpoints before it are kept. "
+                "Lower the learning rate, or let it rise slowly with --rate-warmup."
+            )
+        if not warm_up:
+            down.step(risen(config, shared_steps(batch.step, config)))
+        yield Step(batch.step + 1, config.steps, value)
+
+
+def planned(training: MetaTraining, config: MetaTrainConfig, start: int = 0) -> Iterator[tuple[int, int, list[Sample]]]:
+    """(step, visit, the whole batch) of every step from `start` on; it depends on the seed alone."""
+    draws, drawn_for = None, -1
+    for step in range(start, config.steps):
+        visit, iteration, _ = place(step, config)
+        if draws is None or visit != drawn_for:
+            draws, drawn_for = Draws(training.bucket(visit), visit, config), visit
+        yield step, visit, draws.batch(iteration)
+
+
+def generators(batch: Batch, config: MetaTrainConfig) -> list[torch.Generator]:
+    """Of each sample's time and noise: by step and slot, whichever process has it."""
+    return [generator_of(config.seed, "noise", batch.step, sample.slot) for sample in batch.samples]
+
+
+def risen(config: MetaTrainConfig, taken: int) -> float:
+    """The learning rate after so many steps: constant, after its rise if one is asked for."""
+    return config.learning_rate * min(1.0, (taken + 1) / (config.rate_warmup + 1))
+
+
+def worn_adapters(sites: Sequence[Site], meta_down: dict[str, Tensor], config: MetaTrainConfig) -> Adapters:
+    """Adapters whose heads are one matrix a sample, to be filled by `Heads.wear`."""
+    by_name = {}
+    for site in sites:
+        down = meta_down[site.name].clone()
+        mid, up = down.new_zeros(1, config.rank, len(down)), down.new_zeros(1, site.out_features, config.rank)
+        by_name[site.name] = Adapter(down, mid, up, config.scale)
+    return Adapters(sites, by_name)

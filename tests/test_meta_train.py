@@ -1,0 +1,153 @@
+"""Laws of stage 1 (paper, Algorithm 1), on the toy network."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from stage_one import CONFIG, PEOPLE, latents_of, toy_batches, toy_run, toy_training
+from toy import ToyDenoiser, ToyNetwork
+
+from metalora.config import UserError
+from metalora.method.flat import Heads
+from metalora.method.flow import flow_loss, generator_of
+from metalora.method.meta_train import Batch, generators, meta_train
+
+
+def test_meta_down_is_bit_identical_after_warm_up_only(denoiser: ToyDenoiser):
+    training, losses = toy_run(denoiser, replace(CONFIG, steps=5))
+    assert torch.equal(training.down.flat, toy_training().down.flat)
+    assert not training.down.optimizer.state_dict()["state"]
+    assert training.heads.steps.any()
+    assert len(losses) == 5
+
+
+def test_meta_down_moves_after_the_warm_up_and_the_base_never(denoiser: ToyDenoiser):
+    base = {name: value.clone() for name, value in denoiser.network.state_dict().items()}
+    training, _ = toy_run(denoiser, replace(CONFIG, steps=6))
+    assert not torch.equal(training.down.flat, toy_training().down.flat)
+    assert all(torch.equal(value, base[name]) for name, value in denoiser.network.state_dict().items())
+
+
+def test_whoever_is_absent_from_a_batch_does_not_move_nor_do_their_rows_of_the_optimizer(denoiser: ToyDenoiser):
+    training = toy_training()
+    with training.adapters.attached(denoiser.network):
+        absences = 0
+        batches = list(toy_batches(training, CONFIG))[:12]
+        steps = meta_train(denoiser, training, iter(batches), CONFIG)
+        next(steps)
+        for batch, _ in zip(batches[1:], iter(lambda: None, 0), strict=False):
+            heads = training.heads
+            before = [t.clone() for t in (heads.weights, heads.mean, heads.square, heads.steps)]
+            next(steps)
+            present = set(training.rows(batch.samples).tolist())
+            for row in range(len(heads.names)):
+                same = [
+                    torch.equal(a[row], b[row])
+                    for a, b in zip(before, (heads.weights, heads.mean, heads.square, heads.steps), strict=True)
+                ]
+                assert all(same) if row not in present else not any(same)
+                absences += row not in present
+    assert absences >= 11
+
+
+def test_a_row_moves_as_torchs_adamw_moves_it(toy: ToyNetwork):
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(3, 12, generator=generator), torch.randn(8, 3, 12, generator=generator)
+    expected = torch.nn.Parameter(start[1].clone())
+    optimizer = torch.optim.AdamW([expected], lr=1e-2, weight_decay=0.1)
+    parameter = torch.nn.Parameter(torch.zeros(1, 3, 4))
+    heads = Heads([parameter], ["a", "b", "c"], list(start))
+    for gradient in gradients:
+        heads.wear(torch.tensor([1]))
+        parameter.grad.add_(gradient[1].view(1, 3, 4))
+        heads.step(1e-2, 0.1)
+        expected.grad = gradient[1]
+        optimizer.step()
+    torch.testing.assert_close(heads.weights[1], expected.data)
+    assert torch.equal(heads.weights[[0, 2]], start[[0, 2]])
+
+
+def gradients_of(denoiser: ToyDenoiser, batch: Batch, divide: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The Meta-Down's gradient and each person's, of a batch as stage 1 computes them, in float64."""
+    config = replace(CONFIG, batch=divide, learning_rate=0.0)
+    training = toy_training(config, dtype=torch.float64)
+    training.begin(0)
+    noise = generator_of("some heads")
+    training.heads.weights += torch.randn(training.heads.weights.shape, generator=noise).double()
+    taken: dict[str, torch.Tensor] = {}
+    training.down.step = lambda rate: taken.update(down=training.down.flat.grad.clone())
+    with training.adapters.attached(denoiser.network):
+        next(meta_train(denoiser, training, iter([batch]), config))
+    for sample, gradient in zip(batch.samples, training.heads.gradient, strict=True):
+        name = training.bucket(0)[sample.position].name
+        taken[name] = taken.get(name, 0) + gradient
+    return taken.pop("down"), taken
+
+
+def test_a_mixed_batchs_gradients_are_the_sum_of_the_single_ones(toy: ToyNetwork):
+    denoiser = ToyDenoiser(toy.double())
+    batch = list(toy_batches(toy_training(dtype=torch.float64), CONFIG))[7]
+    together, heads = gradients_of(denoiser, batch, 4)
+    singles = [
+        gradients_of(denoiser, Batch(7, [sample], batch.latents[i : i + 1], batch.prompt[i : i + 1]), 4)
+        for i, sample in enumerate(batch.samples)
+    ]
+    assert together.abs().max() > 1e-4
+    torch.testing.assert_close(together, sum(down for down, _ in singles), rtol=0, atol=1e-10)
+    for name, gradient in heads.items():
+        alone = sum(own[name] for _, own in singles if name in own)
+        torch.testing.assert_close(gradient, alone, rtol=0, atol=1e-10)
+    assert len(heads) == 4, "a batch mixes four people"
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(denoiser: ToyDenoiser):
+    first, second = toy_run(denoiser), toy_run(denoiser)
+    other, _ = toy_run(denoiser, replace(CONFIG, seed=1))
+    assert torch.equal(first[0].down.flat, second[0].down.flat)
+    assert first[1] == second[1]
+    assert not torch.equal(first[0].down.flat, other.down.flat)
+
+
+def test_fresh_heads_in_each_bucket_but_the_optimizer_of_meta_down_lives_on(denoiser: ToyDenoiser):
+    training, _ = toy_run(denoiser)
+    assert training.visit == 1
+    assert training.down.optimizer.state_dict()["state"][0]["step"] == 2 * (12 - 5)
+    assert {person.name for person in training.bucket(1)} == set(training.heads.names)
+    assert training.heads.steps.sum() == 12 * 4, "this bucket's steps alone"
+
+
+def test_the_meta_down_serves_people_it_has_not_seen(denoiser: ToyDenoiser):
+    """The control: after equal steps of heads on someone new, a trained Meta-Down has the lower loss."""
+    config = replace(CONFIG, steps=600, bucket_steps=300, warmup_steps=120, learning_rate=3e-3, rank=1, meta_rank=2)
+    trained, _ = toy_run(denoiser, config)
+    finals = {}
+    for name, training in (("trained", trained), ("random", toy_training(config))):
+        training.down.train(False)
+        training.heads = training.new_heads(["stranger"], "heads")
+        with training.adapters.attached(denoiser.network):
+            losses = []
+            for step in range(60):
+                training.heads.wear(torch.zeros(8, dtype=torch.long))
+                photos = torch.stack([latents_of("stranger", photo) for photo in range(8)])
+                loss = flow_loss(denoiser, photos, torch.ones(8, 8), generator_of("adapting", step))
+                loss.backward()
+                training.heads.step(3e-3, 0.0)
+                losses.append(loss.item())
+        finals[name] = sum(losses[-30:])
+    assert finals["trained"] < 0.98 * finals["random"], finals
+
+
+def test_a_nan_loss_stops_and_says_so(denoiser: ToyDenoiser):
+    training = toy_training()
+    spoiled = (replace(b, latents=b.latents * float("nan")) for b in toy_batches(training, CONFIG))
+    with training.adapters.attached(denoiser.network), pytest.raises(UserError, match="loss became nan at step 1"):
+        list(meta_train(denoiser, training, spoiled, CONFIG))
+
+
+def test_noise_belongs_to_step_and_slot():
+    batch = next(iter(toy_batches(toy_training(), CONFIG)))
+    drawn = [torch.rand(1, generator=g).item() for g in generators(batch, CONFIG)]
+    alone = Batch(batch.step, batch.samples[2:3], batch.latents[2:3], batch.prompt[2:3])
+    assert torch.rand(1, generator=generators(alone, CONFIG)[0]).item() == drawn[2]
+    assert len(set(drawn)) == 4
+    assert len(PEOPLE) == 10
