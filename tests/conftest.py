@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ from metalora.store.images import demo_portrait
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # the tensors are small: several threads would mostly wait for each other
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what the nodes were tested on."""
+    path = os.environ.get("COMFYUI_PATH")
+    recorded = "schemas recorded from a real one; COMFYUI_PATH=CHECKOUT tests the real thing"
+    terminalreporter.write_line(f"ComfyUI: {path or recorded}")
 
 
 @pytest.fixture
