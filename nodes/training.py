@@ -94,19 +94,19 @@ class TrainPersonalization(io.ComfyNode):
                 cache=Cache(default_folder()),
             )
             trained = driven(job, LossPreview(config.method)) if preview == CURVE else driven(job)
-            return finished(trained, backbone, model, named(out, ".loss.png"))
+            save_loss_curve(named(out, ".loss.png"), {config.method: trained.training.losses})
+            return finished(trained, model, named(out, ".loss.png"))
 
 
-def finished(trained: TrainedAdapter, backbone: ComfyBackbone, model: Any, plot: Path) -> io.NodeOutput:
-    """The node's outputs."""
+def finished(trained: TrainedAdapter, model: Any, plot: Path) -> io.NodeOutput:
+    """The node's outputs; `plot` is the loss curve's file."""
     for weight in trained.adapters.parameters():
         weight.requires_grad_(False)
-    lora = spell_lora(fold_all(trained.adapters), "bfl", backbone.shape)
+    lora = spell_lora(fold_all(trained.adapters), "bfl", trained.shape)
     if unmatched := bridge.unmatched_keys(model, lora):
         raise UserError(
             f"ComfyUI's own loader does not know {len(unmatched)} keys of this LoRA, such as {unmatched[0]}."
         )
-    save_loss_curve(plot, {backbone.name: trained.training.losses})
     return io.NodeOutput(
         trained,
         lora,

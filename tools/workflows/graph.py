@@ -8,6 +8,14 @@ NODE_WIDTH, ROW, SLOT, TITLE, GAP = 330, 26, 22, 30, 50
 CONTROL = "fixed"  # what becomes of a seed after each run
 COLORS = {"load": ("#233", "#355"), "learn": ("#232", "#353"), "make": ("#223", "#335"), "judge": ("#322", "#533")}
 GROUP_COLORS = {"load": "#3f789e", "learn": "#8A8", "make": "#88A", "judge": "#A88", "note": "#444"}
+WITH_A_PICTURE = (
+    "LoadImage",
+    "SaveImage",
+    "PreviewImage",
+    "LossGraphNode",
+    "MetaLoRA_TrainPersonalization",  # its preview
+)
+PICTURE = 220  # of height
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 Schemas = dict[str, dict[str, Any]]
@@ -115,11 +123,11 @@ class Column:
         self.group = {"title": title, "color": GROUP_COLORS[color], "font_size": 24, "flags": {}, "bounding": []}
         graph.groups.append(self.group)
 
-    def add(self, kind: str, title: str | None = None, *, height: float = 0, **given: Any) -> Node:
-        """A node below the others; a wrong input name is refused."""
+    def add(self, kind: str, title: str | None = None, /, *, least: float = 0, **given: Any) -> Node:
+        """A node below the others, at least so high; `given` are its inputs, and a wrong name is refused."""
         known = {name for name, _, _ in inputs_of(self.graph.schemas, kind)} if kind != "MarkdownNote" else {"text"}
         assert given.keys() <= known, f"{kind} has no {given.keys() - known}"
-        size = (self.width, max(height, self._height(kind)))
+        size = (self.width, max(least, self._height(kind)))
         node = Node(
             len(self.graph.nodes) + 1, kind, title, (self.left, self.bottom), size, self.color, copy.copy(given)
         )
@@ -128,17 +136,17 @@ class Column:
         self.group["bounding"] = [self.left - 20, -80, self.width + 40, self.bottom + 40]
         return node
 
-    def note(self, text: str, height: float = 0) -> Node:
+    def note(self, text: str) -> Node:
         """Words on the graph."""
         lines = sum(1 + len(line) // (self.width // 7) for line in text.splitlines())
-        return self.add("MarkdownNote", "Note", height=max(height, 30 + 20 * lines), text=text)
+        return self.add("MarkdownNote", "Note", least=30 + 20 * lines, text=text)
 
     def _height(self, kind: str) -> float:
         inputs = inputs_of(self.graph.schemas, kind) if kind != "MarkdownNote" else []
         widgets = sum(1 for _, shown, _ in inputs if shown in WIDGETS)
         widgets += sum(1 for *_, options in inputs if options.get("control_after_generate"))
         tall = sum(80 for *_, options in inputs if options.get("multiline"))
-        picture = 220 if kind in ("LoadImage", "SaveImage", "PreviewImage", "LossGraphNode") else 0
+        picture = PICTURE if kind in WITH_A_PICTURE else 0
         outputs = len(self.graph.schemas.get(kind, {"output": []})["output"])
         return 20 + ROW * widgets + SLOT * max(len(inputs) - widgets, outputs, 1) + tall + picture
 
