@@ -58,7 +58,7 @@ class MetaTrainConfig:
         except (KeyError, ValueError, IndexError) as error:
             raise UserError(
                 f"The caption {self.caption!r} cannot be filled in ({error!r}); it may hold {{class}}."
-            ) from (error)
+            ) from error
 
 
 # bucket_steps x batch / 10 uses of a photo / 20 photos of a person = people, in either preset (spec of the method).

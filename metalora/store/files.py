@@ -6,6 +6,7 @@
 | adapter | <site>.down, .mid, .up (a plain LoRA has no mid) | personalize |
 | lora | an ordinary LoRA in a spelling that stock loaders read | personalize, merge |
 | state | an adapter and its optimizer, in the middle of a run | personalize, when stopped |
+| checkpoint | Meta-Down, the present bucket's heads by identity, their optimizers | meta-train, every so often |
 
 No file holds a photo or a path of the machine it was made on; inputs are named by their hashes.
 """
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from ..config import UserError
 
-KINDS = ("meta-down", "adapter", "lora", "state")
+KINDS = ("meta-down", "adapter", "lora", "state", "checkpoint")
 PREFIX = "metalora."
 
 
@@ -163,4 +164,5 @@ def _named(kind: str) -> str:
         "adapter": "an adapter file",
         "lora": "a finished LoRA file",
         "state": "the saved state of a stopped run",
+        "checkpoint": "a checkpoint of meta-train",
     }.get(kind, "not a file of this project")
