@@ -67,6 +67,14 @@ def add_to(commands: Commands) -> None:
         help="who scores prompts: miniature, openai, a folder or file, none (default: the miniature's own for tiny and "
         "miniature, else openai; none where open_clip is not installed)",
     )
+    plan.add_argument(
+        "--dino",
+        nargs="?",
+        const="facebook/dino-vits16",
+        metavar="NAME",
+        help="compare with the reference by DINO too: a folder or hub name (default where it is asked for: "
+        "facebook/dino-vits16)",
+    )
     add_faces(plan)
     add_backbone(plan)
 
@@ -85,7 +93,9 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
     prompts = meta_phd_prompts() if args.meta_phd else args.prompts or mini_benchmark() / "prompts.json"
     manifest = args.manifest or mini_benchmark() / "manifest.jsonl"
-    inputs = Inputs(manifest, prompts, meta_downs_of(args.meta_down), flags_of_base(args), args.faces, clip_of(args))
+    inputs = Inputs(
+        manifest, prompts, meta_downs_of(args.meta_down), flags_of_base(args), args.faces, clip_of(args), args.dino
+    )
     preset = preset_of(args)
     plan = driven(
         make_plan(

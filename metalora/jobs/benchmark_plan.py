@@ -85,6 +85,7 @@ class Plan:
     backbone_flags: dict[str, str]  # how to find it again
     faces: dict[str, str]  # name and sha256
     clip: dict[str, str] | None  # how it was named, and sha256
+    dino: dict[str, str] | None
     people: list[PlannedPerson]
     prompts: list[PlannedPrompt]
     attributes: dict[str, list[str]]  # every value that prompts ask for, of the attributes that CLIP can read

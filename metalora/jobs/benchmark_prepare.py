@@ -9,6 +9,7 @@ from typing import Any
 from ..backbones.protocol import Backbone
 from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
 from ..measure.clip import ClipScorer, load_clip
+from ..measure.dino import DinoScorer, load_dino
 from ..measure.faces import load_faces
 from ..method.adapter import random_meta_down
 from ..method.flow import generator_of
@@ -46,6 +47,7 @@ class Inputs:
     backbone_flags: Mapping[str, str]  # how `run` finds the base again
     faces: str
     clip: str | None  # None: left out
+    dino: str | None = None
 
 
 def mini_benchmark() -> Path:
@@ -98,7 +100,8 @@ def make_plan(
         backbone={"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")},
         backbone_flags=dict(inputs.backbone_flags),
         faces={"name": inputs.faces, "sha256": load_faces(inputs.faces).digest},
-        clip={"given": inputs.clip, "sha256": clip.digest} if clip and inputs.clip else None,
+        clip=named(inputs.clip, clip),
+        dino=named(inputs.dino, load_dino(inputs.dino) if inputs.dino else None),
         people=people,
         prompts=planned,
         attributes=attributes,
@@ -111,6 +114,11 @@ def make_plan(
         files.write_bytes(run / person.reference, references[person.identity].read_bytes())
     files.write_bytes(run / EXTERNAL / "wanted.jsonl", wanted_images(plan, Layout(run)))
     return plan
+
+
+def named(given: str | None, embedder: ClipScorer | DinoScorer | None) -> dict[str, str] | None:
+    """How `run` finds it again, and its weights."""
+    return {"given": given, "sha256": embedder.digest} if given and embedder else None
 
 
 def measurable(

@@ -16,6 +16,7 @@ import torch
 from ..backbones.protocol import Autoencoder, Backbone, Denoiser
 from ..config import Phase, Step, UserError
 from ..measure.clip import load_clip
+from ..measure.dino import load_dino
 from ..measure.faces import load_faces
 from ..store import files
 from ..store.cache import Cache
@@ -73,7 +74,11 @@ def scorer_of(plan: Plan, device: torch.device) -> Scorer:
     if plan.clip is not None:
         clip = load_clip(plan.clip["given"], device)
         check_weights(clip.name, plan.clip["sha256"], clip.digest)
-    return Scorer(analyser, PictureScorer(clip, None, plan.attributes))
+    dino = None
+    if plan.dino is not None:
+        dino = load_dino(plan.dino["given"], device)
+        check_weights(dino.name, plan.dino["sha256"], dino.digest)
+    return Scorer(analyser, PictureScorer(clip, dino, plan.attributes))
 
 
 def check_weights(name: str, planned: str, found: str) -> None:
