@@ -3,8 +3,9 @@
 The hash is pHash's (Zauner 2010, Implementation and Benchmarking of Perceptual Image Hash Functions, 3.2.1) with more
 bits: which of the lowest frequencies of the grey 64 x 64 picture lie above their median. On the 166 photos of the mini
 benchmark, copies saved as JPEG of quality 10 to 30 or WebP, at half or double size, brighter, stretched or without
-colour lie at most 0.14 from the original; different photos of one person at least 0.22, of different people 0.21. A
-copy cut by 3% on each side lies between 0.1 and 0.4: such copies are not all found.
+colour lie at most 0.14 from the original; different photos of one person at least 0.22, of different people 0.21. On
+the 62 real photos of deepface's unit tests such copies lie at most 0.09 away, different photos at least 0.32. A copy
+cut by 3% on each side lies between 0.1 and 0.4: such copies are not all found.
 """
 
 import math
