@@ -82,8 +82,9 @@ class ComfyBackbone:
         loaded = bridge.load_on_device(self.model, self.training_memory)
         network = bridge.network_of(loaded)
         with trainable(network):
-            check_gradients(network, self.device, self.dtype)
-            yield ComfyDenoiser(network, self.shape, self.device, self.dtype, bridge.casts_weights(loaded))
+            denoiser = ComfyDenoiser(network, self.shape, self.device, self.dtype, bridge.casts_weights(loaded))
+            check_gradients(network, self.device, self.dtype, denoiser.options)
+            yield denoiser
 
 
 class ComfyAutoencoder:

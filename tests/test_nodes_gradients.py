@@ -1,6 +1,7 @@
 """Gradients through ComfyUI's own FLUX, against diffusers' FLUX in float64: right with the guard, wrong without it."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 
 from metalora.backbones.flux import FluxDenoiser
 from metalora.backbones.flux_configs import scheduler_config
-from metalora.backbones.keys import sites
+from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.lora_spellings import SPELLINGS, spell_lora
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.tiny_flux import SHAPE, TinyFlux
-from metalora.method.adapter import Adapters, new_adapters, random_meta_down
+from metalora.method.adapter import Adapters, linears, new_adapters, random_meta_down
 
 pytestmark = needs_comfyui
 CPU = torch.device("cpu")
@@ -130,7 +132,7 @@ def network(request):
 def test_the_check_of_a_users_model_passes_right_gradients(network):
     guard = pack("nodes.gradients")
     with guard.trainable(network):
-        guard.check_gradients(network, CPU, network.img_in.weight.dtype)
+        guard.check_gradients(network, CPU, network.img_in.weight.dtype, {})
 
 
 @pytest.mark.parametrize("missing", ["guarded_norms", "recomputed"])
@@ -139,7 +141,7 @@ def test_the_check_of_a_users_model_finds_either_half_of_the_guard_missing(netwo
     without = {"guarded_norms": lambda network: contextlib.nullcontext(), "recomputed": unguarded}
     monkeypatch.setattr(guard, missing, without[missing])
     with guard.trainable(network), pytest.raises(pack("metalora.config").UserError, match="are wrong"):
-        guard.check_gradients(network, CPU, network.img_in.weight.dtype)
+        guard.check_gradients(network, CPU, network.img_in.weight.dtype, {})
 
 
 def test_fp8_weights_give_the_gradients_of_the_numbers_they_stand_for():
@@ -161,6 +163,22 @@ def test_fp8_weights_give_the_gradients_of_the_numbers_they_stand_for():
         with pack("nodes.gradients").trainable(network):
             found[kind] = gradients(denoiser, adapters(fused=True, meta=True), torch.float32)
     assert max(errors(found["fp8"], found["float32"]).values()) < 1e-5
+
+
+def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
+    """On its real class and sizes, without its 24 GB."""
+    bridge = pack("nodes.bridge")
+    dev = FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True)
+    config = dict(image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=768, depth=19)
+    config |= dict(context_in_dim=4096, hidden_size=3072, num_heads=24, mlp_ratio=4.0, depth_single_blocks=38)
+    config |= dict(axes_dim=[16, 56, 56], theta=10000, qkv_bias=True, guidance_embed=True)
+    model = SimpleNamespace(model=bridge.comfy.supported_models.Flux(config).get_model({}, device=torch.device("meta")))
+    assert vars(bridge.flux_shape(model)) == vars(dev)
+    found = sites(dev, "all", fused=True)
+    assert sum(len(own) for _, own in linears(bridge.network_of(model), found)) == len(found)
+    lora = {site.name: (torch.zeros(1, site.in_features), torch.zeros(site.out_features, 1)) for site in found}
+    for spelling in SPELLINGS:
+        assert bridge.unmatched_keys(model, spell_lora(lora, spelling, dev)) == []
 
 
 def test_training_leaves_the_network_as_it_was_also_after_an_error(model):
