@@ -61,7 +61,9 @@ def new_optimizer(adapters: Adapters, config: PersonalizeConfig) -> torch.optim.
     roles = trained_roles(config)
     for weight in adapters.parameters(SHARED):
         weight.requires_grad_("down" in roles)
-    return torch.optim.AdamW(adapters.parameters(roles), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(
+        adapters.parameters(roles), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def personalize(
