@@ -15,7 +15,7 @@ class MetaTrainConfig:
     bucket_steps: int = knob(2_500, "iterations of each bucket of people (q_bucket)", low=1)
     warmup_steps: int = knob(1_000, "first iterations of a bucket, in which only heads move (q_warm-up)", low=0)
     batch: int = knob(4, "photos in each iteration, over all processes together", low=1, high=4096)
-    people: int = knob(50, "people in a bucket, at most", low=1)
+    bucket_people: int = knob(50, "people in a bucket, at most", low=1)
     learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
     rate_warmup: int = knob(0, "let the learning rate rise over the first so many steps, per bucket for heads", low=0)
     weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
@@ -69,7 +69,7 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "bucket_steps": 500,
         "warmup_steps": 200,
         "batch": 8,
-        "people": 20,
+        "bucket_people": 20,
         "learning_rate": 3e-3,
         "resolution": 128,
         "max_upscale": 4.0,

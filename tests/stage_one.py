@@ -11,7 +11,15 @@ from metalora.method.meta_train import Batch, MetaTraining, meta_train, planned
 from metalora.method.ranks import ALONE, Ranks
 
 CONFIG = MetaTrainConfig(
-    steps=24, bucket_steps=12, warmup_steps=5, batch=4, people=5, rank=2, meta_rank=8, learning_rate=1e-2, flips=False
+    steps=24,
+    bucket_steps=12,
+    warmup_steps=5,
+    batch=4,
+    bucket_people=5,
+    rank=2,
+    meta_rank=8,
+    learning_rate=1e-2,
+    flips=False,
 )
 PEOPLE = [Person(f"person {n}", "woman" if n % 2 else "man", ((2, 4),) * 6) for n in range(10)]
 

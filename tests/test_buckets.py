@@ -19,7 +19,7 @@ def people(count: int, photos: int = 20, kind: str = "woman") -> list[Person]:
 
 def test_the_papers_numbers():
     assert (PAPER.steps, PAPER.bucket_steps, PAPER.warmup_steps) == (50_000, 2500, 1000)
-    assert (PAPER.batch, PAPER.people) == (4, 50)
+    assert (PAPER.batch, PAPER.bucket_people) == (4, 50)
     buckets = deal(people(1050), PAPER)
     assert [len(bucket) for bucket in buckets] == [50] * 21
     assert len({person.name for bucket in buckets for person in bucket}) == 1050

@@ -59,10 +59,10 @@ def shared_steps(step: int, config: MetaTrainConfig) -> int:
 
 
 def deal(people: Sequence[Person], config: MetaTrainConfig) -> list[list[Person]]:
-    """Buckets of at most `config.people`, as even as possible, each with the classes in the same proportion."""
+    """Buckets of at most `config.bucket_people`, as even as possible, each with the classes in the same proportion."""
     order = torch.randperm(len(people), generator=generator_of(config.seed, "buckets")).tolist()
     shuffled = sorted((people[index] for index in order), key=lambda person: person.kind)
-    count = -(-len(people) // config.people)
+    count = -(-len(people) // config.bucket_people)
     return [shuffled[start::count] for start in range(count)]
 
 

@@ -95,17 +95,14 @@ def meta_train(
         if visit != training.visit:
             training.begin(visit)  # fresh heads for the bucket's people
         down.train(not warm_up)
-        loss = torch.zeros(())
+        value = 0.0
         if batch.samples:
             training.heads.wear(training.rows(batch.samples))  # each sample through its own person's heads
-            losses = flow_losses(
-                denoiser, batch.latents.split(1), batch.prompt, generators(batch, config), config.time_sampling
-            )
-            loss = torch.stack(losses).sum() / config.batch
-            loss.backward()
+            value = backward(denoiser, batch, config)
             training.heads.step(risen(config, iteration), config.weight_decay)  # whoever is absent does not move
-        value = loss.item() * (config.batch / max(1, len(batch.samples)) if warm_up else 1)  # own samples alone
-        if not warm_up:  # fresh heads are noise: until they have caught up, they are kept out of the Meta-Down
+        if warm_up:  # fresh heads are noise: until they have caught up, they are kept out of the Meta-Down
+            value *= config.batch / max(1, len(batch.samples))  # nothing is exchanged: the mean of what is here
+        else:
             down.exchanged[-1] = value
             ranks.add_up(down.exchanged)  # gradients and, riding along, the loss
             value = down.exchanged[-1].item()
@@ -117,6 +114,19 @@ def meta_train(
         if not warm_up:
             down.step(risen(config, shared_steps(batch.step, config)))
         yield Step(batch.step + 1, config.steps, value)
+
+
+def backward(denoiser: Denoiser, batch: Batch, config: MetaTrainConfig) -> float:
+    """Add the gradients of this share of the global batch's mean loss, and return the share.
+
+    A function of its own: the graph, which knows the size of the worn heads, must not outlive the step.
+    """
+    losses = flow_losses(
+        denoiser, batch.latents.split(1), batch.prompt, generators(batch, config), config.time_sampling
+    )
+    loss = torch.stack(losses).sum() / config.batch
+    loss.backward()
+    return loss.item()
 
 
 def planned(training: MetaTraining, config: MetaTrainConfig, start: int = 0) -> Iterator[tuple[int, int, list[Sample]]]:

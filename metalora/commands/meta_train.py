@@ -1,0 +1,86 @@
+"""Stage 1: many people to one Meta-Down."""
+
+import argparse
+from pathlib import Path
+
+from ..config import UserError
+from ..config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config, meta_train_knobs
+from ..flags import add_knobs
+from .base_model import add_backbone, backbone_of, cache_of, chosen_backbone, preset_of
+from .choices import add_overwrite
+from .parsers import Commands
+from .running import driven
+
+HELP = """\
+Meta-train a Meta-Down on many people (stage 1, the paper's Algorithm 1): once per class, for everyone after.
+
+  metalora meta-train people --class woman --out woman.safetensors --backbone flux-dev
+  metalora meta-train people.jsonl --class woman --out woman.safetensors
+  torchrun --nproc-per-node 8 --max-restarts 3 -m metalora.cli meta-train people ...     several GPUs or machines
+
+people/ada/1.jpg, people/ada/2.jpg, people/bob/1.jpg, ... with captions, if any, in people/ada/1.txt; or a JSONL file,
+a line a photo: {"identity": "ada", "path": "ada/1.jpg", "class": "woman", "caption": "..."}, the last two optional.
+
+Beside the result, the folder <out without its ending> holds checkpoints, steps.csv, validation.csv and progress.png.
+Ctrl-C, or a crash, loses nothing or little: the same command goes on from the last checkpoint.
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """One command that makes what `personalize` stands on."""
+    parser = commands.add("meta-train", "photos of many people -> Meta-Down (stage 1)", HELP, meta_train)
+    parser.add_argument("people", type=Path, help="a folder with one sub-folder a person, or a .jsonl manifest")
+    parser.add_argument("--out", type=Path, required=True, help="the Meta-Down file to write")
+    parser.add_argument("--preset", choices=tuple(META_PRESETS), help="settings to start from (default: by base model)")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's logs too")
+    add_overwrite(parser)
+    add_knobs(parser, MetaTrainConfig, "training (defaults: preset paper)")
+    add_backbone(parser)
+
+
+def meta_train(args: argparse.Namespace) -> None:
+    """Train a Meta-Down, in this process or as one of torchrun's."""
+    import os
+
+    from ..jobs import run
+    from ..jobs.meta_train import meta_train_people
+    from ..jobs.processes import joined_processes, process_index
+
+    preset = args.preset or ("miniature" if preset_of(args) in ("tiny", "miniature") else "paper")
+    given = {name: value for name, value in vars(args).items() if name in meta_train_knobs()}
+    config = meta_train_config(preset, **given)
+    if "LOCAL_RANK" in os.environ and args.device == "auto":
+        args.device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda_is_here() else "cpu"
+    backbone = backbone_of(args)
+    with joined_processes(config.batch, backbone.device) as ranks:
+        job = meta_train_people(
+            backbone,
+            args.people,
+            args.out,
+            config,
+            cache=cache_of(args),
+            ranks=ranks,
+            tensorboard=args.tensorboard,
+            overwrite=args.overwrite,
+        )
+        result = driven(job) if process_index() == 0 else run(job)
+    if process_index() == 0:
+        before, after = result.history["before"], result.history["after"]
+        if before:
+            gains = f"{before[0] - after[0]:.4f} at the start, {before[-1] - after[-1]:.4f} now"
+            print(f"held-out people gain from {config.validation_steps} steps on one photo: {gains}")
+        print(f"wrote {result.meta_down}; look at {result.folder / 'progress.png'}")
+        flags = f"--meta-down {args.out} --class {config.class_name}"
+        print(f"next:  metalora personalize photo.jpg {flags}{chosen_backbone(args)}")
+
+
+def cuda_is_here() -> bool:
+    """Whether each process can have a GPU of its own."""
+    import os
+
+    import torch
+
+    wanted, found = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if 0 < found < wanted:
+        raise UserError(f"{wanted} processes on this machine but {found} GPUs: start as many as there are GPUs.")
+    return found > 0

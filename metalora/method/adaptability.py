@@ -1,0 +1,61 @@
+"""Is the Meta-Down getting better at being adapted? Stage 2 in short, on people who are not trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .flow import Denoiser, flow_loss, generator_of, noised, velocity
+from .meta_train import MetaTraining
+
+TIMES = 8  # at which each unseen photo is measured, evenly spread
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Someone who is not trained on: latents [views, c, h, w] of one photo, and [c, h, w] of unseen ones; prompts."""
+
+    name: str
+    reference: Tensor
+    prompt: Any
+    unseen: list[tuple[Tensor, Any]]
+
+
+def adaptability(denoiser: Denoiser, training: MetaTraining, people: Sequence[HeldOut]) -> tuple[float, float]:
+    """Mean loss on the unseen photos, before and after fresh heads have had their few steps on the reference.
+
+    Every process does its share of the people; heads, noise and times are the same each time this is called.
+    """
+    ranks, config, heads = training.ranks, training.config, training.heads
+    training.down.train(False)
+    sums = torch.zeros(3, dtype=torch.float64)
+    for person in people[ranks.index :: ranks.count]:
+        training.heads = training.new_heads([person.name], "held out")
+        before = unseen_loss(denoiser, training, person)
+        for step in range(config.validation_steps):
+            training.heads.wear(torch.zeros(len(person.reference), dtype=torch.long))
+            generator = generator_of(config.seed, "held out", person.name, step)
+            flow_loss(denoiser, person.reference, person.prompt, generator, config.time_sampling).backward()
+            training.heads.step(config.learning_rate, config.weight_decay)
+        sums += torch.tensor([before, unseen_loss(denoiser, training, person), 1.0], dtype=torch.float64)
+    training.heads = heads
+    sums = sums.to(training.down.flat.device, torch.float32)
+    ranks.add_up(sums)
+    before, after, count = sums.tolist()
+    return before / count, after / count
+
+
+@torch.no_grad()
+def unseen_loss(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> float:
+    """The mean flow loss at fixed times and noise."""
+    losses = []
+    for photo, (clean, prompt) in enumerate(person.unseen):
+        training.heads.wear(torch.zeros(1, dtype=torch.long))
+        for index in range(TIMES):
+            noise = torch.randn(clean.shape, generator=generator_of("unseen", photo, index)).to(clean)[None]
+            t = torch.full((1,), (index + 0.5) / TIMES).to(clean)
+            error = denoiser(noised(clean[None], noise, t), t, prompt) - velocity(clean[None], noise)
+            losses.append(error.square().mean().item())
+    return sum(losses) / len(losses)

@@ -1,0 +1,121 @@
+"""Who is there to learn from: a folder with one sub-folder a person, or a JSONL manifest with a line a photo.
+
+A manifest line: {"identity": "ada", "path": "ada/1.jpg", "class": "woman", "caption": "...", "mirrored_caption": ".."};
+the last three may be left out, and other keys are not read. Paths are relative to the manifest. In a folder, a caption
+is a text file beside its photo: ada/1.txt.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..config import UserError
+from .labelled_pairs import pictures_in
+
+SHOWN = 10  # problems of one message
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo file; its caption if it has one of its own, and the caption of its mirror image."""
+
+    path: Path
+    caption: str | None = None
+    mirrored_caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person with photos; `kind` is the class if the manifest names one."""
+
+    name: str
+    kind: str | None
+    photos: tuple[Photo, ...]
+
+
+# (where it stands, identity, class, photo)
+Row: TypeAlias = tuple[str, str, str | None, Photo]
+
+
+def read_identities(source: Path) -> list[Identity]:
+    """Everyone in a folder or a manifest, by name; every problem in one UserError."""
+    rows, problems = _folder_rows(source) if source.is_dir() else _manifest_rows(source)
+    people: dict[str, list[tuple[Photo, str | None]]] = {}
+    owners: dict[Path, str] = {}
+    for place, name, kind, photo in rows:
+        if not photo.path.is_file():
+            problems.append(f"{place}: {photo.path} does not exist")
+        if photo.path in owners:
+            problems.append(f"{place}: {photo.path} is listed already, for {owners[photo.path]}")
+        owners[photo.path] = name
+        people.setdefault(name, []).append((photo, kind))
+    for name, photos in people.items():
+        kinds = {kind for _, kind in photos}
+        if len(kinds) > 1:
+            problems.append(f"{name} has {len(kinds)} classes: {', '.join(sorted(map(str, kinds)))}")
+    refuse(source, problems)
+    if len(people) < 2:
+        raise UserError(
+            f"{source} has {len(people)} people with photos; meta-training needs many. Give a folder with one "
+            "sub-folder a person, or a .jsonl file with a line a photo."
+        )
+    return [
+        Identity(name, photos[0][1], tuple(photo for photo, _ in photos)) for name, photos in sorted(people.items())
+    ]
+
+
+def refuse(source: Path, problems: list[str]) -> None:
+    """One UserError for all problems, if there are any."""
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError(
+            f"{source} has {len(problems)} problems: {'; '.join(problems[:SHOWN])}{more}. Nothing was started."
+        )
+
+
+def _folder_rows(folder: Path) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    for person in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for path in pictures_in(person):
+            words = path.with_suffix(".txt")
+            caption = words.read_text(encoding="utf-8", errors="replace").strip() if words.is_file() else None
+            rows.append((person.name, person.name, None, Photo(path, caption or None)))
+    return rows, []
+
+
+def _manifest_rows(manifest: Path) -> tuple[list[Row], list[str]]:
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{manifest} cannot be read: {error}. A folder or a .jsonl file is needed.") from error
+    rows: list[Row] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.append(f"line {number}: not JSON ({error.msg})")
+            continue
+        wrong = _wrong(row)
+        if wrong:
+            problems.append(f"line {number}: {wrong}")
+        else:
+            photo = Photo(manifest.parent / row["path"], row.get("caption"), row.get("mirrored_caption"))
+            rows.append((f"line {number}", row["identity"], row.get("class"), photo))
+    return rows, problems
+
+
+def _wrong(row: Any) -> str:
+    """What is wrong with a manifest line, or nothing."""
+    if not isinstance(row, dict):
+        return f"an object is needed, not {type(row).__name__}"
+    for key in ("identity", "path"):
+        if not isinstance(row.get(key), str) or not row[key]:
+            return f"{key} must be a text, got {row.get(key)!r}"
+    for key in ("class", "caption", "mirrored_caption"):
+        if key in row and (not isinstance(row[key], str) or not row[key]):
+            return f"{key} must be a text or left out, got {row[key]!r}"
+    return ""
