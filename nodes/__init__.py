@@ -7,6 +7,7 @@ from .benchmark import PlanBenchmark, ReportBenchmark, RunBenchmark
 from .crops import AugmentFaceCrops
 from .evaluation import EvaluateLikeness
 from .loaders import LoadMetaDown, LoadMiniature
+from .meta_training import MetaTrain
 from .people import LoadDemoPerson
 from .training import MergeToLora, TrainPersonalization
 
@@ -18,6 +19,7 @@ NODES: list[type[io.ComfyNode]] = [
     TrainPersonalization,
     MergeToLora,
     EvaluateLikeness,
+    MetaTrain,
     PlanBenchmark,
     RunBenchmark,
     ReportBenchmark,

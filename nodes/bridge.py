@@ -35,6 +35,7 @@ from .small_flux import SmallFlux
 
 FOLDER = "meta_lora"  # of Meta-Down files, under models/
 KEY = "metalora"  # of what we hang on a MODEL
+MADE = "meta_downs"  # stage 1's own, under output/meta_lora
 CLIP_EMBEDDINGS = "text_model.embeddings.token_embedding"
 PREVIEW = 512  # pixels, the longer side
 
@@ -184,8 +185,9 @@ def ordinary_tensors() -> Iterator[None]:
 
 
 def register_folder() -> None:
-    """models/meta_lora, where Meta-Down files belong."""
+    """Where Meta-Down files are: models/meta_lora, and where stage 1 writes them."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, FOLDER)))
+    folder_paths.add_model_folder_path(FOLDER, str(output_folder(FOLDER, MADE)))
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
 
 

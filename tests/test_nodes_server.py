@@ -141,6 +141,31 @@ def test_a_benchmark_is_planned_run_and_reported(server):
     assert server.image(shown["images"]).is_file()
 
 
+def test_a_meta_down_is_trained_and_used(server):
+    dataset = server.base / "dataset"
+    for photo in sorted((ROOT / "metalora/data/mini_benchmark/photos").glob("30000[0-3]-[0-2].jpg")):
+        person, _, number = photo.name.partition("-")
+        (dataset / person).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, dataset / person / number)
+    model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
+    small = {"steps": 6, "bucket_steps": 3, "batch": 2, "resolution": 64, "validation_people": 1, "seed": 0}
+    graph = {"1": training()["1"], "progress": node("PreviewImage", images=["stage1", 1])}
+    settings = {"name": "world", "preset": "miniature", "class_name": "all", "gradient_checkpointing": True}
+    graph["stage1"] = node("MetaLoRA_MetaTrain", **model, dataset=str(dataset), **settings, **small)
+    shown = server.run(graph)
+    assert server.image(shown["progress"]).is_file()
+    made = server.base / "output" / "meta_lora" / "meta_downs" / "world.safetensors"
+    assert files.read(made, ("meta-down",))[1]["people"] == "3"
+
+    second = training(steps=2, seed=21)
+    second["4"]["inputs"]["file"] = "world.safetensors"
+    server.run(second)
+    graph["stage1"]["inputs"]["seed"] = 1
+    history = server.wait(server.queue(graph))
+    errors = [content for kind, content in history["status"]["messages"] if kind == "execution_error"]
+    assert "exists already: use it through Load Meta-Down" in errors[0]["exception_message"]
+
+
 def test_the_model_of_a_training_is_what_it_was(server):
     before = pixels(server, server.run(training() | sampled(["1", 0], "before", 10))["before"])
     graph = training(seed=1) | sampled(["1", 0], "after", 10)

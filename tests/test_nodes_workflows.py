@@ -9,6 +9,7 @@ from comfyui import ROOT, needs_comfyui
 from comfyui_server import Server, serving
 from graphs import PAGE_ONLY, to_api
 from record_nodes import FILES, LOCALE, OURS, RECORD, recorded, translatable
+from safetensors.torch import load_file
 
 from metalora.backbones.miniature import FOLDER as MINIATURE
 from tools.workflows.graph import WIDGETS, inputs_of, outputs_of
@@ -140,3 +141,40 @@ def test_the_demo_runs_through_the_api(server: Server):
     assert (output / "loras" / "demo_00001_.safetensors").is_file()
     assert list((output / "meta_lora").glob("demo_*_.results.json"))
     assert "lora key not loaded" not in server.log
+
+
+@needs_comfyui
+def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server):
+    """The shipped graph on the tiny FLUX, with the demo's LoRA on the left and nothing on the right."""
+    graph = to_api(opened(ROOT / "workflows" / "4 Two people in one picture.json"), server.get("/object_info"))
+    slots = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
+    replaced = {key: slots[node["class_type"]] for key, node in graph.items() if node["class_type"] in slots}
+    graph = {key: node for key, node in graph.items() if key not in replaced}
+    graph["tiny"] = {"class_type": "MetaLoRA_LoadMiniature", "inputs": {"network": "tiny (random weights)"}}
+    strengths = iter((1.0, 0.0))
+    for node in graph.values():
+        inputs = node["inputs"]
+        for name, value in inputs.items():
+            if isinstance(value, list) and value[0] in replaced:
+                inputs[name] = ["tiny", replaced[value[0]]]
+        sizes = {"width": 128 if inputs.get("width") == 1024 else 64, "height": 128}
+        inputs |= {name: size for name, size in sizes.items() if name in inputs}
+        if node["class_type"] == "MaskComposite":
+            inputs["x"] //= 8
+        if node["class_type"] == "CreateHookLoraModelOnly":
+            inputs |= {"lora_name": "demo_00001_.safetensors", "strength_model": next(strengths)}
+        if node["class_type"] == "KSampler":
+            inputs["steps"] = 1
+    sampler = next(key for key, node in graph.items() if node["class_type"] == "KSampler")
+    graph = {key: node for key, node in graph.items() if node["class_type"] not in ("VAEDecode", "SaveImage")}
+    graph["save"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler, 0], "filename_prefix": "two"}}
+    latents = []
+    for strength in (1.0, 0.0):
+        worn = [node["inputs"] for node in graph.values() if node["inputs"].get("strength_model") == 1.0]
+        for inputs in worn:
+            inputs["strength_model"] = strength
+        server.run(graph)
+        latents.append(load_file(sorted((server.base / "output").glob("two_*.latent"))[-1])["latent_tensor"])
+    change = (latents[0] - latents[1]).abs().mean(dim=(0, 1, 2))  # by column
+    assert change[:8].min() > 1e-3
+    assert change[8:].max() < 1e-5  # rounding: a hook of strength 0 is still a hook

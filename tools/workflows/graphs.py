@@ -192,10 +192,26 @@ def benchmark(schemas: Schemas) -> Graph:
     return graph
 
 
+def stage_one(schemas: Schemas) -> Graph:
+    """Many people, one Meta-Down."""
+    graph = Graph(schemas, "Meta-train a Meta-Down")
+    graph.column("Read me", "note", 420).note(words("stage-1"))
+    load = graph.column("Load", "load")
+    model, clip, vae = flux_loaders(load)
+    learn = graph.column("Learn", "learn", 400)
+    wires = {"model": model, "clip": clip, "vae": vae}
+    made = learn.add("MetaLoRA_MetaTrain", **wires, dataset="people", class_name="woman", gradient_checkpointing=True)
+    look = graph.column("Look", "judge", 420)
+    look.add("PreviewImage", "Progress", images=made["progress"])
+    look.add("PreviewAny", "Where it is", source=made["file"])
+    return graph
+
+
 GRAPHS: dict[str, Callable[[Schemas], Graph]] = {
     "1 Miniature demo": demo,
     "2 Personalize FLUX.1-dev": personalize,
     "3 Evaluate a batch of images": judge,
     "4 Two people in one picture": two_people,
     "5 Benchmark methods": benchmark,
+    "6 Meta-train a Meta-Down": stage_one,
 }

@@ -1,0 +1,98 @@
+"""Meta-Train Meta-Down: stage 1 in ComfyUI, on a folder of people."""
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..metalora.config import PersonalizeConfig, UserError
+from ..metalora.config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config
+from ..metalora.jobs.meta_train import meta_train_people
+from ..metalora.store.cache import Cache, default_folder
+from ..metalora.store.files import digest
+from ..metalora.store.images import read_photo
+from . import bridge
+from .backbone import ComfyBackbone
+from .memory import make_room
+from .pictures import image_of
+from .running import LossPreview, driven
+from .sockets import CATEGORY, MetaDown, MetaDownSocket
+from .widgets import widgets
+
+PRESETS_OWN = ("steps", "bucket_steps", "batch", "resolution")  # 0: as the preset has it
+WARMUP_SHARE = 0.4  # of a bucket (paper)
+
+
+class MetaTrain(io.ComfyNode):
+    """Many people -> the half of a LoRA that they share."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MetaLoRA_MetaTrain",
+            display_name="Meta-Train Meta-Down (stage 1)",
+            category=CATEGORY,
+            description="Trains a Meta-Down on photos of many people of one class. It takes long, and once: a person "
+            "then needs minutes. Cancel keeps a checkpoint; queue the same prompt to go on.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the Meta-Down is for; it is not changed."),
+                io.Clip.Input("clip", tooltip="Its text encoders."),
+                io.Vae.Input("vae", tooltip="Its autoencoder."),
+                io.String.Input(
+                    "dataset", default="", tooltip="A folder with a sub-folder of photos for each person, or a JSONL."
+                ),
+                io.String.Input("name", default="woman", tooltip="What the Meta-Down's file is called."),
+                io.Combo.Input("preset", options=list(META_PRESETS), tooltip="paper: for FLUX.1-dev, days on a GPU."),
+                *[
+                    io.Int.Input(key, default=0, min=0, max=10_000_000, tooltip=f"{key} of training; 0: the preset's.")
+                    for key in PRESETS_OWN
+                ],
+                *widgets(MetaTrainConfig, "class_name", "gradient_checkpointing", "validation_people", "seed"),
+            ],
+            outputs=[
+                MetaDownSocket.Output(display_name="meta_down", tooltip="For Train Meta-LoRA Personalization."),
+                io.Image.Output(display_name="progress", tooltip="The loss, and what held-out people gain."),
+                io.String.Output(display_name="file", tooltip="Where it was written; Load Meta-Down lists it."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, dataset: str, **_other: Any) -> str:
+        source = Path(dataset).expanduser()
+        files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        facts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files if path.is_file()]
+        return digest("\n".join(facts).encode())  # reading all photos at every press of Run would take minutes
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, vae: Any, dataset: str, name: str, preset: str, **knobs: Any
+    ) -> io.NodeOutput:
+        if not dataset.strip():
+            raise UserError("dataset is empty: name a folder with a sub-folder of photos for each person.")
+        given = {key: value for key, value in knobs.items() if key not in PRESETS_OWN or value}
+        if "bucket_steps" in given:
+            given["warmup_steps"] = int(WARMUP_SHARE * given["bucket_steps"])
+        out = bridge.output_folder(bridge.FOLDER, bridge.MADE, f"{bridge.plain_name(name)}.safetensors")
+        if out.exists():
+            raise UserError(f"{out} exists already: use it through Load Meta-Down, or choose another name.")
+        with bridge.ordinary_tensors():
+            config = meta_train_config(preset, **given)
+            backbone = ComfyBackbone(model, clip, vae)
+            make_room(backbone, as_plain_lora(config), config.resolution)
+            cache = Cache(default_folder())
+            job = meta_train_people(backbone, Path(dataset).expanduser(), out, config, cache=cache)
+            trained = driven(job, LossPreview("stage 1"))
+            progress = image_of(read_photo(trained.folder / "progress.png"))
+            return io.NodeOutput(MetaDown(str(out)), progress, str(out), ui=ui.PreviewText(str(out)))
+
+
+def as_plain_lora(config: MetaTrainConfig) -> PersonalizeConfig:
+    """What needs as much memory: here the Meta-Down is trained, so layers keep their inputs as a plain LoRA's do."""
+    return PersonalizeConfig(
+        method="lora-crops",
+        rank=config.meta_rank,
+        batch=config.batch,
+        sites=config.sites,
+        gradient_checkpointing="on" if config.gradient_checkpointing else "off",
+    )
