@@ -45,7 +45,7 @@ class Checkpoints:
         moments = training.down.optimizer.state_dict()["state"].get(0, {})
         tensors |= {f"optimizer.{name}": value.cpu() for name, value in moments.items()}
         tensors |= heads
-        tensors |= {f"history.{name}": torch.tensor(values).double() for name, values in history.items()}
+        tensors |= {f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in history.items()}
         facts = {**self.facts, "step": str(step), "visit": str(training.visit)}
         files.write(self.folder / f"step-{step:08d}.safetensors", tensors, "checkpoint", facts)
         for old in self.all()[: -self.keep]:

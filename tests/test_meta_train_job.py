@@ -1,0 +1,72 @@
+"""Meta-training on the tiny FLUX, from photos to a Meta-Down that personalize can use, as a user runs it."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from metalora.cli import main
+from metalora.store import files
+from metalora.store.cache import Cache
+
+BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
+FAST = ["--resolution", "64", "--steps", "12", "--bucket-steps", "6", "--warmup-steps", "2", "--batch", "2"]
+FAST += ["--bucket-people", "4", "--save-every", "5", "--validation-people", "1", "--validation-steps", "2"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: pytest.CaptureFixture):
+    command = ["meta-train", BENCHMARK, "--class", "man", *FAST]
+    assert main([*command, "--out", "man.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert "held-out people gain from 2 steps" in said
+    assert "next:  metalora personalize photo.jpg --meta-down man.safetensors --class man" in said
+    downs, facts = files.read(here / "man.safetensors", ("meta-down",))
+    assert facts["domain"] == "man"
+    assert len(downs) == 40
+    with (here / "man" / "steps.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [row["warm_up"] for row in rows] == list("110000110000")
+    assert (here / "man" / "progress.png").exists()
+    with (here / "man" / "validation.csv").open() as table:
+        assert [row["step"] for row in csv.DictReader(table)] == ["0", "5", "10", "12"]
+    # stopped at 5 and gone on from there: the same bytes
+    assert main([*command, "--steps", "5", "--out", "again.safetensors"]) == 0
+    assert main([*command, "--out", "again.safetensors", "--overwrite"]) == 0
+    assert "going on from step 5" in capsys.readouterr().err
+    again, _ = files.read(here / "again.safetensors", ("meta-down",))
+    assert all(torch.equal(again[name], down) for name, down in downs.items())
+    # another seed is another run
+    assert main([*command, "--seed", "1", "--out", "again.safetensors", "--overwrite"]) == 1
+    assert "knobs differ" in capsys.readouterr().err
+    (here / "ada.jpg").write_bytes(portrait.read_bytes())
+    personal = ["personalize", "ada.jpg", "--meta-down", "man.safetensors", "--steps", "2", "--resolution", "64"]
+    assert main(personal) == 0
+
+
+def test_bad_people_are_refused_before_anything_is_encoded(here: Path, capsys: pytest.CaptureFixture):
+    for person in ("ada", "bob"):
+        (here / "people" / person).mkdir(parents=True)
+        (here / "people" / person / "1.jpg").write_bytes(b"no photo")
+    for command in (
+        ["meta-train", "people", "--out", "x.safetensors"],
+        ["meta-train", "nowhere", "--out", "x.safetensors"],
+        ["meta-train", BENCHMARK, "--class", "cat", "--out", "x.safetensors"],
+        ["meta-train", BENCHMARK, "--class", "man", "--out", "x.ckpt"],
+        ["meta-train", BENCHMARK, "--class", "man", "--out", "x.safetensors", "--warmup-steps", "5000"],
+    ):
+        assert main(command) == 1, command
+        said = capsys.readouterr().err
+        assert "metalora: " in said
+        assert "Traceback" not in said
+    assert main(["meta-train", "people", "--out", "x.safetensors"]) == 1
+    said = capsys.readouterr().err
+    assert "2 problems" in said
+    assert "Nothing was started" in said

@@ -1,0 +1,136 @@
+"""Stage 1's data: people from a folder or a manifest, checked whole; latents in shards, streamed without memory."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from metalora.config import UserError
+from metalora.store.identities import read_identities
+from metalora.store.images import save_image
+from metalora.store.latent_shards import LatentShards
+from metalora.store.prefetch import prefetched
+
+BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl"
+
+
+def people_folder(folder: Path) -> Path:
+    for person in ("ada", "bob", "eve"):
+        (folder / person).mkdir(parents=True)
+        for number in range(2):
+            save_image(torch.rand(3, 64, 64), folder / person / f"{number}.png")
+    (folder / "ada" / "1.txt").write_text("ada smiling\n")
+    return folder
+
+
+def test_a_folder_per_person_with_captions_beside_the_photos(tmp_path: Path):
+    people = read_identities(people_folder(tmp_path))
+    assert [(one.name, one.kind, len(one.photos)) for one in people] == [
+        ("ada", None, 2),
+        ("bob", None, 2),
+        ("eve", None, 2),
+    ]
+    assert [photo.caption for photo in people[0].photos] == [None, "ada smiling"]
+
+
+def test_a_manifest():
+    people = read_identities(BENCHMARK)
+    assert {one.kind for one in people} == {"woman", "man"}
+    assert all(photo.caption.startswith("a photo of") for one in people for photo in one.photos)
+
+
+def test_every_problem_of_a_manifest_is_in_one_message(tmp_path: Path):
+    save_image(torch.rand(3, 8, 8), tmp_path / "a.png")
+    rows = [
+        {"identity": "ada", "path": "a.png", "class": "woman"},
+        {"identity": "bob", "path": "a.png"},
+        {"identity": "ada", "path": "gone.png", "class": "man"},
+        {"identity": 7, "path": "a.png"},
+        {"identity": "eve", "path": "a.png", "caption": ""},
+        ["no", "object"],
+    ]
+    (tmp_path / "people.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
+    with pytest.raises(UserError) as found:
+        read_identities(tmp_path / "people.jsonl")
+    for said in (
+        "line 2: .*a.png is listed already, for ada", "line 3: .*gone.png does not exist",
+        "ada has 2 classes: man, woman",
+        "line 4: identity must be a text, got 7", "line 5: caption must be", "line 6: an object", "line 7: not JSON",
+        "7 problems", "Nothing was started",
+    ):  # fmt: skip
+        found.match(said)
+
+
+@pytest.mark.parametrize("content", ["nothing", "one person", "no such file"])
+def test_too_few_people_are_refused(tmp_path: Path, content: str):
+    if content == "one person":
+        (tmp_path / "ada").mkdir()
+        save_image(torch.rand(3, 8, 8), tmp_path / "ada" / "1.png")
+    with pytest.raises(UserError, match=r"needs many|cannot be read"):
+        read_identities(tmp_path / "gone.jsonl" if content == "no such file" else tmp_path)
+
+
+def test_a_shard_is_read_a_view_at_a_time_and_named_by_content(tmp_path: Path):
+    photos = list(people_folder(tmp_path / "people").glob("ada/*.png"))
+    shards = LatentShards(tmp_path / "shards")
+    key = shards.key(photos, size=64)
+    assert key not in shards
+    latents = [torch.rand(2, 16, 8, 8).half(), torch.rand(2, 16, 4, 8).half()]
+    shards.put(key, latents)
+    assert key in shards
+    assert shards.shapes(key) == [(2, 16, 8, 8), (2, 16, 4, 8)]
+    assert torch.equal(shards.read(key, 1, 1), latents[1][1].float())
+    assert shards.key(photos, size=65) != key
+    photos[0].write_bytes(b"another photo")
+    assert shards.key(photos, size=64) != key
+
+
+def test_streaming_many_shards_needs_no_memory(tmp_path: Path):
+    """200 shards of 2 MB are read twice over; the process may not grow by a tenth of that."""
+    shards = LatentShards(tmp_path)
+    for number in range(200):
+        shards.put(f"{number:03d}", [torch.full((2, 16, 64, 128), float(number)) for _ in range(2)])
+    code = (
+        "import resource, sys; from pathlib import Path; from metalora.store.latent_shards import LatentShards\n"
+        "shards = LatentShards(Path(sys.argv[1])); peaks = []\n"
+        "for turn in range(3):\n"
+        "    for number in range(200):\n"
+        "        for photo in (0, 1):\n"
+        "            assert shards.read(f'{number:03d}', photo, turn % 2)[0, 0, 0] == number\n"
+        "        if turn == 0 and number == 9:\n"
+        "            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print((peaks[-1] - peaks[0]) / 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 20, "MiB, of 400 that were read"
+
+
+def test_prefetching_keeps_order_and_reads_ahead_but_not_far():
+    made = []
+    items = prefetched((made.append(n) or n for n in range(10)), ahead=3)
+    assert next(items) == 0
+    deadline = time.monotonic() + 30
+    while len(made) < 5 and time.monotonic() < deadline:  # one taken, three ready, one in the reader's hand
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(made) == 5, "read while nobody asked, and no further"
+    assert list(items) == list(range(1, 10))
+
+
+def test_prefetching_passes_errors_on_and_stops_when_closed():
+    def broken():
+        yield 1
+        raise UserError("the disk is gone")
+
+    with pytest.raises(UserError, match="the disk is gone"):
+        list(prefetched(broken()))
+    taken = []
+    endless = prefetched(taken.append(n) or n for n in range(10**9))
+    assert next(endless) == 0
+    endless.close()
+    assert len(taken) < 10
