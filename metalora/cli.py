@@ -19,6 +19,7 @@ One photo of a person -> a small LoRA of that person -> images of them in new pl
   metalora crops ada.jpg                               what would be learned from this photo
   metalora personalize ada.jpg --class woman ...       photo -> ada.safetensors
   metalora generate --lora ada.safetensors --prompt '...'
+  metalora meta-train people --class woman ...         photos of many people -> a Meta-Down, once per class
   metalora evaluate images images ...                  how like the person are they?
 
 Every command explains itself: metalora personalize --help
