@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # imported late: --help stays fast
     from ..backbones.flux import FluxBackbone
     from ..store.cache import Cache
 
-DEFAULT_BACKBONE = "tiny"
+DEFAULT_BACKBONE = "miniature"
 
 SINGLE_FILES = {
     "transformer": "flux1-dev.safetensors or an fp8 variant",
@@ -28,7 +28,7 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--backbone",
         metavar="NAME",
-        help="tiny (random weights, to try the path; default), flux-dev, flux-schnell, a diffusers folder or hub name",
+        help="miniature (ships; default), tiny (random weights), flux-dev, flux-schnell, a folder or hub name",
     )
     for part, what in SINGLE_FILES.items():
         metavar = "FOLDER" if part == "tokenizers" else "FILE"

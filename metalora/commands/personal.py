@@ -6,7 +6,7 @@ from shlex import quote
 
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..flags import add_knobs, knobs_from
-from .base_model import add_backbone, backbone_of, cache_of, chosen_backbone, preset_of
+from .base_model import DEFAULT_BACKBONE, add_backbone, backbone_of, cache_of, chosen_backbone, preset_of
 from .choices import add_faces, add_overwrite, add_spelling
 from .parsers import Commands
 from .running import driven
@@ -48,7 +48,9 @@ def add_to(commands: Commands) -> None:
     crops = commands.add("crops", "show what would be learned from a photo", CROPS_HELP, show_crops)
     crops.add_argument("photo", type=Path, help="a photo with one face in it, or more and --face")
     crops.add_argument("--out", type=Path, help="folder for the crops (default: <photo>-crops)")
-    crops.add_argument("--backbone", default="flux-dev", help="whose defaults to use (default flux-dev)")
+    crops.add_argument(
+        "--backbone", default=DEFAULT_BACKBONE, help=f"whose defaults to use (default {DEFAULT_BACKBONE})"
+    )
     add_faces(crops)
     add_knobs(crops, CropConfig, "crops")
 

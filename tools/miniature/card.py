@@ -7,7 +7,7 @@ def card(facts: dict) -> str:
         f"| `{name}` | {one['bytes'] / 1e6:.1f} MB | `{one['sha256']}` |\n" for name, one in facts["weights"].items()
     )
     training_rows = "".join(
-        f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['steps']:,} | {one['hours_in_steps']:g} h |\n"
+        f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['steps']:,} | {hours(one)} |\n"
         for name, one in facts["trainings"].items()
     )
     figures = "\n".join(measured(facts["checks"])) or "Not measured yet."
@@ -19,6 +19,11 @@ def card(facts: dict) -> str:
         trainings=training_rows,
         figures=figures,
     )
+
+
+def hours(training: dict) -> str:
+    """How long its steps took, where it was counted from the start."""
+    return f"{training['hours_in_steps']:g} h" if "hours_in_steps" in training else "not recorded"
 
 
 def measured(checks: dict[str, dict]) -> list[str]:
@@ -60,8 +65,9 @@ nothing about real photographs.
 | training | parameters | steps | time in steps |
 |---|---|---|---|
 {trainings}
-Hardware: {hardware}. World seed {seed}; {people} people trained the backbone, none of whom is in the benchmark, among
-the portraits, or among the people on whom settings were chosen. How to make it all again: `tools/miniature/README.md`.
+Hardware: {hardware}.
+World seed {seed}; {people} people trained the backbone, none of whom is in the benchmark, among the portraits, or among
+the people on whom settings are chosen. How to make it all again: `tools/miniature/README.md`.
 
 ## Measured
 
