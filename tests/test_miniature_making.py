@@ -100,3 +100,9 @@ def test_what_was_drawn_is_kept_with_what_was_asked_for(made):
     assert shard["photos"].shape == (2, 128, 128, 3)
     for caption in shard["captions"]:
         assert {"kind", "clothes", "background"} <= set(json.loads(str(caption)))
+
+
+def test_no_file_of_it_names_a_place_of_this_machine(made):
+    texts = [path.read_text() for path in (made / "shipped").rglob("*") if path.suffix in (".json", ".md", ".txt")]
+    assert texts
+    assert not [text for text in texts if str(made) in text]

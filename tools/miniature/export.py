@@ -42,9 +42,18 @@ def export(pipeline: pathlib.Path, out: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         finished = pathlib.Path(temporary, "pipeline")
         half.save_pretrained(finished)
+        for path in finished.rglob("*.json"):
+            forget_origin(path)
         if out.exists():
             shutil.rmtree(out)
         finished.rename(out)
+
+
+def forget_origin(path: pathlib.Path) -> None:
+    """Diffusers writes where a model was loaded from: a place of this machine, which nobody else has."""
+    settings = json.loads(path.read_text())
+    if isinstance(settings, dict) and settings.pop("_name_or_path", None):
+        path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def facts_of(made: pathlib.Path, shipped: pathlib.Path, hardware: str) -> dict:
