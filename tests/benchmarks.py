@@ -19,7 +19,7 @@ SAMPLING = GenerateConfig(width=64, height=64, sampling_steps=2)
 # The same as flags of `metalora benchmark plan`.
 GIVEN = (
     "--meta-down random --steps 3 5 --people 3 --prompts-each 2 --together 2 --images-at-once 3 --learning-rate 3e-3 "
-    "--save-every 2 --resolution 64 --width 64 --height 64 --sampling-steps 2"
+    "--save-every 2 --resolution 64 --width 64 --height 64 --sampling-steps 2 --backbone tiny"
 )
 FLAGS = GIVEN.split()
 
@@ -27,7 +27,7 @@ INPUTS = Inputs(
     manifest=mini_benchmark() / "manifest.jsonl",
     prompts=mini_benchmark() / "prompts.json",
     meta_downs={"": "random"},
-    backbone_flags={"precision": "auto"},
+    backbone_flags={"backbone": "tiny", "precision": "auto"},
     faces="sface",
     clip=None,
 )

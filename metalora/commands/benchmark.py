@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..flags import add_knobs, knobs_from
 from . import benchmark_report
-from .base_model import SINGLE_FILES, add_backbone, backbone_of, cache_of, preset_of
+from .base_model import DEFAULT_BACKBONE, SINGLE_FILES, add_backbone, backbone_of, cache_of, preset_of, single_files_of
 from .choices import add_faces
 from .parsers import Commands
 from .running import driven
@@ -157,9 +157,9 @@ def clip_of(args: argparse.Namespace) -> str | None:
 
 
 def flags_of_base(args: argparse.Namespace) -> dict[str, str]:
-    """What names the base, to be found again by `run`."""
-    given = {name: str(path.absolute()) for name in SINGLE_FILES if (path := getattr(args, name)) is not None}
-    return {**given, "precision": args.precision, **({"backbone": args.backbone} if args.backbone else {})}
+    """What names the base, to be found again by `run`; a default too, since another version may have another one."""
+    given = {name: str(path.absolute()) for name, path in single_files_of(args).items()}
+    return {**(given or {"backbone": args.backbone or DEFAULT_BACKBONE}), "precision": args.precision}
 
 
 def planned_backbone(plan: "Plan", device: str) -> "FluxBackbone":
