@@ -19,6 +19,8 @@ from metalora.jobs.meta_downs import read_meta_down
 from metalora.method.shared_directions import shared_directions
 from metalora.store import files
 
+TINY = ("--backbone", "tiny")
+
 
 def two_matrices(backbone: FluxBackbone, rank: int = 4, preset: str = "all") -> dict[str, tuple[Tensor, Tensor]]:
     g = torch.Generator().manual_seed(3)
@@ -172,9 +174,12 @@ def test_from_loras_of_mixed_spellings_and_ranks(tiny: FluxBackbone, tmp_path: P
 def test_the_commands(tiny: FluxBackbone, tmp_path: Path, capsys: pytest.CaptureFixture):
     made = meta_down_file(tiny, tmp_path / "made.safetensors")
     assert main(["meta-down", "inspect", str(made)]) == 0
-    assert main(["meta-down", "import", str(made), "--out", str(tmp_path / "again.safetensors"), "--class", "man"]) == 0
+    assert (
+        main(["meta-down", "import", str(made), *TINY, "--out", str(tmp_path / "again.safetensors"), "--class", "man"])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "took 40 down matrices, rank 16, sites: all" in said
     assert "next:  metalora personalize photo.jpg --meta-down" in said
-    assert main(["meta-down", "from-loras", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]) == 1
+    assert main(["meta-down", "from-loras", str(tmp_path), *TINY, "--out", str(tmp_path / "x.safetensors")]) == 1
     assert "Traceback" not in capsys.readouterr().err

@@ -23,7 +23,7 @@ def here(tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: pytest.CaptureFixture):
-    command = ["meta-train", BENCHMARK, "--class", "man", *FAST]
+    command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST]
     assert main([*command, "--out", "man.safetensors"]) == 0
     said = capsys.readouterr().out
     assert "held-out people gain from 2 steps" in said
@@ -47,7 +47,8 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     assert main([*command, "--seed", "1", "--out", "again.safetensors", "--overwrite"]) == 1
     assert "knobs differ" in capsys.readouterr().err
     (here / "ada.jpg").write_bytes(portrait.read_bytes())
-    personal = ["personalize", "ada.jpg", "--meta-down", "man.safetensors", "--steps", "2", "--resolution", "64"]
+    personal = ["personalize", "ada.jpg", "--backbone", "tiny", "--meta-down", "man.safetensors", "--steps", "2"]
+    personal += ["--resolution", "64"]
     assert main(personal) == 0
 
 

@@ -10,6 +10,7 @@ import torch
 from ..config import UserError
 from ..method.ranks import ALONE, Ranks
 
+JOINING = timedelta(minutes=2)  # gloo was seen to wait for ever for its peers after a restart; torchrun tries again
 PATIENCE = timedelta(hours=6)  # one process may have to encode many photos while the others wait
 
 
@@ -34,7 +35,9 @@ def joined_processes(batch: int, device: torch.device) -> Iterator[Ranks]:
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=JOINING)
+    dist.barrier()
+    dist.distributed_c10d._set_pg_timeout(PATIENCE, dist.group.WORLD)
     try:
         yield Ranks(dist.get_rank(), count)
     finally:
