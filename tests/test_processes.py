@@ -73,7 +73,7 @@ def test_from_two_processes_to_one_to_three(alone: dict, tmp_path: Path):
     assert_same(three, alone, 1e-10)
 
 
-@pytest.mark.skip(reason="after torchrun's restart gloo may wait for its peers for ever; seen twice, cause not found")
+@pytest.mark.skip(reason="after torchrun's restart both processes were seen waiting in gloo for ever; cause not found")
 def test_a_process_killed_in_mid_step_costs_the_steps_since_the_last_checkpoint(alone: dict, tmp_path: Path):
     result = train(tmp_path, 2, 24, "float64", "1", "18", restarts=3)
     assert (tmp_path / "killed").exists()
