@@ -1,0 +1,81 @@
+"""One step of stage 1: a batch of four people, against a batch of four photos of one, and four batches of one photo.
+
+    python -m bench.mixed_batch                                    # the miniature's size, on the CPU
+    python -m bench.mixed_batch --size flux-dev --pixels 512 --device cuda --precision bf16
+
+All that stage 1 does in a step is measured: wearing the heads, forward, backward, and both optimizers, with the
+Meta-Down moving. The three take turns in one run; the ratios are of medians.
+"""
+
+import argparse
+import json
+
+import torch
+
+from metalora.backbones.keys import sites
+from metalora.backbones.protocol import Prompt
+from metalora.config_meta_train import MetaTrainConfig
+from metalora.method.adapter import random_meta_down
+from metalora.method.buckets import Person, Sample
+from metalora.method.meta_train import Batch, MetaTraining, meta_train
+
+from .measuring import Steps, alternating_times, machine
+from .worlds import SIZES, options, world
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.set_defaults(batch=4)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    everybody = list(range(arguments.batch))
+    loops = {
+        "mixed": stage_one(arguments, [everybody]),
+        "one person": stage_one(arguments, [[0] * arguments.batch]),
+        "separate": stage_one(arguments, [[one] for one in everybody]),
+    }
+    seconds = alternating_times(loops, arguments.steps, arguments.device)
+    for name, found in seconds.items():
+        print(f"{name:12}{found:10.4f} s")
+    report = {
+        "size": arguments.size,
+        "pixels": arguments.pixels,
+        "batch": arguments.batch,
+        "precision": arguments.precision,
+        "machine": machine(arguments.device),
+        "steps": arguments.steps,
+        "seconds": seconds,
+        "mixed_to_one_person": seconds["mixed"] / seconds["one person"],
+        "mixed_to_separate": seconds["mixed"] / seconds["separate"],
+    }
+    print(f"mixed / one person {report['mixed_to_one_person']:.3f}, mixed / separate {report['mixed_to_separate']:.3f}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def stage_one(arguments: argparse.Namespace, batches: list[list[int]]) -> Steps:
+    """Yield after each round of these batches; a batch says whose photos it holds."""
+    denoiser, prompt, latents = world(arguments)
+    config = MetaTrainConfig(steps=1_000_000, bucket_steps=1_000_000, warmup_steps=0, batch=len(batches[0]))
+    chosen = sites(SIZES[arguments.size], config.sites, fused=False)
+    meta_down = random_meta_down(chosen, config.meta_rank, torch.Generator().manual_seed(0))
+    people = [Person(str(number), "person", ((arguments.pixels, arguments.pixels),)) for number in range(4)]
+    training = MetaTraining(chosen, meta_down, [people], config, arguments.device)
+
+    def given():  # type: ignore[no-untyped-def]
+        for step in range(config.steps):
+            whose = batches[step % len(batches)]
+            samples = [Sample(slot, person, 0, False) for slot, person in enumerate(whose)]
+            expanded = Prompt(*(part.expand(len(whose), *part.shape[1:]) for part in prompt))
+            clean = latents[:1].expand(len(whose), -1, -1, -1).to(arguments.device)
+            yield Batch(step, samples, clean, expanded)
+
+    with training.adapters.attached(denoiser.network):
+        for step in meta_train(denoiser, training, given(), config):
+            if step.index % len(batches) == 0:
+                yield step.loss
+
+
+if __name__ == "__main__":
+    main()
