@@ -1,17 +1,24 @@
 """Several processes, one training: torchrun starts them, on one machine or more; here they find each other."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import torch
 
 from ..config import UserError
 from ..method.ranks import ALONE, Ranks
 
-JOINING = timedelta(minutes=2)  # gloo was seen to wait for ever for its peers after a restart; torchrun tries again
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+JOINING = timedelta(minutes=2)  # for all to be there; after it they end with an error, and torchrun tries again
 PATIENCE = timedelta(hours=6)  # one process may have to encode many photos while the others wait
+LOOK_AGAIN = 0.05  # seconds
 
 
 def process_index() -> int:
@@ -35,10 +42,41 @@ def joined_processes(batch: int, device: torch.device) -> Iterator[Ranks]:
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=JOINING)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    store, index, count = next(dist.rendezvous("env://", timeout=JOINING))
+    fresh = dist.PrefixStore(agreed_start(store, index, count), store)
+    dist.init_process_group(backend, store=fresh, rank=index, world_size=count, timeout=JOINING)
     dist.barrier()
     dist.distributed_c10d._set_pg_timeout(PATIENCE, dist.group.WORLD)
     try:
-        yield Ranks(dist.get_rank(), count)
+        yield Ranks(index, count)
     finally:
         dist.destroy_process_group()
+
+
+def agreed_start(store: "Store", index: int, count: int) -> str:
+    """A word that all processes of this start have in common, and no process of an earlier start has known.
+
+    torchrun's store outlives a restart, and so do the addresses that the processes of the start before have left in it
+    under the same names. Whoever read one waited for a dead process (pytorch issue 135712; since its pull request
+    135957 the names carry no count of the restarts, and that count may differ between machines anyhow). Hence: process
+    0 draws the word; each other one asks under a word of its own, which no old answer can be to, and says that it has
+    heard. What the dead have asked is answered too, and nobody hears it.
+    """
+    own = uuid4().hex
+    if index > 0:
+        store.set(f"metalora/asked/{index}", own)
+        start = store.get(f"metalora/answered/{own}").decode()
+        store.set(f"metalora/heard/{start}/{index}", "")
+        return start
+    absent, deadline = set(range(1, count)), time.monotonic() + JOINING.total_seconds()
+    while absent:
+        for other in sorted(absent):
+            if store.check([f"metalora/heard/{own}/{other}"]):
+                absent.remove(other)
+            elif store.check([f"metalora/asked/{other}"]):
+                store.set(f"metalora/answered/{store.get(f'metalora/asked/{other}').decode()}", own)
+        if time.monotonic() > deadline:
+            raise UserError(f"Processes {sorted(absent)} of {count} have not come within {JOINING}. Start again.")
+        time.sleep(LOOK_AGAIN)
+    return own
