@@ -137,7 +137,7 @@ def test_rough_noise_has_its_own_strength_for_every_photo_and_a_share_of_the_dev
     latents = 3 * torch.randn(400, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     noise = train_autoencoder.rough_noise(latents, 0.2, torch.Generator().manual_seed(2))
     strengths = noise.std(dim=(1, 2, 3)) / 3
-    # Of a half-normal: 20% are below a quarter of the deviation and a third above it; its root mean square is 1.
+    # |normal| has a root mean square of 1, comes near 0 and goes beyond 2.
     assert strengths.square().mean().sqrt().item() == pytest.approx(0.2, rel=0.1)
     assert strengths.min() < 0.05 * 0.2
     assert strengths.max() > 2 * 0.2
