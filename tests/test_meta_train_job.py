@@ -30,7 +30,8 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     assert "next:  metalora personalize photo.jpg --meta-down man.safetensors --class man" in said
     downs, facts = files.read(here / "man.safetensors", ("meta-down",))
     assert facts["domain"] == "man"
-    assert len(downs) == 40
+    assert sum(name.endswith(".down") for name in downs) == sum(name.endswith(".mean_heads") for name in downs) == 40
+    assert facts["mean_heads_of"] == "8", "two buckets of four"
     with (here / "man" / "steps.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [row["warm_up"] for row in rows] == list("110000110000")
@@ -49,7 +50,9 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     (here / "ada.jpg").write_bytes(portrait.read_bytes())
     personal = ["personalize", "ada.jpg", "--backbone", "tiny", "--meta-down", "man.safetensors", "--steps", "2"]
     personal += ["--resolution", "64"]
-    assert main(personal) == 0
+    assert main([*personal, "--heads", "mean"]) == 0
+    assert main(["meta-down", "inspect", "man.safetensors"]) == 0
+    assert "for --heads mean: of 8 people" in capsys.readouterr().out
 
 
 def test_bad_people_are_refused_before_anything_is_encoded(here: Path, capsys: pytest.CaptureFixture):

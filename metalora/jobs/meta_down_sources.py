@@ -107,9 +107,10 @@ def write(
 
 def inspect_meta_down(path: Path) -> str:
     """How many directions each kind of site has, how long its rows are, and how evenly they are spread."""
-    tensors, _ = files.read(path, ("meta-down",))
+    tensors, facts = files.read(path, ("meta-down",))
     kinds: dict[str, list[Tensor]] = {}
-    for name, down in tensors.items():
+    downs_by_name = {name: tensor for name, tensor in tensors.items() if name.endswith(".down")}
+    for name, down in downs_by_name.items():
         words = name.removesuffix(".down").split(".")
         kinds.setdefault(f"{words[0]}.*.{'.'.join(words[2:])}", []).append(down)
     lines = [f"{'sites':58}{'count':>6}{'r1 x inputs':>16}{'row length':>12}{'effective rank':>16}"]
@@ -118,6 +119,8 @@ def inspect_meta_down(path: Path) -> str:
         spread = sum(effective_rank(down) for down in downs) / len(downs)
         size = " x ".join(map(str, downs[0].shape))
         lines.append(f"{kind:58}{len(downs):6}{size:>16}{length:12.4f}{spread:16.2f}")
+    people = facts.get("mean_heads_of", "0")
+    lines.append(f"Mean heads, for --heads mean: {f'of {people} people' if people != '0' else 'none'}.")
     lines.append("A random Meta-Down has rows of length 0.577 and an effective rank just below r1.")
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from ..backbones.protocol import Backbone
 from ..config import PersonalizeConfig, UserError
 from ..method.adapter import Adapters, Site, new_adapters, random_meta_down
 from ..method.flow import generator_of
+from ..method.mean_heads import start_at_mean
 from ..store import files
 
 RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed: the control
@@ -17,7 +18,7 @@ RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed
 def starting_adapters(
     backbone: Backbone, config: PersonalizeConfig, meta_down: str | None
 ) -> tuple[Adapters, dict[str, str]]:
-    """Fresh adapters, and the facts of the Meta-Down they stand on."""
+    """Adapters at their start, and the facts of the Meta-Down they stand on."""
     sites, generator = backbone.sites(config.sites), generator_of(config.seed, "heads")
     if config.method != "meta-lora":
         if meta_down is not None:
@@ -29,17 +30,22 @@ def starting_adapters(
             "--method lora-crops trains a plain LoRA; --meta-down random is the untrained control."
         )
     if meta_down == RANDOM:
+        if config.heads == "mean":
+            raise UserError(f"--heads mean needs a Meta-Down of stage 1; --meta-down {RANDOM} has learned no heads.")
         downs = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
         origin = {"meta_down": f"random, seed {config.seed}", "meta_rank": str(config.meta_rank)}
     else:
         downs, origin = read_meta_down(Path(meta_down), sites, backbone.name, config.rank)
-    return new_adapters(sites, config.rank, generator, meta_down=downs, scale=config.scale), origin
+    adapters = new_adapters(sites, config.rank, generator, meta_down=downs, scale=config.scale)
+    if config.heads == "mean":
+        start_at_mean(adapters, read_mean_heads(Path(meta_down), sites))
+    return adapters, origin
 
 
 def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(site name -> [meta_rank, in], facts); refused unless it was made for this base and every site fits."""
     tensors, facts = files.read(path, ("meta-down",), base=base)
-    downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items()}
+    downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items() if name.endswith(".down")}
     absent = [site.name for site in sites if site.name not in downs]
     if absent:
         raise UserError(f"{path} has no Meta-Down for {len(absent)} of the {len(sites)} sites, such as {absent[0]}.")
@@ -54,3 +60,15 @@ def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> t
         raise UserError(f"{path} has rank {meta_rank} (r1), so --rank (r2) can be at most that, not {rank}.")
     origin = {"meta_down": files.digest_of_tensors(tensors), "meta_rank": str(meta_rank)}
     return downs, origin | {"meta_domain": facts["domain"]} if "domain" in facts else origin
+
+
+def read_mean_heads(path: Path, sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Site name -> [out, meta_rank], the mean of up @ mid over the people of stage 1; refused where a site has none."""
+    tensors, _ = files.read(path, ("meta-down",))
+    absent = [site.name for site in sites if f"{site.name}.mean_heads" not in tensors]
+    if absent:
+        raise UserError(
+            f"{path} has no mean heads at {len(absent)} of the {len(sites)} sites, such as {absent[0]}: only stage 1 "
+            "stores them. Leave --heads at zero, or make the Meta-Down with `metalora meta-train`."
+        )
+    return {site.name: tensors[f"{site.name}.mean_heads"] for site in sites}

@@ -76,9 +76,12 @@ def meta_train_people(
         with training.adapters.attached(denoiser.network):
             history = yield from train(denoiser, training, people, checkpoints, folder, board)
     board.close()
+    mean = training.mean_heads(config.steps)
     if ranks.index == 0:
         tensors = {f"{name}.down": down for name, down in training.meta_down().items()}
-        files.write(out, tensors, "meta-down", {**facts, "steps": str(config.steps)})
+        tensors |= {f"{name}.mean_heads": product for name, product in mean.products.items()}
+        more = {"steps": str(config.steps), "mean_heads_of": str(mean.people)}
+        files.write(out, tensors, "meta-down", {**facts, **more})
     ranks.wait()
     return MetaTrained(out, folder, history)
 

@@ -21,8 +21,12 @@ def shared_directions(loras: Sequence[tuple[Tensor, Tensor]], meta_rank: int, ge
     random = torch.randn(meta_rank - len(found), stacked.shape[1], generator=generator, dtype=torch.float64)
     basis, _ = torch.linalg.qr(torch.cat([found, random]).T)
     rows = basis.T[:meta_rank]
-    largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-    return (rows * largest.sign() * ROW_LENGTH).float()  # a singular vector's sign is a library's whim
+    return (rows * signs(rows) * ROW_LENGTH).float()
+
+
+def signs(rows: Tensor) -> Tensor:
+    """[r, 1]: of each row's largest number. A singular vector's own sign is a library's whim."""
+    return rows.gather(1, rows.abs().argmax(dim=1, keepdim=True)).sign()
 
 
 def weighted(down: Tensor, up: Tensor) -> Tensor:
