@@ -45,9 +45,7 @@ def joined_processes(batch: int, device: torch.device) -> Iterator[Ranks]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     store, index, count = next(dist.rendezvous("env://", timeout=JOINING))
     fresh = dist.PrefixStore(agreed_start(store, index, count), store)
-    dist.init_process_group(backend, store=fresh, rank=index, world_size=count, timeout=JOINING)
-    dist.barrier()
-    dist.distributed_c10d._set_pg_timeout(PATIENCE, dist.group.WORLD)
+    dist.init_process_group(backend, store=fresh, rank=index, world_size=count, timeout=PATIENCE)
     try:
         yield Ranks(index, count)
     finally:
