@@ -2,8 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import bridge
 from .benchmark import PlanBenchmark, ReportBenchmark, RunBenchmark
+from .bridge import folders
 from .crops import AugmentFaceCrops
 from .evaluation import EvaluateLikeness
 from .loaders import LoadMetaDown, LoadMiniature
@@ -30,5 +30,5 @@ class Extension(ComfyExtension):
     """What ComfyUI asks for."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        bridge.register_folder()  # not in on_load, which 0.3.64 never calls
+        folders.register_folder()  # not in on_load, which 0.3.64 never calls
         return NODES

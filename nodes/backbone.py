@@ -14,8 +14,9 @@ from ..metalora.backbones.keys import FluxShape, sites
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError
 from ..metalora.method.adapter import Site
-from . import bridge
-from .gradients import check_gradients, recomputed_blocks, trainable
+from .bridge import devices, models, training
+from .gradient_check import check_gradients
+from .gradients import recomputed_blocks, trainable
 
 SAMPLE = 4096  # numbers of a tensor that its fingerprint is made of
 
@@ -27,10 +28,10 @@ class ComfyBackbone:
 
     def __init__(self, model: Any, clip: Any, vae: Any, training_memory: int = 0):
         self.model, self.clip, self.vae, self.training_memory = model, clip, vae, training_memory
-        self.shape: FluxShape = bridge.flux_shape(model)
+        self.shape: FluxShape = models.flux_shape(model)
         self.device: torch.device = model.load_device
-        self.dtype: torch.dtype = bridge.compute_dtype(model)
-        bridge.check_clip(clip)
+        self.dtype: torch.dtype = models.compute_dtype(model)
+        models.check_clip(clip)
         if vae.latent_channels != self.shape.in_channels // 4:
             raise UserError(
                 f"This VAE makes latents of {vae.latent_channels} channels, but the model takes "
@@ -46,7 +47,7 @@ class ComfyBackbone:
     @property
     def max_tokens(self) -> int:
         """Of a prompt."""
-        return bridge.prompt_tokens(self.clip, self.shape)
+        return models.prompt_tokens(self.clip, self.shape)
 
     def sites(self, preset: str) -> list[Site]:
         """The sites of a preset, as slices of the fused layers that ComfyUI has."""
@@ -57,8 +58,8 @@ class ComfyBackbone:
         if part not in self._fingerprints:
             owner = {"transformer": self.model, "text_encoders": self.clip, "autoencoder": self.vae}[part]
             patcher = owner if part == "transformer" else owner.patcher
-            facts = f"{self.dtype} {bridge.patches_of(patcher)} {self.max_tokens}"
-            self._fingerprints[part] = fingerprint(bridge.weights_of(owner, part), facts)
+            facts = f"{self.dtype} {models.patches_of(patcher)} {self.max_tokens}"
+            self._fingerprints[part] = fingerprint(models.weights_of(owner, part), facts)
         return self._fingerprints[part]
 
     @contextmanager
@@ -67,7 +68,7 @@ class ComfyBackbone:
 
         @torch.no_grad()
         def encode(text: str) -> Prompt:
-            return Prompt(*(part.cpu().clone() for part in bridge.encode_prompt(self.clip, text, self.max_tokens)))
+            return Prompt(*(part.cpu().clone() for part in models.encode_prompt(self.clip, text, self.max_tokens)))
 
         yield encode
 
@@ -79,10 +80,11 @@ class ComfyBackbone:
     @contextmanager
     def denoiser(self) -> Iterator["ComfyDenoiser"]:
         """The frozen transformer on its device, its gradients checked."""
-        loaded = bridge.load_on_device(self.model, self.training_memory)
-        network = bridge.network_of(loaded)
+        loaded = devices.load_on_device(self.model, self.training_memory)
+        network = models.network_of(loaded)
+        casts = bool(training.casting_layers(network))
         with trainable(network):
-            denoiser = ComfyDenoiser(network, self.shape, self.device, self.dtype, bridge.casts_weights(loaded))
+            denoiser = ComfyDenoiser(network, self.shape, self.device, self.dtype, casts)
             check_gradients(network, self.device, self.dtype, denoiser.options)
             yield denoiser
 
@@ -96,12 +98,12 @@ class ComfyAutoencoder:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """[3, H, W] in 0..1 -> [c, H/8, W/8]: the mean of the posterior, not a sample."""
-        return bridge.latents_in(self.vae.encode(image.movedim(0, -1)[None]))[0].float().cpu()
+        return models.latents_in(self.vae.encode(image.movedim(0, -1)[None]))[0].float().cpu()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """The inverse."""
-        return self.vae.decode(bridge.latents_out(latents[None]))[0].movedim(-1, 0).float().cpu().clamp(0, 1)
+        return self.vae.decode(models.latents_out(latents[None]))[0].movedim(-1, 0).float().cpu().clamp(0, 1)
 
 
 class ComfyDenoiser:
@@ -132,7 +134,7 @@ class ComfyDenoiser:
 
     def checkpointing(self, on: bool) -> None:
         """Recompute each block in backward or not; on where layers cast weights, whose copies would all be kept."""
-        self.options = {"optimized_attention_override": bridge.differentiable_attention}
+        self.options = {"optimized_attention_override": training.differentiable_attention}
         if on or self.casts_weights:
             self.options |= recomputed_blocks(self.network)
 

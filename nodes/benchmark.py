@@ -18,8 +18,8 @@ from ..metalora.measure.faces import ANALYSERS
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
 from ..metalora.store.pictures import table
-from . import bridge
 from .backbone import ComfyBackbone
+from .bridge import execution, folders
 from .pictures import image_of
 from .running import driven
 from .sockets import CATEGORY, BenchmarkSocket, MetaDown, MetaDownSocket
@@ -88,7 +88,7 @@ class PlanBenchmark(io.ComfyNode):
         **knobs: Any,
     ) -> io.NodeOutput:
         given = {kind: {key: knobs[key] for key in keys} for kind, keys in KNOBS.items()}
-        run = bridge.output_folder(bridge.FOLDER, "benchmarks", bridge.plain_name(name))
+        run = folders.output_folder(folders.FOLDER, "benchmarks", folders.plain_name(name))
         inputs = Inputs(
             manifest=manifest_of(manifest),
             prompts=meta_phd_prompts() if prompts == PAPER else mini_benchmark() / "prompts.json",
@@ -97,7 +97,7 @@ class PlanBenchmark(io.ComfyNode):
             faces=embedder,
             clip=None if prompt_scorer == CLIPS[0] else prompt_scorer,
         )
-        with bridge.ordinary_tensors():
+        with execution.ordinary_tensors():
             config = BenchmarkConfig(methods=listed(methods), **given[BenchmarkConfig])
             training = PersonalizeConfig(**given[PersonalizeConfig])
             crops, sampling = CropConfig(**given[CropConfig]), GenerateConfig(**given[GenerateConfig])
@@ -133,7 +133,7 @@ class RunBenchmark(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, plan: Path) -> io.NodeOutput:
-        with bridge.ordinary_tensors():
+        with execution.ordinary_tensors():
             results = driven(run_benchmark(plan, ComfyBackbone(model, clip, vae), Cache(default_folder()), Share()))
             return io.NodeOutput(plan, image_of(page(plan)), str(results), ui=ui.PreviewText(str(results)))
 
@@ -156,7 +156,7 @@ class ReportBenchmark(io.ComfyNode):
 
     @classmethod
     def execute(cls, benchmark: Path) -> io.NodeOutput:
-        with bridge.ordinary_tensors():
+        with execution.ordinary_tensors():
             report = driven(benchmark_report(benchmark))
             return io.NodeOutput(str(report.page), ui=ui.PreviewText(str(report.page)))
 

@@ -12,7 +12,7 @@ from ..metalora.measure.faces import ANALYSERS, FaceAnalyser, load_faces, number
 from ..metalora.method.crops import RATIOS, SCALES, Ratio
 from ..metalora.store.images import to_pil
 from ..metalora.store.pictures import draw_boxes, table
-from . import bridge
+from .bridge import execution
 from .pictures import image_of, photos_of
 from .sockets import CATEGORY
 from .widgets import widget, widgets
@@ -79,7 +79,7 @@ class AugmentFaceCrops(io.ComfyNode):
         finder: str,
     ) -> io.NodeOutput:
         config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale)
-        with bridge.ordinary_tensors():
+        with execution.ordinary_tensors():
             photos = photos_of(photo)
             if learn_from == WHOLE:
                 planned = [whole_pixels(pixels, name(i), config, MULTIPLE) for i, pixels in enumerate(photos)]
@@ -107,7 +107,7 @@ def planned_or_shown(
     except UserError:
         found = numbered(faces.find(photo))
         if len(found) > 1:
-            bridge.progress_bar()(1, 1, to_pil(draw_boxes(photo, [face.box for face in found])))
+            execution.progress_bar()(1, 1, to_pil(draw_boxes(photo, [face.box for face in found])))
         raise
 
 

@@ -17,7 +17,7 @@ from ..metalora.measure.similarity import ImageScore
 from ..metalora.store import files
 from ..metalora.store.images import to_tensor
 from ..metalora.store.pictures import grid
-from . import bridge
+from .bridge import execution, folders
 from .pictures import image_of, photos_of
 from .running import driven
 from .sockets import CATEGORY
@@ -72,12 +72,12 @@ class EvaluateLikeness(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
-        with bridge.ordinary_tensors():
+        with execution.ordinary_tensors():
             images, held_out = photos_of(inputs["images"]), photos_of(inputs["held_out"])
             lines = [line for text in inputs["prompts"] for line in text.splitlines() if line.strip()]
             reference, embedder = photos_of(inputs["reference"])[0], inputs["embedder"][0]
             report = driven(evaluate_pictures(images, held_out, reference, lines or ["any"], embedder))
-            path = bridge.numbered_output(bridge.FOLDER, inputs["name"][0])
+            path = folders.numbered_output(folders.FOLDER, inputs["name"][0])
             write_results(report, path.with_name(path.name + ".results.json"))
             return outputs(report, images)
 

@@ -1,4 +1,4 @@
-"""Right gradients through ComfyUI's FLUX, and a check of them.
+"""Right gradients through ComfyUI's FLUX.
 
 Its blocks add into tensors in place (`txt += ...`, `x += ...`) after a norm has kept them for backward. Without
 checkpointing autograd notices; with whole blocks checkpointed it does not, and gradients are wrong in silence. So norms
@@ -15,10 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..metalora.config import UserError
-
-LARGEST_ERROR = 0.05  # the same computation twice; kernels may round differently
-IMAGE_TOKENS, TEXT_TOKENS = 16, 8  # of the check
+from .bridge import training
 
 
 @contextmanager
@@ -27,6 +24,8 @@ def trainable(network: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(frozen_weights(network))
         stack.enter_context(guarded_norms(network))
+        stack.enter_context(training.own_copies(network))
+        stack.enter_context(training.differentiable_kernels())
         yield
 
 
@@ -64,7 +63,9 @@ def frozen_weights(network: nn.Module) -> Iterator[None]:
             if (
                 weight.is_inference() and type(weight) is nn.Parameter
             ):  # quantized kinds make ordinary tensors themselves
-                module._parameters[name] = nn.Parameter(on_the_same_memory(weight), requires_grad=False)
+                ordinary = nn.Parameter(on_the_same_memory(weight), requires_grad=False)
+                vars(ordinary).update(vars(weight))  # what ComfyUI has noted on it
+                module._parameters[name] = ordinary
             elif not weight.is_inference():
                 weight.requires_grad_(False)
         yield
@@ -107,57 +108,3 @@ def recomputed(block: nn.Module) -> Callable[[dict[str, Any], dict[str, Any]], d
         return dict(zip(("img", "txt"), made if isinstance(made, tuple) else (made,), strict=False))
 
     return replacement
-
-
-def check_gradients(network: nn.Module, device: torch.device, dtype: torch.dtype, options: dict[str, Any]) -> None:
-    """Refuse to train where the first double or single block of this very model has wrong gradients; takes a second.
-
-    Without checkpointing autograd itself notices what is overwritten, so a gradient that it returns is right; with
-    checkpointing it must be the same one. `options` are the `transformer_options` of the training.
-    """
-    generator = torch.Generator().manual_seed(0)
-    model: Any = network
-
-    def drawn(tokens: int) -> Tensor:
-        return torch.randn(1, tokens, model.hidden_size, generator=generator).to(device, dtype)
-
-    image, text, vector, both = (drawn(n) for n in (IMAGE_TOKENS, TEXT_TOKENS, 1, IMAGE_TOKENS + TEXT_TOKENS))
-    rotation = model.pe_embedder(torch.zeros(1, IMAGE_TOKENS + TEXT_TOKENS, 3, device=device))
-    for block, streams in (
-        (model.double_blocks[0], {"img": image, "txt": text}),
-        (model.single_blocks[0], {"img": both}),
-    ):
-        try:
-            error = gradient_error(
-                block, streams, {"vec": vector[:, 0], "pe": rotation, "transformer_options": options}
-            )
-        except RuntimeError as broken:
-            if "inplace" not in str(broken):
-                raise
-            error = float("inf")
-        if not error < LARGEST_ERROR:
-            raise UserError(
-                f"The gradients of this model's {type(block).__name__} are wrong ({error:.0%} off), so training would "
-                "learn something else. Another node pack or a newer ComfyUI may have changed its blocks: try with the "
-                "other node packs disabled, and please report it with your versions."
-            )
-
-
-def gradient_error(block: nn.Module, streams: dict[str, Tensor], rest: dict[str, Tensor]) -> float:
-    """How far the gradients of the block computed again in backward are from those of the plain one, relatively."""
-    plain = gradients_of(lambda given: block(*given.values(), **rest), streams)
-    again = gradients_of(lambda given: tuple(recomputed(block)({**given, **rest}, {}).values()), streams)
-    apart = sum((a - b).square().sum().item() for a, b in zip(plain, again, strict=True))
-    return (apart / sum(a.square().sum().item() for a in plain)) ** 0.5
-
-
-def gradients_of(function: Callable[[dict[str, Tensor]], Any], streams: dict[str, Tensor]) -> list[Tensor]:
-    """Of a weighted sum of all that the function returns, with respect to the streams."""
-    leaves = {name: stream.clone().requires_grad_() for name, stream in streams.items()}
-    with torch.enable_grad():
-        made = function({name: leaf.clone() for name, leaf in leaves.items()})  # a block is given no leaves
-        tensors = made if isinstance(made, tuple) else (made,)
-        generator = torch.Generator().manual_seed(1)
-        weights = [torch.randn(x.shape, generator=generator).to(x.device) for x in tensors]
-        torch.stack([(x.float() * weight).sum() for x, weight in zip(tensors, weights, strict=True)]).sum().backward()
-    return [leaf.grad.float() for leaf in leaves.values() if leaf.grad is not None]

@@ -1,7 +1,6 @@
 """Nodes that load: a Meta-Down, and the miniature FLUX that needs no download."""
 
 from pathlib import Path
-from typing import Any
 
 from comfy_api.latest import io
 
@@ -11,8 +10,8 @@ from ..metalora.backbones.miniature import Miniature
 from ..metalora.config import UserError
 from ..metalora.jobs.info import describe
 from ..metalora.jobs.meta_downs import RANDOM
-from . import bridge
-from .small_flux import SmallFlux, load_small_flux
+from .bridge import folders, small
+from .small_flux import load_small_flux
 from .sockets import CATEGORY, MetaDown, MetaDownSocket
 
 CONTROL = "random (untrained control)"
@@ -35,7 +34,7 @@ class LoadMetaDown(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=[*shipped(), *bridge.meta_down_files(), CONTROL],
+                    options=[*shipped(), *folders.meta_down_files(), CONTROL],
                     tooltip="A Meta-Down for your model and class. The random one has learned nothing: it is the "
                     "control that a trained one must beat.",
                 )
@@ -88,12 +87,7 @@ class LoadMiniature(io.ComfyNode):
         if network not in SMALL:  # the server checks no choices
             raise UserError(f"There is no network {network!r}; choose one of: {', '.join(SMALL)}.")
         parts: FluxParts = SMALL[network]()
-        return io.NodeOutput(*load_small_flux(parts, built))
-
-
-def built(small: SmallFlux) -> tuple[Any, Any, Any]:
-    """(MODEL, CLIP, VAE)."""
-    return bridge.small_model(small), bridge.small_clip(small), bridge.small_vae(small)
+        return io.NodeOutput(*load_small_flux(parts, small.small_parts))
 
 
 def shipped() -> list[str]:
@@ -105,4 +99,4 @@ def path_of(file: str) -> Path:
     """Where the file of this name is."""
     if file.startswith(SHIPPED_MARK):
         return SHIPPED / file.removeprefix(SHIPPED_MARK)
-    return bridge.meta_down_path(file)
+    return folders.meta_down_path(file)

@@ -5,8 +5,8 @@ import dataclasses
 from ..metalora.backbones.memory import RESERVE, TrainingMemory
 from ..metalora.config import CropConfig, PersonalizeConfig, UserError
 from ..metalora.jobs.memory import estimate, wants_checkpointing
-from . import bridge
 from .backbone import ComfyBackbone
+from .bridge import devices
 
 SIZES = range(64, 2049, 64)
 
@@ -17,14 +17,14 @@ def make_room(backbone: ComfyBackbone, config: PersonalizeConfig, resolution: in
     Weights may stay offloaded, so only what training itself needs must fit on the device.
     """
     crops = CropConfig(resolution=resolution)
-    total = bridge.total_memory(backbone.device)
+    total = devices.total_memory(backbone.device)
     least = estimate(backbone, config, crops, checkpointing=config.gradient_checkpointing != "off")
     if beside_weights(least) > total:
         raise UserError(
             f"Training at {resolution} x {resolution} pixels needs about {beside_weights(least) / 1e9:.1f} GB on "
             f"{backbone.device} beside the model, and it has {total / 1e9:.1f} GB. {what_would_fit(backbone, config)}"
         )
-    bridge.free_device(backbone.device, estimate(backbone, config, crops, checkpointing=False).total)
+    devices.free_device(backbone.device, estimate(backbone, config, crops, checkpointing=False).total)
     chosen = estimate(backbone, config, crops, checkpointing=wants_checkpointing(backbone, config, crops))
     backbone.training_memory = beside_weights(chosen)
 
@@ -36,7 +36,7 @@ def beside_weights(need: TrainingMemory) -> int:
 
 def what_would_fit(backbone: ComfyBackbone, config: PersonalizeConfig) -> str:
     """The largest resolution that would, as advice."""
-    total = bridge.total_memory(backbone.device)
+    total = devices.total_memory(backbone.device)
     careful = dataclasses.replace(config, batch=1, gradient_checkpointing="on")
     fitting = [
         size

@@ -11,8 +11,8 @@ from ..metalora.jobs.meta_train import meta_train_people
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.files import digest
 from ..metalora.store.images import read_photo
-from . import bridge
 from .backbone import ComfyBackbone
+from .bridge import execution, folders
 from .memory import make_room
 from .pictures import image_of
 from .running import LossPreview, driven
@@ -73,10 +73,10 @@ class MetaTrain(io.ComfyNode):
         given = {key: value for key, value in knobs.items() if key not in PRESETS_OWN or value}
         if "bucket_steps" in given:
             given["warmup_steps"] = int(WARMUP_SHARE * given["bucket_steps"])
-        out = bridge.output_folder(bridge.FOLDER, bridge.MADE, f"{bridge.plain_name(name)}.safetensors")
+        out = folders.output_folder(folders.FOLDER, folders.MADE, f"{folders.plain_name(name)}.safetensors")
         if out.exists():
             raise UserError(f"{out} exists already: use it through Load Meta-Down, or choose another name.")
-        with bridge.ordinary_tensors():
+        with execution.ordinary_tensors():
             config = meta_train_config(preset, **given)
             backbone = ComfyBackbone(model, clip, vae)
             make_room(backbone, as_plain_lora(config), config.resolution)

@@ -10,7 +10,7 @@ from PIL import Image
 from ..metalora.config import Phase, Step
 from ..metalora.jobs import Job, Progress, run
 from ..metalora.jobs.plots import loss_curve
-from . import bridge
+from .bridge import execution
 
 Result = TypeVar("Result")
 Preview = Callable[[Step], Image.Image | None]
@@ -19,10 +19,10 @@ EVERY = 25  # steps from one preview to the next
 
 def driven(job: Job[Result], preview: Preview = lambda step: None) -> Result:
     """The job's result. A cancel closes the job, which keeps what was done, and goes on as ComfyUI's own exception."""
-    bar = bridge.progress_bar()
+    bar = execution.progress_bar()
 
     def show(progress: Progress) -> None:
-        bridge.stop_if_cancelled()
+        execution.stop_if_cancelled()
         if isinstance(progress, Phase):
             logging.info("Meta-LoRA: %s", progress.text)
         else:

@@ -20,8 +20,8 @@ from ..metalora.method.adapter import Adapters
 from ..metalora.method.merge import fold_all
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
-from . import bridge
 from .backbone import ComfyBackbone
+from .bridge import execution, folders, loras
 from .memory import make_room
 from .pictures import image_of, photos_of
 from .running import LossPreview, driven
@@ -78,16 +78,16 @@ class TrainPersonalization(io.ComfyNode):
         model, clip, vae = (given.pop(key) for key in ("model", "clip", "vae"))
         name, flips, preview = (given.pop(key) for key in ("name", "flips", "preview"))
         given.pop("crops")
-        with bridge.ordinary_tensors():
+        with execution.ordinary_tensors():
             config = PersonalizeConfig(method="meta-lora" if meta_down else "lora-crops", **given)
             crops, backbone = photos_of(inputs["crops"]), ComfyBackbone(model, clip, vae)
             make_room(backbone, config, resolution_of([as_it_is(crop, backbone.multiple) for crop in crops]))
-            out = bridge.numbered_output(bridge.FOLDER, name)
+            out = folders.numbered_output(folders.FOLDER, name)
             job = personalize_pictures(
                 backbone,
                 crops,
                 named(out, ".adapter.safetensors"),
-                bridge.output_folder(bridge.FOLDER, "unfinished"),
+                folders.output_folder(folders.FOLDER, "unfinished"),
                 config,
                 flips=flips,
                 meta_down=meta_down.source if meta_down else None,
@@ -103,14 +103,14 @@ def finished(trained: TrainedAdapter, model: Any, plot: Path) -> io.NodeOutput:
     for weight in trained.adapters.parameters():
         weight.requires_grad_(False)
     lora = spell_lora(fold_all(trained.adapters), "bfl", trained.shape)
-    if unmatched := bridge.unmatched_keys(model, lora):
+    if unmatched := loras.unmatched_keys(model, lora):
         raise UserError(
             f"ComfyUI's own loader does not know {len(unmatched)} keys of this LoRA, such as {unmatched[0]}."
         )
     return io.NodeOutput(
         trained,
         lora,
-        bridge.with_live_adapters(model, wearing(trained.adapters)),
+        loras.with_live_adapters(model, wearing(trained.adapters)),
         {"loss": trained.training.losses},
         image_of(read_photo(plot)),
     )
@@ -155,8 +155,8 @@ class MergeToLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter: TrainedAdapter, name: str, spelling: str) -> io.NodeOutput:
-        with bridge.ordinary_tensors():
-            path = named(bridge.numbered_output("loras", name), ".safetensors")
+        with execution.ordinary_tensors():
+            path = named(folders.numbered_output("loras", name), ".safetensors")
             lora = fold_all(adapter.adapters)
             save_lora(path, lora, spelling, adapter.shape, adapter.facts)
             return io.NodeOutput(spell_lora(lora, "bfl", adapter.shape), str(path), ui=ui.PreviewText(str(path)))

@@ -16,7 +16,7 @@ needs_comfyui = pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason=REAS
 
 
 def pack(name: str) -> ModuleType:
-    """A module of the pack, such as "nodes.bridge". Its classes are not those of the package that the tests import."""
+    """A module of the pack, such as "nodes.backbone". Its classes are not those that the tests import."""
     if PACK not in sys.modules:
         sys.path.insert(0, os.environ["COMFYUI_PATH"])
         import comfy.cli_args

@@ -39,13 +39,8 @@ def headless(pipeline):
 
 @pytest.fixture(scope="module")
 def ours(pipeline):
-    bridge, small = pack("nodes.bridge"), pack("nodes.small_flux")
-    parts = pack("metalora.backbones.diffusers_folder").DiffusersFolder(pipeline)
-
-    def build(read):
-        return bridge.small_model(read), bridge.small_clip(read), bridge.small_vae(read)
-
-    return pack("nodes.backbone").ComfyBackbone(*small.load_small_flux(parts, build))
+    parts, build = pack("metalora.backbones.diffusers_folder").DiffusersFolder, pack("nodes.bridge.small").small_parts
+    return pack("nodes.backbone").ComfyBackbone(*pack("nodes.small_flux").load_small_flux(parts(pipeline), build))
 
 
 @pytest.mark.parametrize("text", TEXTS)

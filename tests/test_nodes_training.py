@@ -20,13 +20,9 @@ CONFIG = PersonalizeConfig(steps=12, learning_rate=3e-3, class_name="woman", sav
 @pytest.fixture(scope="module")
 def parts():
     """(MODEL, CLIP, VAE) of the tiny FLUX, made as a loader node makes them."""
-    bridge, small = pack("nodes.bridge"), pack("nodes.small_flux")
-
-    def build(read):
-        return bridge.small_model(read), bridge.small_clip(read), bridge.small_vae(read)
-
+    tiny, build = pack("metalora.backbones.tiny_flux").TinyFlux(), pack("nodes.bridge.small").small_parts
     with torch.inference_mode():
-        return small.load_small_flux(pack("metalora.backbones.tiny_flux").TinyFlux(), build)
+        return pack("nodes.small_flux").load_small_flux(tiny, build)
 
 
 def backbone_of(parts):
@@ -177,8 +173,8 @@ def test_a_cancelled_training_goes_on_to_the_result_of_an_uninterrupted_one(part
 
 
 def test_a_training_that_cannot_fit_is_refused_before_anything_is_loaded(parts, monkeypatch):
-    memory, bridge = pack("nodes.memory"), pack("nodes.bridge")
-    monkeypatch.setattr(bridge, "total_memory", lambda device: int(1.52e9))
+    memory, devices = pack("nodes.memory"), pack("nodes.bridge.devices")
+    monkeypatch.setattr(devices, "total_memory", lambda device: int(1.52e9))
     config = pack("metalora.config").PersonalizeConfig(batch=8)
     with pytest.raises(pack("metalora.config").UserError, match=r"crops of \d+ x \d+ pixels would fit"):
         memory.make_room(backbone_of(parts), config, 1024)
