@@ -2,8 +2,8 @@
 
 In float64 the sums of one and of two processes differ by rounding alone, so the law is exact to 1e-10. In float32 the
 law is 1e-5, and the toy keeps it. On the tiny FLUX single numbers of the Meta-Down go beyond it (2.4e-4 was seen), and
-this is why. AdamW's first step moves a number by rate x g / (|g| + 1e-8): by the whole rate, and by the sign alone, even
-where the gradient g is nearly nothing; where |g| is about 1e-8, rounding of g decides. Measured there with two
+this is why. AdamW moves a number first by rate x g / (|g| + 1e-8): by the whole rate, and by the sign alone, even where
+the gradient g is nearly nothing; where |g| is about 1e-8, rounding of g decides. Measured there with two
 processes against one, learning rate 3e-3, ten joint steps (a median |g| of 1.8e-5):
 
 | | first joint gradient, relative | Meta-Down, largest difference | its median | numbers beyond 1e-5 |

@@ -45,6 +45,7 @@ def meta_train(args: argparse.Namespace) -> None:
     from ..jobs import run
     from ..jobs.meta_train import meta_train_people
     from ..jobs.processes import joined_processes, process_index
+    from ..jobs.stage_one_memory import check_memory
 
     preset = args.preset or ("miniature" if preset_of(args) in ("tiny", "miniature") else "paper")
     given = {name: value for name, value in vars(args).items() if name in meta_train_knobs()}
@@ -53,6 +54,7 @@ def meta_train(args: argparse.Namespace) -> None:
         args.device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda_is_here() else "cpu"
     backbone = backbone_of(args)
     with joined_processes(config.batch, backbone.device) as ranks:
+        check_memory(backbone, config, ranks.count)
         job = meta_train_people(
             backbone,
             args.people,

@@ -1,0 +1,64 @@
+"""Whether stage 1 fits, by arithmetic: asked before anything is loaded.
+
+It is refused and not tried, unlike stage 2: a bucket's warm-up needs less than what follows it, so that without this
+a run would break off after hours.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..backbones.memory import TrainingMemory, adapter_numbers, training_memory
+from ..backbones.protocol import Backbone
+from ..config import UserError
+from ..config_meta_train import MetaTrainConfig
+from ..method.adapter import Site
+from ..method.crops import training_size
+from .memory import free_memory
+
+
+def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> TrainingMemory:
+    """What one of so many processes needs while Meta-Down and heads move together."""
+    sites, share = backbone.sites(config.sites), -(-config.batch // processes)
+    need = training_memory(
+        backbone.shape,
+        sites,
+        size=training_size(1.0, config.resolution, backbone.multiple),
+        batch=share,
+        rank=config.rank,
+        meta_rank=None,  # the Meta-Down is trained: layers keep their inputs, as a plain LoRA's do (within 3%)
+        bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
+        checkpointing=config.gradient_checkpointing,
+        text_tokens=backbone.max_tokens,
+    )
+    return replace(need, adapters=adapter_bytes(sites, config, -(-config.bucket_people // processes), share))
+
+
+def adapter_bytes(sites: Sequence[Site], config: MetaTrainConfig, people: int, worn: int) -> int:
+    """The Meta-Down and the heads of so many people, with AdamW's moments; the worn copies with their gradients."""
+    heads, down = adapter_numbers(list(sites), config.rank, config.meta_rank)
+    return 4 * (4 * down + 3 * people * heads + 4 * worn * heads)
+
+
+def check_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> None:
+    """Refuse what cannot fit, with what would change it."""
+    need = stage_one_memory(backbone, config, processes).total * sharing(backbone.device)
+    free = free_memory(backbone.device)
+    if need <= free:
+        return
+    saving = stage_one_memory(backbone, replace(config, gradient_checkpointing=True), processes).total
+    saving *= sharing(backbone.device)
+    advice = "a lower --resolution or --batch, or more processes on other GPUs"
+    if not config.gradient_checkpointing:
+        advice = f"--gradient-checkpointing (then about {saving / 1e9:.1f} GB), {advice}"
+    raise UserError(
+        f"Stage 1 at {config.resolution} px, batch {config.batch}, needs about {need / 1e9:.1f} GB on "
+        f"{backbone.device}, and {free / 1e9:.1f} GB are free. Use {advice}."
+    )
+
+
+def sharing(device: torch.device) -> int:
+    """How many processes share the device's memory: each has a GPU of its own, and all have one machine."""
+    return 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -1,0 +1,85 @@
+"""Whether stage 1 fits, before anything is loaded; the estimate against the tensors that are really there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from saved import bytes_of, kept_for_backward
+from test_saved_activations import BF16, IMAGE, TEXT, forward, network, shape_of
+from torch import nn
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.memory import activation_numbers
+from metalora.cli import main
+from metalora.config import UserError
+from metalora.config_meta_train import MetaTrainConfig
+from metalora.jobs import stage_one_memory
+from metalora.method.adapter import random_meta_down
+from metalora.method.buckets import Person
+from metalora.method.flow import generator_of
+from metalora.method.meta_train import MetaTraining, worn_adapters
+
+CONFIG = MetaTrainConfig(batch=4, bucket_people=6, resolution=256)
+
+
+def test_a_job_that_cannot_fit_is_refused_with_what_would(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
+    need, saving = (
+        stage_one_memory.stage_one_memory(tiny, replace(CONFIG, gradient_checkpointing=on)).total
+        for on in (False, True)
+    )
+    assert saving < need
+    monkeypatch.setattr(stage_one_memory, "free_memory", lambda device: need)
+    stage_one_memory.check_memory(tiny, CONFIG)
+    monkeypatch.setattr(stage_one_memory, "free_memory", lambda device: need - 1)
+    with pytest.raises(UserError, match=r"Stage 1 at 256 px, batch 4, needs about .* Use --gradient-checkpointing"):
+        stage_one_memory.check_memory(tiny, CONFIG)
+    stage_one_memory.check_memory(tiny, replace(CONFIG, gradient_checkpointing=True))
+    stage_one_memory.check_memory(tiny, CONFIG, processes=2)  # two GPUs share the batch and the people
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # but on one machine's processors they share its memory
+    with pytest.raises(UserError, match="are free"):
+        stage_one_memory.check_memory(tiny, CONFIG, processes=2)
+
+
+def test_the_command_refuses_before_it_looks_at_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(stage_one_memory, "free_memory", lambda device: 10**6)
+    command = ["meta-train", "nowhere", "--out", str(tmp_path / "x.safetensors"), "--backbone", "tiny"]
+    assert main(command) == 1
+    assert "Stage 1 at 128 px, batch 8, needs about" in capsys.readouterr().err
+
+
+def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackbone):
+    people = [Person(str(number), "woman", ((64, 64),)) for number in range(6)]
+    down = random_meta_down(tiny.sites("all"), CONFIG.meta_rank, generator_of("down"))
+    training = MetaTraining(tiny.sites("all"), down, [people], CONFIG)
+    training.begin(0)
+    training.down.step(1e-3)
+    training.heads.wear(torch.arange(4))
+    for parameter in training.heads.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    training.heads.step(1e-3, 0.0)
+    heads, moments = training.heads, training.down.optimizer.state_dict()["state"][0]
+    held = [training.down.flat, training.down.exchanged, moments["exp_avg"], moments["exp_avg_sq"]]
+    held += [heads.weights, heads.mean, heads.square, heads.gradient]
+    held += [tensor for parameter in heads.parameters for tensor in (parameter, parameter.grad)]
+    estimated = stage_one_memory.stage_one_memory(tiny, CONFIG).adapters
+    assert 1 <= estimated / sum(tensor.nbytes for tensor in held) < 1.1  # it counts a temporary copy more
+
+
+def test_with_the_meta_down_trained_layers_keep_what_a_plain_loras_keep():
+    def kept(shape: FluxShape) -> int:
+        places, generator = sites(shape, "all", fused=False), generator_of("heads")
+        adapters = worn_adapters(places, random_meta_down(places, 16, generator), CONFIG)
+        model = nn.Module.to(network(shape), BF16)
+        with adapters.attached(model):
+            return bytes_of(kept_for_backward(model, adapters.parameters(), lambda: forward(model, shape)))
+
+    small, large = shape_of(1, 1), shape_of(2, 3)
+    estimated = sum(
+        sign * activation_numbers(shape, TEXT + IMAGE, meta=False, checkpointing=False)
+        for shape, sign in ((large, 1), (small, -1))
+    )
+    assert abs(estimated / ((kept(large) - kept(small)) / 2) - 1) < 0.05
