@@ -74,8 +74,10 @@ def meta_train_people(
     with backbone.denoiser() as denoiser:
         denoiser.checkpointing(config.gradient_checkpointing)
         with training.adapters.attached(denoiser.network):
-            history = yield from train(denoiser, training, people, checkpoints, folder, board)
-    board.close()
+            try:
+                history = yield from train(denoiser, training, people, checkpoints, folder, board)
+            finally:
+                board.close()
     mean = training.mean_heads(config.steps)
     if ranks.index == 0:
         tensors = {f"{name}.down": down for name, down in training.meta_down().items()}
@@ -101,6 +103,7 @@ def train(
     if latest is not None:
         start, history = checkpoints.load(latest, training)
         yield Phase(f"going on from step {start} of {latest}")
+    board.begin(start)
     held_out = people.held_out_people()
     if start == 0:
         validate(denoiser, training, held_out, 0, history, board)
@@ -118,15 +121,17 @@ def train(
                     if ranks.index == 0:
                         write_logs(folder, history, config)
                 yield step
-    except GeneratorExit:
-        if ranks.count == 1 and saved < len(history["losses"]):  # several processes stop at different steps
-            checkpoints.save(training, len(history["losses"]), history)
+    except UserError:
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"Out of memory with batch {config.batch} at {config.resolution} px ({error}). Use "
             "--gradient-checkpointing, a lower --resolution or --batch, or more processes."
         ) from error
+    except BaseException:  # stopped between two steps, or inside one by ComfyUI's Cancel: half a step moves nothing
+        if ranks.count == 1 and saved < len(history["losses"]):  # several processes stop at different steps
+            checkpoints.save(training, len(history["losses"]), history)
+        raise
     return history
 
 

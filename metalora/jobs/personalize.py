@@ -133,14 +133,16 @@ def train(
                 saved.save(adapters, optimizer, losses, before)
             yield step
             clock = time.perf_counter()
-    except GeneratorExit:
-        saved.save(adapters, optimizer, losses, before)
+    except UserError:
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"Out of memory while training with batch {config.batch} ({error}). Use --gradient-checkpointing on, a "
             "lower --resolution or --batch 1; `metalora doctor` estimates what fits."
         ) from error
+    except BaseException:  # stopped between two steps, or inside one by ComfyUI's Cancel: half a step moves nothing
+        saved.save(adapters, optimizer, losses, before)
+        raise
     after = validation_loss(denoiser, person.images, device)
     return Training(losses, (before, after), median(seconds) if seconds else 0.0)
 
