@@ -1,6 +1,7 @@
 """Meta-training on the tiny FLUX, from photos to a Meta-Down that personalize can use, as a user runs it."""
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,32 @@ def test_bad_people_are_refused_before_anything_is_encoded(here: Path, capsys: p
     said = capsys.readouterr().err
     assert "2 problems" in said
     assert "Nothing was started" in said
+
+
+def test_tensorboard_shows_every_step_once_also_of_a_run_that_was_stopped(here: Path):
+    reading = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="pip install -e .[tensorboard]"
+    )
+    command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST, "--out", "man.safetensors"]
+    assert main([*command, "--tensorboard", "--steps", "7"]) == 0
+    for checkpoint in sorted((here / "man" / "checkpoints").glob("*7.safetensors")):
+        checkpoint.unlink()  # as if it had been killed after step 7: the last checkpoint is of step 5
+    assert main([*command, "--tensorboard", "--steps", "8", "--overwrite"]) == 0
+    events = reading.EventAccumulator(str(here / "man" / "tensorboard"))
+    events.Reload()
+    shown = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    with (here / "man" / "steps.csv").open() as table:
+        losses = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(table)]
+    assert [step for step, _ in shown["loss"]] == list(range(1, 9))
+    assert [loss for _, loss in shown["loss"]] == pytest.approx([loss for _, loss in losses], rel=1e-5)
+    assert [step for step, _ in shown["unseen_after"]] == [0, 5, 8]
+    assert shown.keys() == {"loss", "bucket", "unseen_before", "unseen_after"}
+
+
+def test_tensorboard_that_is_not_installed_is_said_before_anything_is_done(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
+    command = ["meta-train", "nowhere", "--backbone", "tiny", *FAST, "--out", "man.safetensors", "--tensorboard"]
+    assert main(command) == 1
+    assert "pip install 'metalora[tensorboard]'" in capsys.readouterr().err

@@ -2,12 +2,16 @@
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import UserError
 from ..config_meta_train import MetaTrainConfig
 from ..method.buckets import place
 from ..store.files import write_bytes
 from .plots import SMOOTHING
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 History = dict[str, list[float]]  # "losses", one a step; "validated", "before" and "after", one a validation
 
@@ -60,13 +64,20 @@ class TensorBoard:
     """The same numbers for TensorBoard; nothing where no folder is given."""
 
     def __init__(self, folder: Path | None):
-        self.writer = None
-        if folder is not None:
+        self.folder = folder
+        self.writer: SummaryWriter | None = None
+        if folder is not None:  # found out before photos are encoded
             try:
-                from torch.utils.tensorboard import SummaryWriter
+                import torch.utils.tensorboard  # noqa: F401
             except ImportError as error:
                 raise UserError("--tensorboard needs its package: pip install 'metalora[tensorboard]'.") from error
-            self.writer = SummaryWriter(str(folder))
+
+    def begin(self, step: int) -> None:
+        """From here on; what a stopped run has shown of later steps is taken back."""
+        if self.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
 
     def add(self, step: int, **values: float) -> None:
         """Numbers of a step."""
