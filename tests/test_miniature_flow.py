@@ -14,10 +14,11 @@ from diffusers import AutoencoderKL, FluxPipeline
 from tools.miniature import autoencoder, captions, train_flow, train_guidance
 from tools.miniature.captions import VOCABULARY
 from tools.miniature.flow_model import LEFT_OUT, MiniatureFlux, Size, spoken
+from tools.miniature.latents import CROPPED, Latents, Mixture
 from tools.miniature.people import person
 from tools.miniature.photo import photo
 from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, WIDTH, TextEncoders, clip_tokenizer, t5_tokenizer
-from tools.miniature.train_flow import Latents, export
+from tools.miniature.train_flow import export
 from tools.miniature.training import Training
 
 TINY = Size(double_blocks=1, single_blocks=1, width=128)
@@ -170,3 +171,11 @@ def test_the_clip_tokenizer_is_the_same_in_every_process_and_knows_each_word_as_
     tokenizer = clip_tokenizer()
     words = {part for word in VOCABULARY for part in word.split("-")}
     assert [word for word in sorted(words) if len(tokenizer.tokenize(word)) != 1] == []
+
+
+def test_a_batch_shows_whole_photos_or_crops_of_one_size():
+    whole, wide = latents(), Latents(torch.ones(1, 3, 16, 4, 6), latents().attributes[:3])
+    mixture, generator = Mixture(whole, [wide]), torch.Generator().manual_seed(0)
+    widths = [mixture.draw(2, generator)[0].shape[3] for _ in range(200)]
+    assert set(widths) == {whole.values.shape[4], 6}
+    assert np.mean([width == 6 for width in widths]) == pytest.approx(CROPPED, abs=0.1)

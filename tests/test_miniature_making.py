@@ -21,6 +21,8 @@ from metalora.jobs import run
 from metalora.jobs.generate import generate_images
 from metalora.store.cache import Cache
 from tools.miniature import check_autoencoder, check_flow, export, train_autoencoder, train_flow, train_guidance
+from tools.miniature.framings import framed
+from tools.miniature.photos import read_shards
 from tools.miniature.text import T5_TOKENS
 
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
@@ -106,3 +108,12 @@ def test_no_file_of_it_names_a_place_of_this_machine(made):
     texts = [path.read_text() for path in (made / "shipped").rglob("*") if path.suffix in (".json", ".md", ".txt")]
     assert texts
     assert not [text for text in texts if str(made) in text]
+
+
+def test_crops_are_the_ones_personalization_makes(made):
+    photos = read_shards(made / "photos")
+    crops = framed(photos, 1, torch.Generator().manual_seed(0))
+    sizes = {tuple(crop.pixels.shape[2:]) for crop in crops}
+    assert sum(len(crop.attributes) for crop in crops) == len(photos)  # every face is found
+    assert len(sizes) == len(crops) > 1
+    assert all(height % 16 == width % 16 == 0 and 0.8 < height * width / 128**2 < 1.2 for height, width in sizes)

@@ -4,10 +4,9 @@ python -m tools.miniature.train_flow --photos data/miniature/base --autoencoder 
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -17,32 +16,16 @@ from torch import Tensor
 
 from metalora.backbones.flux_configs import scheduler_config
 
-from .captions import Attributes, describe, mirrored
-from .flow_model import MiniatureFlux, Size, spoken
+from .captions import describe
+from .flow_model import MiniatureFlux, Size
+from .latents import Mixture, Source, encoded, encoded_crops
 from .people import SPLITS, person
 from .photo import photo
-from .photos import Photos, read_shards, to_pixels, to_signal
-from .training import Loss, Training, follow, save_whole
+from .photos import read_shards, to_pixels
+from .training import Loss, Training, follow
 
 PEAK_RATE = 6e-4
 PIXELS = 128  # of the sheet: what the photos have
-
-
-@dataclass(frozen=True)
-class Latents:
-    """Every photo, encoded: [views, n, 16, h, w] half floats, scaled as FLUX does; view 1 is the mirror image."""
-
-    values: Tensor
-    attributes: list[Attributes]
-
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        flips = torch.randint(len(self.values), (count,), generator=generator)
-        index = torch.randint(self.values.shape[1], (count,), generator=generator)
-        said = [
-            spoken(mirrored(self.attributes[at]) if flip else self.attributes[at], generator)
-            for flip, at in zip(flips.tolist(), index.tolist(), strict=True)
-        ]
-        return self.values[flips, index].float(), said
 
 
 def main() -> None:
@@ -53,13 +36,17 @@ def main() -> None:
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
     photos, cache = read_shards(arguments.photos), arguments.out / "latents.pt"
     latents = encoded(photos, autoencoder, arguments.autoencoder, cache, mirrored=not arguments.unmirrored)
+    source: Source = latents
+    if arguments.crops_of_every:
+        every, cache = arguments.crops_of_every, arguments.out / "crops.pt"
+        source = Mixture(latents, encoded_crops(photos, every, autoencoder, arguments.autoencoder, cache))
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
     training = start(arguments.out, size, arguments.steps, device)
     if arguments.compile:
-        training.model.transformer.compile_repeated_blocks()
+        training.model.transformer.compile_repeated_blocks(dynamic=False)  # a few sizes, each compiled for itself
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
     print(f"{latents.values.shape[1]} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
-    steps = training.run(loss_on(latents, arguments.batch))
+    steps = training.run(loss_on(source, arguments.batch))
     follow(training, steps, arguments.save_minutes, lambda: report(training.averaged(), autoencoder, arguments.out))
 
 
@@ -74,7 +61,7 @@ def start(folder: pathlib.Path, size: Size, steps: int, device: torch.device) ->
     return Training(folder / "state.pt", MiniatureFlux(size).to(device), steps, PEAK_RATE)
 
 
-def loss_on(latents: Latents, batch: int) -> Loss:
+def loss_on(latents: Source, batch: int) -> Loss:
     def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(model.parameters()).device
         clean, captions = latents.draw(batch, generator)
@@ -83,27 +70,6 @@ def loss_on(latents: Latents, batch: int) -> Loss:
         return error, {"loss": error.item()}
 
     return loss
-
-
-@torch.no_grad()
-def encoded(
-    photos: Photos, autoencoder: AutoencoderKL, folder: pathlib.Path, cache: pathlib.Path, mirrored: bool = True
-) -> Latents:
-    """The photos' latents, from the cache if it was made of the same photos by the same autoencoder."""
-    weights = hashlib.sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
-    key = f"{weights} {len(photos)} {mirrored}"
-    if cache.exists() and (stored := torch.load(cache, weights_only=True))["key"] == key:
-        return Latents(stored["values"], photos.attributes)
-    config, parts = autoencoder.config, []
-    for start in range(0, len(photos), 64):
-        signal = to_signal(photos.pixels[start : start + 64]).to(autoencoder.device)
-        views = (signal, signal.flip(3)) if mirrored else (signal,)
-        with torch.autocast(signal.device.type, torch.bfloat16):
-            means = [autoencoder.encode(one).latent_dist.mean.float() for one in views]
-        parts.append(((torch.stack(means) - config.shift_factor) * config.scaling_factor).half().cpu())
-    values = torch.cat(parts, dim=1)
-    save_whole({"key": key, "values": values}, cache)
-    return Latents(values, photos.attributes)
 
 
 def report(model: MiniatureFlux, autoencoder: AutoencoderKL, out: pathlib.Path, distilled: bool = False) -> None:
@@ -152,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--double-blocks", type=int, default=2)
     parser.add_argument("--single-blocks", type=int, default=4)
+    parser.add_argument(
+        "--crops-of-every",
+        type=int,
+        default=2,
+        metavar="N",
+        help="crop every Nth photo as personalization does, for wide and tall pictures (default 2; 0: none)",
+    )
     parser.add_argument("--unmirrored", action="store_true", help="photos as they are only: half as long to encode")
     parser.add_argument("--compile", action="store_true", help="compiled blocks: an eighth faster after a first minute")
     parser.add_argument("--save-minutes", type=float, default=10)

@@ -15,8 +15,9 @@ from torch import Tensor
 from metalora.method.flow import noised, sample_times
 
 from .flow_model import MiniatureFlux, Size
+from .latents import Latents, encoded
 from .photos import read_shards
-from .train_flow import Latents, encoded, report, start
+from .train_flow import report, start
 from .training import Loss, Training, follow
 
 PEAK_RATE = 2e-4
