@@ -9,11 +9,13 @@ from .evaluation import EvaluateLikeness
 from .loaders import LoadMetaDown, LoadMiniature
 from .meta_training import MetaTrain
 from .people import LoadDemoPerson
+from .photos import LoadPhotos
 from .training import MergeToLora, TrainPersonalization
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMiniature,
     LoadDemoPerson,
+    LoadPhotos,
     LoadMetaDown,
     AugmentFaceCrops,
     TrainPersonalization,

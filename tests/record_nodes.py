@@ -1,29 +1,50 @@
 """Record from a running ComfyUI what the nodes of the workflows are, and their texts: python tests/record_nodes.py URL
 
-The file lets workflows be checked where there is no ComfyUI; with COMFYUI_PATH it is compared with the real thing.
+There is a file for each version of ComfyUI, so that workflows are checked where there is none; with COMFYUI_PATH the
+file of that version is compared with the real thing. Nodes of other packs, where the server has them, go to a file of
+their own, with the place and the commit of each pack.
 """
 
 import json
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-RECORD = Path(__file__).parent / "data" / "comfyui_nodes.json"
+FOLDER = Path(__file__).parent / "data" / "comfyui_nodes"
+FOREIGN = FOLDER / "foreign.json"
 LOCALE = Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json"
 CORE = """
-CLIPTextEncode ConditioningCombine ConditioningSetProperties CreateHookLoraModelOnly DualCLIPLoader
-EmptySD3LatentImage FluxGuidance KSampler LoadImage LoadImageSetFromFolderNode LoraLoaderModelOnly LoraModelLoader
-LossGraphNode MaskComposite PreviewAny PreviewImage SaveImage SaveLoRANode SolidMask UNETLoader VAEDecode VAELoader
+BasicGuider CheckpointLoaderSimple CLIPLoader CLIPTextEncode ConditioningCombine ConditioningSetProperties
+ControlNetLoader CreateHookLoraModelOnly DualCLIPLoader EmptyLatentImage EmptySD3LatentImage FluxGuidance
+ImageScaleToTotalPixels KSampler KSamplerSelect LoadImage LoraLoaderModelOnly LoraModelLoader LossGraphNode
+MaskComposite PhotoMakerEncode PhotoMakerLoader PreviewAny PreviewImage RandomNoise ReferenceLatent
+SamplerCustomAdvanced SaveImage SolidMask UNETLoader VAEDecode VAEEncode VAELoader
 """
+NEWER = "EmptyFlux2LatentImage Flux2Scheduler"  # not in every version that is supported
+PACKS = {  # the newest commits that could be had
+    "https://github.com/cubiq/ComfyUI_InstantID": (
+        "1ef34ef573581bd9727c1e0ac05aa956b356a510",
+        "InstantIDModelLoader InstantIDFaceAnalysis ApplyInstantID",
+    ),
+    "https://github.com/lldacing/ComfyUI_PuLID_Flux_ll": (
+        "ba90657fe6ffa8072ac169a949bfa5e4153bf48a",
+        "PulidFluxModelLoader PulidFluxInsightFaceLoader PulidFluxEvaClipLoader ApplyPulidFlux",
+    ),
+}
 OURS = "MetaLoRA_"
-FILES = ("image", "unet_name", "clip_name1", "clip_name2", "vae_name", "lora_name", "folder", "file")
+FILES = """
+image unet_name clip_name clip_name1 clip_name2 vae_name lora_name ckpt_name control_net_name photomaker_model_name
+instantid_file pulid_file file
+"""
+
+Schemas = dict[str, dict[str, Any]]
 
 
-def recorded(info: dict) -> dict:
+def recorded(info: Schemas, names: list[str]) -> Schemas:
     """The parts of /object_info that workflows depend on; file lists, which differ by machine, are left empty."""
-    nodes = {name: info[name] for name in sorted(info) if name in CORE.split() or name.startswith(OURS)}
     kept = {}
-    for name, node in nodes.items():
+    for name, node in ((name, info[name]) for name in sorted(names) if name in info):
         inputs = {
             part: {key: without_files(key, entry) for key, entry in node["input"].get(part, {}).items()}
             for part in ("required", "optional")
@@ -32,22 +53,27 @@ def recorded(info: dict) -> dict:
     return kept
 
 
+def recorded_core(info: Schemas) -> Schemas:
+    """ComfyUI's own nodes and ours."""
+    return recorded(info, [*CORE.split(), *NEWER.split(), *(name for name in info if name.startswith(OURS))])
+
+
 def without_files(key: str, entry: list) -> list:
     """The entry without tooltips and without the names of files of this machine."""
     kind, *rest = entry
     options = {k: v for k, v in (rest[0] if rest else {}).items() if k != "tooltip"}
-    if key in FILES:
+    if key in FILES.split():
         options = {k: v for k, v in options.items() if k not in ("options", "default")}
         kind = [] if isinstance(kind, list) else kind
     return [kind, options]
 
 
-def translatable(info: dict) -> dict:
+def translatable(info: Schemas) -> Schemas:
     """Every English text of our nodes, as ComfyUI's page looks them up: the file that translators copy."""
     return {name: texts_of(node) for name, node in sorted(info.items()) if name.startswith(OURS)}
 
 
-def texts_of(node: dict) -> dict:
+def texts_of(node: dict[str, Any]) -> dict[str, Any]:
     """The texts of one node."""
     entries = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
     outputs = zip(node["output_name"], node["output_tooltips"], strict=True)
@@ -59,15 +85,30 @@ def texts_of(node: dict) -> dict:
     }
 
 
+def write(path: Path, content: dict[str, Any], indent: int) -> None:
+    path.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {path}: {len(content)} nodes")
+
+
+def answer(address: str, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(address + path) as page:
+        return json.load(page)
+
+
 def main() -> None:
-    with urllib.request.urlopen(sys.argv[1] + "/object_info") as answer:
-        info = json.load(answer)
-    kept = recorded(info)
+    info, system = answer(sys.argv[1], "/object_info"), answer(sys.argv[1], "/system_stats")["system"]
+    kept = recorded_core(info)
     missing = set(CORE.split()) - kept.keys()
     assert not missing, f"this ComfyUI has no {missing}"
-    RECORD.write_text(json.dumps(kept, indent=1, sort_keys=False) + "\n")
-    LOCALE.write_text(json.dumps(translatable(info), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"wrote {RECORD}: {len(kept)} nodes, and {LOCALE}")
+    write(FOLDER / f"{system['comfyui_version']}.json", kept, 1)
+    write(LOCALE, translatable(info), 2)
+    foreign = {
+        name: {"pack": pack, "commit": commit} | node
+        for pack, (commit, names) in PACKS.items()
+        for name, node in recorded(info, names.split()).items()
+    }
+    if len(foreign) == sum(len(names.split()) for _, names in PACKS.values()):
+        write(FOREIGN, foreign, 1)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ def output_folder(*parts: str) -> Path:
     return Path(folder_paths.get_output_directory(), *parts)
 
 
+def input_folder(name: str) -> Path:
+    """The folder itself where a full path is given, else one under ComfyUI's input folder."""
+    return Path(folder_paths.get_input_directory(), Path(name).expanduser())
+
+
 def plain_name(name: str) -> str:
     """The name, unless it could lead out of the folder it belongs in."""
     if not name or name in (".", "..") or any(letter in name for letter in '/\\:*?"<>|'):

@@ -1,37 +1,13 @@
 """The shipped workflows. Each is a function of the recorded schemas that returns a graph."""
 
 from collections.abc import Callable
-from pathlib import Path
 
-from .graph import Column, Graph, Schemas, Wire
+from metalora.config import PRESETS
 
-
-def words(name: str) -> str:
-    """The note of this name; a paragraph is one line, since the page breaks lines itself."""
-    text = (Path(__file__).parent / "notes" / f"{name}.md").read_text(encoding="utf-8").rstrip()
-    lines: list[str] = []
-    for line in text.splitlines():
-        if lines and line and lines[-1] and not line[0].isdigit():
-            lines[-1] += " " + line
-        else:
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def sampled(column: Column, *, model: Wire, text: Wire, latent: Wire, title: str, steps: int) -> Wire:
-    """A sampler; the image's latent."""
-    return column.add(
-        "KSampler",
-        title,
-        model=model,
-        positive=text,
-        negative=text,
-        latent_image=latent,
-        steps=steps,
-        cfg=1.0,
-        sampler_name="euler",
-        scheduler="simple",
-    )["LATENT"]
+from .comparison import comparison
+from .graph import Graph, Schemas
+from .parts import flux_loaders, miniature, sampled, words
+from .schemas import NEWEST, OLDEST
 
 
 def demo(schemas: Schemas) -> Graph:
@@ -43,7 +19,7 @@ def demo(schemas: Schemas) -> Graph:
     person = load.add("MetaLoRA_LoadDemoPerson")
     down = load.add("MetaLoRA_LoadMetaDown", file="random (untrained control)")
     learn = graph.column("Learn", "learn", 400)
-    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], resolution=128)
+    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], **miniature("resolution"))
     trained = learn.add(
         "MetaLoRA_TrainPersonalization",
         model=small["MODEL"],
@@ -53,8 +29,7 @@ def demo(schemas: Schemas) -> Graph:
         meta_down=down["meta_down"],
         class_name=person["class_name"],
         name="demo",
-        steps=100,
-        learning_rate=0.003,
+        **miniature("rank", "learning_rate"),
     )
     learn.add("MetaLoRA_MergeToLora", adapter=trained["adapter"], name="demo")
     seen = graph.column("See what was learned", "learn")
@@ -62,9 +37,11 @@ def demo(schemas: Schemas) -> Graph:
     seen.add("PreviewImage", "Loss", images=trained["loss_plot"])
     make = graph.column("Make images", "make")
     text = make.add("CLIPTextEncode", clip=small["CLIP"], text="a photo of a woman")["CONDITIONING"]
-    latent = make.add("EmptySD3LatentImage", width=128, height=128, batch_size=4)["LATENT"]
-    without = sampled(make, model=small["MODEL"], text=text, latent=latent, title="Without the LoRA", steps=12)
-    wearing = sampled(make, model=trained["personal_model"], text=text, latent=latent, title="With it", steps=12)
+    text = make.add("FluxGuidance", conditioning=text, **miniature("guidance"))["CONDITIONING"]
+    latent = make.add("EmptySD3LatentImage", **miniature("width", "height"), batch_size=4)["LATENT"]
+    given = {"text": text, "latent": latent, "steps": PRESETS["miniature"]["sampling_steps"]}
+    without = sampled(make, model=small["MODEL"], title="Without the LoRA", **given)
+    wearing = sampled(make, model=trained["personal_model"], title="With it", **given)
     show = graph.column("Look", "make")
     base = show.add("VAEDecode", samples=without, vae=small["VAE"])["IMAGE"]
     made = show.add("VAEDecode", samples=wearing, vae=small["VAE"])["IMAGE"]
@@ -83,15 +60,6 @@ def demo(schemas: Schemas) -> Graph:
     judge.add("PreviewImage", "Images with scores", images=scores["page"])
     judge.add("PreviewImage", "Likeness", images=scores["plot"])
     return graph
-
-
-def flux_loaders(column: Column) -> tuple[Wire, Wire, Wire]:
-    """(MODEL, CLIP, VAE) of FLUX.1-dev from the core's loaders."""
-    model = column.add("UNETLoader", unet_name="flux1-dev.safetensors")["MODEL"]
-    clip = column.add(
-        "DualCLIPLoader", clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux"
-    )["CLIP"]
-    return model, clip, column.add("VAELoader", vae_name="ae.safetensors")["VAE"]
 
 
 def personalize(schemas: Schemas) -> Graph:
@@ -132,8 +100,8 @@ def judge(schemas: Schemas) -> Graph:
     graph = Graph(schemas, "Evaluate a batch of images")
     graph.column("Read me", "note", 420).note(words("evaluate"))
     load = graph.column("Pictures", "load")
-    images = load.add("LoadImageSetFromFolderNode", "Generated images", folder="generated")["IMAGE"]
-    unseen = load.add("LoadImageSetFromFolderNode", "Held-out photos", folder="held-out")["IMAGE"]
+    images = load.add("MetaLoRA_LoadPhotos", "Generated images", photos_folder="generated")["photos"]
+    unseen = load.add("MetaLoRA_LoadPhotos", "Held-out photos", photos_folder="held-out")["photos"]
     reference = load.add("LoadImage", "The photo that was learned from", image="example.png")["IMAGE"]
     scored = graph.column("Judge", "judge")
     scores = scored.add("MetaLoRA_Evaluate", images=images, held_out=unseen, reference=reference)
@@ -181,9 +149,9 @@ def benchmark(schemas: Schemas) -> Graph:
     base = {"model": small["MODEL"], "clip": small["CLIP"], "vae": small["VAE"]}
     down = load.add("MetaLoRA_LoadMetaDown", file="random (untrained control)")["meta_down"]
     work = graph.column("Plan and run", "learn", 400)
-    sizes = {"resolution": 128, "width": 128, "height": 128, "sampling_steps": 12}
+    settings = miniature("resolution", "width", "height", "sampling_steps", "guidance", "rank", "learning_rate")
     chosen = {"methods": "none, lora-crops, meta-lora", "people": 2, "prompts_each": 2, "steps": 100}
-    plan = work.add("MetaLoRA_BenchmarkPlan", **base, meta_down=down, learning_rate=0.003, **chosen, **sizes)
+    plan = work.add("MetaLoRA_BenchmarkPlan", **base, meta_down=down, **chosen, **settings)
     done = work.add("MetaLoRA_BenchmarkRun", **base, plan=plan["benchmark"])
     look = graph.column("Look", "judge", 420)
     look.add("PreviewAny", "How much", source=plan["about"])
@@ -214,4 +182,10 @@ GRAPHS: dict[str, Callable[[Schemas], Graph]] = {
     "4 Two people in one picture": two_people,
     "5 Benchmark methods": benchmark,
     "6 Meta-train a Meta-Down": stage_one,
+    "7 Compare with other methods": comparison,
 }
+
+
+def first_version(name: str) -> str:
+    """The oldest ComfyUI that has every node of a workflow, but those of other packs."""
+    return NEWEST if GRAPHS[name] is comparison else OLDEST
