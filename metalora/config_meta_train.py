@@ -24,6 +24,7 @@ class MetaTrainConfig:
     scale: float = knob(1.0, "s, the strength of the adapters while training", low=0.0, high=100.0)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
     class_name: str = knob("person", "train on people of this class; 'all' takes every class at once", flag="--class")
+    limit_people: int = knob(0, "train on only so many people, drawn by chance; 0: on all", low=0)
     balance_classes: bool = knob(False, "with several classes, show each as often as the largest")
     caption: str = knob("a photo of a {class}", "caption of photos without one of their own; {class} is filled in")
     own_captions: bool = knob(True, "use the captions that come with the photos, where there are some")
@@ -74,6 +75,20 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "resolution": 128,
         "max_upscale": 4.0,
         "save_every": 250,
+    },
+    # 32 people in four buckets, on two cores; how far that goes is in docs/reproduction.md.
+    "miniature-5-minutes": {
+        "steps": 600,
+        "bucket_steps": 150,
+        "warmup_steps": 60,
+        "batch": 8,
+        "bucket_people": 8,
+        "limit_people": 32,
+        "learning_rate": 3e-3,
+        "resolution": 128,
+        "max_upscale": 4.0,
+        "save_every": 150,
+        "validation_steps": 20,
     },
 }
 

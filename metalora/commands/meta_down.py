@@ -40,6 +40,7 @@ def add_to(commands: Commands) -> None:
     distill = kinds.add("from-loras", "distill ordinary LoRAs of people", LORAS_HELP, from_loras)
     distill.add_argument("folder", type=Path, help="a folder of .safetensors LoRAs")
     distill.add_argument("--meta-rank", type=int, default=16, metavar="N", help="r1, directions to keep (default 16)")
+    distill.add_argument("--first", type=int, metavar="N", help="only the first so many LoRAs, by name (default: all)")
     for parser in (take, distill):
         parser.add_argument("--out", type=Path, required=True, help="the Meta-Down file to write")
         parser.add_argument("--class", dest="domain", default="person", help="the class it is for (default person)")
@@ -72,7 +73,13 @@ def from_loras(args: argparse.Namespace) -> None:
     from ..jobs.meta_down_sources import meta_down_from_loras
 
     job = meta_down_from_loras(
-        args.folder, args.out, backbone_of(args), args.domain, args.meta_rank, overwrite=args.overwrite
+        args.folder,
+        args.out,
+        backbone_of(args),
+        args.domain,
+        args.meta_rank,
+        first=args.first,
+        overwrite=args.overwrite,
     )
     found = driven(job)
     print(f"distilled {len(found.taken)} LoRAs into {args.meta_rank} directions a layer, sites: {found.sites}")

@@ -63,11 +63,21 @@ def covered(downs: dict[str, Tensor], backbone: Backbone, wanted: str, source: P
 
 
 def meta_down_from_loras(
-    folder: Path, out: Path, backbone: Backbone, domain: str, meta_rank: int, overwrite: bool = False
+    folder: Path,
+    out: Path,
+    backbone: Backbone,
+    domain: str,
+    meta_rank: int,
+    *,
+    first: int | None = None,
+    overwrite: bool = False,
 ) -> Job[Imported]:
     """Distill ordinary LoRAs of people, of any spelling and rank, into a Meta-Down: what their updates share most."""
     check_output(out, overwrite)
-    paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    paths = lora_files(folder)
+    if first is not None and first > len(paths):
+        raise UserError(f"--first {first}: {folder} has only {len(paths)} LoRAs.")
+    paths = paths[:first]
     if meta_rank < 1:
         raise UserError(f"--meta-rank must be at least 1, got {meta_rank}.")
     if len(paths) < 2:
@@ -88,6 +98,12 @@ def meta_down_from_loras(
         yield Step(count, len(sites))
     write(out, downs, backbone, domain, preset, {"origin": f"distilled from {len(paths)} LoRAs"})
     return Imported(out, preset, [meta_rank], [path.name for path in paths], [])
+
+
+def lora_files(folder: Path) -> list[Path]:
+    """The LoRAs in a folder by name; the adapter files that lie beside ours are not among them."""
+    found = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return [path for path in found if not path.name.endswith((".adapter.safetensors", ".state.safetensors"))]
 
 
 def write(

@@ -113,7 +113,7 @@ class People:
 
 def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, ranks: Ranks) -> Job[People]:
     """Read, check and encode; every problem of the data is one UserError before anything is encoded."""
-    identities = chosen(read_identities(source), config, source)
+    identities = limited(chosen(read_identities(source), config, source), config)
     shards = LatentShards(cache.folder / "people")
     yield Phase(f"looking at {sum(len(one.photos) for one in identities)} photos of {len(identities)} people")
     settings: dict[str, str | int | float | bool] = {
@@ -148,8 +148,7 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
         for one in identities
     ]
     with_unseen = [person for person in everyone if len(person.sizes) > 1]
-    by_chance = sorted(with_unseen, key=lambda person: files.digest(f"{config.seed}/{person.name}".encode()))
-    held_out = by_chance[: config.validation_people]
+    held_out = sorted(with_unseen, key=lambda person: drawn(person.name, config))[: config.validation_people]
     people.held_out.extend(held_out)
     people.train.extend(person for person in everyone if person not in held_out)
     if len(people.train) < 2:
@@ -172,6 +171,20 @@ def chosen(identities: Sequence[Identity], config: MetaTrainConfig, source: Path
             "Choose one with --class, or --class all."
         )
     return found
+
+
+def limited(identities: list[Identity], config: MetaTrainConfig) -> list[Identity]:
+    """Only as many as are asked for, and the held-out ones, who are the same whatever the limit is."""
+    if not config.limit_people:
+        return identities
+    by_chance = sorted(identities, key=lambda one: (len(one.photos) < 2, drawn(one.name, config)))
+    kept = {one.name for one in by_chance[: config.validation_people + config.limit_people]}
+    return [one for one in identities if one.name in kept]
+
+
+def drawn(name: str, config: MetaTrainConfig) -> str:
+    """A person's place in a shuffled order that depends on the seed and the name alone."""
+    return files.digest(f"{config.seed}/{name}".encode())
 
 
 def kind_of(one: Identity, config: MetaTrainConfig) -> str:

@@ -1,0 +1,66 @@
+"""How much of the reproduction is done: all of it, minutes of it, or seconds of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """The step counts are to be scaled to the base's own pace; until that is known, the paper's stand here."""
+
+    rendered: int  # people, both classes together
+    step_counts: tuple[int, ...] = (250, 375, 500, 625, 750)
+    ranks: tuple[int, ...] = (1, 2, 4, 8, 16)
+    rank_steps: tuple[int, ...] = (375, 625)
+    meta_ranks: tuple[int, ...] = (4, 64)  # 16 is the preset's
+    people: tuple[int, ...] = (10, 40)  # of each class; all of them are the piece `trained`
+    no_warm_up: bool = True
+    loras: tuple[int, ...] = (8, 32, 128)  # of each class
+    base: str = "--backbone miniature"
+    stage_one: str = "--preset miniature"
+    stage_one_work: int = 5_000 * 8  # steps x batch
+    stage_two: str = ""
+    stage_two_steps: int = 375
+    measured: str = ""  # flags of `benchmark plan`
+    measured_people: int = 16
+    images: int = 20  # of each of them, for each variant
+    sampling_steps: int = 24
+
+
+SIZES = {
+    "miniature": Size(rendered=400),
+    "five-minutes": Size(
+        rendered=72,
+        step_counts=(100, 200),
+        ranks=(4,),
+        rank_steps=(200,),
+        meta_ranks=(),
+        people=(),
+        no_warm_up=False,
+        loras=(8,),
+        stage_one="--preset miniature-5-minutes",
+        stage_one_work=600 * 8,
+        measured="--people 8 --prompts-each 3 --seeds 0",
+        measured_people=8,
+        images=3,
+    ),
+    "small": Size(  # for the test: every path, nothing learned
+        rendered=4,
+        step_counts=(1, 2),
+        ranks=(1, 2),
+        rank_steps=(1,),
+        meta_ranks=(4,),
+        people=(2,),
+        loras=(2,),
+        base="--backbone tiny",
+        stage_one="--preset miniature --steps 4 --bucket-steps 4 --warmup-steps 1 --batch 2 --bucket-people 2 "
+        "--resolution 64 --validation-people 0 --limit-people 3",
+        stage_one_work=8,
+        stage_two="--steps 2 --resolution 64",
+        stage_two_steps=2,
+        measured="--people 2 --prompts-each 1 --seeds 0 --clip none --resolution 64 --width 64 --height 64 "
+        "--sampling-steps 1",
+        measured_people=2,
+        images=1,
+        sampling_steps=1,
+    ),
+}
