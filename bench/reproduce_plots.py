@@ -25,17 +25,13 @@ def trade_off_plot(results: Results) -> bytes:
             points = [(v, x, y) for v, x, y in both if x and y]
             if not points:
                 continue
-            axes.errorbar(
-                [x.mean for _, x, _ in points],
-                [y.mean for _, _, y in points],
-                xerr=errors([x for _, x, _ in points]),
-                yerr=errors([y for _, _, y in points]),
-                **style(method, f"{NAMES[method]}, rank {rank}"),
-            )
+            across, up = [x for _, x, _ in points], [y for _, _, y in points]
+            draw(axes, method, [x.mean for x in across], up, across, label=f"{NAMES[method]}, rank {rank}")
             for variant, x, y in points:
-                axes.annotate(str(variant.steps), (x.mean, y.mean), (5, 5), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="CLIP-T: fits the prompt", ylabel="R-FaceSim: like the person", title="numbers: training steps")
-    return finished(figure, [axes])
+                place = {"textcoords": "offset points", "fontsize": 8, "color": COLOURS[method]}
+                axes.annotate(str(variant.steps), (x.mean, y.mean), (5, 5), **place)
+    axes.set(xlabel="CLIP-T (higher: as asked)", ylabel="R-FaceSim (higher: more like)")
+    return finished(figure, "numbers beside the points: training steps")
 
 
 def step_plot(results: Results) -> bytes:
@@ -60,39 +56,58 @@ def panels(results: Results, title: str, along: Callable[[str], list[tuple[int, 
     figure = new_figure(12, 4)
     all_axes = figure.subplots(1, len(SCORES))
     for axes, (score, label) in zip(all_axes, SCORES, strict=True):
+        places: set[int] = set()
         for method in NAMES:
             points = [(x, found) for x, variant in along(method) if (found := variant.figure(score))]
             if points:
-                heights = [found for _, found in points]
-                axes.errorbar(
-                    [x for x, _ in points],
-                    [found.mean for found in heights],
-                    yerr=errors(heights),
-                    **style(method, NAMES[method]),
-                )
+                draw(axes, method, [x for x, _ in points], [found for _, found in points], label=NAMES[method])
+                places |= {x for x, _ in points}
+        axes.set_xscale("log")
+        axes.set_xticks(sorted(places), [str(place) for place in sorted(places)])
+        axes.minorticks_off()
         axes.set(xlabel=title, ylabel=label)
     for value, name in ((results.faces.impostor_mean, "strangers"), (results.faces.genuine_mean, "the same person")):
         if value is not None:
             all_axes[0].axhline(value, color="gray", linestyle=":", linewidth=1)
             all_axes[0].annotate(name, (0.02, value), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
-    return finished(figure, list(all_axes))
+    return finished(figure, "")
 
 
 def sweep_plot(rows: Sequence[tuple[str, int | None, Figure]]) -> bytes:
-    """A point with its interval for each difference; the line is the preset."""
-    figure = new_figure(8, 1.2 + 0.28 * len(rows))
+    """A row for each change of stage 1, in it a point with its interval for each step count; the line is the preset."""
+    from matplotlib import colormaps
+
+    titles = list(dict.fromkeys(title for title, _, _ in rows))
+    counts = sorted({steps or 0 for _, steps, _ in rows})
+    figure = new_figure(9, 1.4 + 0.5 * len(titles))
     axes = figure.subplots()
-    for place, (_, _, gain) in enumerate(rows):
-        axes.errorbar(gain.mean, -place, xerr=errors([gain]), fmt="o", color="#0072b2", capsize=3, markersize=4)
+    for index, steps in enumerate(counts):
+        own = [(titles.index(title), gain) for title, count, gain in rows if count == steps]
+        axes.errorbar(
+            [gain.mean for _, gain in own],
+            [-place - 0.6 * (index + 0.5) / len(counts) + 0.3 for place, _ in own],
+            xerr=errors([gain for _, gain in own]),
+            fmt="o",
+            color=colormaps["viridis"](0.9 * index / max(1, len(counts) - 1)),
+            markersize=4,
+            capsize=2,
+            label=f"{steps} steps",
+        )
     axes.axvline(0, color="gray", linewidth=1)
-    axes.set_yticks([-place for place in range(len(rows))], [f"{title}, {steps} steps" for title, steps, _ in rows])
-    axes.set(xlabel="R-FaceSim, minus that of the preset's Meta-Down at equal steps")
-    return finished(figure, [])
+    axes.set_yticks([-place for place in range(len(titles))], titles)
+    axes.set(xlabel="R-FaceSim, minus the preset's at equal steps")
+    return finished(figure, "")
 
 
-def style(method: str, label: str) -> dict[str, Any]:
-    """How a method looks everywhere."""
-    return {"color": COLOURS[method], "marker": MARKS[method], "label": label, "capsize": 3, "linewidth": 1.5}
+def draw(
+    axes: Any, method: str, x: Sequence[float], up: Sequence[Figure], across: Sequence[Figure] = (), *, label: str
+) -> None:
+    """A method's line and marks, its intervals faint behind them."""
+    heights, look = [one.mean for one in up], {"color": COLOURS[method]}
+    axes.errorbar(
+        x, heights, yerr=errors(up), xerr=errors(across) if across else None, fmt="none", capsize=3, alpha=0.4, **look
+    )
+    axes.plot(x, heights, marker=MARKS[method], linewidth=1.8, label=label, **look)
 
 
 def errors(figures: Sequence[Figure]) -> list[list[float]]:
@@ -108,13 +123,14 @@ def new_figure(width: float, height: float) -> Any:
     return Drawing(figsize=(width, height), layout="constrained")
 
 
-def finished(figure: Any, with_legend: Sequence[Any]) -> bytes:
-    """A PNG."""
+def finished(figure: Any, note: str) -> bytes:
+    """A PNG with a legend above all panels."""
     for axes in figure.axes:
-        axes.grid(alpha=0.3)
-    for axes in with_legend:
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)), frameon=False, title=note)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
