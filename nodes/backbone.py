@@ -37,6 +37,7 @@ class ComfyBackbone:
                 f"This VAE makes latents of {vae.latent_channels} channels, but the model takes "
                 f"{self.shape.in_channels // 4}. FLUX.1's is ae.safetensors."
             )
+        self.current: ComfyDenoiser | None = None  # while the transformer is there
         self._fingerprints: dict[str, str] = {}
 
     @property
@@ -86,7 +87,11 @@ class ComfyBackbone:
         with trainable(network):
             denoiser = ComfyDenoiser(network, self.shape, self.device, self.dtype, casts)
             check_gradients(network, self.device, self.dtype, denoiser.options)
-            yield denoiser
+            self.current = denoiser
+            try:
+                yield denoiser
+            finally:
+                self.current = None
 
 
 class ComfyAutoencoder:

@@ -14,6 +14,7 @@ from ..metalora.store.images import to_pil
 from ..metalora.store.pictures import draw_boxes, table
 from .bridge import execution
 from .pictures import image_of, photos_of
+from .running import work
 from .sockets import CATEGORY
 from .widgets import widget, widgets
 
@@ -79,7 +80,7 @@ class AugmentFaceCrops(io.ComfyNode):
         finder: str,
     ) -> io.NodeOutput:
         config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale)
-        with execution.ordinary_tensors():
+        with work():
             photos = photos_of(photo)
             if learn_from == WHOLE:
                 planned = [whole_pixels(pixels, name(i), config, MULTIPLE) for i, pixels in enumerate(photos)]

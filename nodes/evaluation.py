@@ -17,9 +17,9 @@ from ..metalora.measure.similarity import ImageScore
 from ..metalora.store import files
 from ..metalora.store.images import to_tensor
 from ..metalora.store.pictures import grid
-from .bridge import execution, folders
+from .bridge import folders
 from .pictures import image_of, photos_of
-from .running import driven
+from .running import driven, work
 from .sockets import CATEGORY
 
 COLUMNS = 5  # of the page of images
@@ -72,7 +72,7 @@ class EvaluateLikeness(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
-        with execution.ordinary_tensors():
+        with work():
             images, held_out = photos_of(inputs["images"]), photos_of(inputs["held_out"])
             lines = [line for text in inputs["prompts"] for line in text.splitlines() if line.strip()]
             reference, embedder = photos_of(inputs["reference"])[0], inputs["embedder"][0]

@@ -12,10 +12,11 @@ from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.files import digest
 from ..metalora.store.images import read_photo
 from .backbone import ComfyBackbone
-from .bridge import execution, folders
+from .bridge import folders
 from .memory import make_room
 from .pictures import image_of
-from .running import LossPreview, driven
+from .previews import preview_inputs, preview_of
+from .running import driven, work
 from .sockets import CATEGORY, MetaDown, MetaDownSocket
 from .widgets import widgets
 
@@ -49,6 +50,7 @@ class MetaTrain(io.ComfyNode):
                     for key in PRESETS_OWN
                 ],
                 *widgets(MetaTrainConfig, "class_name", "gradient_checkpointing", "validation_people", "seed"),
+                *preview_inputs(every=250),
             ],
             outputs=[
                 MetaDownSocket.Output(display_name="meta_down", tooltip="For Train Meta-LoRA Personalization."),
@@ -66,7 +68,16 @@ class MetaTrain(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, dataset: str, name: str, preset: str, **knobs: Any
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        dataset: str,
+        name: str,
+        preset: str,
+        preview: str,
+        preview_every: int,
+        **knobs: Any,
     ) -> io.NodeOutput:
         if not dataset.strip():
             raise UserError("dataset is empty: name a folder with a sub-folder of photos for each person.")
@@ -76,13 +87,16 @@ class MetaTrain(io.ComfyNode):
         out = folders.output_folder(folders.FOLDER, folders.MADE, f"{folders.plain_name(name)}.safetensors")
         if out.exists():
             raise UserError(f"{out} exists already: use it through Load Meta-Down, or choose another name.")
-        with execution.ordinary_tensors():
+        with work():
             config = meta_train_config(preset, **given)
             backbone = ComfyBackbone(model, clip, vae)
             make_room(backbone, as_plain_lora(config), config.resolution)
             cache = Cache(default_folder())
             job = meta_train_people(backbone, Path(dataset).expanduser(), out, config, cache=cache)
-            trained = driven(job, LossPreview("stage 1"))
+            who = "person" if config.class_name == "all" else config.class_name
+            seen = {"label": "stage 1", "caption": f"a photo of a {who}", "count": config.batch}
+            shown = preview_of(preview, preview_every, backbone, **seen, resolution=config.resolution, cache=cache)
+            trained = driven(job, shown)
             progress = image_of(read_photo(trained.folder / "progress.png"))
             return io.NodeOutput(MetaDown(str(out)), progress, str(out), ui=ui.PreviewText(str(out)))
 

@@ -8,8 +8,9 @@ from ..metalora.backbones.fingerprints import fingerprint_of_files
 from ..metalora.config import UserError
 from ..metalora.store.images import read_photo
 from ..metalora.store.labelled_pairs import pictures_in
-from .bridge import execution, folders
+from .bridge import folders
 from .pictures import image_of
+from .running import work
 from .sockets import CATEGORY
 
 
@@ -40,7 +41,7 @@ class LoadPhotos(io.ComfyNode):
 
     @classmethod
     def execute(cls, photos_folder: str) -> io.NodeOutput:
-        with execution.ordinary_tensors():
+        with work():
             return io.NodeOutput([image_of(read_photo(path)) for path in photos_in(photos_folder)])
 
 

@@ -1,20 +1,26 @@
-"""Driving a job inside a prompt: with the node's progress bar and previews, stopped by Cancel between two steps."""
+"""The work of a node: jobs driven inside a prompt, with its progress bar and previews, stopped by Cancel."""
 
-import io
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 from PIL import Image
 
 from ..metalora.config import Phase, Step
 from ..metalora.jobs import Job, Progress, run
-from ..metalora.jobs.plots import loss_curve
 from .bridge import execution
+from .words import told_in_widget_names
 
 Result = TypeVar("Result")
 Preview = Callable[[Step], Image.Image | None]
-EVERY = 25  # steps from one preview to the next
+
+
+@contextmanager
+def work() -> Iterator[None]:
+    """What a node does inside may train, and tells the user in the words of the page what to mend."""
+    with told_in_widget_names(), execution.ordinary_tensors():
+        yield
 
 
 def driven(job: Job[Result], preview: Preview = lambda step: None) -> Result:
@@ -29,24 +35,3 @@ def driven(job: Job[Result], preview: Preview = lambda step: None) -> Result:
             bar(progress.index, progress.total, preview(progress))
 
     return run(job, show)
-
-
-class LossPreview:
-    """The loss curve so far, now and then."""
-
-    def __init__(self, label: str):
-        self.label, self.losses = label, list[float]()
-
-    def __call__(self, step: Step) -> Image.Image | None:
-        if step.loss is None:
-            return None
-        self.losses.append(step.loss)
-        if step.index % EVERY and step.index != step.total:
-            return None
-        return picture_of({self.label: self.losses})
-
-
-def picture_of(losses: dict[str, Sequence[float]]) -> Image.Image:
-    """A loss curve as ComfyUI shows previews."""
-    data: Any = loss_curve({label: list(values) for label, values in losses.items()})
-    return Image.open(io.BytesIO(data)).convert("RGB")

@@ -21,14 +21,14 @@ from ..metalora.method.merge import fold_all
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
 from .backbone import ComfyBackbone
-from .bridge import execution, folders, loras
+from .bridge import folders, loras
 from .memory import make_room
 from .pictures import image_of, photos_of
-from .running import LossPreview, driven
+from .previews import preview_inputs, preview_of
+from .running import driven, work
 from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket
 from .widgets import widget, widgets
 
-NO_PREVIEW, CURVE = "none", "loss curve"
 KNOBS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
 
 
@@ -55,7 +55,7 @@ class TrainPersonalization(io.ComfyNode):
                 widget(sites, "all", tuple(PRESETS)),
                 *widgets(PersonalizeConfig, *KNOBS),
                 io.Boolean.Input("flips", default=True, tooltip="Train on mirrored crops too."),
-                io.Combo.Input("preview", options=[CURVE, NO_PREVIEW], tooltip="What the node shows while it trains."),
+                *preview_inputs(every=50),
                 MetaDownSocket.Input("meta_down", optional=True, tooltip="None: a plain LoRA is trained."),
             ],
             outputs=[
@@ -76,12 +76,17 @@ class TrainPersonalization(io.ComfyNode):
         given = {key: values[0] for key, values in inputs.items()}  # all but the crops come as lists of one
         meta_down: MetaDown | None = given.pop("meta_down", None)
         model, clip, vae = (given.pop(key) for key in ("model", "clip", "vae"))
-        name, flips, preview = (given.pop(key) for key in ("name", "flips", "preview"))
+        name, flips, *shown = (given.pop(key) for key in ("name", "flips", "preview", "preview_every"))
         given.pop("crops")
-        with execution.ordinary_tensors():
+        with work():
             config = PersonalizeConfig(method="meta-lora" if meta_down else "lora-crops", **given)
-            crops, backbone = photos_of(inputs["crops"]), ComfyBackbone(model, clip, vae)
-            make_room(backbone, config, resolution_of([as_it_is(crop, backbone.multiple) for crop in crops]))
+            crops, backbone, cache = (
+                photos_of(inputs["crops"]),
+                ComfyBackbone(model, clip, vae),
+                Cache(default_folder()),
+            )
+            resolution = resolution_of([as_it_is(crop, backbone.multiple) for crop in crops])
+            make_room(backbone, config, resolution)
             out = folders.numbered_output(folders.FOLDER, name)
             job = personalize_pictures(
                 backbone,
@@ -91,9 +96,10 @@ class TrainPersonalization(io.ComfyNode):
                 config,
                 flips=flips,
                 meta_down=meta_down.source if meta_down else None,
-                cache=Cache(default_folder()),
+                cache=cache,
             )
-            trained = driven(job, LossPreview(config.method)) if preview == CURVE else driven(job)
+            seen = {"label": config.method, "caption": config.prompt, "resolution": resolution, "count": 1}
+            trained = driven(job, preview_of(*shown, backbone, **seen, cache=cache))
             save_loss_curve(named(out, ".loss.png"), {config.method: trained.training.losses})
             return finished(trained, model, named(out, ".loss.png"))
 
@@ -155,7 +161,7 @@ class MergeToLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter: TrainedAdapter, name: str, spelling: str) -> io.NodeOutput:
-        with execution.ordinary_tensors():
+        with work():
             path = named(folders.numbered_output("loras", name), ".safetensors")
             lora = fold_all(adapter.adapters)
             save_lora(path, lora, spelling, adapter.shape, adapter.facts)

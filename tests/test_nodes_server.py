@@ -28,7 +28,7 @@ def training(**knobs: object) -> Graph:
     settings = {"name": "ada", "class_name": "woman", "steps": 20, "rank": 1, "learning_rate": 3e-3, "seed": 0}
     settings |= {"sites": "all", "trigger": "", "caption": "a photo of a {trigger}{class}", "batch": 1}
     settings |= {"time_sampling": "logit-normal", "weight_decay": 0.01, "max_grad_norm": 0.0, "flips": True}
-    settings |= {"gradient_checkpointing": "auto", "preview": "none", **knobs}
+    settings |= {"gradient_checkpointing": "auto", "preview": "none", "preview_every": 50, **knobs}
     crops = {"face": "largest", "resolution": 64, "max_upscale": 4.0, "ratios": "1:1, 3:4", "scales": "1.5, 2.5"}
     crops |= {"learn_from": "crops around the face", "finder": "sface", "photo": ["2", 0]}
     model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
@@ -156,6 +156,7 @@ def test_a_meta_down_is_trained_and_used(server):
     small = {"steps": 6, "bucket_steps": 3, "batch": 2, "resolution": 64, "validation_people": 1, "seed": 0}
     graph = {"1": training()["1"], "progress": node("PreviewImage", images=["stage1", 1])}
     settings = {"name": "world", "preset": "miniature", "class_name": "all", "gradient_checkpointing": True}
+    settings |= {"preview": "images", "preview_every": 3}
     graph["stage1"] = node("MetaLoRA_MetaTrain", **model, dataset=str(dataset), **settings, **small)
     shown = server.run(graph)
     assert server.image(shown["progress"]).is_file()
@@ -211,3 +212,9 @@ def test_what_the_user_can_mend_is_a_sentence(server):
     history = server.wait(server.queue(graph))
     errors = [content for kind, content in history["status"]["messages"] if kind == "execution_error"]
     assert "shapes look like 16:9" in errors[0]["exception_message"]
+
+    graph = training()
+    graph["3"]["inputs"] |= {"resolution": 1024, "max_upscale": 1.0}
+    history = server.wait(server.queue(graph))
+    errors = [content for kind, content in history["status"]["messages"] if kind == "execution_error"]
+    assert "ower resolution" in errors[0]["exception_message"], "the widget's name, not the flag's"

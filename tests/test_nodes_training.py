@@ -34,11 +34,11 @@ def crops_of(portrait):
     return [planned.image(crop) for crop in planned.crops]
 
 
-def trained(parts, crops, folder, cache, config=CONFIG, meta_down="random", show=None):
+def trained(parts, crops, folder, cache, config=CONFIG, meta_down="random", show=None, backbone=None):
     jobs, pictures = pack("metalora.jobs"), pack("metalora.jobs.personalize_pictures")
     config = pack("metalora.config").PersonalizeConfig(**{f: getattr(config, f) for f in vars(config)})
     job = pictures.personalize_pictures(
-        backbone_of(parts),
+        backbone or backbone_of(parts),
         crops,
         folder / "ada.adapter.safetensors",
         folder / "states",
@@ -170,6 +170,43 @@ def test_a_cancelled_training_goes_on_to_the_result_of_an_uninterrupted_one(part
         trained(parts, crops, tmp_path / "halves", cache, show=cancelled(None)[0])
     halves = trained(parts, crops, tmp_path / "halves", cache).adapters.tensors()
     assert all(torch.equal(halves[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("decoding", [True, False], ids=["decoded", "no room for decoding"])
+def test_images_while_it_trains_show_what_was_learned_and_change_nothing(
+    parts, portrait, tmp_path, monkeypatch, decoding: bool
+):
+    previews, devices = pack("nodes.previews"), pack("nodes.bridge.devices")
+    monkeypatch.setattr(devices, "fits_beside", lambda *_given: decoding)
+    crops, backbone, cache = crops_of(portrait)[:3], backbone_of(parts), pack("metalora.store.cache").Cache(tmp_path)
+    seen = {"label": "", "caption": "a photo of a woman", "resolution": 64, "count": 1, "cache": cache}
+    preview, drawn = previews.preview_of("images", 4, backbone, **seen), {}
+
+    def show(progress):
+        if isinstance(progress, pack("metalora.config").Step) and (image := preview(progress)):
+            drawn[progress.index] = image.tobytes()
+
+    shown = trained(parts, crops, tmp_path / "shown", tmp_path, show=show, backbone=backbone).adapters.tensors()
+    plain = trained(parts, crops, tmp_path / "plain", tmp_path).adapters.tensors()
+    assert all(torch.equal(shown[name], plain[name]) for name in plain)
+    assert list(drawn) == [4, 8, 12]
+    assert drawn[4] != drawn[12], "the adapter is not worn"
+    assert backbone.current is None
+
+
+def test_a_preview_without_memory_is_given_up_and_not_the_training(parts, portrait, tmp_path, monkeypatch):
+    previews, backbone = pack("nodes.previews"), backbone_of(parts)
+    cache = pack("metalora.store.cache").Cache(tmp_path)
+    seen = {"label": "", "caption": "a photo of a woman", "resolution": 64, "count": 1, "cache": cache}
+    preview = previews.preview_of("images", 1, backbone, **seen)
+
+    def full(_self):
+        raise torch.OutOfMemoryError("forced")
+
+    monkeypatch.setattr(previews.ImagePreview, "sampled", full)
+    config = pack("metalora.config")
+    assert preview(config.Step(1, 2, 0.5)) is None
+    assert not preview.possible
 
 
 def test_a_training_that_cannot_fit_is_refused_before_anything_is_loaded(parts, monkeypatch):

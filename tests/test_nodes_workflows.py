@@ -19,7 +19,12 @@ from tools.workflows.thumbnail import thumbnail
 
 SCHEMAS = RECORDS[OLDEST]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-PAIRS = [(path, version) for path in WORKFLOWS for version in (OLDEST, NEWEST) if first_version(path.stem) in (OLDEST, version)]
+PAIRS = [
+    (path, version)
+    for path in WORKFLOWS
+    for version in (OLDEST, NEWEST)
+    if first_version(path.stem) in (OLDEST, version)
+]
 SMALL_BASE = "miniature" if MINIATURE.is_dir() else "tiny (random weights)"
 
 

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import comfy.latent_formats
 import comfy.model_management
 import torch
+from torch import Tensor
+
+DECODING = 2  # times the memory that decoding is said to need: what must be free for it
 
 
 def load_on_device(patcher: Any, memory: int = 0) -> Any:
@@ -22,3 +26,20 @@ def free_device(device: torch.device, memory: int) -> None:
 def total_memory(device: torch.device) -> int:
     """Bytes of the device, free or not."""
     return int(comfy.model_management.get_total_memory(device))
+
+
+def fits_beside(vae: Any, shape: tuple[int, ...], device: torch.device) -> bool:
+    """Whether latents [c, h, w] can be decoded without ComfyUI pushing another model off the device."""
+    if vae.device.type == "cpu" or vae.device != device:
+        return True
+    need = vae.memory_used_decode((1, *shape), vae.vae_dtype) + vae.patcher.model_size()
+    return comfy.model_management.get_free_memory(device) > DECODING * need
+
+
+def rough_image(latents: Tensor) -> Tensor:
+    """Latents [c, h, w] as colours [3, h, w], by the linear map that ComfyUI's own previews use."""
+    known = comfy.latent_formats.Flux()
+    colours = latents.movedim(0, -1) @ torch.tensor(known.latent_rgb_factors) + torch.tensor(
+        known.latent_rgb_factors_bias
+    )
+    return ((colours + 1) / 2).clamp(0, 1).movedim(-1, 0)
