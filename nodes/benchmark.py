@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..metalora.backbones.fingerprints import fingerprint_of_files
 from ..metalora.config import METHODS, NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from ..metalora.jobs.benchmark_layout import Layout
-from ..metalora.jobs.benchmark_plan import Plan, read_plan
-from ..metalora.jobs.benchmark_prepare import ANY_CLASS, Inputs, make_plan, meta_phd_prompts, mini_benchmark
-from ..metalora.jobs.benchmark_report import benchmark_report
-from ..metalora.jobs.benchmark_run import run_benchmark
-from ..metalora.jobs.benchmark_units import Share
+from ..metalora.jobs.benchmark.layout import Layout
+from ..metalora.jobs.benchmark.plan import Plan, read_plan
+from ..metalora.jobs.benchmark.prepare import ANY_CLASS, Inputs, make_plan, meta_phd_prompts, mini_benchmark
+from ..metalora.jobs.benchmark.report import benchmark_report
+from ..metalora.jobs.benchmark.run import run_benchmark
+from ..metalora.jobs.benchmark.units import Share
 from ..metalora.measure.faces import ANALYSERS
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo

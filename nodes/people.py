@@ -4,7 +4,7 @@ from functools import cache
 
 from comfy_api.latest import io
 
-from ..metalora.jobs.benchmark_prepare import mini_benchmark
+from ..metalora.jobs.benchmark.prepare import mini_benchmark
 from ..metalora.store.images import read_photo
 from ..metalora.store.manifest import Identity, read_manifest
 from .pictures import image_of

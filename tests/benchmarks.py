@@ -6,10 +6,10 @@ from pathlib import Path
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig
 from metalora.jobs import run
-from metalora.jobs.benchmark_plan import Plan
-from metalora.jobs.benchmark_prepare import Inputs, make_plan, mini_benchmark
-from metalora.jobs.benchmark_run import run_benchmark
-from metalora.jobs.benchmark_units import Share
+from metalora.jobs.benchmark.plan import Plan
+from metalora.jobs.benchmark.prepare import Inputs, make_plan, mini_benchmark
+from metalora.jobs.benchmark.run import run_benchmark
+from metalora.jobs.benchmark.units import Share
 from metalora.store.cache import Cache
 
 CONFIG = BenchmarkConfig(step_counts=(3, 5), people=3, prompts_each=2, together=2, images_at_once=3)

@@ -14,10 +14,10 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import BenchmarkConfig, UserError
 from metalora.jobs import run
-from metalora.jobs.benchmark_layout import Layout
-from metalora.jobs.benchmark_plan import Plan, read_plan
-from metalora.jobs.benchmark_prepare import meta_phd_prompts, mini_benchmark
-from metalora.jobs.benchmark_units import Share, units_of
+from metalora.jobs.benchmark.layout import Layout
+from metalora.jobs.benchmark.plan import Plan, read_plan
+from metalora.jobs.benchmark.prepare import meta_phd_prompts, mini_benchmark
+from metalora.jobs.benchmark.units import Share, units_of
 from metalora.jobs.face_embeddings import only_embedding
 from metalora.jobs.personalize import personalize_photos
 from metalora.measure.faces import load_faces

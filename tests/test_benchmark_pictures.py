@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from metalora.jobs.benchmark_pictures import PictureScorer, as_bytes, readable, rephrased
-from metalora.jobs.benchmark_plan import PlannedPrompt, attributes_of
-from metalora.jobs.benchmark_prepare import mini_benchmark
-from metalora.jobs.benchmark_scores import RealFaces
-from metalora.jobs.benchmark_summary import comparisons, figure, genuine_and_impostor, grouped_means, macro_means
+from metalora.jobs.benchmark.pictures import PictureScorer, as_bytes, readable, rephrased
+from metalora.jobs.benchmark.plan import PlannedPrompt, attributes_of
+from metalora.jobs.benchmark.prepare import mini_benchmark
+from metalora.jobs.benchmark.scores import RealFaces
+from metalora.jobs.benchmark.summary import comparisons, figure, genuine_and_impostor, grouped_means, macro_means
 from metalora.measure.clip import load_clip
 from metalora.store.manifest import read_manifest
 from metalora.store.prompts import read_prompts

@@ -12,7 +12,7 @@ from report_pages import Page
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
-from metalora.jobs.benchmark_compare import benchmark_compare
+from metalora.jobs.benchmark.compare import benchmark_compare
 from metalora.measure.intervals import paired
 from metalora.store.report.leaderboard import check_comparable
 from metalora.store.report.reading import read_results

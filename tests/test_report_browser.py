@@ -11,8 +11,8 @@ import pytest
 from made_up_results import made_up_run, read, write
 
 from metalora.jobs import run
-from metalora.jobs.benchmark_compare import benchmark_compare
-from metalora.jobs.benchmark_report import benchmark_report
+from metalora.jobs.benchmark.compare import benchmark_compare
+from metalora.jobs.benchmark.report import benchmark_report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)")

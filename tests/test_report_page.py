@@ -15,8 +15,8 @@ from report_pages import Page
 
 from metalora.cli import main
 from metalora.jobs import run
-from metalora.jobs.benchmark_plan import FORMAT, Plan
-from metalora.jobs.benchmark_report import benchmark_report
+from metalora.jobs.benchmark.plan import FORMAT, Plan
+from metalora.jobs.benchmark.report import benchmark_report
 from metalora.store.files import digest
 from metalora.store.report.html import element, joined
 from metalora.store.report.page import DATA

@@ -17,7 +17,7 @@ from .running import driven
 
 if TYPE_CHECKING:
     from ..backbones.flux import FluxBackbone
-    from ..jobs.benchmark_plan import Plan
+    from ..jobs.benchmark.plan import Plan
 
 BENCHMARK_HELP = """\
 How like the people are the images of each method, and do they show what was asked? On the mini benchmark that ships
@@ -87,7 +87,7 @@ def add_to(commands: Commands) -> None:
 
 def plan_benchmark(args: argparse.Namespace) -> None:
     """Check every input and write the plan."""
-    from ..jobs.benchmark_prepare import Inputs, make_plan, meta_phd_prompts, mini_benchmark
+    from ..jobs.benchmark.prepare import Inputs, make_plan, meta_phd_prompts, mini_benchmark
 
     if args.meta_phd and args.prompts:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
@@ -119,9 +119,9 @@ def run_benchmark(args: argparse.Namespace) -> None:
     import torch
 
     from ..jobs import run
-    from ..jobs.benchmark_plan import read_plan
-    from ..jobs.benchmark_run import run_benchmark as job
-    from ..jobs.benchmark_units import share_from_environment
+    from ..jobs.benchmark.plan import read_plan
+    from ..jobs.benchmark.run import run_benchmark as job
+    from ..jobs.benchmark.units import share_from_environment
 
     share, plan = share_from_environment(), read_plan(args.run)
     torch.set_num_threads(plan.threads)
@@ -134,7 +134,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
 
 def meta_downs_of(given: list[str]) -> dict[str, str]:
     """CLASS=FILE, or one FILE for every class."""
-    from ..jobs.benchmark_prepare import ANY_CLASS
+    from ..jobs.benchmark.prepare import ANY_CLASS
 
     found: dict[str, str] = {}
     for text in given:

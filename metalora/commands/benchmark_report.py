@@ -35,7 +35,7 @@ def add_to(kinds: Commands) -> None:
 
 def report_benchmark(args: argparse.Namespace) -> None:
     """Write the page and the tables of a run."""
-    from ..jobs.benchmark_report import benchmark_report as job
+    from ..jobs.benchmark.report import benchmark_report as job
 
     report = driven(job(args.run, args.out))
     print(
@@ -47,7 +47,7 @@ def report_benchmark(args: argparse.Namespace) -> None:
 
 def compare_benchmarks(args: argparse.Namespace) -> None:
     """Write the leaderboard of several runs."""
-    from ..jobs.benchmark_compare import benchmark_compare as job
+    from ..jobs.benchmark.compare import benchmark_compare as job
 
     board = driven(job(args.runs, args.out))
     print(f"wrote {board.page} ({board.variants} variants) and {board.table}")

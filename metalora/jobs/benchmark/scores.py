@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..measure.faces import FaceAnalyser
-from ..measure.similarity import ImageScore, cosines, score_image
-from ..store import files
-from ..store.manifest import Identity
-from .benchmark_images import Wanted, wanted_of
-from .benchmark_layout import Layout
-from .benchmark_pictures import PictureScorer
-from .benchmark_plan import Plan, PlannedPerson, PlannedPrompt, Variant
-from .face_embeddings import embeddings, only_embedding
+from ...measure.faces import FaceAnalyser
+from ...measure.similarity import ImageScore, cosines, score_image
+from ...store import files
+from ...store.manifest import Identity
+from ..face_embeddings import embeddings, only_embedding
+from .images import Wanted, wanted_of
+from .layout import Layout
+from .pictures import PictureScorer
+from .plan import Plan, PlannedPerson, PlannedPrompt, Variant
 
 
 @dataclass(frozen=True)

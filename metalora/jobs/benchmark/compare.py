@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..config import Phase, Step, UserError
-from ..store.files import write_bytes
-from ..store.report.leaderboard import check_comparable, leaderboard_page, merged
-from ..store.report.reading import read_results
-from ..store.report.results import Comparison, Results
-from ..store.report.tables_csv import variants_csv
-from . import Job
-from .benchmark_summary import comparisons
+from ...config import Phase, Step, UserError
+from ...store.files import write_bytes
+from ...store.report.leaderboard import check_comparable, leaderboard_page, merged
+from ...store.report.reading import read_results
+from ...store.report.results import Comparison, Results
+from ...store.report.tables_csv import variants_csv
+from .. import Job
+from .summary import comparisons
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
-from ..config import Step
-from . import Job, Progress
+from ...config import Step
+from .. import Job, Progress
 
 
 class TimeLeft:

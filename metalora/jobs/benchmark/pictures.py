@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..measure.similarity import cosines
-from ..store.images import read_photo
-from ..store.manifest import Photo
-from .benchmark_plan import PlannedPrompt
+from ...measure.similarity import cosines
+from ...store.images import read_photo
+from ...store.manifest import Photo
+from .plan import PlannedPrompt
 
 ENOUGH = 40  # real photos, to see whether CLIP can read an attribute
 

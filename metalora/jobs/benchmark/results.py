@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..store import files
-from .benchmark_layout import Layout
-from .benchmark_plan import Plan, Variant
-from .benchmark_scores import RealFaces, Scorer, read_scores
-from .benchmark_summary import comparisons, genuine_and_impostor, summary
+from ...store import files
+from .layout import Layout
+from .plan import Plan, Variant
+from .scores import RealFaces, Scorer, read_scores
+from .summary import comparisons, genuine_and_impostor, summary
 
 FORMAT = "metalora-results-1"
 

@@ -13,27 +13,27 @@ from pathlib import Path
 
 import torch
 
-from ..backbones.protocol import Autoencoder, Backbone, Denoiser
-from ..config import Phase, Step, UserError
-from ..measure.clip import load_clip
-from ..measure.dino import load_dino
-from ..measure.faces import load_faces
-from ..store import files
-from ..store.cache import Cache
-from ..store.manifest import Identity, read_manifest
-from ..store.prompts import read_prompts
-from . import Job
-from .benchmark_images import batches_left, make_images
-from .benchmark_layout import Layout
-from .benchmark_pictures import PictureScorer
-from .benchmark_plan import Plan, read_plan
-from .benchmark_progress import TimeLeft, timed
-from .benchmark_results import write_results
-from .benchmark_scores import RealFaces, Scorer, Subject, is_scored, real_faces, score_person
-from .benchmark_train import Bench, encode_crops, is_trained, train_group
-from .benchmark_units import Cell, Share, Unit, units_of
-from .meta_downs import read_meta_down
-from .photos import prompt_embeddings
+from ...backbones.protocol import Autoencoder, Backbone, Denoiser
+from ...config import Phase, Step, UserError
+from ...measure.clip import load_clip
+from ...measure.dino import load_dino
+from ...measure.faces import load_faces
+from ...store import files
+from ...store.cache import Cache
+from ...store.manifest import Identity, read_manifest
+from ...store.prompts import read_prompts
+from .. import Job
+from ..meta_downs import read_meta_down
+from ..photos import prompt_embeddings
+from .images import batches_left, make_images
+from .layout import Layout
+from .pictures import PictureScorer
+from .plan import Plan, read_plan
+from .progress import TimeLeft, timed
+from .results import write_results
+from .scores import RealFaces, Scorer, Subject, is_scored, real_faces, score_person
+from .train import Bench, encode_crops, is_trained, train_group
+from .units import Cell, Share, Unit, units_of
 
 POLL = 0.5  # seconds between looks for what other processes have done
 

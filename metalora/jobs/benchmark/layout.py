@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ..config import NONE
-from .benchmark_plan import PlannedPerson, PlannedPrompt, Variant
+from ...config import NONE
+from .plan import PlannedPerson, PlannedPrompt, Variant
 
 EXTERNAL = "external"
 EXTERNAL_LAYOUT = f"{EXTERNAL}/<method>/<identity>/<prompt id>-<seed>.png"

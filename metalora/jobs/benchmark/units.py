@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config import NONE, UserError
-from .benchmark_layout import Layout
-from .benchmark_plan import Plan, PlannedPerson, Variant
-from .benchmark_train import Training, trainings_of
+from ...config import NONE, UserError
+from .layout import Layout
+from .plan import Plan, PlannedPerson, Variant
+from .train import Training, trainings_of
 
 Cell = tuple[Variant, PlannedPerson]  # a person's images of a variant
 

@@ -6,20 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backbones.protocol import Backbone
-from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
-from ..measure.clip import ClipScorer, load_clip
-from ..measure.dino import DinoScorer, load_dino
-from ..measure.faces import load_faces
-from ..method.adapter import random_meta_down
-from ..method.flow import generator_of
-from ..store import files
-from ..store.manifest import Manifest, read_manifest
-from ..store.prompts import read_prompts, without
-from . import Job
-from .benchmark_layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
-from .benchmark_pictures import readable
-from .benchmark_plan import (
+from ...backbones.protocol import Backbone
+from ...config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
+from ...measure.clip import ClipScorer, load_clip
+from ...measure.dino import DinoScorer, load_dino
+from ...measure.faces import load_faces
+from ...method.adapter import random_meta_down
+from ...method.flow import generator_of
+from ...store import files
+from ...store.manifest import Manifest, read_manifest
+from ...store.prompts import read_prompts, without
+from .. import Job
+from ..meta_downs import RANDOM, read_meta_down
+from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
+from .pictures import readable
+from .plan import (
     FORMAT,
     Plan,
     PlannedPerson,
@@ -29,7 +30,6 @@ from .benchmark_plan import (
     planned_prompts,
     write_plan,
 )
-from .meta_downs import RANDOM, read_meta_down
 
 RANDOM_META_DOWN = "meta-downs/random.safetensors"
 READS = 2 / 3  # an attribute that CLIP gets wrong more often on real photos says nothing of generated ones
@@ -52,12 +52,12 @@ class Inputs:
 
 def mini_benchmark() -> Path:
     """The benchmark that ships."""
-    return Path(__file__).parents[1] / "data" / "mini_benchmark"
+    return Path(__file__).parents[2] / "data" / "mini_benchmark"
 
 
 def meta_phd_prompts() -> Path:
     """The paper's prompts."""
-    return Path(__file__).parents[1] / "data" / "meta_phd" / "prompts.json"
+    return Path(__file__).parents[2] / "data" / "meta_phd" / "prompts.json"
 
 
 def make_plan(

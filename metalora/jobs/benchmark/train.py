@@ -6,23 +6,23 @@ from pathlib import Path
 
 from torch.optim import Optimizer
 
-from ..backbones.protocol import Backbone, Denoiser, Prompt
-from ..config import PersonalizeConfig, UserError
-from ..method.adapter import Adapters
-from ..method.merge import fold_all
-from ..method.personalize import Person, TrainingImages, new_optimizer, personalize
-from ..method.stacks import stacked, taken_out
-from ..store.cache import Cache
-from . import Job
-from .benchmark_layout import Layout
-from .benchmark_plan import Plan, PlannedPerson, Variant
-from .lora import save_lora
-from .memory import wants_checkpointing
-from .meta_downs import starting_adapters
-from .personalize import facts_of_run, plan_photos
-from .photos import crop_latents
-from .prior import prior_images
-from .resume import SavedRun
+from ...backbones.protocol import Backbone, Denoiser, Prompt
+from ...config import PersonalizeConfig, UserError
+from ...method.adapter import Adapters
+from ...method.merge import fold_all
+from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
+from ...method.stacks import stacked, taken_out
+from ...store.cache import Cache
+from .. import Job
+from ..lora import save_lora
+from ..memory import wants_checkpointing
+from ..meta_downs import starting_adapters
+from ..personalize import facts_of_run, plan_photos
+from ..photos import crop_latents
+from ..prior import prior_images
+from ..resume import SavedRun
+from .layout import Layout
+from .plan import Plan, PlannedPerson, Variant
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import torch
 
-from ..backbones.protocol import Autoencoder, Denoiser, Prompt
-from ..config import NONE, UserError
-from ..store import files
-from ..store.images import read_image_facts, save_image
-from . import Job
-from .benchmark_layout import Layout
-from .benchmark_plan import Plan, PlannedPerson, PlannedPrompt, Variant
-from .benchmark_train import Bench
-from .generate import Image, facts_of_image
-from .lora import load_lora, lora_adapters
+from ...backbones.protocol import Autoencoder, Denoiser, Prompt
+from ...config import NONE, UserError
+from ...store import files
+from ...store.images import read_image_facts, save_image
+from .. import Job
+from ..generate import Image, facts_of_image
+from ..lora import load_lora, lora_adapters
+from .layout import Layout
+from .plan import Plan, PlannedPerson, PlannedPrompt, Variant
+from .train import Bench
 
 
 class Wanted(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 import torch
 
-from ..measure.intervals import Interval, bootstrap, paired
-from ..measure.similarity import Misses, cosines, means_of, position
-from .benchmark_plan import PlannedPerson
-from .benchmark_scores import RealFaces
+from ...measure.intervals import Interval, bootstrap, paired
+from ...measure.similarity import Misses, cosines, means_of, position
+from .plan import PlannedPerson
+from .scores import RealFaces
 
 Record = dict[str, Any]
 MISSES: tuple[Misses, ...] = get_args(Misses)

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from ..method.flow import generator_of
-from ..store import files
-from ..store.manifest import Manifest
-from ..store.prompts import BenchmarkPrompt
+from ...config import NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ...method.flow import generator_of
+from ...store import files
+from ...store.manifest import Manifest
+from ...store.prompts import BenchmarkPrompt
 
 FORMAT = "metalora-plan-1"
 LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
