@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import FLAGS
 from runs import CONFIG as STAGE_TWO
 from runs import meta_down_file, personalized
 from stage_one import CONFIG, latents_of, toy_run, toy_training
 from toy import ToyDenoiser
 
 from metalora.backbones.flux import FluxBackbone
+from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.lora import merge_adapter
@@ -139,3 +141,14 @@ def test_mean_heads_know_what_people_have_in_common(denoiser: ToyDenoiser):
             losses[start] = flow_loss(denoiser, photos, torch.ones(16, 8), generator_of("measured")).item()
     assert losses["mean"] < 0.9 * losses["zero"], losses
     assert toy_training().mean.people == 0
+
+
+def test_a_benchmark_that_asks_for_them_is_refused_when_it_is_planned(
+    tiny: FluxBackbone, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    plain = meta_down_file(tiny, tmp_path / "plain.safetensors")
+    command = ["benchmark", "plan", str(tmp_path / "run"), "--heads", "mean", *FLAGS, "--methods", "meta-lora"]
+    for given in (str(plain), "random"):
+        assert main([*command, "--meta-down", given, "--clip", "none"]) == 1
+        assert f"{Path(given).stem}.safetensors has no mean heads" in capsys.readouterr().err
+        assert not (tmp_path / "run" / "plan.json").exists()
