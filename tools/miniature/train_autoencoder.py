@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .autoencoder import kl_loss, new_autoencoder, psnr, reconstruction_loss, rescale_latents
 from .photos import Photos, read_shards, to_pixels, to_signal
-from .training import Loss, Training, follow
+from .training import Loss, Training, follow, parsed, parser_of
 
 PEAK_RATE = 1.2e-3
 KL_WEIGHT = 2e-4  # 2e-3 of a smaller loss nearly collapsed channels in a first try; far less, and latents are brittle
@@ -24,16 +24,14 @@ CROP, CROPS, WHOLES = 64, 8, 2  # a step sees 8 crops or 2 whole photos: as many
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parsed(_parser())
     photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
     print(f"{len(photos)} photos to learn from; {len(unseen)} of people who are not among them", flush=True)
     training = start(arguments.out / "state.pt", arguments.steps, torch.device(arguments.device))
     if arguments.decoder_only:
         fix_encoder(training)
     steps = training.run(loss_on(photos.pixels, ROUGH if arguments.decoder_only else 0))
-    follow(training, steps, arguments.save_minutes, lambda: report(training, unseen, arguments.out))
+    follow(training, steps, arguments, lambda: report(training, unseen, arguments.out))
 
 
 def start(path: pathlib.Path, steps: int, device: torch.device) -> Training:
@@ -130,19 +128,13 @@ def report(training: Training, unseen: Photos, out: pathlib.Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
+    parser = parser_of(__doc__, "autoencoder", steps=60_000, batch=None)
     parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/autoencoder"))
-    parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument(
         "--decoder-only",
         action="store_true",
         help="latents stay as they are, for a FLUX that has them; the decoder learns to bear small errors in them",
     )
-    parser.add_argument("--save-minutes", type=float, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     return parser
 
 

@@ -15,7 +15,7 @@ from .captions import mirrored
 from .check_clip import accuracies, choices
 from .clip_model import TEXT, VISION, config, contrast, export, kept_tokenizer, new_clip, sayings, tokens_of
 from .photos import Photos, read_shards, to_signal
-from .training import Loss, Training, follow
+from .training import Loss, Training, follow, parsed, parser_of
 
 PEAK_RATE = 2e-3
 SETTLING = 20  # batches over which the exported norms take their statistics
@@ -23,16 +23,14 @@ SEED = 0
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parsed(_parser())
     photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
     tokenizer, device = kept_tokenizer(arguments.out / "tokenizer"), torch.device(arguments.device)
     training = start(arguments.out / "state.pt", config(VISION, TEXT), arguments.steps, device)
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
     print(f"{len(photos)} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
     steps = training.run(loss_on(photos, arguments.batch, tokenizer))
-    follow(training, steps, arguments.save_minutes, lambda: report(training, tokenizer, photos, unseen, arguments.out))
+    follow(training, steps, arguments, lambda: report(training, tokenizer, photos, unseen, arguments.out))
 
 
 def start(path: pathlib.Path, model_config: dict, steps: int, device: torch.device) -> Training:
@@ -98,15 +96,8 @@ def settled(model: nn.Module, photos: Photos) -> nn.Module:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
+    parser = parser_of(__doc__, "clip", steps=20_000, batch=64)
     parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/clip"))
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--save-minutes", type=float, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     return parser
 
 

@@ -22,16 +22,14 @@ from .latents import Mixture, Source, encoded, encoded_crops
 from .people import SPLITS, person
 from .photo import photo
 from .photos import read_shards, to_pixels
-from .training import Loss, Training, follow
+from .training import Loss, Training, follow, parsed, parser_of
 
 PEAK_RATE = 6e-4
 PIXELS = 128  # of the sheet: what the photos have
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
     photos, cache = read_shards(arguments.photos), arguments.out / "latents.pt"
@@ -47,7 +45,7 @@ def main() -> None:
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
     print(f"{latents.values.shape[1]} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
     steps = training.run(loss_on(source, arguments.batch))
-    follow(training, steps, arguments.save_minutes, lambda: report(training.averaged(), autoencoder, arguments.out))
+    follow(training, steps, arguments, lambda: report(training.averaged(), autoencoder, arguments.out))
 
 
 def start(folder: pathlib.Path, size: Size, steps: int, device: torch.device) -> Training:
@@ -110,12 +108,8 @@ def draw_sheet(model: MiniatureFlux, autoencoder: AutoencoderKL, path: pathlib.P
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
+    parser = parser_of(__doc__, "flow", steps=50_000, batch=64)
     parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/flow"))
-    parser.add_argument("--steps", type=int, default=50_000)
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--double-blocks", type=int, default=2)
     parser.add_argument("--single-blocks", type=int, default=4)
     parser.add_argument(
@@ -126,10 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         help="crop every Nth photo as personalization does, for wide and tall pictures (default 2; 0: none)",
     )
     parser.add_argument("--unmirrored", action="store_true", help="photos as they are only: half as long to encode")
-    parser.add_argument("--compile", action="store_true", help="compiled blocks: an eighth faster after a first minute")
-    parser.add_argument("--save-minutes", type=float, default=10)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
+    parser.add_argument("--compile", action="store_true", help="compiled blocks: an eighth faster after some minutes")
     return parser
 
 

@@ -18,16 +18,14 @@ from .flow_model import MiniatureFlux, Size
 from .latents import Latents, encoded
 from .photos import read_shards
 from .train_flow import report, start
-from .training import Loss, Training, follow
+from .training import Loss, Training, follow, parsed, parser_of
 
 PEAK_RATE = 2e-4
 LEAST, MOST = 1.0, 4.0  # the strengths that are taught
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
     photos = read_shards(arguments.photos)
@@ -37,9 +35,7 @@ def main() -> None:
     teacher = start(arguments.flow, size, steps=1, device=device).averaged().requires_grad_(False)
     training = Training(arguments.out / "state.pt", student_of(teacher), arguments.steps, PEAK_RATE)
     steps = training.run(loss_on(latents, teacher, arguments.batch))
-    follow(
-        training, steps, arguments.save_minutes, lambda: report(training.averaged(), autoencoder, arguments.out, True)
-    )
+    follow(training, steps, arguments, lambda: report(training.averaged(), autoencoder, arguments.out, True))
 
 
 def student_of(teacher: MiniatureFlux) -> MiniatureFlux:
@@ -69,17 +65,10 @@ def loss_on(latents: Latents, teacher: MiniatureFlux, batch: int) -> Loss:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "guided", steps=5_000, batch=64)
     parser.add_argument("--flow", type=pathlib.Path, required=True, help="folder of the finished `train_flow`")
-    parser.add_argument("--photos", type=pathlib.Path, required=True, help="the shards it was trained on")
     parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/guided"))
-    parser.add_argument("--steps", type=int, default=5_000)
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--unmirrored", action="store_true", help="as `train_flow` was called")
-    parser.add_argument("--save-minutes", type=float, default=10)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     return parser
 
 

@@ -1,5 +1,6 @@
 """What the long trainings share: steps that resume exactly, a moving average, whole checkpoints, progress."""
 
+import argparse
 import copy
 import json
 import pathlib
@@ -19,6 +20,29 @@ Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]]
 class Step:
     index: int
     figures: dict[str, float]
+
+
+def parser_of(described: str | None, out: str, steps: int, batch: int | None) -> argparse.ArgumentParser:
+    """The flags that every training has; what it learns from, it adds itself."""
+    parser = argparse.ArgumentParser(description=described, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature") / out)
+    parser.add_argument("--steps", type=int, default=steps, help=f"in all, those done before included ({steps})")
+    if batch is not None:
+        parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--save-minutes", type=float, default=5, help="between two checkpoints (5)")
+    parser.add_argument("--report-minutes", type=float, default=30, help="between two sheets and exports (30)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line; the number of threads is set."""
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return arguments
 
 
 class Training:
@@ -74,9 +98,12 @@ class Training:
         }
 
 
-def follow(training: Training, steps: Iterator[Step], minutes: float, report: Callable[[], None]) -> None:
+def follow(
+    training: Training, steps: Iterator[Step], arguments: argparse.Namespace, report: Callable[[], None]
+) -> None:
     """Run to the end: a line every 100 steps; every so many minutes, and at the end, a checkpoint and a report."""
-    recent, began, saved, first = [], time.time(), time.time(), training.step
+    recent, began, first = [], time.time(), training.step
+    saved = reported = began
     for step in steps:
         recent.append(step.figures)
         if step.index % 100 == 99:
@@ -87,9 +114,12 @@ def follow(training: Training, steps: Iterator[Step], minutes: float, report: Ca
                 f"step {training.step}/{training.steps}  {means}  {rate:.2f} steps/s  {left:.0f} min left", flush=True
             )
             recent.clear()
-        if time.time() - saved > 60 * minutes or training.step == training.steps:
+        ended = training.step == training.steps
+        if ended or time.time() - saved > 60 * arguments.save_minutes:
             saved = time.time()
             training.save()
+        if ended or time.time() - reported > 60 * arguments.report_minutes:
+            reported = time.time()
             report()
 
 
