@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from metalora.config import UserError
+from metalora.config_meta_train import MetaTrainConfig
+from metalora.jobs.stage_one_data import drawn, limited
 from metalora.store.identities import read_identities
 from metalora.store.images import save_image
 from metalora.store.latent_shards import LatentShards
@@ -134,3 +136,17 @@ def test_prefetching_passes_errors_on_and_stops_when_closed():
     assert next(endless) == 0
     endless.close()
     assert len(taken) < 10
+
+
+def test_fewer_people_are_some_of_more_and_the_same_are_held_out():
+    everyone = read_identities(BENCHMARK)
+    config = {n: MetaTrainConfig(limit_people=n, validation_people=3) for n in (0, 4, 9)}
+    names = {n: [one.name for one in limited(everyone, config[n])] for n in config}
+    assert len(names[0]) == len(everyone)
+    assert (len(names[4]), len(names[9])) == (4 + 3, 9 + 3)
+    assert set(names[4]) < set(names[9])
+    assert names[9] == sorted(names[9]), "in the order in which they were"
+    first = sorted(names[4], key=lambda name: drawn(name, config[4]))[:3]
+    assert first == sorted(names[9], key=lambda name: drawn(name, config[9]))[:3]
+    photos = {one.name: len(one.photos) for one in everyone}
+    assert min(photos[name] for name in names[9]) > 1, "those with photos to be measured on come first"

@@ -24,7 +24,8 @@ from . import Job
 from .checkpoints import Checkpoints
 from .meta_train_logs import History, TensorBoard, write_logs
 from .personalize import check_output
-from .stage_one_data import People, prepared
+from .stage_one_data import prepared
+from .stage_one_people import People
 
 
 @dataclass(frozen=True)

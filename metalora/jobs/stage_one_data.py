@@ -1,20 +1,16 @@
-"""From photo files of many people to what stage 1 learns from: checked whole, encoded once, streamed from disk."""
+"""From photo files of many people to what stage 1 learns from: checked whole, and encoded once."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from ..backbones.protocol import Autoencoder, Backbone, Prompt
+from ..backbones.protocol import Autoencoder, Backbone
 from ..config import Phase, Step, UserError
 from ..config_meta_train import MetaTrainConfig
 from ..method import crops
-from ..method.adaptability import HeldOut
-from ..method.buckets import Person, Sample
+from ..method.buckets import Person
 from ..method.crops import RATIOS, Box
-from ..method.meta_train import Batch, MetaTraining
 from ..method.ranks import Ranks
 from ..store import files
 from ..store.cache import Cache
@@ -22,93 +18,7 @@ from ..store.identities import Identity, read_identities, refuse
 from ..store.images import read_photo, resize_crop
 from ..store.latent_shards import LatentShards
 from . import Job
-
-KEPT_PROMPTS = 32  # of captions, in memory; FLUX's are 4 MB each
-UNSEEN = 4  # photos of a held-out person that are measured
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class People:
-    """Those to train on and those held out; their latents and prompts stay on disk until a batch wants them."""
-
-    train: list[Person]
-    held_out: list[Person]
-    identities: dict[str, Identity]
-    keys: dict[str, str]  # of shards, by name
-    shards: LatentShards
-    cache: Cache
-    backbone: Backbone
-    config: MetaTrainConfig
-
-    @property
-    def digest(self) -> str:
-        """Changes with anyone's photos or captions."""
-        captions = [self.caption(name, photo, False) for name in self.keys for photo in range(self.photos(name))]
-        return files.digest("\n".join([*self.keys.values(), *captions]).encode())
-
-    def photos(self, name: str) -> int:
-        """How many someone has."""
-        return len(self.identities[name].photos)
-
-    def caption(self, name: str, photo: int, mirrored: bool) -> str:
-        """The photo's own caption, or the class's."""
-        who = self.identities[name]
-        one = who.photos[photo]
-        own = (one.mirrored_caption if mirrored else None) or one.caption
-        return own if own and self.config.own_captions else self.config.caption_of(kind_of(who, self.config))
-
-    def batches(self, training: MetaTraining, steps: Iterable[tuple[int, int, list[Sample]]]) -> Iterator[Batch]:
-        """This process's share of each step, read from disk."""
-        prompt_of = self.prompts()
-        for step, visit, samples in steps:
-            bucket, own = training.bucket(visit), training.own(samples, visit)
-            names = [bucket[sample.position].name for sample in own]
-            latents = [
-                self.shards.read(self.keys[name], sample.photo, int(sample.mirrored))
-                for name, sample in zip(names, own, strict=True)
-            ]
-            prompts = [
-                prompt_of(self.caption(name, sample.photo, sample.mirrored))
-                for name, sample in zip(names, own, strict=True)
-            ]
-            device = self.backbone.device
-            stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
-            yield Batch(step, own, stacked, joined(prompts, device) if prompts else None)
-
-    def held_out_people(self) -> list[HeldOut]:
-        """The first photo to adapt to, the next few to measure on."""
-        prompt_of, device = self.prompts(), self.backbone.device
-        return [
-            HeldOut(
-                person.name,
-                torch.stack(
-                    [self.shards.read(self.keys[person.name], 0, view) for view in range(1 + self.config.flips)]
-                ).to(device),
-                joined(
-                    [prompt_of(self.caption(person.name, 0, view == 1)) for view in range(1 + self.config.flips)],
-                    device,
-                ),
-                [
-                    (
-                        self.shards.read(self.keys[person.name], photo, 0).to(device),
-                        prompt_of(self.caption(person.name, photo, False)),
-                    )
-                    for photo in range(1, min(len(person.sizes), 1 + UNSEEN))
-                ],
-            )
-            for person in self.held_out
-        ]
-
-    def prompts(self):  # type: ignore[no-untyped-def]  # lru_cache names its type badly
-        """caption -> embeddings, the latest kept in memory."""
-        encoders = self.backbone.fingerprint("text_encoders")
-
-        @lru_cache(KEPT_PROMPTS)
-        def prompt_of(caption: str) -> Prompt:
-            return Prompt(**self.cache.get(Cache.key(what="prompt", text=caption, encoders=encoders)))
-
-        return prompt_of
+from .stage_one_people import ALL, People, kind_of
 
 
 def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, ranks: Ranks) -> Job[People]:
@@ -129,23 +39,30 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
     ranks.wait()
     yield from encode(own, keys, shards, backbone, config)
     people = People([], [], {one.name: one for one in identities}, keys, shards, cache, backbone, config)
-    captions = {
-        people.caption(one.name, photo, mirrored)
-        for one in identities
-        for photo in range(len(one.photos))
-        for mirrored in (False, True)[: 1 + config.flips]
-    }
     if ranks.index == 0:
-        yield from embed(sorted(captions), backbone, cache)
+        yield from embed(captions_of(people), backbone, cache)
     ranks.wait()  # what the others encoded is there
-    scale = 8  # pixels of a latent
+    divide(people, source)
+    return people
+
+
+def captions_of(people: People) -> list[str]:
+    """Everything that stage 1 will say."""
+    views = (False, True)[: 1 + people.config.flips]
+    photos = [(name, photo) for name in people.identities for photo in range(people.photos(name))]
+    return sorted({people.caption(name, photo, mirrored) for name, photo in photos for mirrored in views})
+
+
+def divide(people: People, source: Path) -> None:
+    """Hold some out, by chance; train on the others."""
+    scale, config = 8, people.config  # pixels of a latent
     everyone = [
         Person(
-            one.name,
+            name,
             kind_of(one, config),
-            tuple((shape[-1] * scale, shape[-2] * scale) for shape in shards.shapes(keys[one.name])),
+            tuple((shape[-1] * scale, shape[-2] * scale) for shape in people.shards.shapes(people.keys[name])),
         )
-        for one in identities
+        for name, one in people.identities.items()
     ]
     with_unseen = [person for person in everyone if len(person.sizes) > 1]
     held_out = sorted(with_unseen, key=lambda person: drawn(person.name, config))[: config.validation_people]
@@ -156,7 +73,6 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
             f"{source}: {len(everyone)} people, {len(held_out)} of them held out, leave {len(people.train)} to train "
             "on. Give more people or lower --validation-people."
         )
-    return people
 
 
 def chosen(identities: Sequence[Identity], config: MetaTrainConfig, source: Path) -> list[Identity]:
@@ -185,11 +101,6 @@ def limited(identities: list[Identity], config: MetaTrainConfig) -> list[Identit
 def drawn(name: str, config: MetaTrainConfig) -> str:
     """A person's place in a shuffled order that depends on the seed and the name alone."""
     return files.digest(f"{config.seed}/{name}".encode())
-
-
-def kind_of(one: Identity, config: MetaTrainConfig) -> str:
-    """The class of someone, as captions say it."""
-    return one.kind or ("person" if config.class_name == ALL else config.class_name)
 
 
 def precision(backbone: Backbone) -> torch.dtype:
@@ -258,8 +169,3 @@ def embed(captions: list[str], backbone: Backbone, cache: Cache) -> Job[None]:
         for count, (key, text) in enumerate(missing, 1):
             cache.put(key, encoded(text)._asdict())
             yield Step(count, len(missing))
-
-
-def joined(prompts: Sequence[Prompt], device: torch.device) -> Prompt:
-    """One prompt a sample as one batch."""
-    return Prompt(*(torch.cat(parts).to(device) for parts in zip(*prompts, strict=True)))

@@ -1,0 +1,114 @@
+"""Those whom stage 1 trains on and holds out: their latents and prompts, streamed from disk batch by batch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from ..backbones.protocol import Backbone, Prompt
+from ..config_meta_train import MetaTrainConfig
+from ..method.adaptability import HeldOut
+from ..method.buckets import Person, Sample
+from ..method.meta_train import Batch, MetaTraining
+from ..store import files
+from ..store.cache import Cache
+from ..store.identities import Identity
+from ..store.latent_shards import LatentShards
+
+KEPT_PROMPTS = 32  # of captions, in memory; FLUX's are 4 MB each
+UNSEEN = 4  # photos of a held-out person that are measured
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class People:
+    """Those to train on and those held out; their latents and prompts stay on disk until a batch wants them."""
+
+    train: list[Person]
+    held_out: list[Person]
+    identities: dict[str, Identity]
+    keys: dict[str, str]  # of shards, by name
+    shards: LatentShards
+    cache: Cache
+    backbone: Backbone
+    config: MetaTrainConfig
+
+    @property
+    def digest(self) -> str:
+        """Changes with anyone's photos or captions."""
+        captions = [self.caption(name, photo, False) for name in self.keys for photo in range(self.photos(name))]
+        return files.digest("\n".join([*self.keys.values(), *captions]).encode())
+
+    def photos(self, name: str) -> int:
+        """How many someone has."""
+        return len(self.identities[name].photos)
+
+    def caption(self, name: str, photo: int, mirrored: bool) -> str:
+        """The photo's own caption, or the class's."""
+        who = self.identities[name]
+        one = who.photos[photo]
+        own = (one.mirrored_caption if mirrored else None) or one.caption
+        return own if own and self.config.own_captions else self.config.caption_of(kind_of(who, self.config))
+
+    def batches(self, training: MetaTraining, steps: Iterable[tuple[int, int, list[Sample]]]) -> Iterator[Batch]:
+        """This process's share of each step, read from disk."""
+        prompt_of = self.prompts()
+        for step, visit, samples in steps:
+            bucket, own = training.bucket(visit), training.own(samples, visit)
+            names = [bucket[sample.position].name for sample in own]
+            latents = [
+                self.shards.read(self.keys[name], sample.photo, int(sample.mirrored))
+                for name, sample in zip(names, own, strict=True)
+            ]
+            prompts = [
+                prompt_of(self.caption(name, sample.photo, sample.mirrored))
+                for name, sample in zip(names, own, strict=True)
+            ]
+            device = self.backbone.device
+            stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
+            yield Batch(step, own, stacked, joined(prompts, device) if prompts else None)
+
+    def held_out_people(self) -> list[HeldOut]:
+        """The first photo to adapt to, the next few to measure on."""
+        prompt_of, device = self.prompts(), self.backbone.device
+        return [
+            HeldOut(
+                person.name,
+                torch.stack(
+                    [self.shards.read(self.keys[person.name], 0, view) for view in range(1 + self.config.flips)]
+                ).to(device),
+                joined(
+                    [prompt_of(self.caption(person.name, 0, view == 1)) for view in range(1 + self.config.flips)],
+                    device,
+                ),
+                [
+                    (
+                        self.shards.read(self.keys[person.name], photo, 0).to(device),
+                        prompt_of(self.caption(person.name, photo, False)),
+                    )
+                    for photo in range(1, min(len(person.sizes), 1 + UNSEEN))
+                ],
+            )
+            for person in self.held_out
+        ]
+
+    def prompts(self):  # type: ignore[no-untyped-def]  # lru_cache names its type badly
+        """caption -> embeddings, the latest kept in memory."""
+        encoders = self.backbone.fingerprint("text_encoders")
+
+        @lru_cache(KEPT_PROMPTS)
+        def prompt_of(caption: str) -> Prompt:
+            return Prompt(**self.cache.get(Cache.key(what="prompt", text=caption, encoders=encoders)))
+
+        return prompt_of
+
+
+def kind_of(one: Identity, config: MetaTrainConfig) -> str:
+    """The class of someone, as captions say it."""
+    return one.kind or ("person" if config.class_name == ALL else config.class_name)
+
+
+def joined(prompts: Sequence[Prompt], device: torch.device) -> Prompt:
+    """One prompt a sample as one batch."""
+    return Prompt(*(torch.cat(parts).to(device) for parts in zip(*prompts, strict=True)))
