@@ -8,6 +8,7 @@ from stage_one import CONFIG, PEOPLE, latents_of, toy_batches, toy_run, toy_trai
 from toy import ToyDenoiser, ToyNetwork
 
 from metalora.config import UserError
+from metalora.method.adaptability import HeldOut, adaptability
 from metalora.method.flat import Heads
 from metalora.method.flow import flow_loss, generator_of
 from metalora.method.meta_train import Batch, generators, meta_train
@@ -142,6 +143,30 @@ def test_a_nan_loss_stops_and_says_so(denoiser: ToyDenoiser):
     spoiled = (replace(b, latents=b.latents * float("nan")) for b in toy_batches(training, CONFIG))
     with training.adapters.attached(denoiser.network), pytest.raises(UserError, match="loss became nan at step 1"):
         list(meta_train(denoiser, training, spoiled, CONFIG))
+
+
+def test_a_look_at_held_out_people_leaves_everything_as_it_was_also_when_it_is_stopped(denoiser: ToyDenoiser):
+    training, _ = toy_run(denoiser, replace(CONFIG, steps=8))
+    photos = torch.stack([latents_of("someone new", photo) for photo in range(3)])
+    prompt = torch.ones(1, 8)
+    person = HeldOut("someone new", photos[:1], prompt, [(photo, prompt) for photo in photos[1:]])
+
+    def state() -> list[torch.Tensor]:
+        worn = [parameter.detach().clone() for parameter in training.heads.parameters]
+        return [*worn, training.heads.weights.clone(), training.heads.steps.clone(), training.down.flat.detach().clone()]
+
+    class Stopping(ToyDenoiser):
+        def __call__(self, *given):
+            if next(left) == 0:
+                raise KeyboardInterrupt
+            return super().__call__(*given)
+
+    before, left = state(), iter(range(2, -1, -1))
+    with training.adapters.attached(denoiser.network):
+        adaptability(denoiser, training, [person])
+        with pytest.raises(KeyboardInterrupt):
+            adaptability(Stopping(denoiser.network), training, [person])
+    assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
 
 
 def test_noise_belongs_to_step_and_slot():

@@ -28,23 +28,32 @@ def adaptability(denoiser: Denoiser, training: MetaTraining, people: Sequence[He
 
     Every process does its share of the people; heads, noise and times are the same each time this is called.
     """
-    ranks, config, heads = training.ranks, training.config, training.heads
+    ranks, heads = training.ranks, training.heads
     training.down.train(False)
     sums = torch.zeros(3, dtype=torch.float64)
-    for person in people[ranks.index :: ranks.count]:
-        training.heads = training.new_heads([person.name], "held out")
-        before = unseen_loss(denoiser, training, person)
-        for step in range(config.validation_steps):
-            training.heads.wear(torch.zeros(len(person.reference), dtype=torch.long))
-            generator = generator_of(config.seed, "held out", person.name, step)
-            flow_loss(denoiser, person.reference, person.prompt, generator, config.time_sampling).backward()
-            training.heads.step(config.learning_rate, config.weight_decay)
-        sums += torch.tensor([before, unseen_loss(denoiser, training, person), 1.0], dtype=torch.float64)
-    training.heads = heads
+    try:
+        for person in people[ranks.index :: ranks.count]:
+            training.heads = training.new_heads([person.name], "held out")
+            sums += torch.tensor([*adapted(denoiser, training, person), 1.0], dtype=torch.float64)
+    finally:  # also when it is stopped inside: a checkpoint is of the people who are trained on
+        training.heads = heads
+        heads.wear(heads.rows)
     sums = sums.to(training.down.flat.device, torch.float32)
     ranks.add_up(sums)
     before, after, count = sums.tolist()
     return before / count, after / count
+
+
+def adapted(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> tuple[float, float]:
+    """The loss on someone's unseen photos before and after the few steps on the reference; `heads` are theirs."""
+    config = training.config
+    before = unseen_loss(denoiser, training, person)
+    for step in range(config.validation_steps):
+        training.heads.wear(torch.zeros(len(person.reference), dtype=torch.long))
+        generator = generator_of(config.seed, "held out", person.name, step)
+        flow_loss(denoiser, person.reference, person.prompt, generator, config.time_sampling).backward()
+        training.heads.step(config.learning_rate, config.weight_decay)
+    return before, unseen_loss(denoiser, training, person)
 
 
 @torch.no_grad()

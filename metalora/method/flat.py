@@ -60,6 +60,7 @@ class Heads:
         self.weights = (torch.stack(list(fresh)) if fresh else torch.empty(0, numbers)).to(device, dtype)
         self.mean, self.square = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.steps = torch.zeros(len(names), dtype=torch.float64)
+        self.rows = torch.zeros(0, dtype=torch.long)  # that are worn
 
     def wear(self, rows: Tensor) -> None:
         """Sample b of the next batch goes through row rows[b]: the parameters become copies of those rows."""
