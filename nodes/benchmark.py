@@ -19,9 +19,9 @@ from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
 from ..metalora.store.pictures import table
 from .backbone import ComfyBackbone
-from .bridge import execution, folders
+from .bridge import folders
 from .pictures import image_of
-from .running import driven
+from .running import driven, work
 from .sockets import CATEGORY, BenchmarkSocket, MetaDown, MetaDownSocket
 from .widgets import widgets
 
@@ -97,7 +97,7 @@ class PlanBenchmark(io.ComfyNode):
             faces=embedder,
             clip=None if prompt_scorer == CLIPS[0] else prompt_scorer,
         )
-        with execution.ordinary_tensors():
+        with work():
             config = BenchmarkConfig(methods=listed(methods), **given[BenchmarkConfig])
             training = PersonalizeConfig(**given[PersonalizeConfig])
             crops, sampling = CropConfig(**given[CropConfig]), GenerateConfig(**given[GenerateConfig])
@@ -133,7 +133,7 @@ class RunBenchmark(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, plan: Path) -> io.NodeOutput:
-        with execution.ordinary_tensors():
+        with work():
             results = driven(run_benchmark(plan, ComfyBackbone(model, clip, vae), Cache(default_folder()), Share()))
             return io.NodeOutput(plan, image_of(page(plan)), str(results), ui=ui.PreviewText(str(results)))
 
@@ -156,7 +156,7 @@ class ReportBenchmark(io.ComfyNode):
 
     @classmethod
     def execute(cls, benchmark: Path) -> io.NodeOutput:
-        with execution.ordinary_tensors():
+        with work():
             report = driven(benchmark_report(benchmark))
             return io.NodeOutput(str(report.page), ui=ui.PreviewText(str(report.page)))
 
