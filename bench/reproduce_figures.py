@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from statistics import mean
 
+from metalora.config import FEWEST_PEOPLE
 from metalora.measure.intervals import paired
 from metalora.measure.similarity import means_of
 from metalora.store.report.results import Figure, ImageRow, Results, Variant
 
-FEWEST = 3  # people for an interval
 R_FACESIM, CLIP_T, COPYING = "r_facesim", "clip_t", "copying"
 
 
@@ -33,7 +33,7 @@ def difference(one: Variant, other: Variant, score: str) -> Figure | None:
     common = sorted(a.keys() & b.keys())
     if not common:
         return None
-    if len(common) < FEWEST:
+    if len(common) < FEWEST_PEOPLE:
         return Figure(mean(a[name] - b[name] for name in common), None, None, len(common))
     found = paired({name: a[name] for name in common}, {name: b[name] for name in common})
     return Figure(found.mean, found.low, found.high, found.count)

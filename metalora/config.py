@@ -72,6 +72,7 @@ METHODS = ("meta-lora", "lora", "lora-crops")
 HEADS = ("zero", "mean")
 NONE = "none"  # the method of a benchmark that personalizes nothing: the base alone
 PARTS = ("several-photos", "single-photo")  # of a benchmark
+FEWEST_PEOPLE = 5  # for an interval: the bootstrap of fewer is absurdly wide, or has no width at all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import metalora
+from metalora.config import FEWEST_PEOPLE
 from metalora.measure.intervals import bootstrap, paired
 
 MINI = Path(metalora.__file__).parent / "data" / "mini_benchmark"
@@ -26,7 +27,7 @@ LABELS = {"none": "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA, whole phot
 HASH = "0123456789abcdef" * 4
 
 
-def made_up_run(folder: Path, people: int = 4, prompts: int = 3, seeds: int = 2, variants: Any = VARIANTS) -> Path:
+def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2, variants: Any = VARIANTS) -> Path:
     """The folder of a run that never was, with results.json, references and images."""
     rows = [json.loads(line) for line in (MINI / "manifest.jsonl").read_text().splitlines()]
     references = [row for row in rows if row["role"] == "reference" and row["part"] == "several-photos"][:people]
@@ -207,8 +208,8 @@ def figure(means: dict[str, float]) -> dict[str, Any] | None:
     if not means:
         return None
     values = list(means.values())
-    if len(values) == 1:
-        return {"mean": values[0], "low": None, "high": None, "count": 1}
+    if len(values) < FEWEST_PEOPLE:
+        return {"mean": sum(values) / len(values), "low": None, "high": None, "count": len(values)}
     interval = bootstrap(values, draws=500)
     return {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
 
@@ -224,7 +225,7 @@ def comparisons(variants: list[dict]) -> list[dict[str, Any]]:
             ):
                 means = [person_means(v["images"], name, misses or "left out") for v in (one, other)]
                 shared = means[0].keys() & means[1].keys()
-                if len(shared) < 2:
+                if len(shared) < FEWEST_PEOPLE:
                     continue
                 interval = paired(*({key: values[key] for key in shared} for values in means))
                 ends = {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}

@@ -120,11 +120,13 @@ def test_paired_over_the_people_whom_both_have():
     }
 
 
-def test_an_interval_needs_three_people():
+def test_an_interval_needs_five_people():
     assert figure({}) is None
-    assert figure({"a": 1.0, "b": 3.0}) == {"mean": 2.0, "low": None, "high": None, "count": 2}
-    three = figure({"a": 1.0, "b": 3.0, "c": 2.0})
-    assert three["low"] < 2.0 < three["high"]
+    four = {"a": 1.0, "b": 3.0, "c": 2.5, "d": 1.5}
+    assert figure(four) == {"mean": 2.0, "low": None, "high": None, "count": 4}
+    five = figure({**four, "e": 2.0})
+    assert five["low"] < 2.0 < five["high"]
+    assert five["high"] - five["low"] < 5, "the values differ by 2"
 
 
 def test_ceiling_and_floor_weigh_people_and_not_photos():

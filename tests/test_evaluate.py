@@ -79,10 +79,10 @@ BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three rendered people: a reference, two unseen photos, and the other photos as if they had been generated."""
+    """Five rendered people: a reference, two unseen photos, and the other photos as if they had been generated."""
     folder = tmp_path_factory.mktemp("people")
     rows = [json.loads(line) for line in (BENCHMARK / "manifest.jsonl").read_text().splitlines()]
-    identities = list(dict.fromkeys(row["identity"] for row in rows if row["role"] == "held-out"))[:3]
+    identities = list(dict.fromkeys(row["identity"] for row in rows if row["role"] == "held-out"))[:5]
     for identity in identities:
         photos = sorted(
             (row for row in rows if row["identity"] == identity), key=lambda row: row["role"] != "reference"
@@ -134,10 +134,10 @@ def test_the_readers_run_ahead_only_a_little(tmp_path: Path):
 
 def test_an_embedder_tells_rendered_people_apart(people: Path):
     report = run(evaluate_pairs(people / "unseen", None, "sface"))
-    assert report.photos == 6
+    assert report.photos == 10
     assert report.undetected == []
-    assert report.verification.genuine == 3
-    assert report.verification.impostor == 12
+    assert report.verification.genuine == 5
+    assert report.verification.impostor == 5 * 4 // 2 * 4
     assert report.verification.auc > 0.95
     assert report.verification.genuine_mean > report.verification.impostor_mean + 0.2
 
@@ -159,6 +159,9 @@ def test_images_are_scored_against_unseen_photos_person_by_person(people: Path, 
     shutil.copytree(others[0], swapped / others[1].name)
     wrong = run(evaluate_images(swapped, people / "unseen", people / "reference", "sface"))
     assert wrong.r_facesim["left out"] < own, "another person is less alike"
+    shutil.rmtree(first)
+    four = run(evaluate_images(images, people / "unseen", people / "reference", "sface"))
+    assert four.interval is None, "four people are too few for a bootstrap"
 
 
 def test_one_person_is_scored_from_plain_folders_and_the_numbers_are_written(people: Path, tmp_path: Path, capsys):

@@ -69,8 +69,8 @@ def seen(page: Path, width: int, folder: Path) -> dict:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("made_up")
     runs = [
-        made_up_run(folder / "one", 4, 2, 1),
-        made_up_run(folder / "other", 4, 2, 1, (("none", None), ("lora", 700))),
+        made_up_run(folder / "one", 6, 2, 1),
+        made_up_run(folder / "other", 6, 2, 1, (("none", None), ("lora", 700))),
     ]
     record = read(runs[0])  # the names that a user may choose are as long as they like
     record["variants"][1]["label"] = "a_method_with_a_name_of_one_word_that_does_not_fit_a_phone_" * 2

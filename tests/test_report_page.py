@@ -187,6 +187,8 @@ def test_a_page_is_made_of_whatever_was_measured(tmp_path: Path, people: int, cl
     assert ("CLIP-T" in text.split("What the paper published")[0]) == clip
     assert "None" not in text
     assert "nan" not in text
+    assert "no interval: fewer than 5 people" in text
+    assert (run_folder / "variants.csv").read_text().rstrip().endswith(",fewer than 5 people")
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -224,7 +226,7 @@ def test_the_tables_hold_every_image_and_every_variant(folder: Path, page: Page)
     for row, variant in zip(rows, record["variants"], strict=True):
         assert float(row["r_facesim_as_zero_mean"]) == variant["summary"]["r_facesim"]["as zero"]["mean"]
         assert float(row["clip_t_low"]) == variant["summary"]["clip_t"]["low"]
-        assert row["dino_mean"] == ""
+        assert row["dino_mean"] == row["no_interval"] == ""
 
 
 def test_the_command_says_what_it_wrote(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

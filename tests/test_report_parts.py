@@ -31,16 +31,16 @@ NUMBERS = st.floats(-1e3, 1e3, allow_subnormal=False)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_up_run(tmp_path_factory.mktemp("made_up"), 3, 2, 2, TWO)
+    return made_up_run(tmp_path_factory.mktemp("made_up"), 6, 2, 2, TWO)
 
 
 def with_difference(folder: Path, tmp_path: Path, low: float, high: float, **other: Any) -> Results:
     """Meta-LoRA before LoRA + crops by 0.05, with this interval."""
     record = read(folder)
     for variant, mean in zip(record["variants"], (0.60, 0.55), strict=True):
-        variant["summary"]["r_facesim"]["left out"] = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "count": 3}
+        variant["summary"]["r_facesim"]["left out"] = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "count": 6}
     pair = {"one": "lora-crops-375-r1", "other": "meta-lora-375-r1", "score": "r_facesim", "misses": "left out"}
-    record["comparisons"] = [{**pair, "mean": -0.05, "low": -high, "high": -low, "count": 3}]
+    record["comparisons"] = [{**pair, "mean": -0.05, "low": -high, "high": -low, "count": 6}]
     record["variants"][0] |= other
     write(tmp_path, record)
     return read_results(tmp_path)
@@ -53,7 +53,7 @@ def said(results: Results) -> str:
 def test_the_headline_says_who_is_first_by_how_much_and_how_sure(folder: Path, tmp_path: Path):
     text = said(with_difference(folder, tmp_path, 0.01, 0.09))
     assert "Meta-LoRA, 375 steps, rank 1 makes the faces most like the person: R-FaceSim 0.600" in text
-    assert "(95% interval 0.500 to 0.700), over 3 people. Next is LoRA + crops, 375 steps, rank 1 with 0.550." in text
+    assert "(95% interval 0.500 to 0.700), over 6 people. Next is LoRA + crops, 375 steps, rank 1 with 0.550." in text
     assert "the difference is 0.050 (0.010 to 0.090): more than chance." in text
 
 
@@ -73,7 +73,7 @@ def test_who_leaves_images_out_does_not_come_first(folder: Path, tmp_path: Path)
 
 def test_who_is_first_only_without_the_misses_is_said(folder: Path, tmp_path: Path):
     results = with_difference(folder, tmp_path, 0.01, 0.09)
-    results.variants[0].summary["r_facesim"]["as zero"] = figure({"a": 0.1, "b": 0.2})
+    results.variants[0].summary["r_facesim"]["as zero"] = figure({name: 0.1 for name in "abcdef"})
     assert "If images without a face count as 0, LoRA + crops, 375 steps, rank 1 is first instead." in said(results)
 
 

@@ -83,7 +83,7 @@ def test_the_difference_between_runs_is_paired_over_people(runs: Path):
     control = read_results(runs / "random")
     for variant in control.variants:
         found = difference(like(ours, variant), variant, R_FACESIM)
-        assert found.count == 4
+        assert found.count == 6
         assert found.mean == pytest.approx(0.1)
         assert found.low == pytest.approx(found.high)
 

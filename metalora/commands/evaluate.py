@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..config import FEWEST_PEOPLE
 from .choices import add_faces
 from .parsers import Commands
 from .running import driven, written
@@ -75,6 +76,8 @@ def evaluate_images(args: argparse.Namespace) -> None:
     if report.interval is not None:
         low, high, count = report.interval.low, report.interval.high, report.interval.count
         print(f"R-FaceSim lies in {low:.4f} to {high:.4f} with 95% confidence, over {count} people")
+    elif report.by_identity:
+        print(f"no interval: fewer than {FEWEST_PEOPLE} people have a score, too few for a bootstrap over people")
     if report.without_a_face:
         print(f"no face found in   {', '.join(report.without_a_face)}")
     written(report, args.out)

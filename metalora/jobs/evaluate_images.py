@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import Phase, Step, UserError
+from ..config import FEWEST_PEOPLE, Phase, Step, UserError
 from ..measure.faces import FaceAnalyser, load_faces
 from ..measure.intervals import Interval, bootstrap
 from ..measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
@@ -28,7 +28,7 @@ class ImageReport:
     r_facesim: dict[str, float]  # by what is done with misses
     facesim: dict[str, float]
     copying: float | None
-    interval: Interval | None  # of R-FaceSim with misses left out; needs at least 2 identities
+    interval: Interval | None  # of R-FaceSim with misses left out; needs FEWEST_PEOPLE
     by_identity: dict[str, float]
     without_a_face: list[str]
 
@@ -126,7 +126,7 @@ def summarized(scores: list[ImageScore], without: list[str], analyser: FaceAnaly
         r_facesim=means("held_out"),
         facesim=means("reference"),
         copying=sum(copying.values()) / len(copying) if copying else None,
-        interval=bootstrap(list(by_identity.values())) if len(by_identity) > 1 else None,
+        interval=bootstrap(list(by_identity.values())) if len(by_identity) >= FEWEST_PEOPLE else None,
         by_identity=by_identity,
         without_a_face=without,
     )

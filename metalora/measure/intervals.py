@@ -1,7 +1,8 @@
 """How sure a mean over identities is: bootstrap over identities, and two methods compared identity by identity.
 
 The bootstrap is the studentized one (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 12.5): with the
-benchmark's 16 identities the plain percentile interval is too narrow.
+benchmark's 16 identities the plain percentile interval is too narrow. Of fewer than `config.FEWEST_PEOPLE` it is no use
+(some draws hold nearly one identity alone, and their tiny errors stretch it without bound): callers give none then.
 """
 
 from dataclasses import dataclass

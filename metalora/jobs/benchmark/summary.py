@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import torch
 
+from ...config import FEWEST_PEOPLE
 from ...measure.intervals import Interval, bootstrap, paired
 from ...measure.similarity import Misses, cosines, means_of, position
 from .plan import PlannedPerson
@@ -15,7 +16,6 @@ from .scores import RealFaces
 Record = dict[str, Any]
 MISSES: tuple[Misses, ...] = get_args(Misses)
 FACE_SCORES = ("r_facesim", "facesim", "copying")
-FEWEST = 3  # identities for an interval: the studentized bootstrap of two has no width, whatever they are
 PICTURE_SCORES = ("clip_t", "clip_i", "dino", "adherence")
 
 
@@ -42,10 +42,10 @@ def identity_values(
 
 
 def figure(values: Mapping[str, float]) -> Record | None:
-    """A mean over identities with its interval."""
+    """A mean over identities; with its interval, if there are enough of them."""
     if not values:
         return None
-    if len(values) < FEWEST:
+    if len(values) < FEWEST_PEOPLE:
         return {"mean": mean(values.values()), "low": None, "high": None, "count": len(values)}
     return of_interval(bootstrap([values[identity] for identity in sorted(values)]))
 
@@ -127,7 +127,7 @@ def comparisons(variants: Sequence[Record], compared: set[str]) -> list[Record]:
 
 def difference(one: dict[str, float], other: dict[str, float]) -> Record:
     """One minus other, over the same identities."""
-    if len(one) >= FEWEST:
+    if len(one) >= FEWEST_PEOPLE:
         return of_interval(paired(one, other))
     gain = mean(one[identity] - other[identity] for identity in one)
     return {"mean": gain, "low": None, "high": None, "count": len(one)}

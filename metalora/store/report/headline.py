@@ -2,7 +2,7 @@
 
 from .html import Html, element, joined, paragraph
 from .results import Figure, Results, Variant
-from .scores import CLIP_T, R_FACESIM, comparison, counted, interval, number, ranked, share
+from .scores import CLIP_T, R_FACESIM, TOO_FEW, comparison, counted, interval, number, ranked, share
 
 
 def headline(results: Results) -> Html:
@@ -19,7 +19,7 @@ def headline(results: Results) -> Html:
 
 def _first(results: Results, first: Variant) -> list[str]:
     figure = _figure(first, R_FACESIM.key)
-    sure = f" (95% interval {interval(figure, 3)})" if figure.low is not None else ""
+    sure = f" ({interval(figure, 3) if figure.low is None else '95% interval ' + interval(figure, 3)})"
     verb = " reaches" if len(results.variants) == 1 else " makes the faces most like the person:"
     return [_named(first), f"{verb} R-FaceSim {number(figure.mean, 3)}{sure}, over {counted(figure.count, 'person')}. "]
 
@@ -27,8 +27,10 @@ def _first(results: Results, first: Variant) -> list[str]:
 def _second(results: Results, first: Variant, second: Variant) -> list[str]:
     reached = number(_figure(second, R_FACESIM.key).mean, 3)
     found = comparison(results, first, second, R_FACESIM.key, "left out")
-    if found is None or found.low is None or found.high is None:
+    if found is None:
         sure = "How sure that difference is was not measured."
+    elif found.low is None or found.high is None:
+        sure = f"How sure that difference is cannot be said of {TOO_FEW}."
     else:
         meaning = "more than chance" if found.low > 0 else "these people do not tell the two apart"
         difference = f"{number(found.mean, 3)} ({interval(found, 3)})"

@@ -9,7 +9,7 @@ Misses = Literal["left out", "as zero"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over people, and its 95% interval where there are at least 2."""
+    """A mean over people, and its 95% interval where there are at least `FEWEST_PEOPLE`."""
 
     mean: float
     low: float | None

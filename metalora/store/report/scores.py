@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from ...config import FEWEST_PEOPLE
 from .html import Html, element
 from .results import Comparison, Figure, Misses, Results, Variant
 
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EM DASH}"
+TOO_FEW = f"fewer than {FEWEST_PEOPLE} people"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def share(value: float | None) -> str:
 def interval(figure: Figure | Comparison, digits: int, signed: bool = False) -> str:
     """`0.58 to 0.64`."""
     if figure.low is None or figure.high is None:
-        return "no interval"
+        return f"no interval: {TOO_FEW}"
     return f"{number(figure.low, digits, signed)} to {number(figure.high, digits, signed)}"
 
 
@@ -132,5 +134,5 @@ def turned(found: Comparison) -> Comparison:
 def verdict(found: Comparison) -> str:
     """Whether the interval tells the two apart."""
     if found.low is None or found.high is None:
-        return "too few people"
+        return TOO_FEW
     return "yes" if found.low > 0 or found.high < 0 else "no"

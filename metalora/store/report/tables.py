@@ -11,6 +11,7 @@ from .scores import (
     AS_ZERO,
     COPYING,
     R_FACESIM,
+    TOO_FEW,
     interval,
     number,
     present,
@@ -59,7 +60,8 @@ def meanings(results: Results) -> Html:
         (
             "95% interval",
             "where the mean over people may lie, if other people had been drawn. Two variants are better compared by "
-            "their paired differences, below: they were scored on the same people.",
+            "their paired differences, below: they were scored on the same people. There is none of "
+            f"{TOO_FEW}: drawing so few anew gives intervals that are absurdly wide, or have no width.",
         ),
     ]
     items = [part for term, text in rows for part in (element("dt", {}, term), element("dd", {}, text))]

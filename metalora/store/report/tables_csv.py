@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from .results import ImageRow, Results, Variant
-from .scores import ALL
+from .scores import ALL, TOO_FEW
 
 INTERVAL = ("mean", "low", "high", "count")
 
@@ -28,12 +28,15 @@ def images_csv(results: Results) -> bytes:
 
 
 def variants_csv(results: Results) -> bytes:
-    """One row a variant; every score with its interval, those of faces also with misses counted as zero."""
+    """One row a variant; every score with its interval, those of faces also with misses counted as zero.
+
+    `no_interval` says why ends are empty where a mean is there.
+    """
     figures = [(score.key, "left out") for score in ALL]
     figures += [(score.key, "as zero") for score in ALL[:3]]  # the scores that need a face
     columns = ["variant", "method", "label", "steps", "rank"]
     columns += [f"{key}{'_as_zero' * (misses == 'as zero')}_{end}" for key, misses in figures for end in INTERVAL]
-    columns += ["detection_rate", "position", "images", "missing"]
+    columns += ["detection_rate", "position", "images", "missing", "no_interval"]
     return _written(columns, (_variant_row(variant, figures) for variant in results.variants))
 
 
@@ -43,7 +46,9 @@ def _variant_row(variant: Variant, figures: Sequence[tuple[str, Any]]) -> list[A
         figure = variant.figure(key, misses)
         cells += [None] * len(INTERVAL) if figure is None else [getattr(figure, end) for end in INTERVAL]
     summary = variant.summary
-    return [*cells, summary["detection_rate"], summary["position"], len(variant.images), len(variant.missing)]
+    figures_there = [figure for key, misses in figures if (figure := variant.figure(key, misses))]
+    why = TOO_FEW if any(figure.low is None for figure in figures_there) else None
+    return [*cells, summary["detection_rate"], summary["position"], len(variant.images), len(variant.missing), why]
 
 
 def _named(variant: Variant) -> list[Any]:
