@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metalora.jobs.benchmark.pictures import PictureScorer, as_bytes, readable, rephrased
+from metalora.jobs.benchmark.pictures import PictureScorer, as_bytes, readable, rephrased, truncation
 from metalora.jobs.benchmark.plan import PlannedPrompt, attributes_of
 from metalora.jobs.benchmark.prepare import mini_benchmark
 from metalora.jobs.benchmark.scores import RealFaces
@@ -63,6 +63,15 @@ def test_adherence_is_the_share_of_asked_values_that_win_against_all_others(tmp_
 def test_rephrasing_puts_each_other_value_in_the_place_of_the_asked_one():
     assert rephrased("a red coat, red sky", "red", ["blue", "red"]) == ["a red coat, red sky", "a blue coat, red sky"]
     assert rephrased("a coat", "red", ["blue", "red"]) == []
+
+
+def test_prompts_of_which_clip_reads_only_the_beginning_are_named():
+    clip = load_clip()
+    long = "a photo of a woman, " + "green room background, " * 60
+    assert truncation(clip, ["a photo of a woman", long]) == (
+        f"clip-miniature reads only the beginning of 1 of 2 prompts: {long!r}"
+    )
+    assert truncation(clip, ["a photo of a woman"]) is None
 
 
 def test_without_clip_every_score_is_null():

@@ -109,6 +109,16 @@ def test_the_page_holds_the_numbers_of_the_results(folder: Path, page: Page):
     assert "0.771" in page.text, "the ceiling"
 
 
+def test_prompts_that_clip_cut_are_named_once(folder: Path, page: Page, tmp_path: Path):
+    assert "reads only the beginning" not in page.text
+    record = read(folder)
+    record["embedders"]["clip"]["truncated"] = ["a very long prompt", "another <b>"]
+    write(tmp_path, record)
+    text = page_of(tmp_path).text
+    assert "ViT-B-32 openai reads only the beginning of 2 prompts" in text
+    assert text.count("a very long prompt") == text.count("another <b>") == 1
+
+
 def test_the_papers_values_are_grey_and_apart(page: Page):
     (grey,) = re.findall(r'<table [^>]*class="grey">.*?</table>', page.source, re.DOTALL)
     assert "0.7716" in grey

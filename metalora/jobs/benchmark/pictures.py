@@ -28,6 +28,7 @@ class TextEmbedder(PictureEmbedder, Protocol):
     """And texts, into the same space."""
 
     def texts(self, texts: Sequence[str]) -> Tensor: ...
+    def truncated(self, texts: Sequence[str]) -> list[str]: ...
 
 
 class PictureScorer:
@@ -118,6 +119,14 @@ def readable(
         if right:
             found[attribute] = (sum(right) / len(right), len(right))
     return found
+
+
+def truncation(clip: TextEmbedder, texts: Sequence[str]) -> str | None:
+    """A sentence that names the prompts of which CLIP reads only the beginning; None where there is none."""
+    cut = clip.truncated(texts)
+    if not cut:
+        return None
+    return f"{clip.name} reads only the beginning of {len(cut)} of {len(texts)} prompts: " + "; ".join(map(repr, cut))
 
 
 def as_bytes(path: Path) -> Tensor:

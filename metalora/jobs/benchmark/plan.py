@@ -189,6 +189,11 @@ def planned_prompt(prompt: BenchmarkPrompt, classes: list[str], seeds: tuple[int
     )
 
 
+def filled_texts(prompts: list[PlannedPrompt]) -> list[str]:
+    """Every text that is asked for, each once."""
+    return list(dict.fromkeys(text for prompt in prompts for text in prompt.filled.values()))
+
+
 def read_plan(run: Path) -> Plan:
     """The plan of a run's folder."""
     path = run / "plan.json"

@@ -1,7 +1,7 @@
 """Making the plan of a benchmark: every input is read and checked before anything is trained."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from ...store.prompts import read_prompts, without
 from .. import Job
 from ..meta_downs import RANDOM, read_mean_heads, read_meta_down
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
-from .pictures import readable
+from .pictures import readable, truncation
 from .plan import (
     FORMAT,
     Plan,
     PlannedPerson,
     PlannedPrompt,
     attributes_of,
+    filled_texts,
     planned_people,
     planned_prompts,
     write_plan,
@@ -122,15 +123,14 @@ def named(given: str | None, embedder: ClipScorer | DinoScorer | None) -> dict[s
 
 
 def measurable(
-    clip: ClipScorer | None, manifest: Manifest, prompts: Sequence[PlannedPrompt], attributes: dict[str, list[str]]
+    clip: ClipScorer | None, manifest: Manifest, prompts: list[PlannedPrompt], attributes: dict[str, list[str]]
 ) -> Job[dict[str, list[str]]]:
     """The attributes that CLIP can read; what it cannot is said."""
     if clip is None:
         yield Phase("without a CLIP: CLIP-T, CLIP-I and prompt adherence are left out")
         return {}
-    texts = [text for prompt in prompts for text in prompt.filled.values()]
-    if cut := clip.truncated(texts):
-        yield Phase(f"{clip.name} reads only the beginning of {len(cut)} prompts, such as {cut[0]!r}")
+    if cut := truncation(clip, filled_texts(prompts)):
+        yield Phase(cut)
     if not attributes:
         return {}
     yield Phase(f"what {clip.name} reads from the real photos")

@@ -6,7 +6,8 @@ from typing import Any
 
 from ...store import files
 from .layout import Layout
-from .plan import Plan, Variant
+from .pictures import PictureEmbedder, TextEmbedder
+from .plan import Plan, Variant, filled_texts
 from .scores import RealFaces, Scorer, read_scores
 from .summary import comparisons, genuine_and_impostor, summary
 
@@ -35,7 +36,7 @@ def write_results(
                 "impostor_mean": floor,
                 "detected": sum(len(faces.all()) for faces in real.values()),
             },
-            "clip": embedder_record(scorer.pictures.clip),
+            "clip": clip_record(scorer.pictures.clip, plan),
             "dino": embedder_record(scorer.pictures.dino),
         },
         "variants": rows,
@@ -102,6 +103,13 @@ def variant_record(
     }
 
 
-def embedder_record(embedder: Any) -> dict[str, str] | None:
+def clip_record(clip: TextEmbedder | None, plan: Plan) -> dict[str, Any] | None:
+    """Who embedded prompts, and which of them it read only the beginning of."""
+    if clip is None:
+        return None
+    return {"name": clip.name, "sha256": clip.digest, "truncated": clip.truncated(filled_texts(plan.prompts))}
+
+
+def embedder_record(embedder: PictureEmbedder | None) -> dict[str, str] | None:
     """Who embedded."""
     return None if embedder is None else {"name": embedder.name, "sha256": embedder.digest}

@@ -27,8 +27,8 @@ from ..meta_downs import read_meta_down
 from ..photos import prompt_embeddings
 from .images import batches_left, make_images
 from .layout import Layout
-from .pictures import PictureScorer
-from .plan import Plan, read_plan
+from .pictures import PictureScorer, truncation
+from .plan import Plan, filled_texts, read_plan
 from .progress import TimeLeft, timed
 from .results import write_results
 from .scores import RealFaces, Scorer, Subject, is_scored, real_faces, score_person
@@ -54,6 +54,8 @@ def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> 
     subjects = {id(unit): [subject_of(cell, people, real) for cell in unit.scores] for unit in units}
     own = [subject for unit in share.of(units) for subject in subjects[id(unit)]]
     yield Phase(f"scoring the images of {len(own)} times a person")
+    if scorer.pictures.clip and (cut := truncation(scorer.pictures.clip, filled_texts(plan.prompts))):
+        yield Phase(cut)
     for index, subject in enumerate(own, 1):
         score_person(subject, plan, layout, scorer)
         yield Step(index, len(own))
@@ -170,7 +172,7 @@ def make_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoenc
 
 def texts_of(plan: Plan) -> list[str]:
     """Every caption and every prompt of the run."""
-    texts = [prompt.filled[class_name] for prompt in plan.prompts for class_name in prompt.filled]
+    texts = filled_texts(plan.prompts)
     for person in plan.people:
         training = plan.training_of("lora", 1, person, 1)  # captions are the same for every method
         texts += [training.prompt, training.class_prompt]

@@ -13,7 +13,7 @@ from .page import differences, likeness, whole_page
 from .provenance import run_facts
 from .results import Embedder, Results
 from .scores import CLIP_T, R_FACESIM, ranked
-from .tables import meanings, published_table, variants_table
+from .tables import meanings, published_table, truncated_prompts, variants_table
 
 
 def check_comparable(runs: Mapping[str, Results]) -> None:
@@ -78,7 +78,13 @@ def leaderboard_page(together: Results, runs: Mapping[str, Results]) -> str:
     legend = [element("li", {}, named(together, variant)) for variant in together.variants]
     body = [
         headline(together),
-        section("Ranking by R-FaceSim", _scope(together, list(runs)), variants_table(together), meanings(together)),
+        section(
+            "Ranking by R-FaceSim",
+            _scope(together, list(runs)),
+            variants_table(together),
+            truncated_prompts(together),
+            meanings(together),
+        ),
         section("Charts", element("ul", {"class": "legend"}, *legend), element("div", {"class": "charts"}, *charts)),
         differences(together),
         published_table(),

@@ -13,7 +13,7 @@ from .marks import colour_class, methods, named
 from .provenance import provenance
 from .results import Results
 from .scores import CLIP_T, R_FACESIM, counted, ranked, turned
-from .tables import by_class, by_prompt, differences_table, meanings, published_table, variants_table
+from .tables import by_class, by_prompt, differences_table, meanings, published_table, truncated_prompts, variants_table
 from .thumbnails import Thumbnails
 
 DATA = Path(__file__).parents[2] / "data" / "report"
@@ -25,7 +25,7 @@ def report_page(results: Results, choice: Choice, thumbnails: Thumbnails, held_o
     galleries = Galleries(results, choice, thumbnails, held_out)
     body = [
         headline(results),
-        section("Scores", _scope(results), variants_table(results), meanings(results)),
+        section("Scores", _scope(results), variants_table(results), truncated_prompts(results), meanings(results)),
         _charts(results),
         differences(results),
         galleries.strips(),

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from ...config import UserError
-from .results import Comparison, Embedder, FaceEmbedder, ImageRow, Person, Prompt, Results, Variant
+from .results import Comparison, Embedder, FaceEmbedder, ImageRow, Person, Prompt, PromptEmbedder, Results, Variant
 from .schema import problems
 
 SCHEMA = Path(__file__).parents[2] / "data" / "results.schema.json"
@@ -89,7 +89,7 @@ def _parsed(record: dict[str, Any], folder: Path) -> Results:
         sampling=record["sampling"],
         seeds=record["seeds"],
         faces=FaceEmbedder(**embedders["faces"]),
-        clip=Embedder(**embedders["clip"]) if embedders["clip"] else None,
+        clip=PromptEmbedder(**embedders["clip"]) if embedders["clip"] else None,
         dino=Embedder(**embedders["dino"]) if embedders["dino"] else None,
         variants=[
             Variant(**{**variant, "images": [ImageRow(**image) for image in variant["images"]]})

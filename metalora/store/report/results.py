@@ -111,6 +111,13 @@ class Embedder:
 
 
 @dataclass(frozen=True)
+class PromptEmbedder(Embedder):
+    """CLIP, with the prompts of which it read only the beginning."""
+
+    truncated: list[str]
+
+
+@dataclass(frozen=True)
 class FaceEmbedder(Embedder):
     """The same for faces, with its ceiling and floor on the benchmark's real photos."""
 
@@ -135,7 +142,7 @@ class Results:
     sampling: dict[str, Any]
     seeds: list[int]
     faces: FaceEmbedder
-    clip: Embedder | None
+    clip: PromptEmbedder | None
     dino: Embedder | None
     variants: list[Variant]
     comparisons: list[Comparison]

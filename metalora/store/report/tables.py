@@ -12,6 +12,7 @@ from .scores import (
     COPYING,
     R_FACESIM,
     TOO_FEW,
+    counted,
     interval,
     number,
     present,
@@ -43,6 +44,14 @@ def variants_table(results: Results) -> Html:
         rows.append([*cells, share(summary["position"]), share(summary["detection_rate"]), made])
     title = "Means over people, with 95% intervals below them"
     return table(title, [*columns, "Position", "Faces found", "Images"], rows, "wide")
+
+
+def truncated_prompts(results: Results) -> Html:
+    """The prompts that CLIP could not read to their end: what CLIP-T says of them is of their beginning."""
+    if results.clip is None or not (cut := results.clip.truncated):
+        return Html()
+    texts = "; ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{text}\N{RIGHT DOUBLE QUOTATION MARK}" for text in cut)
+    return note(f"{results.clip.name} reads only the beginning of {counted(len(cut), 'prompt')}: {texts}.")
 
 
 def meanings(results: Results) -> Html:
