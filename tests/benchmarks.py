@@ -3,6 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig
 from metalora.jobs import run
@@ -43,3 +46,14 @@ def finished(folder: Path, backbone: FluxBackbone, cache: Cache) -> bytes:
     path = run(run_benchmark(folder, backbone, cache, Share()))
     assert path is not None
     return path.read_bytes()
+
+
+def small_dino(folder: Path, seed: int) -> str:
+    """A DINO that knows nothing."""
+    torch.manual_seed(seed)
+    small = ViTConfig(
+        image_size=32, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    ViTModel(small, add_pooling_layer=False).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return str(folder)

@@ -8,8 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
-from benchmarks import CROPS, INPUTS, WITH_CLIP, finished, planned
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
+from benchmarks import CROPS, INPUTS, WITH_CLIP, finished, planned, small_dino
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import BenchmarkConfig, UserError
@@ -226,16 +225,6 @@ def test_a_changed_input_is_refused(tiny: FluxBackbone, warm_cache: Cache, tmp_p
     shutil.copytree(tmp_path / "other" / "meta-downs", tmp_path / "run" / "meta-downs", dirs_exist_ok=True)
     with pytest.raises(UserError, match=r"this has changed: the manifest .*; the prompts .*plan again in another"):
         finished(tmp_path / "run", tiny, warm_cache)
-
-
-def small_dino(folder: Path, seed: int) -> str:
-    torch.manual_seed(seed)
-    small = ViTConfig(
-        image_size=32, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    ViTModel(small, add_pooling_layer=False).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return str(folder)
 
 
 def test_dino_scores_where_it_is_asked_for_and_other_weights_are_refused(

@@ -9,17 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks import small_dino
 from torch import Tensor
 
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
-from metalora.jobs.evaluate_images import evaluate_images, prompt_of
+from metalora.jobs.benchmark.pictures import as_bytes
+from metalora.jobs.evaluate_images import evaluate_images, group_of, prompt_of
 from metalora.jobs.evaluate_pairs import evaluate_pairs
 from metalora.jobs.face_embeddings import FILES_AT_ONCE, MOST_THREADS, all_embeddings
+from metalora.measure.clip import load_clip
+from metalora.measure.dino import load_dino
 from metalora.measure.faces import Face, load_faces
 from metalora.measure.sface import SFace
 from metalora.measure.verification import auc, equal_error_rate, verify
+from metalora.store.image_prompts import read_image_prompts
 from metalora.store.images import read_photo, save_image
 from metalora.store.labelled_pairs import Pair, pairs_of_people, read_pairs
 
@@ -200,4 +205,80 @@ def test_the_prompt_of_an_image_is_in_its_png_or_its_name(tmp_path: Path):
     save_image(torch.zeros(3, 64, 64), tmp_path / "x-3.png", {"metalora": json.dumps({"prompt": "a beach"})})
     save_image(torch.zeros(3, 64, 64), tmp_path / "a-garden-12.png")
     assert prompt_of(tmp_path / "x-3.png") == "a beach"
-    assert prompt_of(tmp_path / "a-garden-12.png") == "a-garden"
+    garden = tmp_path / "a-garden-12.png"
+    assert prompt_of(garden) is None
+    assert group_of(garden, {garden: None}) == "a-garden"
+
+
+def one_person(people: Path, number: int = 0) -> tuple[Path, Path, Path]:
+    """(images, photos, reference) of one of them."""
+    name = sorted(path.name for path in (people / "images").iterdir())[number]
+    return people / "images" / name, people / "unseen" / name, next((people / "reference" / name).iterdir())
+
+
+def test_clip_and_dino_score_whole_images_where_they_are_asked_for(people: Path, tmp_path: Path, capsys):
+    images, photos, reference = one_person(people)
+    names = sorted(path.name for path in images.iterdir())
+    asked = ["a photo of a woman", "a photo of a man", "green room background"]
+    rows = [[name, asked[index % 3]] for index, name in enumerate(names)]
+    (tmp_path / "prompts.csv").write_text("image,prompt\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    dino = small_dino(tmp_path / "dino", seed=0)
+    flags = [str(images), "--photos", str(photos), "--reference", str(reference), "--clip", "miniature"]
+    flags += ["--dino", dino, "--prompts", str(tmp_path / "prompts.csv"), "--out", str(tmp_path / "r.json")]
+    assert main(["evaluate", "images", *flags]) == 0
+    out = capsys.readouterr().out
+    whole = json.loads((tmp_path / "r.json").read_text())["whole"]
+
+    clip, by_dino = load_clip(), load_dino(dino)
+    seen = clip.images([as_bytes(images / name) for name in names])
+    by_prompt: dict[str, list[float]] = {}
+    for (_, prompt), vector in zip(rows, seen, strict=True):
+        by_prompt.setdefault(prompt, []).append(100 * float(vector @ clip.texts([prompt])[0]))
+    assert whole["clip_t"]["mean"] == pytest.approx(
+        np.mean([np.mean(values) for values in by_prompt.values()]), abs=1e-3
+    )
+    assert f"CLIP-T{whole['clip_t']['mean']:30.2f}   (clip-miniature)" in out
+    for score, scorer in (("clip_i", clip), ("dino", by_dino)):
+        known = scorer.images([as_bytes(reference)])[0]
+        groups: dict[str, list[float]] = {}
+        for name, prompt in rows:
+            groups.setdefault(prompt, []).append(100 * float(scorer.images([as_bytes(images / name)])[0] @ known))
+        hand = np.mean([np.mean(values) for values in groups.values()])
+        assert whole[score]["mean"] == pytest.approx(hand, abs=1e-2), score
+        assert whole[score]["embedder_sha256"] == scorer.digest
+
+
+def test_without_prompts_there_is_no_clip_t_and_it_is_said(people: Path, capsys: pytest.CaptureFixture):
+    images, photos, reference = one_person(people)
+    flags = [str(images), "--photos", str(photos), "--reference", str(reference), "--clip", "miniature"]
+    assert main(["evaluate", "images", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "CLIP-I" in out
+    assert "no CLIP-T: nothing says what" in out
+    assert "Give --prompts." in out
+
+
+def test_the_list_of_a_plan_says_what_images_show_and_an_image_without_a_prompt_is_named(people: Path, tmp_path: Path):
+    images, photos, reference = one_person(people)
+    names = sorted(path.name for path in images.iterdir())
+    lines = [json.dumps({"path": f"external/METHOD/{name}", "prompt": "a man"}) + "\n" for name in names]
+    wanted = tmp_path / "wanted.jsonl"
+    wanted.write_text("".join(lines))
+    assert read_image_prompts(wanted) == dict.fromkeys(names, "a man")
+    wanted.write_text("".join(lines[1:]) + "\n")
+    with pytest.raises(UserError, match=rf"no prompt for 1 of {len(names)} images .*such as {names[0]}"):
+        run(evaluate_images(images, photos, reference, "sface", prompts=wanted))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("file,text\na,b\n", "needs a header line image,prompt"),
+        ("image,prompt\na.png,\n", r"line 2 needs an image and a prompt, got 'a\.png' and ''"),
+        ("image,prompt\na.png,x\na.png,y\n", r"line 3: a\.png has two prompts"),
+    ],
+)
+def test_what_is_wrong_with_a_table_of_prompts_is_said(text: str, sentence: str, tmp_path: Path):
+    (tmp_path / "prompts.csv").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_image_prompts(tmp_path / "prompts.csv")

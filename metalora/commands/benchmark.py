@@ -11,7 +11,7 @@ from ..config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeCon
 from ..flags import add_knobs, knobs_from
 from . import benchmark_report
 from .base_model import DEFAULT_BACKBONE, SINGLE_FILES, add_backbone, backbone_of, cache_of, preset_of, single_files_of
-from .choices import add_faces
+from .choices import add_dino, add_faces
 from .parsers import Commands
 from .running import driven
 
@@ -67,14 +67,7 @@ def add_to(commands: Commands) -> None:
         help="who scores prompts: miniature, openai, a folder or file, none (default: the miniature's own for tiny and "
         "miniature, else openai; none where open_clip is not installed)",
     )
-    plan.add_argument(
-        "--dino",
-        nargs="?",
-        const="facebook/dino-vits16",
-        metavar="NAME",
-        help="compare with the reference by DINO too: a folder or hub name (default where it is asked for: "
-        "facebook/dino-vits16)",
-    )
+    add_dino(plan)
     add_faces(plan)
     add_backbone(plan)
 

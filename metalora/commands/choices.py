@@ -9,6 +9,18 @@ def add_faces(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", default="sface", metavar="NAME", help=f"who finds and embeds faces: {names}")
 
 
+def add_dino(parser: argparse.ArgumentParser) -> None:
+    """Who compares whole images with the reference, beside CLIP."""
+    default = "facebook/dino-vits16"
+    parser.add_argument(
+        "--dino",
+        nargs="?",
+        const=default,
+        metavar="NAME",
+        help=f"compare with the reference by DINO too: a folder or hub name (default where asked for: {default})",
+    )
+
+
 def add_spelling(parser: argparse.ArgumentParser) -> None:
     """How the LoRA's keys are named."""
     parser.add_argument(

@@ -2,11 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import FEWEST_PEOPLE
-from .choices import add_faces
+from .choices import add_dino, add_faces
 from .parsers import Commands
 from .running import driven, written
+
+if TYPE_CHECKING:
+    from ..jobs.evaluate_prompts import WholeReport
 
 EVALUATE_HELP = """\
 Scores of pictures, whoever made them.
@@ -27,6 +31,7 @@ R-FaceSim: the mean cosine of generated faces to photos of the person that were 
 trained photo earns nothing. FaceSim is the same to that photo alone; what it is higher by is copying.
 
   metalora evaluate images images --photos unseen --reference ada.jpg
+  metalora evaluate images images --photos unseen --reference ada.jpg --clip openai --prompts prompts.csv
 """
 
 
@@ -41,6 +46,16 @@ def add_to(commands: Commands) -> None:
     images.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photos NOT trained on, likewise")
     images.add_argument(
         "--reference", type=Path, required=True, metavar="FILE", help="the photo trained on, or folders"
+    )
+    images.add_argument(
+        "--clip", metavar="NAME", help="also CLIP-T and CLIP-I: miniature, openai, a folder or file (default: neither)"
+    )
+    add_dino(images)
+    images.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="what the images show: a CSV image,prompt, or a plan's external/wanted.jsonl (default: as our PNGs say)",
     )
     for scored in (pairs, images):
         add_faces(scored)
@@ -66,7 +81,8 @@ def evaluate_images(args: argparse.Namespace) -> None:
     """Say how like a person generated images are."""
     from ..jobs import evaluate_images as job
 
-    report = driven(job.evaluate_images(args.images, args.photos, args.reference, args.faces))
+    given = {"clip": args.clip, "dino": args.dino, "prompts": args.prompts}
+    report = driven(job.evaluate_images(args.images, args.photos, args.reference, args.faces, **given))
     print(f"{report.embedder}, {report.images} images, a face in {report.detection_rate:.1%} of them")
     print(f"{'images without a face':24}" + "".join(f"{misses:>12}" for misses in report.r_facesim))
     for name, values in (("R-FaceSim", report.r_facesim), ("FaceSim", report.facesim)):
@@ -80,4 +96,21 @@ def evaluate_images(args: argparse.Namespace) -> None:
         print(f"no interval: fewer than {FEWEST_PEOPLE} people have a score, too few for a bootstrap over people")
     if report.without_a_face:
         print(f"no face found in   {', '.join(report.without_a_face)}")
+    if report.whole is not None:
+        print_whole(report.whole)
     written(report, args.out)
+
+
+def print_whole(report: "WholeReport") -> None:
+    """CLIP-T, CLIP-I and DINO, as far as they were asked for."""
+    for title, score in (("CLIP-T", report.clip_t), ("CLIP-I", report.clip_i), ("DINO", report.dino)):
+        if score is not None:
+            sure = f"   {score.interval.low:.2f} to {score.interval.high:.2f}" if score.interval else ""
+            print(f"{title:24}{score.mean:12.2f}{sure}   ({score.embedder})")
+    if report.clip_i is not None and report.clip_t is None:
+        print(
+            f"no CLIP-T: nothing says what {len(report.without_a_prompt)} images should show, such as "
+            f"{report.without_a_prompt[0]}. Give --prompts."
+        )
+    if report.truncated:
+        print(report.truncated)

@@ -1,7 +1,8 @@
 """How like a person are generated images, from any method? R-FaceSim of folders of pictures."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +12,11 @@ from ..config import FEWEST_PEOPLE, Phase, Step, UserError
 from ..measure.faces import FaceAnalyser, load_faces
 from ..measure.intervals import Interval, bootstrap
 from ..measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
+from ..store.image_prompts import read_image_prompts
 from ..store.images import photo_digest, read_image_facts, read_photo
 from ..store.labelled_pairs import pictures_in
 from . import Job
+from .evaluate_prompts import WholeImage, WholeReport, evaluate_whole
 from .face_embeddings import all_embeddings, only_embeddings
 
 
@@ -31,28 +34,44 @@ class ImageReport:
     interval: Interval | None  # of R-FaceSim with misses left out; needs FEWEST_PEOPLE
     by_identity: dict[str, float]
     without_a_face: list[str]
+    whole: WholeReport | None = None  # CLIP-T, CLIP-I and DINO, where they were asked for
 
 
-def evaluate_images(images: Path, photos: Path, reference: Path, embedder: str) -> Job[ImageReport]:
+def evaluate_images(
+    images: Path,
+    photos: Path,
+    reference: Path,
+    embedder: str,
+    *,
+    clip: str | None = None,
+    dino: str | None = None,
+    prompts: Path | None = None,
+) -> Job[ImageReport]:
     """R-FaceSim of generated images against held-out photos, and FaceSim against the reference.
 
     Of one person: a folder of images, a folder of photos, a file. Of several: three folders with one sub-folder a
-    person. An image's prompt is what its PNG says, or else its name without the number at its end.
+    person. An image's prompt is what the file `prompts` says, or else its PNG; without either, images whose names
+    differ in the number at their end count as of one prompt. With `clip` or `dino`, also scores of the whole images.
     """
     people = people_of(images, photos, reference)
     analyser = load_faces(embedder)
     wanted = [(person, path) for person in people for path in pictures_in(person.images)]
+    asked = asked_of([path for _, path in wanted], images, prompts)
     yield Phase(f"{len(people)} {'people' if len(people) > 1 else 'person'}, {len(wanted)} images")
     real = {person: person_embeddings(analyser, person) for person in people}
     scores: list[ImageScore] = []
     without: list[str] = []
     all_faces = all_embeddings(analyser, [path for _, path in wanted])
     for (person, path), faces in zip(wanted, all_faces, strict=True):
-        scores.append(score_image(person.name, prompt_of(path), faces, *real[person]))
+        scores.append(score_image(person.name, group_of(path, asked), faces, *real[person]))
         if not len(faces):
             without.append(str(path.relative_to(images)))
         yield Step(len(scores), len(wanted))
-    return summarized(scores, without, analyser)
+    report = summarized(scores, without, analyser)
+    if clip is None and dino is None:
+        return report
+    whole = [WholeImage(p.name, path, p.reference, asked[path], group_of(path, asked)) for p, path in wanted]
+    return replace(report, whole=(yield from evaluate_whole(whole, clip, dino)))
 
 
 @dataclass(frozen=True)
@@ -100,12 +119,29 @@ def person_embeddings(analyser: FaceAnalyser, person: Person) -> tuple[Tensor, T
     return torch.stack(held_out), reference
 
 
-def prompt_of(path: Path) -> str:
-    """What one of our PNGs says it shows; else the file's name without its number."""
+def asked_of(paths: Sequence[Path], images: Path, table: Path | None) -> dict[Path, str | None]:
+    """The prompt of each image: from the table, which then must name all of them, or from our own PNGs."""
+    if table is None:
+        return {path: prompt_of(path) for path in paths}
+    known = read_image_prompts(table)
+    names = {path: path.relative_to(images).as_posix() for path in paths}
+    if absent := [name for name in names.values() if name not in known]:
+        raise UserError(
+            f"{table} has no prompt for {len(absent)} of {len(paths)} images in {images}, such as {absent[0]}. Name "
+            f"every image relative to that folder; {table} begins with {next(iter(known))}."
+        )
+    return {path: known[name] for path, name in names.items()}
+
+
+def prompt_of(path: Path) -> str | None:
+    """What one of our PNGs says it shows."""
     facts = read_image_facts(path).get("metalora")
-    if facts is not None:
-        return json.loads(facts)["prompt"]
-    return path.stem.rstrip("0123456789").rstrip("-_ ")
+    return None if facts is None else json.loads(facts)["prompt"]
+
+
+def group_of(path: Path, asked: Mapping[Path, str | None]) -> str:
+    """What R-FaceSim averages first: the prompt, or else the file's name without its number."""
+    return asked[path] or path.stem.rstrip("0123456789").rstrip("-_ ")
 
 
 def summarized(scores: list[ImageScore], without: list[str], analyser: FaceAnalyser) -> ImageReport:
