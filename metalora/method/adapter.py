@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import UserError
@@ -50,11 +49,16 @@ class Adapter(nn.Module):
         self.mid = None if mid is None else nn.Parameter(mid)
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """x [b, ..., in] -> [b, ..., out] in x's dtype; the weights stay fp32 for the optimizer."""
-        x = project(x, self.down, rows)
+        """x [b, ..., in] -> [b, ..., out] in x's dtype; the weights stay fp32 for the optimizer.
+
+        In two dimensions from the first product to the last: autograd then has fewer operations to remember.
+        """
+        tokens = x.flatten(0, -2)
+        tokens = project(tokens, self.down, len(x), rows)
         if self.mid is not None:
-            x = project(x, self.mid, rows)
-        return project(x if self.scale == 1.0 else self.scale * x, self.up, rows)
+            tokens = project(tokens, self.mid, len(x), rows)
+        tokens = project(tokens if self.scale == 1.0 else self.scale * tokens, self.up, len(x), rows)
+        return tokens.view(*x.shape[:-1], -1)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The matrices by role; a plain LoRA has no mid."""
@@ -62,17 +66,17 @@ class Adapter(nn.Module):
         return {role: weight for role, weight in present.items() if weight is not None}
 
 
-def project(x: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
-    """x [b, ..., in] through one matrix [out, in], or each sample through its own of a stack [n, out, in].
+def project(tokens: Tensor, weight: Tensor, samples: int, rows: Tensor | None) -> Tensor:
+    """tokens [samples * n, in] through one matrix [out, in], or each sample's through its own of a stack.
 
-    Sample b goes through matrix rows[b] of the stack; without rows through matrix b.
+    Sample b goes through matrix rows[b] of the stack [matrices, out, in]; without rows through matrix b.
     """
-    weight = weight.to(x.dtype)
+    weight = weight.to(tokens.dtype)
     if weight.ndim == 2:
-        return F.linear(x, weight)
+        return tokens @ weight.t()
     own = weight if rows is None else weight[rows]
-    assert len(own) == len(x), f"{len(x)} samples, {len(own)} matrices: use worn_by to say who each sample is"
-    return torch.einsum("b...i,boi->b...o", x, own)
+    assert len(own) == samples, f"{samples} samples, {len(own)} matrices: use worn_by to say who each sample is"
+    return torch.bmm(tokens.unflatten(0, (samples, -1)), own.mT).flatten(0, 1)
 
 
 def small_random(rows: int, columns: int, generator: torch.Generator) -> Tensor:
@@ -134,7 +138,7 @@ class Adapters:
             # `add_` and not `+=`: with an index, Python would also copy the sum onto itself.
             for site in sites:
                 part = output if site.start is None else output[..., site.rows]
-                part.add_(self.by_name[site.name](inputs[0], self.rows))
+                part.add_(self.by_name[site.name].forward(inputs[0], self.rows))
             return output
 
         return hook

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import PersonalizeConfig, Step, UserError
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
+from .flat import views
 from .flow import Denoiser, flow_losses, generator_of, noised, velocity
 
 
@@ -57,13 +58,20 @@ def trained_roles(config: PersonalizeConfig) -> tuple[str, ...]:
 
 
 def new_optimizer(adapters: Adapters, config: PersonalizeConfig) -> torch.optim.AdamW:
-    """AdamW on the weights that stage 2 trains; the others are frozen here."""
+    """AdamW on the weights that stage 2 trains, which become views of one buffer; the others are frozen here.
+
+    A step then is one update of one tensor, and not of a hundred small ones.
+    """
     roles = trained_roles(config)
     for weight in adapters.parameters(SHARED):
         weight.requires_grad_("down" in roles)
-    return torch.optim.AdamW(
-        adapters.parameters(roles), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    weights = adapters.parameters(roles)
+    shapes = [weight.shape for weight in weights]
+    flat = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
+    flat.grad = torch.zeros_like(flat)
+    for weight, value, gradient in zip(weights, views(flat.data, shapes), views(flat.grad, shapes), strict=True):
+        weight.data, weight.grad = value, gradient
+    return torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def personalize(
@@ -79,7 +87,7 @@ def personalize(
 
     Of several people, adapters are a stack in their order. `start` continues a stopped run.
     """
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    weights = adapters.parameters(trained_roles(config))
     assert all((weight.shape[0] if weight.ndim == 3 else 1) == len(people) for weight in weights), len(people)
     device = weights[0].device
     for step in range(start, config.steps):
@@ -94,7 +102,7 @@ def personalize(
             clip_each(weights, config.max_grad_norm)
         check_losses(losses, step)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=False)  # the gradients are views of one buffer
         yield Step(step + 1, config.steps, sum(losses) / len(losses))
 
 
