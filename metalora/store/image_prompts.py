@@ -24,7 +24,8 @@ def read_image_prompts(table: Path) -> dict[str, str]:
         rows = _of_lines(text) if table.suffix.lower() == ".jsonl" else _of_table(text)
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise UserError(f"The prompts {table} cannot be read: {error}") from error
-    problems, found = [], {}
+    problems: list[str] = []
+    found: dict[str, str] = {}
     for number, image, prompt in rows:
         if not (isinstance(image, str) and image.strip() and isinstance(prompt, str) and prompt.strip()):
             problems.append(f"line {number} needs an image and a prompt, got {image!r} and {prompt!r}")
