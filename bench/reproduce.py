@@ -18,6 +18,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from metalora.cli import main as metalora
 
 from .reproduce_pieces import Command, Inputs, Piece, pieces_of
@@ -80,6 +82,7 @@ def work_left(piece: Piece) -> float:
 def run(command: Command, processes: int) -> int:
     """In this process, or where it can be shared in several."""
     if command.program == "metalora" and (processes == 1 or not command.shared):
+        torch.set_num_threads(1)  # as in a benchmark: the last digits depend on it; more cores want more processes
         return metalora(command.words)
     module = "metalora.cli" if command.program == "metalora" else command.program
     start = [sys.executable, "-m", module]
@@ -106,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--people", type=Path, help="people for stage 1, as .jsonl (default: rendered)")
     found.add_argument("--manifest", type=Path, help="people to measure on (default: the mini benchmark)")
     found.add_argument("--prompts", type=Path, help="prompts for them (default: the mini benchmark's)")
-    found.add_argument("--processes", type=int, default=1, help="processes, for stage 1 and for benchmarks")
+    found.add_argument("--processes", type=int, default=1, help="of one thread each, for stage 1 and benchmarks")
     found.add_argument("--docs", type=Path, help="where the report goes (default OUT/report)")
     found.add_argument("--list", action="store_true", help="only say what would be done")
     return found
