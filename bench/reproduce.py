@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from metalora.cli import main as metalora
+from metalora.config import UserError
 
 from .reproduce_pieces import Command, Inputs, Piece, pieces_of
 from .reproduce_report import write_report
@@ -40,12 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.list:
         show(pieces)
         return 0
-    code = carried_out([piece for name, piece in pieces.items() if name in needed(chosen, pieces)], args.processes)
-    if code == 0 and "report" in chosen:
-        found = write_report(
-            [piece for piece in pieces.values() if piece.results.exists()], args.docs or args.out / "report"
-        )
-        print(f"wrote {found}")
+    try:
+        code = carried_out([piece for name, piece in pieces.items() if name in needed(chosen, pieces)], args.processes)
+        if code == 0 and "report" in chosen:
+            done = [piece for piece in pieces.values() if piece.results.exists()]
+            print(f"wrote {write_report(done, args.docs or args.out / 'report')}")
+    except UserError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped. The same call goes on.", file=sys.stderr)
+        return 130
     return code
 
 

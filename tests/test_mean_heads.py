@@ -15,6 +15,7 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
+from metalora.jobs.checkpoints import Checkpoints
 from metalora.jobs.lora import merge_adapter
 from metalora.jobs.meta_downs import starting_adapters
 from metalora.method.adapter import Adapters, new_adapters
@@ -106,6 +107,22 @@ def test_stage_one_averages_what_people_add_on_top_of_the_meta_down(denoiser: To
     both, _ = toy_run(denoiser, replace(CONFIG, steps=24))
     assert both.mean_heads(24).people == 10
     assert toy_run(denoiser, replace(CONFIG, steps=5))[0].mean_heads(5).people == 0, "warm-up only"
+
+
+def test_checkpoints_keep_them_and_older_ones_without_them_still_load(denoiser: ToyDenoiser, tmp_path: Path):
+    training, _ = toy_run(denoiser, replace(CONFIG, steps=16))
+    checkpoints = Checkpoints(tmp_path, {"kind of run": "toy"}, keep=2)
+    checkpoints.save(training, 16, {"losses": []})
+    again = toy_training()
+    checkpoints.load(checkpoints.latest(), again)
+    assert again.mean.people == training.mean.people == 5
+    assert all(torch.equal(again.mean.products[name], product) for name, product in training.mean.products.items())
+    tensors, facts = files.read(checkpoints.latest(), ("checkpoint",))
+    older = {name: tensor for name, tensor in tensors.items() if not name.startswith("mean.")}
+    files.write(checkpoints.latest(), older, "checkpoint", {key: facts[key] for key in facts if key != "mean_of"})
+    checkpoints.load(checkpoints.latest(), again)
+    assert again.mean.people == 0
+    assert not again.mean.products
 
 
 def test_two_spellings_of_one_adapter_do_not_cancel():

@@ -56,6 +56,11 @@ def test_a_command_that_fails_ends_it_with_its_status(tmp_path: Path, capsys: py
     command = [str(tmp_path), "--size", "small", "--people", str(tmp_path / "gone.jsonl"), "--pieces", "trained"]
     assert main(command) == 1
     assert "gone.jsonl cannot be read" in capsys.readouterr().err
+    assert main([str(tmp_path), "--people", str(PEOPLE), "--pieces", "report"]) == 1
+    assert "No piece has results yet" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--pieces", "figure-7"])
+    assert "no such piece: figure-7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", list(SIZES))
