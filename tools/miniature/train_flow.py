@@ -99,7 +99,8 @@ def prompts(count: int) -> list[str]:
 @torch.no_grad()
 def draw_sheet(model: MiniatureFlux, autoencoder: AutoencoderKL, path: pathlib.Path, distilled: bool) -> None:
     """24 pictures of prompts it has not seen, 6 in a row."""
-    with torch.autocast(autoencoder.device.type, torch.bfloat16):
+    eager = torch.compiler.set_stance("force_eager")  # compiling for 24 pictures takes longer than drawing them
+    with eager, torch.autocast(autoencoder.device.type, torch.bfloat16):
         latents = model.sample(prompts(24), PIXELS // 8, distilled=distilled)
     config = autoencoder.config
     pictures = to_pixels(autoencoder.decode(latents.float() / config.scaling_factor + config.shift_factor).sample.cpu())
