@@ -153,7 +153,8 @@ def test_a_look_at_held_out_people_leaves_everything_as_it_was_also_when_it_is_s
 
     def state() -> list[torch.Tensor]:
         worn = [parameter.detach().clone() for parameter in training.heads.parameters]
-        return [*worn, training.heads.weights.clone(), training.heads.steps.clone(), training.down.flat.detach().clone()]
+        heads = training.heads
+        return [*worn, heads.weights.clone(), heads.steps.clone(), training.down.flat.detach().clone()]
 
     class Stopping(ToyDenoiser):
         def __call__(self, *given):
