@@ -195,6 +195,7 @@ class BenchmarkConfig:
     leave_out: tuple[str, ...] = knob((), "leave out prompts with these tags: age")
     together: int = knob(4, "people of one class who are personalized at once", low=1, high=256)
     images_at_once: int = knob(10, "images that are made at once", low=1, high=256)
+    gallery: int = knob(0, "look for a face among so many people, also of one photo; 0: those of several", low=0)
     threads: int = knob(1, "CPU threads of each process: results depend on it in their last digits", low=1, high=1024)
 
     def __post_init__(self) -> None:

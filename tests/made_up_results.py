@@ -51,6 +51,7 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
                 }
                 for person in references
             ],
+            "gallery": list(photos),
             "prompts": [
                 {
                     "id": prompt["id"],
@@ -74,6 +75,9 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
                 "licence": "Apache-2.0",
                 "genuine_mean": 0.771,
                 "impostor_mean": 0.143,
+                "autoencoder_mean": 0.742,
+                "autoencoder_photos": sum(map(len, photos.values())) - len(photos),
+                "autoencoder_detected": sum(map(len, photos.values())) - len(photos) - 1,
                 "detected": sum(map(len, photos.values())),
             },
             "clip": {"name": "ViT-B-32 openai", "sha256": HASH, "truncated": []},
@@ -109,6 +113,7 @@ def made_up_variant(
     drawn = random.Random(name)
     images, of_photo = [], {row["path"]: row["sha256"] for rows in photos.values() for row in rows}
     for person in people:
+        nearest = [person["identity"]] * (2 if method == "none" else 15) + [who["identity"] for who in people]
         own = random.Random(person["identity"]).gauss(0, 0.05)
         for prompt in prompts:
             for seed in range(seeds):
@@ -129,6 +134,8 @@ def made_up_variant(
                         "held_out": likeness if found else None,
                         "reference": likeness + copying if found else None,
                         "best": likeness if found else None,
+                        "nearest": drawn.choice(nearest) if found else None,
+                        "others": 0.14 if found else None,
                         "clip_t": 31 - 3 * LIKENESS[method] + drawn.gauss(0, 0.8),
                         "clip_i": None,
                         "dino": None,
@@ -160,12 +167,14 @@ def summary(images: list[dict], people: list) -> dict[str, Any]:
         "r_facesim": face("held_out"),
         "facesim": face("reference"),
         "copying": face("copying"),
+        "identified": figure(person_means(images, "identified")),
         "clip_t": figure(person_means(images, "clip_t")),
         "clip_i": None,
         "dino": None,
         "adherence": figure(person_means(images, "adherence")),
         "detection_rate": sum(image["faces"] > 0 for image in images) / len(images) if images else None,
         "position": (reached["mean"] - 0.143) / (0.771 - 0.143) if reached else None,
+        "autoencoder_position": position(person_means(images, "held_out")),
         "by_class": grouped(images, lambda image: classes[image["identity"]]),
         "by_part": {},
         "by_prompt": grouped(images, lambda image: image["prompt"]),
@@ -185,9 +194,15 @@ def person_means(images: list[dict], name: str, misses: str = "left out") -> dic
 
 
 def value_of(image: dict, name: str) -> float | None:
+    if name == "identified":
+        return float(image["nearest"] == image["identity"])
     if name != "copying":
         return image[name]
     return None if image["held_out"] is None else image["reference"] - image["held_out"]
+
+
+def position(means: dict[str, float]) -> dict[str, Any] | None:
+    return figure({name: (value - 0.14) / (0.742 - 0.14) for name, value in means.items()})
 
 
 def grouped(images: list[dict], key: Any) -> dict[str, dict[str, float | None]]:

@@ -105,6 +105,26 @@ def test_scores_are_those_of_the_faces_by_hand(done: Path, people: list[Identity
     assert variant["summary"]["position"] > 0.9  # photos of the very people
 
 
+def test_the_gallery_is_everyone_with_held_out_photos_and_real_photos_are_found_in_it(done: Path):
+    assert len(read_plan(done).gallery) == 16
+    summary = variant_of(done, "external-photos")["summary"]
+    assert summary["identified"]["mean"] == 1.0
+    assert variant_of(done, "lora-5-r1")["summary"]["identified"]["mean"] == 0.0  # no faces
+    assert summary["autoencoder_position"] is None  # the tiny autoencoder has learned nothing: it loses every face
+    faces = results_of(done)["embedders"]["faces"]
+    assert (faces["autoencoder_mean"], faces["autoencoder_detected"]) == (None, 0)
+    assert faces["autoencoder_photos"] == sum(p["held_out"] for p in results_of(done)["benchmark"]["identities"])
+
+
+def test_a_gallery_is_filled_up_with_people_of_one_photo(tiny: FluxBackbone, tmp_path: Path):
+    several = planned(tmp_path / "all", tiny, methods=("none",)).gallery
+    filled = planned(tmp_path / "filled", tiny, methods=("none",), gallery=24).gallery
+    assert filled[:16] == several
+    assert len(set(filled)) == 24
+    with pytest.raises(UserError, match=r"16 people with held-out photos and 60 of one photo .*: give 16 to 76"):
+        planned(tmp_path / "few", tiny, methods=("none",), gallery=5)
+
+
 def test_images_without_a_face_count_as_zero_and_leave_nothing_to_average(done: Path):
     summary = variant_of(done, "lora-5-r1")["summary"]
     assert summary["detection_rate"] == 0.0

@@ -95,7 +95,7 @@ def test_pictures_are_the_files_own_bytes(tmp_path: Path):
 
 IMAGES = [
     {"identity": i, "prompt": p, "faces": f, "held_out": h, "reference": r, "clip_t": c}
-    | {"clip_i": None, "dino": None, "adherence": None}
+    | {"clip_i": None, "dino": None, "adherence": None, "nearest": i if f else None, "others": None}
     for i, p, f, h, r, c in [
         ("ada", "beach", 1, 0.6, 0.8, 30.0),
         ("ada", "beach", 0, None, None, 20.0),

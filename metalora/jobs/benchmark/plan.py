@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...config import NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ...method.flow import generator_of
 from ...store import files
@@ -89,6 +91,7 @@ class Plan:
     people: list[PlannedPerson]
     prompts: list[PlannedPrompt]
     attributes: dict[str, list[str]]  # every value that prompts ask for, of the attributes that CLIP can read
+    gallery: list[str]  # whom a generated face is looked for among: everyone with held-out photos, and who fills up
     external: dict[str, str]  # how images from elsewhere come in
 
     def variants(self) -> list[Variant]:
@@ -143,6 +146,20 @@ def planned_people(manifest: Manifest, config: BenchmarkConfig, seed: int) -> li
         reference = f"references/{person.name}{person.reference.path.suffix.lower()}"
         planned.append(PlannedPerson(person.name, person.class_name, person.part, reference, own_seed, group))
     return planned
+
+
+def planned_gallery(manifest: Manifest, size: int, seed: int) -> list[str]:
+    """Everyone with held-out photos, whether they are in the run or not; filled up to `size` with others at random."""
+    several = [person.name for person in manifest.people if person.held_out]
+    single = [person.name for person in manifest.people if not person.held_out]
+    if size and not len(several) <= size <= len(several) + len(single):
+        raise UserError(
+            f"--gallery is {size}, but {manifest.path} has {len(several)} people with held-out photos and "
+            f"{len(single)} of one photo to fill up with: give {len(several)} to {len(several) + len(single)}, or 0 "
+            "for the former alone."
+        )
+    order = torch.randperm(len(single), generator=generator_of(seed, "gallery")).tolist()
+    return several + [single[at] for at in order[: max(0, size - len(several))]]
 
 
 def planned_prompts(

@@ -27,6 +27,7 @@ from .plan import (
     PlannedPrompt,
     attributes_of,
     filled_texts,
+    planned_gallery,
     planned_people,
     planned_prompts,
     write_plan,
@@ -106,6 +107,7 @@ def make_plan(
         people=people,
         prompts=planned,
         attributes=attributes,
+        gallery=planned_gallery(manifest, config.gallery, training.seed),
         external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
     )
     check_trainings(plan)

@@ -2,8 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ...measure.identification import likeness_after
 from ...store import files
 from .layout import Layout
 from .pictures import PictureEmbedder, TextEmbedder
@@ -15,12 +20,18 @@ FORMAT = "metalora-results-1"
 
 
 def write_results(
-    plan: Plan, layout: Layout, variants: Sequence[Variant], real: Mapping[str, RealFaces], scorer: Scorer
+    plan: Plan,
+    layout: Layout,
+    variants: Sequence[Variant],
+    real: Mapping[str, RealFaces],
+    passed: Mapping[str, Sequence[Tensor]],
+    scorer: Scorer,
 ) -> None:
-    """Merge everyone's scores."""
+    """Merge everyone's scores; `passed` has the faces [k, d] in each held-out photo after the autoencoder."""
     ceiling, floor = genuine_and_impostor(real)
     compared = {identity for identity, faces in real.items() if len(faces.held_out)}
-    rows = [variant_record(variant, plan, layout, compared, floor, ceiling) for variant in variants]
+    ceilings = ceilings_of(passed, real)
+    rows = [variant_record(variant, plan, layout, compared, (floor, ceiling, ceilings)) for variant in variants]
     record = {
         "format": FORMAT,
         "benchmark": benchmark_record(plan, real),
@@ -35,6 +46,9 @@ def write_results(
                 "genuine_mean": ceiling,
                 "impostor_mean": floor,
                 "detected": sum(len(faces.all()) for faces in real.values()),
+                "autoencoder_mean": mean(ceilings.values()) if ceilings else None,
+                "autoencoder_photos": sum(map(len, passed.values())),
+                "autoencoder_detected": sum(len(faces) > 0 for own in passed.values() for faces in own),
             },
             "clip": clip_record(scorer.pictures.clip, plan),
             "dino": embedder_record(scorer.pictures.dino),
@@ -62,6 +76,7 @@ def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any
             }
             for person in plan.people
         ],
+        "gallery": plan.gallery,
         "prompts": [
             {
                 "id": prompt.id,
@@ -77,9 +92,20 @@ def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any
     }
 
 
-def variant_record(
-    variant: Variant, plan: Plan, layout: Layout, compared: set[str], floor: float | None, ceiling: float | None
-) -> dict[str, Any]:
+def ceilings_of(passed: Mapping[str, Sequence[Tensor]], real: Mapping[str, RealFaces]) -> dict[str, float]:
+    """How like themselves people are after the autoencoder; without those whose face it lost in every photo."""
+    found = {}
+    for identity, faces in passed.items():
+        photos = torch.cat([real[identity].held_out, real[identity].reference[None]])
+        if (likeness := likeness_after(faces, photos)) is not None:
+            found[identity] = likeness
+    return found
+
+
+Ends = tuple[float | None, float | None, Mapping[str, float]]  # floor, ceiling, and the autoencoder's of each person
+
+
+def variant_record(variant: Variant, plan: Plan, layout: Layout, compared: set[str], ends: Ends) -> dict[str, Any]:
     """One variant with all its images and figures."""
     scores = [read_scores(layout.scores(variant, person)) for person in plan.people]
     images = [image for score in scores for image in score["images"]]
@@ -99,7 +125,7 @@ def variant_record(
         "lora_sha256": loras,
         "images": images,
         "missing": [path for score in scores for path in score["missing"]],
-        "summary": summary(images, plan.people, compared, floor, ceiling),
+        "summary": summary(images, plan.people, compared, *ends),
     }
 
 

@@ -25,13 +25,14 @@ from ...store.prompts import read_prompts
 from .. import Job
 from ..meta_downs import read_meta_down
 from ..photos import prompt_embeddings
+from .autoencoder import through_autoencoder
 from .images import batches_left, make_images
 from .layout import Layout
 from .pictures import PictureScorer, truncation
 from .plan import Plan, filled_texts, read_plan
 from .progress import TimeLeft, timed
 from .results import write_results
-from .scores import RealFaces, Scorer, Subject, is_scored, real_faces, score_person
+from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_faces, score_person
 from .train import Bench, encode_crops, is_trained, train_group
 from .units import Cell, Share, Unit, units_of
 
@@ -44,10 +45,10 @@ def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> 
     plan, layout = read_plan(run), Layout(run)
     yield Phase("checking that nothing has changed since the plan")
     people = checked_people(plan, backbone, run)
-    scorer = scorer_of(plan, backbone.device)
+    scorer = scorer_of(plan, people, backbone.device, cache)
     real = {}
     for index, person in enumerate(plan.people, 1):
-        real[person.identity] = real_faces(people[person.identity], scorer.analyser)
+        real[person.identity] = real_faces(people[person.identity], scorer.analyser, cache)
         yield Step(index, len(plan.people))
     units = units_of(plan, layout)
     yield from make_everything(share.of(units), plan, layout, people, backbone, cache)
@@ -62,13 +63,14 @@ def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> 
     if share.rank > 0:
         return None
     yield from wait_for([subject for unit in units for subject in subjects[id(unit)]], plan, layout, scorer)
+    passed = yield from through_autoencoder(plan, people, backbone, scorer.analyser, cache)
     yield Phase("intervals and comparisons")
-    write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, scorer)
+    write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, passed, scorer)
     write_facts(layout, backbone, share, time.time() - began)
     return layout.results
 
 
-def scorer_of(plan: Plan, device: torch.device) -> Scorer:
+def scorer_of(plan: Plan, people: Mapping[str, Identity], device: torch.device, cache: Cache) -> Scorer:
     """The embedders of the plan, refused if they have other weights now."""
     analyser = load_faces(plan.faces["name"])
     check_weights(plan.faces["name"], plan.faces["sha256"], analyser.digest)
@@ -80,7 +82,8 @@ def scorer_of(plan: Plan, device: torch.device) -> Scorer:
     if plan.dino is not None:
         dino = load_dino(plan.dino["given"], device)
         check_weights(dino.name, plan.dino["sha256"], dino.digest)
-    return Scorer(analyser, PictureScorer(clip, dino, plan.attributes))
+    gallery = gallery_of(plan, people, analyser, cache)
+    return Scorer(analyser, PictureScorer(clip, dino, plan.attributes), gallery)
 
 
 def check_weights(name: str, planned: str, found: str) -> None:

@@ -1,7 +1,7 @@
 """Scores of a benchmark's images, person by person, each kept in a file with the hashes of all it was made from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ...measure.faces import FaceAnalyser
+from ...measure.identification import likeness_to_others, likeness_to_people, nearest
 from ...measure.similarity import ImageScore, cosines, score_image
 from ...store import files
-from ...store.manifest import Identity
+from ...store.cache import Cache
+from ...store.manifest import Identity, Photo
 from ..face_embeddings import embeddings, only_embedding
 from .images import Wanted, wanted_of
 from .layout import Layout
@@ -32,11 +34,35 @@ class RealFaces:
         return torch.cat([self.reference[None], self.held_out])
 
 
-def real_faces(person: Identity, analyser: FaceAnalyser) -> RealFaces:
+def real_faces(person: Identity, analyser: FaceAnalyser, cache: Cache) -> RealFaces:
     """Every photo must show a face; the file without one is named."""
-    reference = only_embedding(analyser, person.reference.path)
-    held_out = [only_embedding(analyser, photo.path) for photo in person.held_out]
+    reference, *held_out = [real_face(photo, analyser, cache) for photo in (person.reference, *person.held_out)]
     return RealFaces(reference, torch.stack(held_out) if held_out else torch.empty(0, len(reference)))
+
+
+def real_face(photo: Photo, analyser: FaceAnalyser, cache: Cache) -> Tensor:
+    """The largest face [d], embedded once."""
+    key = cache.key(what="real face", photo=photo.sha256, faces=analyser.digest)
+    if key not in cache:
+        cache.put(key, {"face": only_embedding(analyser, photo.path)})
+    return cache.get(key)["face"]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Whom a generated face is looked for among."""
+
+    photos: Mapping[str, Tensor]  # held-out photos [m, d], or the only photo [1, d]
+    people: Set[str]  # those with held-out photos
+    digest: str  # of the photos' files
+
+
+def gallery_of(plan: Plan, people: Mapping[str, Identity], analyser: FaceAnalyser, cache: Cache) -> Gallery:
+    """The plan's. The photo that somebody is trained on is not in it."""
+    photos = {name: people[name].held_out or [people[name].reference] for name in plan.gallery}
+    faces = {name: torch.stack([real_face(one, analyser, cache) for one in own]) for name, own in photos.items()}
+    held_out = {name for name in plan.gallery if people[name].held_out}
+    return Gallery(faces, held_out, files.digest("".join(p.sha256 for own in photos.values() for p in own).encode()))
 
 
 @dataclass
@@ -45,6 +71,7 @@ class Scorer:
 
     analyser: FaceAnalyser
     pictures: PictureScorer
+    gallery: Gallery
     seen: dict[str, Tensor] = field(default_factory=dict)
 
     def faces(self, path: Path, sha256: str) -> Tensor:
@@ -99,6 +126,7 @@ def inputs_of(scorer: Scorer, subject: Subject, there: Sequence[Made]) -> dict[s
         "images": [[made.prompt.id, made.seed, made.sha256] for made in there],
         "photos": list(subject.photos),
         "faces": scorer.analyser.digest,
+        "gallery": scorer.gallery.digest,
         "pictures": scorer.pictures.digests(),
     }
 
@@ -133,7 +161,8 @@ def is_scored(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> b
 
 def image_record(made: Made, subject: Subject, layout: Layout, scorer: Scorer) -> dict[str, Any]:
     """What results.json says of an image's faces."""
-    score = face_score(subject, made.prompt.id, scorer.faces(made.path, made.sha256))
+    faces = scorer.faces(made.path, made.sha256)
+    score = face_score(subject, made.prompt.id, faces)
     return {
         "identity": score.identity,
         "prompt": score.prompt,
@@ -144,7 +173,17 @@ def image_record(made: Made, subject: Subject, layout: Layout, scorer: Scorer) -
         "held_out": score.held_out,
         "reference": score.reference,
         "best": score.best,
+        **among_others(subject, faces, scorer.gallery),
     }
+
+
+def among_others(subject: Subject, faces: Tensor, gallery: Gallery) -> dict[str, Any]:
+    """Whose the largest face is taken for, and how like others it is; null for a person of one photo, or no face."""
+    if not len(faces) or not len(subject.real.held_out):
+        return {"nearest": None, "others": None}
+    likeness = likeness_to_people(faces[0], gallery.photos)
+    others = likeness_to_others(likeness, subject.person.identity, gallery.people)
+    return {"nearest": nearest(likeness), "others": others}
 
 
 def face_score(subject: Subject, prompt: str, faces: Tensor) -> ImageScore:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 
 from ...config import FEWEST_PEOPLE
-from ...measure.intervals import Interval, bootstrap, paired
+from ...measure.intervals import Interval, bootstrap, paired, ratio
 from ...measure.similarity import Misses, cosines, means_of, position
 from .plan import PlannedPerson
 from .scores import RealFaces
@@ -16,6 +16,7 @@ from .scores import RealFaces
 Record = dict[str, Any]
 MISSES: tuple[Misses, ...] = get_args(Misses)
 FACE_SCORES = ("r_facesim", "facesim", "copying")
+COUNTED = ("identified",)  # of faces too, but an image without one counts
 PICTURE_SCORES = ("clip_t", "clip_i", "dino", "adherence")
 
 
@@ -23,8 +24,12 @@ def value_of(image: Record, score: str, misses: Misses | None) -> float | None:
     """One image's score; `misses` says what an image without a face counts for face scores."""
     if score in PICTURE_SCORES:
         return image[score]
+    if score in COUNTED:
+        return float(image["nearest"] == image["identity"])
     if image["faces"] == 0:
         return 0.0 if misses == "as zero" else None
+    if score == "others":
+        return image["others"]
     if score == "copying":
         return image["reference"] - image["held_out"]
     return image["held_out" if score == "r_facesim" else "reference"]
@@ -61,8 +66,9 @@ def summary(
     compared: set[str],
     floor: float | None,
     ceiling: float | None,
+    passed: Mapping[str, float],
 ) -> Record:
-    """Every figure of one variant."""
+    """Every figure of one variant; `passed` has the autoencoder's ceiling of each person."""
     by_misses = {
         score: {misses: figure(identity_values(images, score, misses, compared)) for misses in MISSES}
         for score in FACE_SCORES
@@ -76,13 +82,33 @@ def summary(
     by_class = grouped_means(images, lambda image: class_of[image["identity"]], compared)
     return {
         **by_misses,
-        **{score: figure(identity_values(images, score, None, compared)) for score in PICTURE_SCORES},
+        **{score: figure(identity_values(images, score, None, compared)) for score in COUNTED + PICTURE_SCORES},
         "detection_rate": mean(float(image["faces"] > 0) for image in images) if images else None,
         "position": place,
+        "autoencoder_position": autoencoder_position(images, compared, passed),
         "by_class": {**by_class, "macro": macro_means(by_class)},
         "by_part": grouped_means(images, lambda image: part_of[image["identity"]], compared),
         "by_prompt": grouped_means(images, lambda image: image["prompt"], compared),
     }
+
+
+def autoencoder_position(images: Iterable[Record], compared: set[str], passed: Mapping[str, float]) -> Record | None:
+    """Where R-FaceSim lies between the same images against other people (0) and the autoencoder's ceiling (1).
+
+    The ratio of the means over people, who are drawn with all three of their numbers for the interval; images without
+    a face are left out.
+    """
+    images = list(images)
+    reached = identity_values(images, "r_facesim", "left out", compared)
+    strangers = identity_values(images, "others", "left out", compared)
+    people = sorted(reached.keys() & strangers.keys() & passed.keys())
+    parts = [reached[name] - strangers[name] for name in people]
+    wholes = [passed[name] - strangers[name] for name in people]
+    if not people or mean(wholes) <= 0:
+        return None
+    if len(people) < FEWEST_PEOPLE:
+        return {"mean": sum(parts) / sum(wholes), "low": None, "high": None, "count": len(people)}
+    return of_interval(ratio(parts, wholes))
 
 
 def grouped_means(
@@ -95,7 +121,7 @@ def grouped_means(
     return {
         group: {
             score: mean(values.values()) if (values := identity_values(own, score, "left out", compared)) else None
-            for score in FACE_SCORES + PICTURE_SCORES
+            for score in FACE_SCORES + COUNTED + PICTURE_SCORES
         }
         for group, own in sorted(groups.items())
     }
@@ -104,7 +130,7 @@ def grouped_means(
 def macro_means(by_class: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
     """The mean of the classes: a larger class does not weigh more."""
     found = {}
-    for score in FACE_SCORES + PICTURE_SCORES:
+    for score in FACE_SCORES + COUNTED + PICTURE_SCORES:
         values = [value for means in by_class.values() if (value := means[score]) is not None]
         found[score] = mean(values) if values else None
     return found
@@ -114,7 +140,7 @@ def comparisons(variants: Sequence[Record], compared: set[str]) -> list[Record]:
     """Every two variants, paired over the identities that both have a score of."""
     found = []
     kinds: list[tuple[str, Misses | None]] = [(score, misses) for score in FACE_SCORES for misses in MISSES]
-    kinds += [(score, None) for score in PICTURE_SCORES]
+    kinds += [(score, None) for score in COUNTED + PICTURE_SCORES]
     for score, misses in kinds:
         values = {v["id"]: identity_values(v["images"], score, misses, compared) for v in variants}
         for one, other in combinations(values, 2):

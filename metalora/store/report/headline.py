@@ -2,7 +2,19 @@
 
 from .html import Html, element, joined, paragraph
 from .results import Figure, Results, Variant
-from .scores import CLIP_T, R_FACESIM, TOO_FEW, comparison, counted, interval, number, ranked, share
+from .scores import (
+    AUTOENCODER_POSITION,
+    CLIP_T,
+    IDENTIFIED,
+    R_FACESIM,
+    TOO_FEW,
+    comparison,
+    counted,
+    interval,
+    number,
+    ranked,
+    share,
+)
 
 
 def headline(results: Results) -> Html:
@@ -48,6 +60,16 @@ def _scale(results: Results, first: Variant) -> list[str]:
     ]
     if position is not None:
         parts += [_named(first), f" stands at {share(position)} of the way from the one to the other. "]
+    near = first.figure(AUTOENCODER_POSITION.key)
+    if near is not None:
+        parts.append(
+            f"Real photos that only went through the base's autoencoder reach {number(faces.autoencoder_mean, 3)}; of "
+            f"the way from strangers to there, these images stand at {share(near.mean)}. "
+        )
+    found = first.figure(IDENTIFIED.key)
+    if found is not None:
+        people = counted(len(results.gallery), "person")
+        parts.append(f"Among {people}, the right one is the nearest to {share(found.mean)} of its images. ")
     return parts
 
 

@@ -36,6 +36,7 @@ def _facts(results: Results) -> dict[str, str | None]:
     """What must be the same; None where a run did without, and so has no score of it to be ranked."""
     people = sorted(person.identity for person in results.people)
     prompts = sorted(prompt.id for prompt in results.prompts)
+    gallery = sorted(results.gallery)
     return {
         "the manifest's sha256": results.manifest_sha256,
         "the prompts' sha256": results.prompts_sha256,
@@ -43,6 +44,7 @@ def _facts(results: Results) -> dict[str, str | None]:
         "CLIP": _identified(results.clip),
         "DINO": _identified(results.dino),
         "the people": f"{len(people)} ({', '.join(people)})",
+        "the gallery": f"{len(gallery)} ({', '.join(gallery)})",
         "the prompts": f"{len(prompts)} ({', '.join(prompts)})",
     }
 

@@ -54,6 +54,8 @@ class ImageRow:
     held_out: float | None
     reference: float | None
     best: float | None
+    nearest: str | None
+    others: float | None
     clip_t: float | None
     clip_i: float | None
     dino: float | None
@@ -125,6 +127,9 @@ class FaceEmbedder(Embedder):
     genuine_mean: float | None
     impostor_mean: float | None
     detected: int
+    autoencoder_mean: float | None
+    autoencoder_photos: int
+    autoencoder_detected: int
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class Results:
     manifest_sha256: str
     prompts_sha256: str
     people: list[Person]
+    gallery: list[str]
     prompts: list[Prompt]
     backbone: str
     fingerprint: str

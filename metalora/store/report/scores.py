@@ -34,6 +34,18 @@ COPYING = Score(
     "FaceSim minus R-FaceSim: how much more the images are like the trained photo than like the person. Lower is "
     "better.",
 )
+IDENTIFIED = Score(
+    "identified",
+    "Identified",
+    "the share of images whose face is more like the right person than like anybody else of the gallery; an image "
+    "without a face counts as not identified. Higher is better.",
+)
+AUTOENCODER_POSITION = Score(
+    "autoencoder_position",
+    "Under the autoencoder",
+    "where R-FaceSim lies between the same images against other people (0) and real photos that the base's autoencoder "
+    "encoded and decoded against the person's other photos (1), which no image of this base can be expected to pass.",
+)
 CLIP_T = Score(
     "clip_t", "CLIP-T", "how well images fit their prompts: cosine of CLIP embeddings, times 100. Higher is better.", 2
 )
@@ -42,7 +54,8 @@ ADHERENCE = Score(
 )
 CLIP_I = Score("clip_i", "CLIP-I", "likeness of the whole image to the trained photo, by CLIP, times 100.", 2)
 DINO = Score("dino", "DINO", "likeness of the whole image to the trained photo, by DINO, times 100.", 2)
-ALL = (R_FACESIM, FACESIM, COPYING, CLIP_T, ADHERENCE, CLIP_I, DINO)
+FACES = (R_FACESIM, FACESIM, COPYING, IDENTIFIED, AUTOENCODER_POSITION)
+ALL = (*FACES, CLIP_T, ADHERENCE, CLIP_I, DINO)
 AS_ZERO = "R-FaceSim, no face = 0"
 
 

@@ -3,15 +3,19 @@
 import json
 from pathlib import Path
 
-from .html import Html, element, folded, note, paragraph, section, table
+from .html import Html, element, folded, joined, note, paragraph, section, table
 from .marks import named
 from .results import Comparison, Results
 from .scores import (
     ALL,
     AS_ZERO,
+    AUTOENCODER_POSITION,
     COPYING,
+    FACES,
+    IDENTIFIED,
     R_FACESIM,
     TOO_FEW,
+    Score,
     counted,
     interval,
     number,
@@ -27,8 +31,12 @@ PUBLISHED = Path(__file__).parents[2] / "data" / "meta_phd" / "published.json"
 
 
 def variants_table(results: Results) -> Html:
-    """Every variant with all its scores and their intervals."""
-    scores = present(results)
+    """Every variant with all its scores and their intervals: those of faces, then those of whole images."""
+    return joined([_faces_table(results), _pictures_table(results)])
+
+
+def _faces_table(results: Results) -> Html:
+    scores = [score for score in present(results) if score in FACES]
     columns = ["Variant"]
     for score in scores:
         columns += [score.title, AS_ZERO] if score is R_FACESIM else [score.title]
@@ -42,8 +50,20 @@ def variants_table(results: Results) -> Html:
         summary = variant.summary
         made = f"{len(variant.images)}" + (f", {len(variant.missing)} missing" if variant.missing else "")
         rows.append([*cells, share(summary["position"]), share(summary["detection_rate"]), made])
-    title = "Means over people, with 95% intervals below them"
-    return table(title, [*columns, "Position", "Faces found", "Images"], rows, "wide")
+    title = "Faces: means over people, with 95% intervals below them"
+    return table(title, [*columns, "Position", "Faces found", "Images"], rows)
+
+
+def _pictures_table(results: Results) -> Html:
+    scores = [score for score in present(results) if score not in FACES]
+    if not scores:
+        return Html()
+    rows = [
+        [named(results, variant), *(with_interval(variant.figure(score.key), score.digits) for score in scores)]
+        for variant in results.variants
+    ]
+    title = "Whole images: means over people, with 95% intervals below them"
+    return table(title, ["Variant", *(score.title for score in scores)], rows)
 
 
 def truncated_prompts(results: Results) -> Html:
@@ -57,7 +77,7 @@ def truncated_prompts(results: Results) -> Html:
 def meanings(results: Results) -> Html:
     """What each column says."""
     faces = results.faces
-    rows = [(score.title, score.meaning) for score in present(results)]
+    rows = [(score.title, score.meaning + _of_this_run(results, score)) for score in present(results)]
     rows += [
         (AS_ZERO, "R-FaceSim with every image without a face counted as 0; the plain column leaves such images out."),
         (
@@ -75,6 +95,17 @@ def meanings(results: Results) -> Html:
     ]
     items = [part for term, text in rows for part in (element("dt", {}, term), element("dd", {}, text))]
     return folded("What the columns mean", element("dl", {}, *items), open_=False)
+
+
+def _of_this_run(results: Results, score: Score) -> str:
+    """What the numbers of this run rest on, after what the score says in any."""
+    faces = results.faces
+    if score is IDENTIFIED:
+        return f" The gallery has {counted(len(results.gallery), 'person')}."
+    if score is AUTOENCODER_POSITION:
+        found = f"{faces.autoencoder_detected} of {faces.autoencoder_photos} photos showed a face afterwards"
+        return f" Those photos reach {number(faces.autoencoder_mean, 3)}; {found}."
+    return ""
 
 
 def differences_table(results: Results) -> Html:
