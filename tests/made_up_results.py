@@ -52,6 +52,7 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
                 for person in references
             ],
             "gallery": list(photos),
+            "alternatives": {"background": 30},
             "prompts": [
                 {
                     "id": prompt["id"],
@@ -140,6 +141,7 @@ def made_up_variant(
                         "clip_i": None,
                         "dino": None,
                         "adherence": drawn.choice([0.33, 0.67, 1.0]),
+                        "shown": {"background": drawn.choice([0, 1, 1])},
                     }
                 )
     return {
@@ -172,6 +174,7 @@ def summary(images: list[dict], people: list) -> dict[str, Any]:
         "clip_i": None,
         "dino": None,
         "adherence": figure(person_means(images, "adherence")),
+        "shown": {"background": figure(person_means(images, "background"))},
         "detection_rate": sum(image["faces"] > 0 for image in images) / len(images) if images else None,
         "position": (reached["mean"] - 0.143) / (0.771 - 0.143) if reached else None,
         "autoencoder_position": position(person_means(images, "held_out")),
@@ -194,6 +197,8 @@ def person_means(images: list[dict], name: str, misses: str = "left out") -> dic
 
 
 def value_of(image: dict, name: str) -> float | None:
+    if name == "background":
+        return image["shown"]["background"]
     if name == "identified":
         return float(image["nearest"] == image["identity"])
     if name != "copying":

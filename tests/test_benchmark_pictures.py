@@ -10,7 +10,14 @@ from metalora.jobs.benchmark.pictures import PictureScorer, as_bytes, readable, 
 from metalora.jobs.benchmark.plan import PlannedPrompt, attributes_of
 from metalora.jobs.benchmark.prepare import mini_benchmark
 from metalora.jobs.benchmark.scores import RealFaces
-from metalora.jobs.benchmark.summary import comparisons, figure, genuine_and_impostor, grouped_means, macro_means
+from metalora.jobs.benchmark.summary import (
+    comparisons,
+    figure,
+    genuine_and_impostor,
+    grouped_means,
+    macro_means,
+    shown,
+)
 from metalora.measure.clip import load_clip
 from metalora.store.manifest import read_manifest
 from metalora.store.prompts import read_prompts
@@ -50,6 +57,7 @@ def test_clip_scores_are_cosines_times_100_and_dino_is_null_where_it_is_not(tmp_
     assert [score["clip_t"] for score in scores] == pytest.approx([100, 0])
     assert [score["clip_i"] for score in scores] == pytest.approx([0, 100])
     assert {score["dino"] for score in scores} == {score["adherence"] for score in scores} == {None}
+    assert [score["shown"] for score in scores] == [{}, {}]
 
 
 def test_adherence_is_the_share_of_asked_values_that_win_against_all_others(tmp_path: Path):
@@ -58,6 +66,19 @@ def test_adherence_is_the_share_of_asked_values_that_win_against_all_others(tmp_
     asked = prompt("a coat in red", coat="red", hat="blue")  # the text does not name the hat: it does not count
     scores = PictureScorer(Colours(), None, attributes).score(paths, [asked, asked], "woman", paths[0])
     assert [score["adherence"] for score in scores] == [1.0, 0.0]
+
+
+def test_what_an_image_shows_is_chosen_among_the_alternatives_alone(tmp_path: Path):
+    paths = [painted(tmp_path, "red", 200, 10, 0), painted(tmp_path, "green", 0, 200, 0)]
+    alternatives = {"sky": {value: f"{value} sky" for value in ("blue", "green", "red")}, "hat": {"a": "b", "c": "d"}}
+    asked = prompt("a red sky", sky="red")
+    scores = PictureScorer(Colours(), None, {}, alternatives).score(paths, [asked, asked], "woman", paths[0])
+    assert [score["shown"] for score in scores] == [{"sky": 1}, {"sky": 0}]
+    images = [
+        {"identity": i, "prompt": p, "shown": {"sky": s}} for i, p, s in [("a", "x", 1), ("a", "x", 0), ("b", "x", 1)]
+    ]
+    assert shown(images) == {"sky": {"mean": 0.75, "low": None, "high": None, "count": 2}}
+    assert shown([{"identity": "a", "prompt": "x", "shown": None}]) == {}
 
 
 def test_rephrasing_puts_each_other_value_in_the_place_of_the_asked_one():
@@ -76,7 +97,7 @@ def test_prompts_of_which_clip_reads_only_the_beginning_are_named():
 
 def test_without_clip_every_score_is_null():
     assert PictureScorer(None, None, {}).score([Path("x.png")], [prompt("a")], "woman", Path("y.png")) == [
-        {"clip_t": None, "clip_i": None, "dino": None, "adherence": None}
+        {"clip_t": None, "clip_i": None, "dino": None, "adherence": None, "shown": None}
     ]
 
 

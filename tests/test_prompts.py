@@ -67,6 +67,14 @@ def test_the_mini_benchmarks_prompts_keep_their_ids_and_say_what_they_ask():
         ({"ffhq": {"wizard": {"x": ["a"]}}}, "for the class 'wizard', not one of woman, man"),
         ({"unsplash": ["a"], "tags": {"age": ["b"]}}, "a tag names a prompt that is not there: 'b'"),
         ({"unsplash": [{"prompt": "a", "id": "x"}, {"prompt": "b", "id": "x"}]}, "the id x is there 2 times"),
+        (
+            {
+                "unsplash": [{"prompt": "a", "asks": {"sky": "red"}}],
+                "alternatives": {"sky": {"blue": "blue sky", "x": "y"}},
+            },
+            "unsplash-01 asks for the sky 'red', which is not among its alternatives",
+        ),
+        ({"unsplash": ["a"], "alternatives": {"sky": {"a": "b"}}}, "must be at least two different phrases"),
         ({"unsplash": ["a"], "flickr": []}, "unknown key 'flickr'"),
     ],
 )

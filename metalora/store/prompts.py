@@ -3,7 +3,9 @@
 A file is JSON with the parts as keys. `several-photos` (the paper: unsplash) is a list of prompts for every class;
 `single-photo` (the paper: ffhq) a list for each class and group. A prompt is a text, or an object with `id`, `prompt`,
 and, as `asks`, the attributes it asks for. `tags` maps a tag to the texts that have it: `age` marks a prompt that asks
-for another age, which a run may leave out.
+for another age, which a run may leave out. `alternatives` may map an asked attribute to all that it could be, each with
+the phrase for it: {"background": {"green room": "green room background", ...}}. Whether an image shows
+what was asked is then read by choosing among these phrases.
 """
 
 import json
@@ -65,6 +67,7 @@ class Prompts:
     path: Path
     sha256: str
     prompts: list[BenchmarkPrompt]
+    alternatives: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> value -> phrase
 
 
 def read_prompts(path: Path) -> Prompts:
@@ -77,11 +80,33 @@ def read_prompts(path: Path) -> Prompts:
     if not isinstance(record, dict):
         raise UserError(f"{path} must be a JSON object with the parts {SEVERAL} and {SINGLE}.")
     prompts, problems = parsed(record)
+    alternatives = record.get("alternatives", {})
+    problems += problems_of_alternatives(alternatives, prompts)
     if not prompts and not problems:
         problems = [f"it has no prompt: neither {SEVERAL} (or unsplash) nor {SINGLE} (or ffhq)"]
     if problems:
         raise UserError(f"{path} has {len(problems)} problems: {'; '.join(problems)}.")
-    return Prompts(path, digest(data), prompts)
+    return Prompts(path, digest(data), prompts, alternatives)
+
+
+def problems_of_alternatives(given: Any, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
+    """What is wrong with them; every value that a prompt asks for must be among its attribute's."""
+    if not isinstance(given, dict):
+        return [f"alternatives must be an object, got {type(given).__name__}"]
+    problems = []
+    for attribute, phrases in given.items():
+        if not (isinstance(phrases, dict) and all(isinstance(p, str) and p for p in phrases.values())):
+            problems.append(f"alternatives of {attribute} must map values to phrases")
+            continue
+        if len(set(phrases.values())) < max(2, len(phrases)):
+            problems.append(f"alternatives of {attribute} must be at least two different phrases")
+        asked = {prompt.asks[attribute]: prompt.id for prompt in prompts if attribute in prompt.asks}
+        problems += [
+            f"{name} asks for the {attribute} {value!r}, which is not among its alternatives"
+            for value, name in asked.items()
+            if value not in phrases
+        ]
+    return problems
 
 
 def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
@@ -92,7 +117,9 @@ def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
             tags_of.setdefault(text, []).append(tag)
     prompts: list[BenchmarkPrompt] = []
     problems = [
-        f"unknown key {key!r}" for key in record if key not in {"source", "tags", SEVERAL, SINGLE, *PAPER_PARTS}
+        f"unknown key {key!r}"
+        for key in record
+        if key not in {"source", "tags", "alternatives", SEVERAL, SINGLE, *PAPER_PARTS}
     ]
     for key, value in record.items():
         part = PAPER_PARTS.get(key, key)

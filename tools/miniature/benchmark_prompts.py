@@ -5,7 +5,7 @@ A prompt is exactly what `captions.describe` says of its attributes, with `{clas
 
 import numpy as np
 
-from .captions import EXPRESSIONS, GARMENTS, LIGHTS, PLACES, TURNS, Attributes, describe
+from .captions import EXPRESSIONS, GARMENTS, LIGHTS, PHRASES, PLACES, TURNS, Attributes, describe
 from .looks import BEARDS
 from .palette import COLOURS, HAIR_COLOURS
 from .people import KINDS, WORLD_SEED
@@ -13,12 +13,15 @@ from .people import KINDS, WORLD_SEED
 EACH = 10  # prompts of a group; as many as there are colours, so every colour is asked for once
 STYLES = {"woman": ("bobbed", "long", "wavy", "tied"), "man": ("cropped", "short", "curly")}  # everyday ones
 
+READ = ("background", "clothes")  # what the small CLIP reads from a phrase alone (check_clip)
+
 Prompt = dict[str, str | Attributes]
 
 
 def prompts() -> dict:
     """Those for people with several photos, and two groups for each class of people with one."""
     groups = {"several-photos": _group("several", _moderate(0)), "single-photo": {}}
+    groups["alternatives"] = {name: PHRASES[name] for name in READ}
     for at, kind in enumerate(KINDS):
         groups["single-photo"][kind] = {
             "recontextualization": _group(f"{kind}-recontextualization", _moderate(1 + at)),

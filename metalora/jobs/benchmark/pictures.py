@@ -1,8 +1,8 @@
 """Scores of whole pictures in a benchmark: CLIP-T, CLIP-I, DINO, and the asked attributes that CLIP recognises."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,9 +35,13 @@ class PictureScorer:
     """CLIP and DINO, each where it is there; their scores are null where it is not."""
 
     def __init__(
-        self, clip: TextEmbedder | None, dino: PictureEmbedder | None, attributes: dict[str, list[str]]
+        self,
+        clip: TextEmbedder | None,
+        dino: PictureEmbedder | None,
+        attributes: dict[str, list[str]],
+        alternatives: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        self.clip, self.dino, self.attributes = clip, dino, attributes
+        self.clip, self.dino, self.attributes, self.alternatives = clip, dino, attributes, alternatives or {}
         self.known: dict[tuple[str, ...], Tensor] = {}  # everyone of a class is asked the same
 
     def digests(self) -> list[str | None]:
@@ -46,13 +50,13 @@ class PictureScorer:
 
     def score(
         self, paths: Sequence[Path], prompts: Sequence[PlannedPrompt], class_name: str, reference: Path
-    ) -> list[dict[str, float | None]]:
-        """clip_t, clip_i, dino (cosines times 100) and adherence (0..1) of each picture.
+    ) -> list[dict[str, Any]]:
+        """clip_t, clip_i, dino (cosines times 100), adherence (0..1) and shown (by attribute 0 or 1) of each picture.
 
         All pictures of a person go through together, always: rounding depends on it.
         """
-        empty: list[float | None] = [None] * len(paths)
-        scores = {"clip_t": empty, "clip_i": empty, "dino": empty, "adherence": empty}
+        names = ("clip_t", "clip_i", "dino", "adherence", "shown")
+        scores: dict[str, list[Any]] = {name: [None] * len(paths) for name in names}
         if paths and (self.clip or self.dino):
             pictures = [as_bytes(path) for path in paths]
             real = as_bytes(reference)
@@ -64,6 +68,7 @@ class PictureScorer:
                 scores["adherence"] = [
                     self.adherence(image, prompt, class_name) for image, prompt in zip(seen, prompts, strict=True)
                 ]
+                scores["shown"] = [self.shown(image, prompt) for image, prompt in zip(seen, prompts, strict=True)]
             if self.dino:
                 seen, known = self.dino.images(pictures), self.dino.images([real])
                 scores["dino"] = [100 * cosine for cosine in cosines(seen, known)[:, 0].tolist()]
@@ -88,6 +93,15 @@ class PictureScorer:
             if len(texts) > 1:
                 right.append(preferred(image, self.texts(texts)) == 0)
         return sum(right) / len(right) if right else None
+
+    def shown(self, image: Tensor, prompt: PlannedPrompt) -> dict[str, int]:
+        """By attribute with alternatives: whether the asked one's phrase is the nearest of all (0 or 1)."""
+        found = {}
+        for attribute, phrases in self.alternatives.items():
+            if attribute in prompt.asks:
+                wanted = list(phrases).index(prompt.asks[attribute])
+                found[attribute] = int(preferred(image, self.texts(list(phrases.values()))) == wanted)
+        return found
 
 
 def rephrased(text: str, asked: str, values: Sequence[str]) -> list[str]:

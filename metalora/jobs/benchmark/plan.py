@@ -91,6 +91,7 @@ class Plan:
     people: list[PlannedPerson]
     prompts: list[PlannedPrompt]
     attributes: dict[str, list[str]]  # every value that prompts ask for, of the attributes that CLIP can read
+    alternatives: dict[str, dict[str, str]]  # attribute -> value -> phrase, as the prompts file has them
     gallery: list[str]  # whom a generated face is looked for among: everyone with held-out photos, and who fills up
     external: dict[str, str]  # how images from elsewhere come in
 

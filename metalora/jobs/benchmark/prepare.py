@@ -107,6 +107,7 @@ def make_plan(
         people=people,
         prompts=planned,
         attributes=attributes,
+        alternatives=prompts.alternatives if clip else {},
         gallery=planned_gallery(manifest, config.gallery, training.seed),
         external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
     )

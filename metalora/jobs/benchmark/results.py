@@ -77,6 +77,7 @@ def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any
             for person in plan.people
         ],
         "gallery": plan.gallery,
+        "alternatives": {attribute: len(phrases) for attribute, phrases in plan.alternatives.items()},
         "prompts": [
             {
                 "id": prompt.id,

@@ -83,7 +83,7 @@ def scorer_of(plan: Plan, people: Mapping[str, Identity], device: torch.device, 
         dino = load_dino(plan.dino["given"], device)
         check_weights(dino.name, plan.dino["sha256"], dino.digest)
     gallery = gallery_of(plan, people, analyser, cache)
-    return Scorer(analyser, PictureScorer(clip, dino, plan.attributes), gallery)
+    return Scorer(analyser, PictureScorer(clip, dino, plan.attributes, plan.alternatives), gallery)
 
 
 def check_weights(name: str, planned: str, found: str) -> None:

@@ -83,12 +83,24 @@ def summary(
     return {
         **by_misses,
         **{score: figure(identity_values(images, score, None, compared)) for score in COUNTED + PICTURE_SCORES},
+        "shown": shown(images),
         "detection_rate": mean(float(image["faces"] > 0) for image in images) if images else None,
         "position": place,
         "autoencoder_position": autoencoder_position(images, compared, passed),
         "by_class": {**by_class, "macro": macro_means(by_class)},
         "by_part": grouped_means(images, lambda image: part_of[image["identity"]], compared),
         "by_prompt": grouped_means(images, lambda image: image["prompt"], compared),
+    }
+
+
+def shown(images: Sequence[Record]) -> dict[str, Record | None]:
+    """By attribute that has alternatives: the share of images that show the asked one, by CLIP's choice."""
+    attributes = sorted({attribute for image in images for attribute in image["shown"] or {}})
+    return {
+        attribute: figure(
+            means_of((i["identity"], i["prompt"], i["shown"].get(attribute)) for i in images if i["shown"] is not None)
+        )
+        for attribute in attributes
     }
 
 

@@ -84,6 +84,7 @@ def _parsed(record: dict[str, Any], folder: Path) -> Results:
         prompts_sha256=benchmark["prompts_sha256"],
         people=[Person(**_with_class_name(person)) for person in benchmark["identities"]],
         gallery=benchmark["gallery"],
+        alternatives=benchmark["alternatives"],
         prompts=[Prompt(**_with_class_name(prompt)) for prompt in benchmark["prompts"]],
         backbone=record["backbone"]["name"],
         fingerprint=record["backbone"]["fingerprint"],

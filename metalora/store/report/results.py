@@ -60,6 +60,7 @@ class ImageRow:
     clip_i: float | None
     dino: float | None
     adherence: float | None
+    shown: dict[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Variant:
     summary: dict[str, Any]
 
     def figure(self, score: str, misses: Misses = "left out") -> Figure | None:
-        """A score of the summary; `misses` matters to the scores of faces alone."""
-        found = self.summary[score]
+        """A score, such as `clip_t` or `shown.background`; `misses` matters to the scores of faces alone."""
+        group, _, name = score.partition(".")
+        found = self.summary[group].get(name) if name else self.summary[group]
         if found is not None and misses in found:
             found = found[misses]
         return None if found is None else Figure(**found)
@@ -142,6 +144,7 @@ class Results:
     prompts_sha256: str
     people: list[Person]
     gallery: list[str]
+    alternatives: dict[str, int]
     prompts: list[Prompt]
     backbone: str
     fingerprint: str

@@ -59,11 +59,23 @@ ALL = (*FACES, CLIP_T, ADHERENCE, CLIP_I, DINO)
 AS_ZERO = "R-FaceSim, no face = 0"
 
 
+def shown_scores(results: Results) -> list[Score]:
+    """One for each attribute that has alternatives."""
+    return [
+        Score(
+            f"shown.{name}",
+            f"{name.capitalize()} as asked",
+            f"the share of images whose {name}, as asked, is what CLIP finds nearest among {count}. Higher is better.",
+        )
+        for name, count in results.alternatives.items()
+    ]
+
+
 def present(results: Results) -> list[Score]:
     """The scores that some variant has, be it only with missing faces as 0."""
     return [
         score
-        for score in ALL
+        for score in (*ALL, *shown_scores(results))
         if any(variant.figure(score.key) or variant.figure(score.key, "as zero") for variant in results.variants)
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from .results import ImageRow, Results, Variant
-from .scores import ALL, TOO_FEW
+from .scores import ALL, TOO_FEW, shown_scores
 
 INTERVAL = ("mean", "low", "high", "count")
 
@@ -32,7 +32,7 @@ def variants_csv(results: Results) -> bytes:
 
     `no_interval` says why ends are empty where a mean is there.
     """
-    figures = [(score.key, "left out") for score in ALL]
+    figures = [(score.key, "left out") for score in (*ALL, *shown_scores(results))]
     figures += [(score.key, "as zero") for score in ALL[:3]]  # the scores that need a face
     columns = ["variant", "method", "label", "steps", "rank"]
     columns += [f"{key}{'_as_zero' * (misses == 'as zero')}_{end}" for key, misses in figures for end in INTERVAL]
