@@ -17,6 +17,15 @@ from typing import Any
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 READY = "!!(window.app && app.graph && app.canvas && app.vueAppReady)"
 ESCAPE = {"key": "Escape", "code": "Escape", "windowsVirtualKeyCode": 27}
+# The centre of what shows exactly this text, or nothing yet.
+PLACE_OF = """(() => {
+    const shown = e => e.offsetParent && (e.innerText || "").trim() == %s;
+    const found = [...document.querySelectorAll("body *")].filter(shown).pop();
+    if (!found) return null;
+    found.scrollIntoView({block: "center"});
+    const box = found.getBoundingClientRect();
+    return JSON.stringify([box.x + box.width / 2, box.y + box.height / 2]);
+})()"""
 
 
 class Page:
@@ -24,6 +33,7 @@ class Page:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, session: Any, wire: Any):
         self.loop, self.session, self.wire, self.number = loop, session, wire, 0
+        self.clicks = 0
 
     def call(self, method: str, **parameters: Any) -> dict:
         """A command of the debugging protocol; its result."""
@@ -59,6 +69,14 @@ class Page:
                 self.call("Input.dispatchKeyEvent", type=kind, **ESCAPE)
             self.run("document.querySelectorAll('.p-dialog-close-button').forEach(b => b.click())")
             time.sleep(0.5)
+
+    def click(self, text: str, seconds: float = 30) -> None:
+        """Press the mouse where this text stands, once it does, scrolled into sight."""
+        where = json.loads(self.until(PLACE_OF % json.dumps(text), seconds))
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=where[0], y=where[1], button="left", clickCount=1)
+        self.clicks += 1
+        time.sleep(1)
 
     def open_graph(self, path: Path) -> None:
         """A workflow file, as if it were dropped on the page."""

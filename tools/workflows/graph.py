@@ -13,7 +13,9 @@ WITH_A_PICTURE = (
     "SaveImage",
     "PreviewImage",
     "LossGraphNode",
+    "PreviewAny",  # its text
     "MetaLoRA_TrainPersonalization",  # its preview
+    "MetaLoRA_MetaTrain",
 )
 PICTURE = 220  # of height
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
