@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from ..config import Step
 from ..method.adapter import Site
 from ..method.flow import shifted
+from .checkpointing import set_checkpointing
 from .flux_parts import FluxParts
 from .keys import FluxShape, sites
 from .protocol import Denoiser, Prompt
+from .speed import AS_IT_IS, Speed, prepare
 
 
 class FluxBackbone:
@@ -23,8 +25,8 @@ class FluxBackbone:
 
     multiple = 16  # the autoencoder's 8 times the 2 x 2 latents of a token
 
-    def __init__(self, parts: FluxParts, device: torch.device, dtype: torch.dtype):
-        self.parts, self.device, self.dtype = parts, device, dtype
+    def __init__(self, parts: FluxParts, device: torch.device, dtype: torch.dtype, speed: Speed = AS_IT_IS):
+        self.parts, self.device, self.dtype, self.speed = parts, device, dtype, speed
         self._fingerprints: dict[str, str] = {}  # reading files of many GB is done once
 
     @cached_property
@@ -49,7 +51,8 @@ class FluxBackbone:
     def fingerprint(self, part: str) -> str:
         """Changes with the part's weights and with the precision it runs in."""
         if part not in self._fingerprints:
-            self._fingerprints[part] = f"{self.parts.fingerprint(part)}-{self.dtype}"
+            numbers = "int8" if self.speed.eight_bit and part == "transformer" else self.dtype
+            self._fingerprints[part] = f"{self.parts.fingerprint(part)}-{numbers}"
         return self._fingerprints[part]
 
     @contextmanager
@@ -75,7 +78,10 @@ class FluxBackbone:
     @contextmanager
     def denoiser(self) -> Iterator["FluxDenoiser"]:
         """The frozen transformer."""
-        network = self.parts.transformer(self.device, self.dtype).eval().requires_grad_(False)
+        # 8-bit weights are made in main memory: the card they are for may not hold the others.
+        first = torch.device("cpu") if self.speed.eight_bit else self.device
+        network = self.parts.transformer(first, self.dtype).eval().requires_grad_(False)
+        network = prepare(network, self.speed).to(self.device)
         loaded = FluxDenoiser(network, self.parts.scheduler_config, self.shape.guidance)
         del network
         try:
@@ -146,12 +152,9 @@ class FluxDenoiser:
         )[0]
         return unpack(predicted.float(), h, w)
 
-    def checkpointing(self, on: bool) -> None:
-        """Recompute each block's activations in backward instead of keeping them, or not."""
-        if on:
-            self.network.enable_gradient_checkpointing()
-        else:
-            self.network.disable_gradient_checkpointing()
+    def checkpointing(self, how: int) -> None:
+        """One of `Checkpointing`: what is computed again in backward instead of kept; True is FULL."""
+        set_checkpointing(self.network, how)
 
     @torch.no_grad()
     def sample(

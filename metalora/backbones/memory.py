@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..method.adapter import Site
+from .checkpointing import Checkpointing
 from .keys import FluxShape
 
 KEPT = {  # (double block, single block)
@@ -16,6 +17,7 @@ KEPT = {  # (double block, single block)
     "plain": (24.2, 21.1),
 }
 KEPT_WHEN_CHECKPOINTED = 1.1  # a block's input alone
+KEPT_WHEN_SELECTIVE = (11.1, 10.1)  # that and the outputs of the base's products and of attention
 TEXT_TOKENS = 512
 RESERVE = 1.5e9  # the driver's context, the allocator's slack, workspaces
 
@@ -42,7 +44,7 @@ def training_memory(
     rank: int,
     meta_rank: int | None,
     bytes_per_number: int,
-    checkpointing: bool,
+    checkpointing: int,
     text_tokens: int = TEXT_TOKENS,
 ) -> TrainingMemory:
     """For images of size (width, height) pixels; `meta_rank` None is a plain LoRA."""
@@ -56,12 +58,16 @@ def training_memory(
     )
 
 
-def activation_numbers(shape: FluxShape, tokens: int, *, meta: bool, checkpointing: bool) -> float:
-    """Numbers kept for backward. Checkpointing keeps every block's input, and one whole block at a time."""
+def activation_numbers(shape: FluxShape, tokens: int, *, meta: bool, checkpointing: int) -> float:
+    """Numbers kept for backward. Checkpointing keeps a part of every block, and one whole block at a time."""
     double, single = KEPT["meta-lora" if meta else "plain"]
     unit = tokens * shape.width
-    if checkpointing:
-        return unit * (KEPT_WHEN_CHECKPOINTED * (shape.double_blocks + shape.single_blocks) + max(double, single))
+    if checkpointing != Checkpointing.NONE:
+        whole = max(double, single)
+        double = single = KEPT_WHEN_CHECKPOINTED
+        if checkpointing == Checkpointing.SELECTIVE:
+            double, single = KEPT_WHEN_SELECTIVE
+        return unit * (double * shape.double_blocks + single * shape.single_blocks + whole)
     return unit * (double * shape.double_blocks + single * shape.single_blocks)
 
 

@@ -35,8 +35,8 @@ class Denoiser(Protocol):
         """The velocity [b, c, h, w] in float32 at times t [b]; guidance is 1 while training."""
         ...
 
-    def checkpointing(self, on: bool) -> None:
-        """Recompute activations in backward instead of keeping them, or not."""
+    def checkpointing(self, how: int) -> None:
+        """What is computed again in backward instead of kept: `Checkpointing`; who cannot select takes all."""
         ...
 
     def sample(

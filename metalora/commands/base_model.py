@@ -40,6 +40,14 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cache", type=Path, metavar="FOLDER", help="for latents and prompts (default: METALORA_CACHE)")
 
 
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """How the base is run; docs/speed.md says what was measured of it."""
+    group = parser.add_argument_group("speed of the base")
+    group.add_argument("--compile", action="store_true", help="compile its blocks: slow at first, then faster steps")
+    group.add_argument("--attention", default="auto", help="auto, cudnn, flash-3, flash, efficient or math")
+    group.add_argument("--eight-bit", action="store_true", help="int8 weights: half of bf16's memory, nearly the same")
+
+
 def backbone_of(args: argparse.Namespace) -> "FluxBackbone":
     """The base model that the flags name; nothing is loaded yet."""
     from ..backbones.load import load_backbone
@@ -50,6 +58,17 @@ def backbone_of(args: argparse.Namespace) -> "FluxBackbone":
         raise UserError(f"--backbone {args.backbone} and {given} name two base models: leave one out.")
     name = args.backbone or DEFAULT_BACKBONE
     return load_backbone(name, device=args.device, precision=args.precision, single_files=files)
+
+
+def fast_backbone_of(args: argparse.Namespace) -> "FluxBackbone":
+    """The same, run as the flags of `add_speed` say."""
+    from ..backbones.speed import Speed, attention_that_runs
+
+    backbone = backbone_of(args)
+    backbone.speed = Speed(compiled=args.compile, attention=args.attention, eight_bit=args.eight_bit)
+    kernel = attention_that_runs(backbone.speed, backbone.device, backbone.dtype)
+    print(f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})")
+    return backbone
 
 
 def single_files_of(args: argparse.Namespace) -> dict[str, Path]:

@@ -6,7 +6,15 @@ from shlex import quote
 
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..flags import add_knobs, knobs_from
-from .base_model import DEFAULT_BACKBONE, add_backbone, backbone_of, cache_of, chosen_backbone, preset_of
+from .base_model import (
+    DEFAULT_BACKBONE,
+    add_backbone,
+    add_speed,
+    cache_of,
+    chosen_backbone,
+    fast_backbone_of,
+    preset_of,
+)
 from .choices import add_faces, add_overwrite, add_spelling
 from .parsers import Commands
 from .running import driven
@@ -66,6 +74,7 @@ def add_to(commands: Commands) -> None:
     add_knobs(personal, PersonalizeConfig, "training")
     add_knobs(personal, CropConfig, "crops")
     add_backbone(personal)
+    add_speed(personal)
 
     images = commands.add("generate", "make images with and without a LoRA", GENERATE_HELP, generate)
     images.add_argument("--prompt", action="append", default=[], help="what to show; may be given several times")
@@ -76,6 +85,7 @@ def add_to(commands: Commands) -> None:
     add_overwrite(images)
     add_knobs(images, GenerateConfig, "sampling")
     add_backbone(images)
+    add_speed(images)
 
     adapter = commands.add("merge", "adapter file -> ordinary LoRA file", MERGE_HELP, merge)
     adapter.add_argument("adapter", type=Path, help="an .adapter.safetensors file that personalize wrote")
@@ -110,7 +120,7 @@ def personalize(args: argparse.Namespace) -> None:
     out = args.out or Path(f"{args.photos[0].stem}.safetensors")
     result = driven(
         personalize_photos(
-            backbone_of(args),
+            fast_backbone_of(args),
             args.photos,
             out,
             config,
@@ -138,7 +148,7 @@ def generate(args: argparse.Namespace) -> None:
     config = knobs_from(args, GenerateConfig, preset_of(args))
     images = driven(
         generate_images(
-            backbone_of(args),
+            fast_backbone_of(args),
             prompts,
             args.out,
             config,

@@ -3,6 +3,7 @@
 import psutil
 import torch
 
+from ..backbones.checkpointing import Checkpointing
 from ..backbones.memory import RESERVE, TrainingMemory, training_memory
 from ..backbones.protocol import Backbone
 from ..config import CropConfig, PersonalizeConfig
@@ -10,7 +11,7 @@ from ..method.crops import training_size
 
 
 def estimate(
-    backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig, *, checkpointing: bool
+    backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig, *, checkpointing: int
 ) -> TrainingMemory:
     """The arithmetic of `backbones.memory`; a square crop stands for all, which have the same area."""
     return training_memory(
@@ -31,15 +32,18 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-def wants_checkpointing(backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig) -> bool:
-    """What "auto" means: recompute activations only where they would not fit."""
+def wants_checkpointing(backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig) -> Checkpointing:
+    """What "auto" means: compute as little again as fits; as long as nothing fits, everything."""
     if config.gradient_checkpointing != "auto":
-        return config.gradient_checkpointing == "on"
-    return not fits(estimate(backbone, config, crop_config, checkpointing=False), backbone.device)
+        return Checkpointing(config.gradient_checkpointing == "on")
+    for how in (Checkpointing.NONE, Checkpointing.SELECTIVE):
+        if fits(estimate(backbone, config, crop_config, checkpointing=how), backbone.device):
+            return how
+    return Checkpointing.FULL
 
 
 def memory_warning(
-    backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig, checkpointing: bool
+    backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig, checkpointing: int
 ) -> str | None:
     """A sentence if the job looks too large. It is an estimate, so the job is tried all the same."""
     need = estimate(backbone, config, crop_config, checkpointing=checkpointing)

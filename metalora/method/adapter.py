@@ -133,12 +133,19 @@ class Adapters:
             self.rows = None
 
     def _added_output(self, sites: list[Site]):  # type: ignore[no-untyped-def]  # torch names no type for a hook
+        # Without names: a compiled block serves all blocks whose hooks hold the same, and names differ.
+        parts = [(None if site.start is None else site.rows, self.by_name[site.name]) for site in sites]
+
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            # In place is safe: a linear layer does not need its output for backward, and nobody else has seen it yet.
-            # `add_` and not `+=`: with an index, Python would also copy the sum onto itself.
-            for site in sites:
-                part = output if site.start is None else output[..., site.rows]
-                part.add_(self.by_name[site.name].forward(inputs[0], self.rows))
+            for own, adapter in parts:
+                added = adapter.forward(inputs[0], self.rows)
+                if own is None:
+                    # Not in place: a selective checkpoint keeps the base's own output for the second forward pass.
+                    output = output + added
+                else:
+                    # In place is safe: a linear layer does not need its output for backward, and nobody else has seen
+                    # it yet. `add_` and not `+=`: with an index, Python would also copy the sum onto itself.
+                    output[..., own].add_(added)
             return output
 
         return hook

@@ -1,0 +1,82 @@
+"""A frozen base in 8 bits: int8 weights with a scale for each output channel, and products that train through them.
+
+Only the input's gradient is needed, so nothing of the input is kept. The gradient contracts over the output channels,
+where the scales are: they are multiplied into the incoming gradient before it is rounded, and one int8 matrix serves
+both directions. Rounding on the way: weights once; with 8-bit products also each token's activations and gradients, to
+127 steps of its own largest number (LLM.int8(), Dettmers et al. 2022, without its outlier columns).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAST_TOKENS = 17  # what int8 products on CUDA take; for the few tokens of a modulation 8 bits spare nothing
+SMALLEST = 1e-12  # of a scale: a row of zeros must not divide by zero
+
+
+class EightBitLinear(nn.Linear):
+    """A frozen linear layer: weight int8 [out, in], scale [out], bias."""
+
+    scale: Tensor
+
+    def __init__(self, linear: nn.Linear):
+        weight, scale = rounded(linear.weight.detach().float())
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("scale", scale[:, 0])
+        self.bias = linear.bias
+        self.eight_bit_products = weight.device.type == "cuda"
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "EightBitLinear":
+        super()._apply(fn, recurse)
+        self.eight_bit_products = self.weight.device.type == "cuda"
+        return self
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        tokens = input.flatten(0, -2)
+        in_eight_bits = self.eight_bit_products and len(tokens) >= LEAST_TOKENS
+        out = FrozenProduct.apply(tokens, self.weight, self.scale, in_eight_bits)
+        return (out if self.bias is None else out + self.bias).view(*input.shape[:-1], -1)
+
+
+class FrozenProduct(torch.autograd.Function):
+    """tokens [n, in] times the transpose of scale * weight, for a weight [out, in] that is never trained."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, scale: Tensor, in_eight_bits: bool) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        ctx.in_eight_bits = in_eight_bits
+        if in_eight_bits:
+            return (product(tokens, weight.t()) * scale).to(tokens.dtype)
+        return F.linear(tokens, weight.to(tokens.dtype)) * scale.to(tokens.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, scale = ctx.saved_tensors
+        gradient = gradients[0] * scale.to(gradients[0].dtype)
+        if ctx.in_eight_bits:
+            return product(gradient, weight).to(gradient.dtype), None, None, None
+        return gradient @ weight.to(gradient.dtype), None, None, None
+
+
+def product(tokens: Tensor, weight: Tensor) -> Tensor:
+    """tokens [n, k], rounded row by row, times int8 weight [k, m], in float32."""
+    numbers, scale = rounded(tokens.float())
+    return torch._int_mm(numbers, weight).float() * scale
+
+
+def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 numbers [n, k] and scales [n, 1], float32, whose product is the matrix up to rounding."""
+    scale = matrix.abs().amax(dim=1, keepdim=True).clamp_min(SMALLEST) / 127
+    return (matrix / scale).round().to(torch.int8), scale
+
+
+def quantize(network: Any) -> None:
+    """Replace every linear layer of a diffusers FLUX's blocks, one after another; embeddings and the end stay."""
+    for blocks in (network.transformer_blocks, network.single_transformer_blocks):
+        for name, module in list(blocks.named_modules()):
+            if isinstance(module, nn.Linear):
+                blocks.set_submodule(name, EightBitLinear(module))

@@ -1,0 +1,138 @@
+"""What makes training faster or smaller leaves what is trained as it was: equal, or for 8 bits alike."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metalora.backbones.checkpointing import Checkpointing
+from metalora.backbones.eight_bit import EightBitLinear
+from metalora.backbones.flux import FluxBackbone, FluxDenoiser
+from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.protocol import Prompt
+from metalora.backbones.speed import Speed, attention_that_runs, set_attention
+from metalora.config import PersonalizeConfig, UserError
+from metalora.method.adapter import Adapters, new_adapters, random_meta_down
+from metalora.method.flow import flow_loss, generator_of
+from metalora.method.merge import fold_all
+from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
+
+PROMPT = Prompt(torch.randn(1, 8, 64, generator=generator_of("t")), torch.randn(1, 32, generator=generator_of("p")))
+ASPECTS = ((8, 8), (6, 10), (10, 6), (4, 12), (12, 4))  # of latents: 16, 15 and 12 tokens
+
+
+def adapters_of(backbone: FluxBackbone, trained: bool = True) -> Adapters:
+    sites, generator = backbone.sites("all"), generator_of("heads")
+    adapters = new_adapters(sites, 1, generator, meta_down=random_meta_down(sites, 16, generator))
+    new_optimizer(adapters, PersonalizeConfig())  # freezes what stage 2 does not train
+    if trained:
+        for up in adapters.parameters(("up",)):
+            up.data.normal_(0, 0.2, generator=generator)
+    return adapters
+
+
+def gradients(denoiser: FluxDenoiser, adapters: Adapters, shapes: tuple[tuple[int, int], ...] = ((8, 8),)) -> Tensor:
+    """Of the loss on an image of each shape, all in one vector."""
+    found = []
+    with adapters.attached(denoiser.network):
+        for shape in shapes:
+            latents = torch.randn(1, 16, *shape, generator=generator_of("latents", shape))
+            flow_loss(denoiser, latents, PROMPT, generator_of("noise")).backward()
+            heads = [weight for weight in adapters.parameters(("mid", "up")) if weight.grad is not None]
+            found += [weight.grad.flatten().clone() for weight in heads]
+            for weight in heads:
+                weight.grad.zero_()
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("how", [Checkpointing.FULL, Checkpointing.SELECTIVE])
+def test_recomputing_gives_the_same_gradients(tiny: FluxBackbone, how: Checkpointing):
+    adapters = adapters_of(tiny)
+    with tiny.denoiser() as denoiser:
+        expected = gradients(denoiser, adapters)
+        denoiser.checkpointing(how)
+        assert torch.equal(gradients(denoiser, adapters), expected)
+
+
+def test_a_compiled_block_serves_all_of_its_kind_and_every_aspect_ratio(monkeypatch: pytest.MonkeyPatch):
+    """Traced, but left to eager kernels, so that equality is exact; what inductor makes is a matter of rounding."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compiled = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled(self, **options, backend=counter))
+    slow, fast = (FluxBackbone(TinyFlux(), torch.device("cpu"), torch.float32, Speed(compiled=on)) for on in (0, 1))
+    adapters = adapters_of(slow)
+    with slow.denoiser() as denoiser:
+        expected = gradients(denoiser, adapters, ASPECTS)
+    with fast.denoiser() as denoiser:
+        assert torch.equal(gradients(denoiser, adapters, ASPECTS), expected)
+    # A double and a single block, and each of them once more: the first one's input needs no gradient.
+    assert counter.frame_count <= 4
+
+
+def test_attention_kernels_agree_and_the_one_that_runs_is_named(tiny: FluxBackbone):
+    adapters = adapters_of(tiny)
+    with tiny.denoiser() as denoiser:
+        expected = gradients(denoiser, adapters)
+        try:
+            set_attention(denoiser.network, "math")
+            torch.testing.assert_close(gradients(denoiser, adapters), expected, rtol=1e-3, atol=1e-5)
+        finally:
+            set_attention(denoiser.network, "auto")  # diffusers keeps the choice for all networks
+    with pytest.raises(UserError, match="choose one of: auto, cudnn"):
+        Speed(attention="fastest")
+    assert attention_that_runs(Speed(), tiny.device, tiny.dtype) == "flash_attention"
+    assert attention_that_runs(Speed(attention="math"), tiny.device, tiny.dtype) == "math"
+
+
+@pytest.mark.parametrize("in_eight_bits", [False, True])
+def test_an_8_bit_layer_is_the_layer_up_to_a_percent_forward_and_backward(in_eight_bits: bool):
+    generator = generator_of("layer")
+    layer = nn.Linear(64, 48).requires_grad_(False)
+    layer.weight.data.normal_(generator=generator)
+    rounded = EightBitLinear(layer)
+    rounded.eight_bit_products = in_eight_bits
+    x, direction = torch.randn(2, 32, 64, generator=generator), torch.randn(2, 32, 48, generator=generator)
+    x[0, 3] = 0  # a row that has no scale
+    results = []
+    for module in (layer, rounded):
+        tokens = x.clone().requires_grad_()
+        out = module(tokens)
+        (out * direction).sum().backward()
+        results.append((out.detach(), tokens.grad))
+    for one, other in zip(*results, strict=True):
+        assert 0 < (one - other).norm() / one.norm() < (0.02 if in_eight_bits else 0.01)
+
+
+def lora_trained_on(backbone: FluxBackbone, in_eight_bits: bool = False) -> Tensor:
+    """What a short stage 2 adds to the layers, in one vector."""
+    config = PersonalizeConfig(steps=12, learning_rate=3e-3)
+    latents = [torch.randn(2, 16, 8, 8, generator=generator_of("crop", crop)) for crop in range(2)]
+    adapters = adapters_of(backbone, trained=False)
+    with backbone.denoiser() as denoiser, adapters.attached(denoiser.network):
+        for module in denoiser.network.modules():
+            if isinstance(module, EightBitLinear):
+                module.eight_bit_products = in_eight_bits
+        optimizer = new_optimizer(adapters, config)
+        list(personalize(denoiser, adapters, optimizer, [Person(TrainingImages(latents, PROMPT), 0)], config))
+    return torch.cat([(up @ down).flatten() for down, up in fold_all(adapters).values()])
+
+
+def test_a_lora_trained_through_8_bits_is_alike(tiny: FluxBackbone):
+    small = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+    expected = lora_trained_on(tiny)
+    for in_eight_bits in (False, True):
+        likeness = torch.cosine_similarity(lora_trained_on(small, in_eight_bits), expected, dim=0).item()
+        print(f"cosine of what was learned, {'products' if in_eight_bits else 'weights'} in 8 bits: {likeness:.4f}")
+        assert likeness > 0.98
+
+
+def test_8_bit_weights_take_a_quarter_of_the_room_and_another_fingerprint(tiny: FluxBackbone):
+    small = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+    assert small.fingerprint("transformer") != tiny.fingerprint("transformer")
+    assert small.fingerprint("autoencoder") == tiny.fingerprint("autoencoder")
+    sizes = []
+    for backbone in (tiny, small):
+        with backbone.denoiser() as denoiser:
+            blocks = denoiser.network.single_transformer_blocks
+            sizes.append(sum(p.numel() * p.element_size() for p in blocks.parameters()))
+    assert sizes[1] / sizes[0] < 0.27
