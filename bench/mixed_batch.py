@@ -19,8 +19,8 @@ from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person, Sample
 from metalora.method.meta_train import Batch, MetaTraining, meta_train
 
-from .measuring import Steps, alternating_times, machine
-from .worlds import SIZES, options, world
+from .measuring import Steps, alternating_times
+from .worlds import SIZES, facts, options, world
 
 
 def main() -> None:
@@ -39,12 +39,7 @@ def main() -> None:
     for name, found in seconds.items():
         print(f"{name:12}{found:10.4f} s")
     report = {
-        "size": arguments.size,
-        "pixels": arguments.pixels,
-        "batch": arguments.batch,
-        "precision": arguments.precision,
-        "machine": machine(arguments.device),
-        "steps": arguments.steps,
+        **facts(arguments),
         "seconds": seconds,
         "mixed_to_one_person": seconds["mixed"] / seconds["one person"],
         "mixed_to_separate": seconds["mixed"] / seconds["separate"],

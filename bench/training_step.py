@@ -20,12 +20,16 @@ from metalora.method.adapter import new_adapters, random_meta_down
 from metalora.method.flow import flow_loss
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 
-from .measuring import Steps, alternating_times, machine, peak_memory
-from .worlds import SIZES, options, world
+from .measuring import Steps, alternating_times, peak_memory
+from .worlds import SIZES, TOKENS, facts, options, world
 
 
 def main() -> None:
-    arguments = options(__doc__).parse_args()
+    parser = options(__doc__)
+    parser.add_argument(
+        "--peak", type=float, metavar="TFLOP/S", help="what the machine's products reach: for the floor"
+    )
+    arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     seconds = alternating_times(
@@ -33,23 +37,32 @@ def main() -> None:
     )
     peaks = {name: peak_memory(loop(arguments), arguments.device) for name, loop in LOOPS.items()}
     report = {
-        "size": arguments.size,
-        "pixels": arguments.pixels,
-        "batch": arguments.batch,
-        "precision": arguments.precision,
-        "machine": machine(arguments.device),
-        "steps": arguments.steps,
+        **facts(arguments),
         "seconds": seconds,
         "peak_mb": peaks,
         "time_ratio": seconds["ours"] / seconds["peft"],
         "memory_ratio": peaks["ours"] / peaks["peft"],
+        "tflop": tflop(arguments),
+        "tflop_per_second": tflop(arguments) / seconds["ours"],
     }
+    if arguments.peak:
+        report["times_the_floor"] = seconds["ours"] / (tflop(arguments) / arguments.peak)
     print(f"{'':6}{'s a step':>12}{'peak MB':>12}")
     for name in LOOPS:
         print(f"{name:6}{seconds[name]:12.4f}{peaks[name]:12.1f}")
+    print(f"ours: {report['tflop']:.4g} TFLOP a step, {report['tflop_per_second']:.4g} TFLOP/s, {report['attention']}")
     print(f"ours / peft: time {report['time_ratio']:.3f}, memory {report['memory_ratio']:.3f}")
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def tflop(arguments: argparse.Namespace) -> float:
+    """Of the products of a step, whose weights take no gradient: the arithmetic behind the floor."""
+    shape, none = SIZES[arguments.size], arguments.checkpointing != "full"
+    tokens = arguments.pixels**2 // 256 + TOKENS[arguments.size]
+    blocks = shape.double_blocks + shape.single_blocks
+    linear, attention = 24 * shape.width**2 * blocks * tokens, 4 * tokens**2 * shape.width * blocks  # forward
+    return arguments.batch * ((2 if none else 3) * linear + (3.5 if none else 4.5) * attention) / 1e12
 
 
 def ours(arguments: argparse.Namespace) -> Steps:
@@ -69,7 +82,7 @@ def peft(arguments: argparse.Namespace) -> Steps:
     """What everybody writes: PEFT's LoRA of rank 1 on the same linear layers, AdamW, the same loss."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    denoiser, prompt, latents = world(arguments)
+    denoiser, prompt, latents = world(arguments, plain=True)
     layers = sorted({site.module for site in sites(SIZES[arguments.size], "all", fused=False)})
     inject_adapter_in_model(LoraConfig(r=1, lora_alpha=1, target_modules=layers), denoiser.network)
     weights = [weight for weight in denoiser.network.parameters() if weight.requires_grad]

@@ -2,7 +2,8 @@
 
 The activations a block keeps for backward were counted with saved-tensor hooks on diffusers' FLUX blocks, in units of
 tokens x width numbers; they hardly depend on either. A frozen Meta-Down spares each layer its input, so Meta-LoRA
-keeps less than a plain LoRA. `tests/test_saved_activations.py` counts again.
+keeps less than a plain LoRA. `tests/test_saved_activations.py` counts again; `tests/test_memory_measured.py` compares the
+sum with the peak of a step.
 """
 
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ KEPT = {  # (double block, single block)
 }
 KEPT_WHEN_CHECKPOINTED = 1.1  # a block's input alone
 KEPT_WHEN_SELECTIVE = (11.1, 10.1)  # that and the outputs of the base's products and of attention
+IN_HAND = 13.0  # gradients that backward holds in the block it is in
 TEXT_TOKENS = 512
 RESERVE = 1.5e9  # the driver's context, the allocator's slack, workspaces
 
@@ -46,29 +48,30 @@ def training_memory(
     bytes_per_number: int,
     checkpointing: int,
     text_tokens: int = TEXT_TOKENS,
+    eight_bit: bool = False,
 ) -> TrainingMemory:
     """For images of size (width, height) pixels; `meta_rank` None is a plain LoRA."""
     tokens = batch * (size[0] // 16 * (size[1] // 16) + text_tokens)
     kept = activation_numbers(shape, tokens, meta=meta_rank is not None, checkpointing=checkpointing)
     trained, frozen = adapter_numbers(list(sites), rank, meta_rank)
     return TrainingMemory(
-        weights=parameter_count(shape) * bytes_per_number,
+        weights=parameter_count(shape) * (1 if eight_bit else bytes_per_number),
         activations=int(kept * bytes_per_number),
         adapters=4 * (4 * trained + frozen),
     )
 
 
 def activation_numbers(shape: FluxShape, tokens: int, *, meta: bool, checkpointing: int) -> float:
-    """Numbers kept for backward. Checkpointing keeps a part of every block, and one whole block at a time."""
+    """Numbers at the worst moment. Checkpointing keeps a part of every block, and one whole block at a time."""
     double, single = KEPT["meta-lora" if meta else "plain"]
     unit = tokens * shape.width
+    whole = 0.0
     if checkpointing != Checkpointing.NONE:
         whole = max(double, single)
         double = single = KEPT_WHEN_CHECKPOINTED
         if checkpointing == Checkpointing.SELECTIVE:
             double, single = KEPT_WHEN_SELECTIVE
-        return unit * (double * shape.double_blocks + single * shape.single_blocks + whole)
-    return unit * (double * shape.double_blocks + single * shape.single_blocks)
+    return unit * (double * shape.double_blocks + single * shape.single_blocks + whole + IN_HAND)
 
 
 def adapter_numbers(sites: list[Site], rank: int, meta_rank: int | None) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import psutil
 import torch
 
 from ..backbones.checkpointing import Checkpointing
+from ..backbones.flux import FluxBackbone
 from ..backbones.memory import RESERVE, TrainingMemory, training_memory
 from ..backbones.protocol import Backbone
 from ..config import CropConfig, PersonalizeConfig
@@ -24,6 +25,7 @@ def estimate(
         bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
         checkpointing=checkpointing,
         text_tokens=backbone.max_tokens,
+        eight_bit=isinstance(backbone, FluxBackbone) and backbone.speed.eight_bit,
     )
 
 
@@ -36,7 +38,8 @@ def wants_checkpointing(backbone: Backbone, config: PersonalizeConfig, crop_conf
     """What "auto" means: compute as little again as fits; as long as nothing fits, everything."""
     if config.gradient_checkpointing != "auto":
         return Checkpointing(config.gradient_checkpointing == "on")
-    for how in (Checkpointing.NONE, Checkpointing.SELECTIVE):
+    selective = [Checkpointing.SELECTIVE] if backbone.device.type == "cuda" else []  # a CPU is slower choosing
+    for how in (Checkpointing.NONE, *selective):
         if fits(estimate(backbone, config, crop_config, checkpointing=how), backbone.device):
             return how
     return Checkpointing.FULL
