@@ -74,7 +74,7 @@ def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_p
     assert page.clicks == 4
     if KEPT:
         write_path(page, seconds)
-    page.look_at(0.56, 430, -110)
+    page.look_at(0.61, 590, -75)
     kept(page, "trained")
     page.run(f"app.canvas.deselectAll(); app.canvas.selectNode({TRAINING})")
     page.look_at(0.8, 700, -200)
