@@ -2,8 +2,8 @@
 
 The activations a block keeps for backward were counted with saved-tensor hooks on diffusers' FLUX blocks, in units of
 tokens x width numbers; they hardly depend on either. A frozen Meta-Down spares each layer its input, so Meta-LoRA
-keeps less than a plain LoRA. `tests/test_saved_activations.py` counts again; `tests/test_memory_measured.py` compares the
-sum with the peak of a step.
+keeps less than a plain LoRA. `tests/test_saved_activations.py` counts again, and `tests/test_memory_measured.py`
+compares the sum with the peak of a step.
 """
 
 from collections.abc import Iterable
