@@ -75,6 +75,7 @@ def test_the_pack_loads_without_a_word_of_warning(server):
     assert "custom_nodes/metalora" in server.log
     broken = [line for line in server.log.splitlines() if "metalora" in line.lower() and "IMPORT FAILED" in line]
     assert not broken
+    assert not [line for line in server.log.splitlines() if "warn" in line.lower() and "metalora" in line.lower()]
     assert "Error while calling comfy_entrypoint" not in server.log
 
 
