@@ -9,11 +9,13 @@ from metalora.measure.intervals import bootstrap, paired
 WORLDS, IDENTITIES = 2000, 16
 
 
-@pytest.mark.parametrize("kind", ["normal", "skewed"])
+@pytest.mark.parametrize("kind", ["normal", "skewed", "share"])
 def test_95_percent_intervals_hold_the_truth_in_95_percent_of_worlds(kind: str):
     rng = np.random.default_rng(1)
     if kind == "normal":
         worlds, truth = rng.normal(0.6, 0.1, (WORLDS, IDENTITIES)), 0.6
+    elif kind == "share":  # of 20 images each, nearly all: many people have the same value
+        worlds, truth = rng.binomial(20, rng.beta(9.5, 0.5, (WORLDS, IDENTITIES))) / 20, 0.95
     else:
         worlds, truth = rng.beta(6, 2, (WORLDS, IDENTITIES)), 0.75
     held = 0
@@ -49,6 +51,12 @@ def test_one_seed_gives_one_interval_and_equal_values_no_width():
     assert bootstrap(values) == bootstrap(values)
     flat = bootstrap([0.5, 0.5, 0.5])
     assert (flat.low, flat.mean, flat.high) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("values", [[1.0] * 15 + [0.5], [1.0, 1.0, 1.0, 1.0, 0.95, 0.1]])
+def test_draws_that_hold_hardly_any_other_value_do_not_stretch_the_interval(values: list[float]):
+    interval = bootstrap(values)
+    assert min(values) < interval.low < interval.mean < interval.high < 1.1
 
 
 def test_methods_scored_on_different_identities_are_not_compared():

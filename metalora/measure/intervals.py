@@ -1,8 +1,10 @@
 """How sure a mean over identities is: bootstrap over identities, and two methods compared identity by identity.
 
 The bootstrap is the studentized one (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 12.5): with the
-benchmark's 16 identities the plain percentile interval is too narrow. Of fewer than `config.FEWEST_PEOPLE` it is no use
-(some draws hold nearly one identity alone, and their tiny errors stretch it without bound): callers give none then.
+benchmark's 16 identities the plain percentile interval is too narrow. Where nearly all identities have one value, as
+shares often do, some draws hold hardly any other, and their tiny errors would stretch the interval without bound: a
+draw's error counts as at least `LEAST_ERROR` of the sample's. Of fewer than `config.FEWEST_PEOPLE` identities even so
+it is no use: callers give none then.
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import UserError
+
+LEAST_ERROR = 0.25
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,8 @@ def bootstrap(values: list[float], level: float = 0.95, draws: int = 10_000, see
     if len(sample) < 2:
         raise UserError(f"An interval needs at least 2 identities, got {len(sample)}.")
     drawn = sample[np.random.default_rng(seed).integers(0, len(sample), (draws, len(sample)))]
-    smallest = 1e-12 * max(1.0, np.abs(sample).max())
     center, error = sample.mean(), standard_error(sample[None])[0]
-    return studentized(center, error, drawn.mean(axis=1), standard_error(drawn), smallest, level, len(sample))
+    return studentized(center, error, drawn.mean(axis=1), standard_error(drawn), level, len(sample))
 
 
 def ratio(parts: list[float], wholes: list[float], level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
@@ -53,7 +56,7 @@ def ratio(parts: list[float], wholes: list[float], level: float = 0.95, draws: i
     rows = rows[b[rows].mean(axis=1) > 0]
     center, error = _ratios(a[None], b[None])
     centers, errors = _ratios(a[rows], b[rows])
-    return studentized(center[0], error[0], centers, errors, 1e-12, level, len(a))
+    return studentized(center[0], error[0], centers, errors, level, len(a))
 
 
 def _ratios(parts: np.ndarray, wholes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,13 +67,12 @@ def _ratios(parts: np.ndarray, wholes: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def studentized(
-    center: float, error: float, centers: np.ndarray, errors: np.ndarray, smallest: float, level: float, count: int
+    center: float, error: float, centers: np.ndarray, errors: np.ndarray, level: float, count: int
 ) -> Interval:
     """An estimate with its interval, from the estimates and standard errors of bootstrap draws."""
-    usable = errors > smallest  # the same identity drawn every time tells nothing
-    if not usable.any():
+    if error <= 1e-12 * max(1.0, abs(center)):  # all identities have one value
         return Interval(float(center), float(center), float(center), count)
-    t = (centers[usable] - center) / errors[usable]
+    t = (centers - center) / np.maximum(errors, LEAST_ERROR * error)
     low, high = np.quantile(t, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(center), float(center - high * error), float(center - low * error), count)
 
