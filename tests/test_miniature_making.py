@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from metalora.backbones.checkpoint import read_flux_transformer, write_bfl_transformer
@@ -117,3 +118,15 @@ def test_crops_are_the_ones_personalization_makes(made):
     assert sum(len(crop.attributes) for crop in crops) == len(photos)  # every face is found
     assert len(sizes) == len(crops) > 1
     assert all(height % 16 == width % 16 == 0 and 0.8 < height * width / 128**2 < 1.2 for height, width in sizes)
+
+
+def test_a_decoder_that_has_learned_on_ships_with_its_own_encoder_alone(made, tmp_path):
+    newer, pipeline = AutoencoderKL.from_pretrained(made / "autoencoder" / "vae"), made / "guided" / "pipeline"
+    torch.nn.init.ones_(newer.decoder.conv_in.weight)
+    newer.save_pretrained(tmp_path / "newer")
+    export.export(pipeline, tmp_path / "shipped", tmp_path / "newer")
+    assert AutoencoderKL.from_pretrained(tmp_path / "shipped" / "vae").decoder.conv_in.weight.unique().tolist() == [1]
+    torch.nn.init.ones_(newer.encoder.conv_in.weight)
+    newer.save_pretrained(tmp_path / "other")
+    with pytest.raises(SystemExit, match="another encoder"):
+        export.export(pipeline, tmp_path / "shipped", tmp_path / "other")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import AutoencoderKL, FluxPipeline
 
 from metalora.store.files import digest, write_bytes
 
@@ -25,7 +25,7 @@ CHECKS = ("check_people", "check_autoencoder", "check_flow", "check_prompts")  #
 
 def main() -> None:
     arguments = _parser().parse_args()
-    export(arguments.pipeline, arguments.out)
+    export(arguments.pipeline, arguments.out, arguments.autoencoder)
     facts = facts_of(arguments.made, arguments.out, arguments.hardware)
     write_bytes(arguments.out / "facts.json", (json.dumps(facts, indent=1) + "\n").encode())
     write_bytes(arguments.out / "README.md", card(facts).encode())
@@ -35,9 +35,18 @@ def main() -> None:
         raise SystemExit(f"That is more than the {LARGEST / 1e6:.0f} MB that may ship.")
 
 
-def export(pipeline: pathlib.Path, out: pathlib.Path) -> None:
-    """The same folder with 16-bit weights; whatever was at `out` is replaced at once, when all is written."""
+def export(pipeline: pathlib.Path, out: pathlib.Path, autoencoder: pathlib.Path | None = None) -> None:
+    """The same folder with 16-bit weights; whatever was at `out` is replaced at once, when all is written.
+
+    `autoencoder` is one whose decoder alone has gone on learning since FLUX learned its latents.
+    """
     half = FluxPipeline.from_pretrained(pipeline, torch_dtype=torch.float16)
+    if autoencoder:
+        newer = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float16)
+        for name, weight in newer.encoder.state_dict().items():
+            if not torch.equal(weight, half.vae.encoder.state_dict()[name]):
+                raise SystemExit(f"{autoencoder} has another encoder (its {name}) than the one FLUX has learned from.")
+        half.vae = newer
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         finished = pathlib.Path(temporary, "pipeline")
@@ -84,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         "--made", type=pathlib.Path, default=pathlib.Path("data/miniature"), help="trainings and checks"
     )
     parser.add_argument("--hardware", default="not said", help="what it was trained on, in words, for the card")
+    parser.add_argument(
+        "--autoencoder", type=pathlib.Path, help="a `vae` folder whose decoder has learned since (default: as it was)"
+    )
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data/miniature"))
     return parser
 
