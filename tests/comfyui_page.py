@@ -17,9 +17,9 @@ from typing import Any
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 READY = "!!(window.app && app.graph && app.canvas && app.vueAppReady)"
 ESCAPE = {"key": "Escape", "code": "Escape", "windowsVirtualKeyCode": 27}
-# The centre of what shows exactly this text, or nothing yet.
+# The centre of what shows exactly this text, or nothing yet. Newer pages put soft hyphens into words.
 PLACE_OF = """(() => {
-    const shown = e => e.offsetParent && (e.innerText || "").trim() == %s;
+    const shown = e => e.checkVisibility() && (e.innerText || "").replaceAll("\\u00ad", "").trim() == %s;
     const found = [...document.querySelectorAll("body *")].filter(shown).pop();
     if (!found) return null;
     found.scrollIntoView({block: "center"});

@@ -92,7 +92,7 @@ def write_path(page: Page, seconds: float) -> None:
     lines = [
         "# A new user's path, timed",
         "",
-        f"ComfyUI {system['comfyui_version']} on the CPU, one thread, {os.cpu_count()} cores with other work beside;",
+        f"ComfyUI {system['comfyui_version']} on the CPU, one thread, {os.cpu_count()} cores;",
         f"the shipped miniature, {steps} steps, an image every 50. A browser pressed the mouse, driven by",
         "tests/test_nodes_page.py, which wrote this.",
         "",

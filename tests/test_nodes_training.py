@@ -7,6 +7,9 @@ import torch
 from comfyui import needs_comfyui, pack
 from runs import CROPS, personalized
 
+from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.miniature import Miniature
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import PersonalizeConfig
 from metalora.jobs.photos import plan_photo
 from metalora.measure.faces import load_faces
@@ -19,10 +22,14 @@ CONFIG = PersonalizeConfig(steps=12, learning_rate=3e-3, class_name="woman", sav
 
 @pytest.fixture(scope="module")
 def parts():
-    """(MODEL, CLIP, VAE) of the tiny FLUX, made as a loader node makes them."""
-    tiny, build = pack("metalora.backbones.tiny_flux").TinyFlux(), pack("nodes.bridge.small").small_parts
+    """(MODEL, CLIP, VAE) of the tiny FLUX."""
+    return loaded(pack("metalora.backbones.tiny_flux").TinyFlux())
+
+
+def loaded(network):
+    """(MODEL, CLIP, VAE), made as a loader node makes them."""
     with torch.inference_mode():
-        return pack("nodes.small_flux").load_small_flux(tiny, build)
+        return pack("nodes.small_flux").load_small_flux(network, pack("nodes.bridge.small").small_parts)
 
 
 def backbone_of(parts):
@@ -62,17 +69,21 @@ def test_prompts_and_latents_are_those_of_the_headless_backbone(parts, tiny, por
         torch.testing.assert_close(autoencoder.decode(latents), reference.decode(latents), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("network", ["tiny_flux.TinyFlux", "miniature.Miniature"])
 @pytest.mark.parametrize("method", ["meta-lora", "lora-crops"])
-def test_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path, method: str):
+def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, network: str):
+    module, name = network.split(".")
+    parts = loaded(getattr(pack(f"metalora.backbones.{module}"), name)())
+    backbone = FluxBackbone({"TinyFlux": TinyFlux, "Miniature": Miniature}[name](), torch.device("cpu"), torch.float32)
     config = PersonalizeConfig(**{**vars(CONFIG), "method": method})
-    headless = personalized(tiny, portrait, tmp_path / "headless.safetensors", Cache(tmp_path / "one"), config)
+    headless = personalized(backbone, portrait, tmp_path / "headless.safetensors", Cache(tmp_path / "one"), config)
     wanted, _ = files.read(headless.adapter, ("adapter",))
     meta_down = "random" if method == "meta-lora" else None
     found = trained(parts, crops_of(portrait), tmp_path, tmp_path / "two", config, meta_down)
     tensors = found.adapters.tensors()
     assert tensors.keys() == wanted.keys()
     errors = {name: ((tensors[name] - wanted[name]).norm() / wanted[name].norm()).item() for name in wanted}
-    print(f"worst relative difference: {max(errors.values()):.2e}")
+    print(f"{name}, {method}: worst relative difference {max(errors.values()):.2e}")
     assert max(errors.values()) < 1e-4, max(errors.items(), key=lambda item: item[1])
     torch.testing.assert_close(
         torch.tensor(found.training.losses), torch.tensor(headless.training.losses), rtol=1e-5, atol=0
