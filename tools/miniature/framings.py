@@ -1,7 +1,7 @@
 """Photos cropped as personalization crops them: its aspect ratios and scales, around the face that YuNet finds.
 
-FLUX learns from them beside whole photos. One that had seen square photos alone had a loss of 0.21 on those of unseen
-people and of 0.27 to 0.44 on crops of other ratios: personalizing on crops then spends itself on teaching ratios.
+FLUX learns from them beside whole photos: to one that has seen square photos alone other ratios are new, and
+personalizing on crops then spends itself on teaching ratios.
 """
 
 from collections import defaultdict
