@@ -73,8 +73,8 @@ def loss_on(pixels: Tensor, rough: float = 0) -> Loss:
 def rough_noise(latents: Tensor, rough: float, generator: torch.Generator) -> Tensor:
     """Noise whose strength, |normal| x `rough` of the latents' deviation, differs from photo to photo.
 
-    What a FLUX draws is never exact, and a decoder that has seen exact latents alone makes much of small errors. As in "Diffusion Transformers with Representation Autoencoders"
-    (Zheng et al., 2025), where it is called noise-augmented decoding.
+    What a FLUX draws is never exact, and a decoder that has seen exact latents alone makes much of small errors. As in
+    "Diffusion Transformers with Representation Autoencoders" (Zheng et al., 2025): noise-augmented decoding.
     """
     strength = rough * latents.std() * torch.randn(len(latents), 1, 1, 1, generator=generator).abs().to(latents.device)
     return strength * torch.randn(latents.shape, generator=generator).to(latents.device)
