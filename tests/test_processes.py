@@ -32,6 +32,7 @@ ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
     "OMP_NUM_THREADS": "1",
+    "PYTHONFAULTHANDLER": "1",  # a process that aborts says where each of its threads was
 }
 LIMIT = 180  # seconds; a run takes about 10 where nothing else runs
 

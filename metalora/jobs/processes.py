@@ -48,6 +48,7 @@ def joined_processes(batch: int, device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group(backend, store=fresh, rank=index, world_size=count, timeout=PATIENCE)
     try:
         yield Ranks(index, count)
+        dist.barrier()  # nobody takes the group down while another still sends
     finally:
         dist.destroy_process_group()
 
