@@ -51,8 +51,8 @@ class Training:
     def __init__(self, path: pathlib.Path, model: nn.Module, steps: int, peak_rate: float, weight_decay: float = 0.01):
         self.path, self.model, self.steps, self.peak_rate, self.step = path, model, steps, peak_rate, 0
         self.seconds = 0.0  # spent in steps, over all runs
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=weight_decay
+        self.optimizer = torch.optim.AdamW(  # fused: 10 ms a step for FLUX's 10 M numbers on two cores instead of 87
+            model.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
         )
         self.average = MovingAverage(model)
         if path.exists():
