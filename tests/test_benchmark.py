@@ -16,6 +16,7 @@ from metalora.jobs import run
 from metalora.jobs.benchmark.layout import Layout
 from metalora.jobs.benchmark.plan import Plan, read_plan
 from metalora.jobs.benchmark.prepare import meta_phd_prompts, mini_benchmark
+from metalora.jobs.benchmark.run import texts_of
 from metalora.jobs.benchmark.units import Share, units_of
 from metalora.jobs.face_embeddings import only_embedding
 from metalora.jobs.personalize import personalize_photos
@@ -187,6 +188,27 @@ def test_one_at_a_time_is_metalora_personalize_to_the_byte(
     run(personalize_photos(tiny, [people[0].reference.path], out, config, CROPS, meta_down=down, cache=warm_cache))
     layout = Layout(tmp_path / "run")
     assert layout.lora(plan.variants()[0], person).read_bytes() == out.read_bytes()
+
+
+def test_captions_say_what_the_photo_shows_when_asked(tiny: FluxBackbone, people: list[Identity], tmp_path: Path):
+    plan = planned(tmp_path, tiny, replace(INPUTS, described=True))
+    for planned_person, identity in zip(plan.people, people, strict=False):
+        shown = identity.reference.attributes
+        caption = plan.training_of("lora-crops", 1, planned_person, 3).prompt
+        assert caption == f"a photo of a {identity.class_name}, {shown['background']} background, {shown['clothes']}"
+        assert caption in texts_of(plan)
+    assert planned(tmp_path / "other", tiny).people[0].shows == ""
+
+
+def test_a_photo_without_the_attributes_cannot_be_described(tiny: FluxBackbone, tmp_path: Path):
+    rows = [json.loads(line) for line in INPUTS.manifest.read_text().splitlines()]
+    for row in rows:
+        row["attributes"].pop("clothes", None)
+    folder = tmp_path / "photos"
+    shutil.copytree(INPUTS.manifest.parent, folder)
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"--captions photo: line \d+ .* no clothes"):
+        planned(tmp_path / "run", tiny, replace(INPUTS, manifest=folder / "manifest.jsonl", described=True))
 
 
 def test_people_of_one_class_are_put_together_and_all_are_dealt(done: Path):

@@ -59,6 +59,13 @@ def add_to(commands: Commands) -> None:
     )
     add_knobs(plan, BenchmarkConfig, "the comparison")
     add_knobs(plan, PersonalizeConfig, "training", ("method", "steps", "rank", "class_name"))
+    plan.add_argument(
+        "--captions",
+        choices=("class", "photo"),
+        default="class",
+        help="what training captions say: class, as in the paper; photo: also the photo's own clothes and background, "
+        "or whatever the prompts file has alternatives to, so that these are not learned as the person's",
+    )
     add_knobs(plan, CropConfig, "crops")
     add_knobs(plan, GenerateConfig, "sampling", ("seed", "images_per_prompt"))
     plan.add_argument(
@@ -87,7 +94,14 @@ def plan_benchmark(args: argparse.Namespace) -> None:
     prompts = meta_phd_prompts() if args.meta_phd else args.prompts or mini_benchmark() / "prompts.json"
     manifest = args.manifest or mini_benchmark() / "manifest.jsonl"
     inputs = Inputs(
-        manifest, prompts, meta_downs_of(args.meta_down), flags_of_base(args), args.faces, clip_of(args), args.dino
+        manifest,
+        prompts,
+        meta_downs_of(args.meta_down),
+        flags_of_base(args),
+        args.faces,
+        clip_of(args),
+        args.dino,
+        described=args.captions == "photo",
     )
     preset = preset_of(args)
     plan = driven(

@@ -5,6 +5,7 @@ same run, and one whose inputs changed is refused.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from ...config import NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ...method.flow import generator_of
 from ...store import files
-from ...store.manifest import Manifest
+from ...store.manifest import Manifest, Photo
 from ...store.prompts import BenchmarkPrompt
 
 FORMAT = "metalora-plan-1"
@@ -31,6 +32,7 @@ class PlannedPerson:
     reference: str  # where the run keeps its copy
     seed: int
     group: int  # who is personalized together
+    shows: str = ""  # what the caption says of the reference beside the class
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ class Plan:
 
     def training_of(self, method: str, rank: int, person: PlannedPerson, steps: int) -> PersonalizeConfig:
         """The settings with which `metalora personalize` gives this person's LoRA."""
-        return PersonalizeConfig(
-            **self.training, method=method, rank=rank, steps=steps, class_name=person.class_name, seed=person.seed
-        )
+        own: dict[str, Any] = {"class_name": person.class_name, "seed": person.seed}
+        own["caption"] = self.training["caption"] + person.shows.replace("{", "{{").replace("}", "}}")
+        return PersonalizeConfig(**{**self.training, **own}, method=method, rank=rank, steps=steps)
 
     def crop_config(self) -> CropConfig:
         """Of every training."""
@@ -131,8 +133,13 @@ class Plan:
         return files.digest(json.dumps(asdict(self), sort_keys=True).encode())
 
 
-def planned_people(manifest: Manifest, config: BenchmarkConfig, seed: int) -> list[PlannedPerson]:
-    """The people of the asked parts; those of one class are put together, in the manifest's order."""
+def planned_people(
+    manifest: Manifest, config: BenchmarkConfig, seed: int, said: Mapping[str, Mapping[str, str]] | None = None
+) -> list[PlannedPerson]:
+    """The people of the asked parts; those of one class are put together, in the manifest's order.
+
+    `said`, attribute -> value -> phrase, is what captions say of the reference beside the class.
+    """
     chosen = [person for person in manifest.people if person.part in config.parts]
     chosen = chosen[: config.people or None]
     if not chosen:
@@ -145,8 +152,20 @@ def planned_people(manifest: Manifest, config: BenchmarkConfig, seed: int) -> li
         group = groups.setdefault((person.class_name, index // config.together), len(groups))
         own_seed = generator_of(seed, "person", person.name).initial_seed()
         reference = f"references/{person.name}{person.reference.path.suffix.lower()}"
-        planned.append(PlannedPerson(person.name, person.class_name, person.part, reference, own_seed, group))
+        shows = shown_by(person.reference, said or {})
+        planned.append(PlannedPerson(person.name, person.class_name, person.part, reference, own_seed, group, shows))
     return planned
+
+
+def shown_by(photo: Photo, said: Mapping[str, Mapping[str, str]]) -> str:
+    """The phrases of the photo's own attributes, each after a comma."""
+    missing = [name for name, phrases in said.items() if photo.attributes.get(name) not in phrases]
+    if missing:
+        raise UserError(
+            f"--captions photo: line {photo.line} of the manifest gives {photo.name} no {' and no '.join(missing)} "
+            "that the prompts' alternatives have a phrase for. Add it to the line's attributes, or use --captions class."
+        )
+    return "".join(f", {phrases[photo.attributes[name]]}" for name, phrases in said.items())
 
 
 def planned_gallery(manifest: Manifest, size: int, seed: int) -> list[str]:

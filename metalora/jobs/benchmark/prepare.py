@@ -15,7 +15,7 @@ from ...method.adapter import random_meta_down
 from ...method.flow import generator_of
 from ...store import files
 from ...store.manifest import Manifest, read_manifest
-from ...store.prompts import read_prompts, without
+from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
 from ..meta_downs import RANDOM, read_mean_heads, read_meta_down
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
@@ -50,6 +50,7 @@ class Inputs:
     faces: str
     clip: str | None  # None: left out
     dino: str | None = None
+    described: bool = False  # captions say of a photo what prompts have alternatives to, such as its background
 
 
 def mini_benchmark() -> Path:
@@ -76,7 +77,7 @@ def make_plan(
     yield Phase(f"checking the photos of {inputs.manifest}")
     manifest = read_manifest(inputs.manifest)
     prompts = read_prompts(inputs.prompts)
-    people = planned_people(manifest, config, training.seed)
+    people = planned_people(manifest, config, training.seed, said_of_photos(inputs, prompts))
     planned = planned_prompts(without(prompts.prompts, config.leave_out), config, people)
     ranks = config.ranks or (training.rank,)
     clip = None if inputs.clip is None else load_clip(inputs.clip)
@@ -118,6 +119,13 @@ def make_plan(
         files.write_bytes(run / person.reference, references[person.identity].read_bytes())
     files.write_bytes(run / EXTERNAL / "wanted.jsonl", wanted_images(plan, Layout(run)))
     return plan
+
+
+def said_of_photos(inputs: Inputs, prompts: Prompts) -> dict[str, dict[str, str]]:
+    """attribute -> value -> phrase, of what captions say."""
+    if inputs.described and not prompts.alternatives:
+        raise UserError(f"--captions photo: {inputs.prompts} lists no alternatives that a photo could be described by.")
+    return prompts.alternatives if inputs.described else {}
 
 
 def named(given: str | None, embedder: ClipScorer | DinoScorer | None) -> dict[str, str] | None:
