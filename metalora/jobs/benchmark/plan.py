@@ -163,7 +163,7 @@ def shown_by(photo: Photo, said: Mapping[str, Mapping[str, str]]) -> str:
     if missing:
         raise UserError(
             f"--captions photo: line {photo.line} of the manifest gives {photo.name} no {' and no '.join(missing)} "
-            "that the prompts' alternatives have a phrase for. Add it to the line's attributes, or use --captions class."
+            "that the prompts' alternatives have a phrase for. Add it to the attributes, or use --captions class."
         )
     return "".join(f", {phrases[photo.attributes[name]]}" for name, phrases in said.items())
 

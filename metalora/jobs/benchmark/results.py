@@ -112,7 +112,8 @@ def variant_record(variant: Variant, plan: Plan, layout: Layout, compared: set[s
     images = [image for score in scores for image in score["images"]]
     settings, loras = {}, {}
     if variant.steps is not None:
-        settings = {**plan.training, **plan.crops}
+        captions = "photo" if any(person.shows for person in plan.people) else "class"
+        settings = {**plan.training, **plan.crops, "captions": captions}
         loras = {p.identity: files.digest(layout.lora(variant, p).read_bytes()) for p in plan.people}
     downs = {class_name: down["sha256"] for class_name, down in plan.meta_downs.items()}
     return {
