@@ -21,6 +21,9 @@ def test_95_percent_intervals_hold_the_truth_in_95_percent_of_worlds(kind: str):
     held = 0
     for index, world in enumerate(worlds):
         interval = bootstrap(world.tolist(), draws=1000, seed=index)
+        if kind == "share":
+            interval = interval.of_a_share()
+            assert 0 <= interval.low <= interval.high <= 1
         held += interval.low <= truth <= interval.high
     assert abs(held / WORLDS - 0.95) <= 0.015, held / WORLDS
 

@@ -28,6 +28,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
+    def of_a_share(self) -> "Interval":
+        """Cut to 0..1, where a share lies: what is cut off cannot be, so that nothing is covered less often."""
+        return Interval(self.mean, max(0.0, self.low), min(1.0, self.high), self.count)
+
 
 def bootstrap(values: list[float], level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
     """The interval of the mean of one value per identity."""

@@ -18,6 +18,7 @@ MISSES: tuple[Misses, ...] = get_args(Misses)
 FACE_SCORES = ("r_facesim", "facesim", "copying")
 COUNTED = ("identified",)  # of faces too, but an image without one counts
 PICTURE_SCORES = ("clip_t", "clip_i", "dino", "adherence")
+SHARES = ("identified", "adherence")  # of images: from 0 to 1
 
 
 def value_of(image: Record, score: str, misses: Misses | None) -> float | None:
@@ -46,13 +47,14 @@ def identity_values(
     )
 
 
-def figure(values: Mapping[str, float]) -> Record | None:
-    """A mean over identities; with its interval, if there are enough of them."""
+def figure(values: Mapping[str, float], share: bool = False) -> Record | None:
+    """A mean over identities; with its interval, if there are enough of them, which for a share ends at 0 and 1."""
     if not values:
         return None
     if len(values) < FEWEST_PEOPLE:
         return {"mean": mean(values.values()), "low": None, "high": None, "count": len(values)}
-    return of_interval(bootstrap([values[identity] for identity in sorted(values)]))
+    interval = bootstrap([values[identity] for identity in sorted(values)])
+    return of_interval(interval.of_a_share() if share else interval)
 
 
 def of_interval(interval: Interval) -> Record:
@@ -82,7 +84,10 @@ def summary(
     by_class = grouped_means(images, lambda image: class_of[image["identity"]], compared)
     return {
         **by_misses,
-        **{score: figure(identity_values(images, score, None, compared)) for score in COUNTED + PICTURE_SCORES},
+        **{
+            score: figure(identity_values(images, score, None, compared), score in SHARES)
+            for score in COUNTED + PICTURE_SCORES
+        },
         "shown": shown(images),
         "detection_rate": mean(float(image["faces"] > 0) for image in images) if images else None,
         "position": place,
@@ -98,7 +103,8 @@ def shown(images: Sequence[Record]) -> dict[str, Record | None]:
     attributes = sorted({attribute for image in images for attribute in image["shown"] or {}})
     return {
         attribute: figure(
-            means_of((i["identity"], i["prompt"], i["shown"].get(attribute)) for i in images if i["shown"] is not None)
+            means_of((i["identity"], i["prompt"], i["shown"].get(attribute)) for i in images if i["shown"] is not None),
+            share=True,
         )
         for attribute in attributes
     }
