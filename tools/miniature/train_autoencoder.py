@@ -19,7 +19,7 @@ from .training import Loss, Training, follow, parsed, parser_of
 PEAK_RATE = 1.2e-3
 KL_WEIGHT = 2e-4  # 2e-3 of a smaller loss nearly collapsed channels in a first try; far less, and latents are brittle
 GREEN, GREEN_WEIGHT = 10, 0.05  # the latent channel that is told to be `greenness`
-ROUGH = 0.2  # with --decoder-only: how inexact latents are at most times, a share of their deviation
+ROUGH = 0.1  # with --decoder-only: how inexact latents are at most times, a share of their deviation
 CROP, CROPS, WHOLES = 64, 8, 2  # a step sees 8 crops or 2 whole photos: as many pixels either way
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     training = start(arguments.out / "state.pt", arguments.steps, torch.device(arguments.device))
     if arguments.decoder_only:
         fix_encoder(training)
-    steps = training.run(loss_on(photos.pixels, ROUGH if arguments.decoder_only else 0))
+    steps = training.run(loss_on(photos.pixels, fixed_latents=arguments.decoder_only))
     follow(training, steps, arguments, lambda: report(training, unseen, arguments.out))
 
 
@@ -49,16 +49,19 @@ def fix_encoder(training: Training) -> None:
             weight.requires_grad_(False)
 
 
-def loss_on(pixels: Tensor, rough: float = 0) -> Loss:
-    """Reconstruct crops of these photos from latents with the posterior's noise on them, and `rough_noise`."""
+def loss_on(pixels: Tensor, fixed_latents: bool = False) -> Loss:
+    """Reconstruct crops of these photos from latents with the posterior's noise on them.
+
+    Where latents are fixed the decoder sees `rough_noise` too, and mostly faces: what is left to gain is there.
+    """
 
     def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(model.parameters()).device
-        real = batch(pixels, generator).to(device)
+        real = batch(pixels, generator, middle=fixed_latents).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             posterior = model.encode(real).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-            inexact = rough_noise(posterior.mean, rough, generator) if rough else 0
+            inexact = rough_noise(posterior.mean, ROUGH, generator) if fixed_latents else 0
             made = model.decode(posterior.mean + posterior.std * noise + inexact).sample
         made, kl = made.float(), kl_loss(posterior.mean.float(), posterior.logvar.float())
         error = reconstruction_loss(made, real)
@@ -90,8 +93,11 @@ def greenness(real: Tensor) -> Tensor:
     return 6 * (green - (red + blue) / 2)
 
 
-def batch(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Crops in three steps out of four, whole photos in the fourth: crops are cheap, but the picture is the thing."""
+def batch(pixels: Tensor, generator: torch.Generator, middle: bool = False) -> Tensor:
+    """Crops in three steps out of four, whole photos in the fourth: crops are cheap, but the picture is the thing.
+
+    A crop from the middle half of a photo is mostly face.
+    """
 
     def below(end: int) -> int:
         return int(torch.randint(end, (), generator=generator))
@@ -99,7 +105,10 @@ def batch(pixels: Tensor, generator: torch.Generator) -> Tensor:
     whole = below(4) == 0
     real = pixels[torch.randint(len(pixels), (WHOLES if whole else CROPS,), generator=generator)]
     if not whole:
-        top, left = below(pixels.shape[2] - CROP + 1), below(pixels.shape[3] - CROP + 1)
+        margins = [(side - CROP) // 4 if middle else 0 for side in pixels.shape[2:]]
+        top, left = (
+            margin + below(side - CROP - 2 * margin + 1) for margin, side in zip(margins, pixels.shape[2:], strict=True)
+        )
         real = real[:, :, top : top + CROP, left : left + CROP]
     return to_signal(real.flip(3) if below(2) else real)
 
