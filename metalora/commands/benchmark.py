@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from ..config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..flags import add_knobs, knobs_from
 from . import benchmark_report
-from .base_model import DEFAULT_BACKBONE, SINGLE_FILES, add_backbone, backbone_of, cache_of, preset_of, single_files_of
+from .base_model import (
+    DEFAULT_BACKBONE,
+    SINGLE_FILES,
+    add_backbone,
+    add_speed,
+    backbone_of,
+    cache_of,
+    fast_backbone_of,
+    preset_of,
+    single_files_of,
+)
 from .choices import add_dino, add_faces
 from .parsers import Commands
 from .running import driven
@@ -77,6 +87,7 @@ def add_to(commands: Commands) -> None:
     add_dino(plan)
     add_faces(plan)
     add_backbone(plan)
+    add_speed(plan)
 
     run = kinds.add("run", "personalize, make images, score; goes on where it stopped", RUN_HELP, run_benchmark)
     run.add_argument("run", type=Path, help="the folder of a plan")
@@ -107,7 +118,7 @@ def plan_benchmark(args: argparse.Namespace) -> None:
     plan = driven(
         make_plan(
             args.run,
-            backbone_of(args),
+            fast_backbone_of(args),
             inputs,
             knobs_from(args, BenchmarkConfig, preset),
             knobs_from(args, PersonalizeConfig, preset),
@@ -170,7 +181,9 @@ def flags_of_base(args: argparse.Namespace) -> dict[str, str]:
 
 
 def planned_backbone(plan: "Plan", device: str) -> "FluxBackbone":
-    """The base of the plan, on this process's device."""
+    """The base of the plan, run as the plan says, on this process's device."""
+    from ..backbones.speed import Speed
+
     local_rank = os.environ.get("LOCAL_RANK")
     if device == "auto" and local_rank is not None:
         import torch
@@ -179,4 +192,6 @@ def planned_backbone(plan: "Plan", device: str) -> "FluxBackbone":
     flags = plan.backbone_flags
     files = {name: Path(flags[name]) if name in flags else None for name in SINGLE_FILES}
     named = argparse.Namespace(backbone=flags.get("backbone"), precision=flags["precision"], device=device, **files)
-    return backbone_of(named)
+    backbone = backbone_of(named)
+    backbone.speed = Speed(**plan.speed)
+    return backbone

@@ -6,12 +6,15 @@ same run, and one whose inputs changed is refused.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...backbones.flux import FluxBackbone
+from ...backbones.protocol import Backbone
+from ...backbones.speed import AS_IT_IS, Speed
 from ...config import NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ...method.flow import generator_of
 from ...store import files
@@ -96,6 +99,7 @@ class Plan:
     alternatives: dict[str, dict[str, str]]  # attribute -> value -> phrase, as the prompts file has them
     gallery: list[str]  # whom a generated face is looked for among: everyone with held-out photos, and who fills up
     external: dict[str, str]  # how images from elsewhere come in
+    speed: dict[str, Any] = field(default_factory=dict)  # how the base is run, where that is not `AS_IT_IS`
 
     def variants(self) -> list[Variant]:
         """Every method at every step count and rank."""
@@ -231,6 +235,14 @@ def filled_texts(prompts: list[PlannedPrompt]) -> list[str]:
     return list(dict.fromkeys(text for prompt in prompts for text in prompt.filled.values()))
 
 
+def speed_of(backbone: Backbone) -> dict[str, Any]:
+    """The fields of `Speed` that are not the default's. Results depend on them: a little, or with 8 bits more."""
+    if not isinstance(backbone, FluxBackbone):
+        return {}
+    default = asdict(AS_IT_IS)
+    return {name: value for name, value in asdict(backbone.speed).items() if value != default[name]}
+
+
 def read_plan(run: Path) -> Plan:
     """The plan of a run's folder."""
     path = run / "plan.json"
@@ -246,6 +258,7 @@ def read_plan(run: Path) -> Plan:
         record["people"] = [PlannedPerson(**person) for person in record["people"]]
         record["prompts"] = [PlannedPrompt(**prompt) for prompt in record["prompts"]]
         plan = Plan(**record)
+        Speed(**plan.speed)
     except (TypeError, KeyError) as error:
         raise UserError(f"{path} is not a plan of this version ({error}). Plan again in another folder.") from error
     if plan.format != FORMAT:

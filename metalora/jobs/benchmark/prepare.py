@@ -30,6 +30,7 @@ from .plan import (
     planned_gallery,
     planned_people,
     planned_prompts,
+    speed_of,
     write_plan,
 )
 
@@ -111,6 +112,7 @@ def make_plan(
         alternatives=prompts.alternatives if clip else {},
         gallery=planned_gallery(manifest, config.gallery, training.seed),
         external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
+        speed=speed_of(backbone),
     )
     check_trainings(plan)
     write_plan(run, plan)

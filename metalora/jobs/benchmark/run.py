@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ...backbones.protocol import Autoencoder, Backbone, Denoiser
+from ...backbones.speed import Speed
 from ...config import Phase, Step, UserError
 from ...measure.clip import load_clip
 from ...measure.dino import load_dino
@@ -29,7 +30,7 @@ from .autoencoder import through_autoencoder
 from .images import batches_left, make_images
 from .layout import Layout
 from .pictures import PictureScorer, truncation
-from .plan import Plan, filled_texts, read_plan
+from .plan import Plan, filled_texts, read_plan, speed_of
 from .progress import TimeLeft, timed
 from .results import write_results
 from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_faces, score_person
@@ -100,6 +101,8 @@ def checked_people(plan: Plan, backbone: Backbone, run: Path) -> dict[str, Ident
     changed = []
     if {"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")} != plan.backbone:
         changed.append(f"the base (planned: {plan.backbone['name']})")
+    if speed_of(backbone) != plan.speed:
+        changed.append(f"how the base is run (planned: {Speed(**plan.speed)})")
     manifest = read_manifest(Path(plan.manifest), look=False)
     if manifest.sha256 != plan.manifest_sha256:
         changed.append(f"the manifest {plan.manifest}")
