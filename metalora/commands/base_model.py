@@ -9,6 +9,7 @@ from ..config import UserError
 
 if TYPE_CHECKING:  # imported late: --help stays fast
     from ..backbones.flux import FluxBackbone
+    from ..backbones.speed import Speed
     from ..store.cache import Cache
 
 DEFAULT_BACKBONE = "miniature"
@@ -62,13 +63,20 @@ def backbone_of(args: argparse.Namespace) -> "FluxBackbone":
 
 def fast_backbone_of(args: argparse.Namespace) -> "FluxBackbone":
     """The same, run as the flags of `add_speed` say."""
-    from ..backbones.speed import Speed, attention_that_runs
+    from ..backbones.speed import attention_that_runs
 
     backbone = backbone_of(args)
-    backbone.speed = Speed(compiled=args.compile, attention=args.attention, eight_bit=args.eight_bit)
+    backbone.speed = speed_of(args)
     kernel = attention_that_runs(backbone.speed, backbone.device, backbone.dtype)
     print(f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})")
     return backbone
+
+
+def speed_of(args: argparse.Namespace) -> "Speed":
+    """What the flags of `add_speed` say."""
+    from ..backbones.speed import Speed
+
+    return Speed(compiled=args.compile, attention=args.attention, eight_bit=args.eight_bit)
 
 
 def single_files_of(args: argparse.Namespace) -> dict[str, Path]:
