@@ -16,6 +16,17 @@ def views(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
+def in_one_buffer(weights: Sequence[nn.Parameter], spare: int = 0) -> tuple[nn.Parameter, Tensor]:
+    """(one parameter [total], its gradient's buffer [total + spare]): weights and gradients become views of them."""
+    shapes = [weight.shape for weight in weights]
+    flat = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
+    gradients = flat.new_zeros(flat.numel() + spare)
+    flat.grad = gradients[: flat.numel()]
+    for weight, value, gradient in zip(weights, views(flat.data, shapes), views(flat.grad, shapes), strict=True):
+        weight.data, weight.grad = value, gradient
+    return flat, gradients
+
+
 class FlatDown:
     """The Meta-Down of all sites: one parameter, one gradient, torch's own AdamW.
 
@@ -24,15 +35,8 @@ class FlatDown:
 
     def __init__(self, weights: Sequence[nn.Parameter], weight_decay: float):
         self.weights = list(weights)
-        shapes = [weight.shape for weight in weights]
-        self.flat = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
-        self.exchanged = self.flat.new_zeros(self.flat.numel() + 1)
-        self.flat.grad = self.exchanged[:-1]
-        for weight, value, gradient in zip(
-            weights, views(self.flat.data, shapes), views(self.flat.grad, shapes), strict=True
-        ):
-            weight.data, weight.grad = value, gradient
-        self.optimizer = torch.optim.AdamW([self.flat], weight_decay=weight_decay)
+        self.flat, self.exchanged = in_one_buffer(weights, spare=1)
+        self.optimizer = torch.optim.AdamW([self.flat], weight_decay=weight_decay, fused=True)
 
     def train(self, on: bool) -> None:
         """Whether backward reaches it; without, no linear layer has to save its input."""

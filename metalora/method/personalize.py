@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import PersonalizeConfig, Step, UserError
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
-from .flat import views
+from .flat import in_one_buffer
 from .flow import Denoiser, flow_losses, generator_of, noised, velocity
 
 
@@ -65,12 +65,7 @@ def new_optimizer(adapters: Adapters, config: PersonalizeConfig) -> torch.optim.
     roles = trained_roles(config)
     for weight in adapters.parameters(SHARED):
         weight.requires_grad_("down" in roles)
-    weights = adapters.parameters(roles)
-    shapes = [weight.shape for weight in weights]
-    flat = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
-    flat.grad = torch.zeros_like(flat)
-    for weight, value, gradient in zip(weights, views(flat.data, shapes), views(flat.grad, shapes), strict=True):
-        weight.data, weight.grad = value, gradient
+    flat, _ = in_one_buffer(adapters.parameters(roles))
     return torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
