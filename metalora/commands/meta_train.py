@@ -6,7 +6,7 @@ from pathlib import Path
 from ..config import UserError
 from ..config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config, meta_train_knobs
 from ..flags import add_knobs
-from .base_model import add_backbone, backbone_of, cache_of, chosen_backbone, preset_of
+from .base_model import add_backbone, add_speed, cache_of, chosen_backbone, fast_backbone_of, preset_of
 from .choices import add_overwrite
 from .parsers import Commands
 from .running import driven
@@ -36,6 +36,7 @@ def add_to(commands: Commands) -> None:
     add_overwrite(parser)
     add_knobs(parser, MetaTrainConfig, "training (defaults: preset paper)")
     add_backbone(parser)
+    add_speed(parser)
 
 
 def meta_train(args: argparse.Namespace) -> None:
@@ -52,7 +53,7 @@ def meta_train(args: argparse.Namespace) -> None:
     config = meta_train_config(preset, **given)
     if "LOCAL_RANK" in os.environ and args.device == "auto":
         args.device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda_is_here() else "cpu"
-    backbone = backbone_of(args)
+    backbone = fast_backbone_of(args)
     with joined_processes(config.batch, backbone.device) as ranks:
         check_memory(backbone, config, ranks.count)
         job = meta_train_people(

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from ..backbones.flux import FluxBackbone
 from ..backbones.memory import TrainingMemory, adapter_numbers, training_memory
 from ..backbones.protocol import Backbone
 from ..config import UserError
@@ -32,6 +33,7 @@ def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int
         bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
         checkpointing=config.gradient_checkpointing,
         text_tokens=backbone.max_tokens,
+        eight_bit=isinstance(backbone, FluxBackbone) and backbone.speed.eight_bit,
     )
     return replace(need, adapters=adapter_bytes(sites, config, -(-config.bucket_people // processes), share))
 
