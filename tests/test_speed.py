@@ -2,46 +2,18 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from trained import adapters_of, gradients, lora_trained_on
 
 from metalora.backbones.checkpointing import Checkpointing
 from metalora.backbones.eight_bit import EightBitLinear
-from metalora.backbones.flux import FluxBackbone, FluxDenoiser
+from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.flux_parts import TinyFlux
-from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Speed, attention_that_runs, set_attention
-from metalora.config import PersonalizeConfig, UserError
-from metalora.method.adapter import Adapters, new_adapters, random_meta_down
-from metalora.method.flow import flow_loss, generator_of
-from metalora.method.merge import fold_all
-from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
+from metalora.config import UserError
+from metalora.method.flow import generator_of
 
-PROMPT = Prompt(torch.randn(1, 8, 64, generator=generator_of("t")), torch.randn(1, 32, generator=generator_of("p")))
 ASPECTS = ((8, 8), (6, 10), (10, 6), (4, 12), (12, 4))  # of latents: 16, 15 and 12 tokens
-
-
-def adapters_of(backbone: FluxBackbone, trained: bool = True) -> Adapters:
-    sites, generator = backbone.sites("all"), generator_of("heads")
-    adapters = new_adapters(sites, 1, generator, meta_down=random_meta_down(sites, 16, generator))
-    new_optimizer(adapters, PersonalizeConfig())  # freezes what stage 2 does not train
-    if trained:
-        for up in adapters.parameters(("up",)):
-            up.data.normal_(0, 0.2, generator=generator)
-    return adapters
-
-
-def gradients(denoiser: FluxDenoiser, adapters: Adapters, shapes: tuple[tuple[int, int], ...] = ((8, 8),)) -> Tensor:
-    """Of the loss on an image of each shape, all in one vector."""
-    found = []
-    with adapters.attached(denoiser.network):
-        for shape in shapes:
-            latents = torch.randn(1, 16, *shape, generator=generator_of("latents", shape))
-            flow_loss(denoiser, latents, PROMPT, generator_of("noise")).backward()
-            heads = [weight for weight in adapters.parameters(("mid", "up")) if weight.grad is not None]
-            found += [weight.grad.flatten().clone() for weight in heads]
-            for weight in heads:
-                weight.grad.zero_()
-    return torch.cat(found)
 
 
 @pytest.mark.parametrize("how", [Checkpointing.FULL, Checkpointing.SELECTIVE])
@@ -101,20 +73,6 @@ def test_an_8_bit_layer_is_the_layer_up_to_a_percent_forward_and_backward(in_eig
         results.append((out.detach(), tokens.grad))
     for one, other in zip(*results, strict=True):
         assert 0 < (one - other).norm() / one.norm() < (0.02 if in_eight_bits else 0.01)
-
-
-def lora_trained_on(backbone: FluxBackbone, in_eight_bits: bool = False) -> Tensor:
-    """What a short stage 2 adds to the layers, in one vector."""
-    config = PersonalizeConfig(steps=12, learning_rate=3e-3)
-    latents = [torch.randn(2, 16, 8, 8, generator=generator_of("crop", crop)) for crop in range(2)]
-    adapters = adapters_of(backbone, trained=False)
-    with backbone.denoiser() as denoiser, adapters.attached(denoiser.network):
-        for module in denoiser.network.modules():
-            if isinstance(module, EightBitLinear):
-                module.eight_bit_products = in_eight_bits
-        optimizer = new_optimizer(adapters, config)
-        list(personalize(denoiser, adapters, optimizer, [Person(TrainingImages(latents, PROMPT), 0)], config))
-    return torch.cat([(up @ down).flatten() for down, up in fold_all(adapters).values()])
 
 
 def test_a_lora_trained_through_8_bits_is_alike(tiny: FluxBackbone):

@@ -27,17 +27,13 @@ class EightBitLinear(nn.Linear):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("scale", scale[:, 0])
         self.bias = linear.bias
-        self.eight_bit_products = weight.device.type == "cuda"
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "EightBitLinear":
-        super()._apply(fn, recurse)
-        self.eight_bit_products = self.weight.device.type == "cuda"
-        return self
+        self.eight_bit_products: bool | None = None  # None: on CUDA alone
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         tokens = input.flatten(0, -2)
-        in_eight_bits = self.eight_bit_products and len(tokens) >= LEAST_TOKENS
+        wanted = tokens.is_cuda if self.eight_bit_products is None else self.eight_bit_products
+        in_eight_bits = wanted and len(tokens) >= LEAST_TOKENS
         out = FrozenProduct.apply(tokens, self.weight, self.scale, in_eight_bits)
         return (out if self.bias is None else out + self.bias).view(*input.shape[:-1], -1)
 
@@ -72,11 +68,3 @@ def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """int8 numbers [n, k] and scales [n, 1], float32, whose product is the matrix up to rounding."""
     scale = matrix.abs().amax(dim=1, keepdim=True).clamp_min(SMALLEST) / 127
     return (matrix / scale).round().to(torch.int8), scale
-
-
-def quantize(network: Any) -> None:
-    """Replace every linear layer of a diffusers FLUX's blocks, one after another; embeddings and the end stay."""
-    for blocks in (network.transformer_blocks, network.single_transformer_blocks):
-        for name, module in list(blocks.named_modules()):
-            if isinstance(module, nn.Linear):
-                blocks.set_submodule(name, EightBitLinear(module))

@@ -17,7 +17,7 @@ from .checkpointing import set_checkpointing
 from .flux_parts import FluxParts
 from .keys import FluxShape, sites
 from .protocol import Denoiser, Prompt
-from .speed import AS_IT_IS, Speed, prepare
+from .speed import AS_IT_IS, Speed, place, prepare
 
 
 class FluxBackbone:
@@ -27,6 +27,7 @@ class FluxBackbone:
 
     def __init__(self, parts: FluxParts, device: torch.device, dtype: torch.dtype, speed: Speed = AS_IT_IS):
         self.parts, self.device, self.dtype, self.speed = parts, device, dtype, speed
+        self.memory_limit: int | None = None  # bytes, where a smaller card than the device is imitated
         self._fingerprints: dict[str, str] = {}  # reading files of many GB is done once
 
     @cached_property
@@ -51,8 +52,8 @@ class FluxBackbone:
     def fingerprint(self, part: str) -> str:
         """Changes with the part's weights and with the precision it runs in."""
         if part not in self._fingerprints:
-            numbers = "int8" if self.speed.eight_bit and part == "transformer" else self.dtype
-            self._fingerprints[part] = f"{self.parts.fingerprint(part)}-{numbers}"
+            numbers = self.speed.weights if part == "transformer" else None
+            self._fingerprints[part] = f"{self.parts.fingerprint(part)}-{numbers or self.dtype}"
         return self._fingerprints[part]
 
     @contextmanager
@@ -78,10 +79,9 @@ class FluxBackbone:
     @contextmanager
     def denoiser(self) -> Iterator["FluxDenoiser"]:
         """The frozen transformer."""
-        # 8-bit weights are made in main memory: the card they are for may not hold the others.
-        first = torch.device("cpu") if self.speed.eight_bit else self.device
+        first = torch.device("cpu") if self.speed.made_in_main_memory else self.device
         network = self.parts.transformer(first, self.dtype).eval().requires_grad_(False)
-        network = prepare(network, self.speed).to(self.device)
+        network = place(prepare(network, self.speed), self.speed, self.device)
         loaded = FluxDenoiser(network, self.parts.scheduler_config, self.shape.guidance)
         del network
         try:
@@ -122,10 +122,11 @@ class FluxAutoencoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """[c, h, w] -> [3, 8h, 8w] in 0..1."""
-        unscaled = latents[None] / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        image = self.vae.decode(unscaled.to(self.vae.device, self.vae.dtype), return_dict=False)[0][0]
-        return (image.float().cpu() / 2 + 0.5).clamp(0, 1)
+        """[c, h, w] -> [3, 8h, 8w] in 0..1; or several at once, [n, c, h, w] -> [n, 3, 8h, 8w]."""
+        unscaled = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        batch = unscaled.reshape(-1, *latents.shape[-3:]).to(self.vae.device, self.vae.dtype)
+        images = self.vae.decode(batch, return_dict=False)[0]
+        return (images.float().cpu() / 2 + 0.5).clamp(0, 1).view(*latents.shape[:-3], *images.shape[1:])
 
 
 class FluxDenoiser:

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..method.adapter import Site
+from .block_swapping import BUFFERS
 from .checkpointing import Checkpointing
+from .four_bit import BYTES as FOUR_BIT_BYTES
 from .keys import FluxShape
 
 KEPT = {  # (double block, single block)
@@ -22,13 +24,15 @@ KEPT_WHEN_SELECTIVE = (11.1, 10.1)  # that and the outputs of the base's product
 IN_HAND = 13.0  # gradients that backward holds in the block it is in
 TEXT_TOKENS = 512
 RESERVE = 1.5e9  # the driver's context, the allocator's slack, workspaces
+DOUBLE, SINGLE = 36, 15  # weights of a block, in units of width^2
+WIDEST = 5  # of the largest layer, which 4-bit weights are widened to while it computes
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
     """Bytes on the device while training."""
 
-    weights: int
+    weights: int  # with the buffers for swapped blocks
     activations: int
     adapters: int  # weights, gradients and AdamW's two moments, float32
 
@@ -49,13 +53,16 @@ def training_memory(
     checkpointing: int,
     text_tokens: int = TEXT_TOKENS,
     eight_bit: bool = False,
+    four_bit: bool = False,
+    swapped_blocks: int = 0,
 ) -> TrainingMemory:
     """For images of size (width, height) pixels; `meta_rank` None is a plain LoRA."""
-    tokens = batch * (size[0] // 16 * (size[1] // 16) + text_tokens)
+    tokens = batch * tokens_of(size, text_tokens)
     kept = activation_numbers(shape, tokens, meta=meta_rank is not None, checkpointing=checkpointing)
+    kept += WIDEST * shape.width**2 if four_bit else 0
     trained, frozen = adapter_numbers(list(sites), rank, meta_rank)
     return TrainingMemory(
-        weights=parameter_count(shape) * (1 if eight_bit else bytes_per_number),
+        weights=int(resident_parameters(shape, swapped_blocks) * weight_bytes(bytes_per_number, eight_bit, four_bit)),
         activations=int(kept * bytes_per_number),
         adapters=4 * (4 * trained + frozen),
     )
@@ -83,7 +90,46 @@ def adapter_numbers(sites: list[Site], rank: int, meta_rank: int | None) -> tupl
     return ups + rank * meta_rank * len(sites), meta_rank * inputs
 
 
+def sampling_memory(
+    shape: FluxShape,
+    *,
+    size: tuple[int, int],
+    bytes_per_number: int,
+    text_tokens: int = TEXT_TOKENS,
+    eight_bit: bool = False,
+    four_bit: bool = False,
+    swapped_blocks: int = 0,
+) -> TrainingMemory:
+    """For making one image: nothing is kept, and what one block would keep bounds what it has in hand."""
+    numbers = max(KEPT["plain"]) * tokens_of(size, text_tokens) * shape.width
+    numbers += WIDEST * shape.width**2 if four_bit else 0
+    resident = resident_parameters(shape, swapped_blocks) * weight_bytes(bytes_per_number, eight_bit, four_bit)
+    return TrainingMemory(int(resident), int(numbers * bytes_per_number), 0)
+
+
+def tokens_of(size: tuple[int, int], text_tokens: int) -> int:
+    """Of one image of size (width, height) pixels and its prompt."""
+    return size[0] // 16 * (size[1] // 16) + text_tokens
+
+
 def parameter_count(shape: FluxShape) -> int:
-    """Of the blocks, which are nearly all of the transformer: 36 width^2 in a double block, 15 in a single one."""
-    square = shape.width**2
-    return shape.double_blocks * 36 * square + shape.single_blocks * 15 * square
+    """Of the blocks, which are nearly all of the transformer."""
+    return (shape.double_blocks * DOUBLE + shape.single_blocks * SINGLE) * shape.width**2
+
+
+def swapped_parameters(shape: FluxShape, count: int) -> int:
+    """Of so many swapped blocks, in main memory: the single ones are swapped first."""
+    singles = min(count, shape.single_blocks)
+    return ((count - singles) * DOUBLE + singles * SINGLE) * shape.width**2
+
+
+def resident_parameters(shape: FluxShape, swapped_blocks: int) -> int:
+    """On the device, with the buffers that swapped blocks take turns in."""
+    largest = DOUBLE if swapped_blocks > shape.single_blocks else SINGLE
+    buffers = BUFFERS * largest * shape.width**2 if swapped_blocks else 0
+    return parameter_count(shape) - swapped_parameters(shape, swapped_blocks) + buffers
+
+
+def weight_bytes(bytes_per_number: int, eight_bit: bool, four_bit: bool) -> float:
+    """Of one weight of the blocks, with its share of the scales."""
+    return 1 if eight_bit else FOUR_BIT_BYTES if four_bit else bytes_per_number

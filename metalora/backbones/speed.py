@@ -1,16 +1,21 @@
 """What makes the frozen transformer faster or smaller without changing what it is: each can be had alone.
 
-Compiling and the attention kernel leave the result as it is, up to rounding; 8-bit weights do not quite.
+Swapped blocks leave the result as it is, compiling and the attention kernel up to rounding; weights in 8 or 4 bits do
+not quite.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend
 
 from ..config import UserError
-from .eight_bit import quantize
+from .block_swapping import swap_blocks
+from .eight_bit import EightBitLinear
+from .four_bit import FourBitLinear, check_four_bit
 from .keys import HEAD
 
 # diffusers' names, from the fastest where each is at home; "auto" is torch's own choice.
@@ -32,15 +37,38 @@ class Speed:
     compiled: bool = False
     attention: str = "auto"
     eight_bit: bool = False
+    four_bit: bool = False
+    swapped_blocks: int = 0  # how many are not on the device to stay
 
     def __post_init__(self) -> None:
         if self.attention not in ATTENTION:
             raise UserError(f"There is no attention called {self.attention!r}; choose one of: {', '.join(ATTENTION)}.")
+        if self.eight_bit and self.four_bit:
+            raise UserError("--eight-bit and --four-bit are two ways to keep the same weights: leave one out.")
+        if self.compiled and self.swapped_blocks:
+            raise UserError(
+                "--compile and --swap-blocks do not go together: a compiled block would have to fetch its weights "
+                "inside its graph. Leave one out."
+            )
+        if self.four_bit:
+            check_four_bit()
+
+    @property
+    def made_in_main_memory(self) -> bool:
+        """Whether the network is made ready there: the card it is for may not hold it as it comes."""
+        return self.eight_bit or self.four_bit or self.swapped_blocks > 0
+
+    @property
+    def weights(self) -> str | None:
+        """The numbers that the blocks' weights are kept in; None: the backbone's own."""
+        return "int8" if self.eight_bit else "nf4" if self.four_bit else None
 
     def __str__(self) -> str:
         parts = [f"attention {self.attention}"]
         parts += ["compiled blocks"] if self.compiled else []
         parts += ["8-bit weights"] if self.eight_bit else []
+        parts += ["4-bit weights"] if self.four_bit else []
+        parts += [f"{self.swapped_blocks} blocks swapped"] if self.swapped_blocks else []
         return ", ".join(parts)
 
 
@@ -49,14 +77,30 @@ AS_IT_IS = Speed()
 
 def prepare(network: Any, speed: Speed) -> Any:
     """The same network, to be run in this way."""
-    if speed.eight_bit:
-        quantize(network)
+    if speed.eight_bit or speed.four_bit:
+        quantize(network, EightBitLinear if speed.eight_bit else FourBitLinear)
     if speed.attention != "auto":
         set_attention(network, speed.attention)
     if speed.compiled:
         # One graph for all blocks of a kind and for every aspect ratio: a number of tokens that is only a name.
         network.compile_repeated_blocks(fullgraph=True, dynamic=True)
     return network
+
+
+def place(network: Any, speed: Speed, device: torch.device) -> Any:
+    """The same network on the device, all but the blocks that are swapped."""
+    if speed.swapped_blocks:
+        swap_blocks(network, speed.swapped_blocks, device)
+        return network
+    return network.to(device)
+
+
+def quantize(network: Any, kind: Callable[[nn.Linear], nn.Linear]) -> None:
+    """Replace every linear layer of a diffusers FLUX's blocks, one after another; embeddings and the end stay."""
+    for blocks in (network.transformer_blocks, network.single_transformer_blocks):
+        for name, module in list(blocks.named_modules()):
+            if isinstance(module, nn.Linear):
+                blocks.set_submodule(name, kind(module))
 
 
 def set_attention(network: Any, name: str) -> None:

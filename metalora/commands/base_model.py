@@ -1,6 +1,7 @@
 """Which base model: its flags, and what the other commands make of them."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # imported late: --help stays fast
     from ..store.cache import Cache
 
 DEFAULT_BACKBONE = "miniature"
+FREE = -1.0  # --fit without a number: what is free
 
 SINGLE_FILES = {
     "transformer": "flux1-dev.safetensors or an fp8 variant",
@@ -47,6 +49,22 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--compile", action="store_true", help="compile its blocks: slow at first, then faster steps")
     group.add_argument("--attention", default="auto", help="auto, cudnn, flash-3, flash, efficient or math")
     group.add_argument("--eight-bit", action="store_true", help="int8 weights: half of bf16's memory, nearly the same")
+    group.add_argument("--four-bit", action="store_true", help="NF4 weights: a third of bf16's memory, less exact")
+    group.add_argument(
+        "--swap-blocks", type=int, default=0, metavar="N", help="keep N blocks in main memory, each fetched in its turn"
+    )
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """For a command whose memory can be estimated: choose among what `add_speed` and checkpoints offer."""
+    parser.add_argument(
+        "--fit",
+        type=float,
+        nargs="?",
+        const=FREE,
+        metavar="GB",
+        help="choose weights, checkpoints and swapped blocks by the memory that is free, or as on a card of GB",
+    )
 
 
 def backbone_of(args: argparse.Namespace) -> "FluxBackbone":
@@ -76,7 +94,29 @@ def speed_of(args: argparse.Namespace) -> "Speed":
     """What the flags of `add_speed` say."""
     from ..backbones.speed import Speed
 
-    return Speed(compiled=args.compile, attention=args.attention, eight_bit=args.eight_bit)
+    return Speed(
+        compiled=args.compile,
+        attention=args.attention,
+        eight_bit=args.eight_bit,
+        four_bit=args.four_bit,
+        swapped_blocks=args.swap_blocks,
+    )
+
+
+def fitted(
+    args: argparse.Namespace, backbone: "FluxBackbone", fit: Callable[..., str], *configs: object
+) -> "FluxBackbone":
+    """The backbone, with --fit run in the way that `fit` chooses for these configs, and says."""
+    from ..jobs.fitting import imitate
+
+    if args.fit is None:
+        return backbone
+    if args.eight_bit or args.four_bit or args.swap_blocks:
+        raise UserError("--fit chooses between --eight-bit, --four-bit and --swap-blocks itself: leave them out.")
+    if args.fit != FREE:
+        imitate(backbone, args.fit)
+    print(fit(backbone, *configs))
+    return backbone
 
 
 def single_files_of(args: argparse.Namespace) -> dict[str, Path]:

@@ -37,12 +37,13 @@ def info(args: argparse.Namespace) -> None:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look at the machine, the packages and the weights; say whether a job fits. 1 if something is in the way."""
-    from ..jobs.doctor import examine
+    from ..jobs.doctor import cards, examine
 
     config, crop_config = (
         knobs_from(args, PersonalizeConfig, preset_of(args)),
         knobs_from(args, CropConfig, preset_of(args)),
     )
-    findings = examine(backbone_of(args), config, crop_config, cache_of(args).folder)
-    print("\n".join(str(finding) for finding in findings))
+    backbone = backbone_of(args)
+    findings = examine(backbone, config, crop_config, cache_of(args).folder)
+    print("\n".join([*map(str, findings), *cards(backbone, config, crop_config)]))
     return 1 if any(finding.bad for finding in findings) else 0

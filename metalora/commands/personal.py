@@ -9,10 +9,12 @@ from ..flags import add_knobs, knobs_from
 from .base_model import (
     DEFAULT_BACKBONE,
     add_backbone,
+    add_fit,
     add_speed,
     cache_of,
     chosen_backbone,
     fast_backbone_of,
+    fitted,
     preset_of,
 )
 from .choices import add_faces, add_overwrite, add_spelling
@@ -75,6 +77,7 @@ def add_to(commands: Commands) -> None:
     add_knobs(personal, CropConfig, "crops")
     add_backbone(personal)
     add_speed(personal)
+    add_fit(personal)
 
     images = commands.add("generate", "make images with and without a LoRA", GENERATE_HELP, generate)
     images.add_argument("--prompt", action="append", default=[], help="what to show; may be given several times")
@@ -86,6 +89,7 @@ def add_to(commands: Commands) -> None:
     add_knobs(images, GenerateConfig, "sampling")
     add_backbone(images)
     add_speed(images)
+    add_fit(images)
 
     adapter = commands.add("merge", "adapter file -> ordinary LoRA file", MERGE_HELP, merge)
     adapter.add_argument("adapter", type=Path, help="an .adapter.safetensors file that personalize wrote")
@@ -111,6 +115,7 @@ def show_crops(args: argparse.Namespace) -> None:
 
 def personalize(args: argparse.Namespace) -> None:
     """Fit one person's photos; write a plain LoRA."""
+    from ..jobs.fitting import fit_personalization
     from ..jobs.personalize import personalize_photos
 
     config, crop_config = (
@@ -120,7 +125,7 @@ def personalize(args: argparse.Namespace) -> None:
     out = args.out or Path(f"{args.photos[0].stem}.safetensors")
     result = driven(
         personalize_photos(
-            fast_backbone_of(args),
+            fitted(args, fast_backbone_of(args), fit_personalization, config, crop_config),
             args.photos,
             out,
             config,
@@ -141,6 +146,7 @@ def personalize(args: argparse.Namespace) -> None:
 
 def generate(args: argparse.Namespace) -> None:
     """Make images of prompts, with a LoRA, without, or both."""
+    from ..jobs.fitting import fit_images
     from ..jobs.generate import generate_images
     from ..jobs.sheets import write_comparison
 
@@ -148,7 +154,7 @@ def generate(args: argparse.Namespace) -> None:
     config = knobs_from(args, GenerateConfig, preset_of(args))
     images = driven(
         generate_images(
-            fast_backbone_of(args),
+            fitted(args, fast_backbone_of(args), fit_images, config),
             prompts,
             args.out,
             config,

