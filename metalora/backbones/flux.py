@@ -79,6 +79,7 @@ class FluxBackbone:
     @contextmanager
     def denoiser(self) -> Iterator["FluxDenoiser"]:
         """The frozen transformer."""
+        self.speed.check(self.device)
         first = torch.device("cpu") if self.speed.made_in_main_memory else self.device
         network = self.parts.transformer(first, self.dtype).eval().requires_grad_(False)
         network = place(prepare(network, self.speed), self.speed, self.device)

@@ -53,6 +53,7 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--swap-blocks", type=int, default=0, metavar="N", help="keep N blocks in main memory, each fetched in its turn"
     )
+    group.add_argument("--cuda-graphs", action="store_true", help="with --compile: record blocks, for small images")
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +86,7 @@ def fast_backbone_of(args: argparse.Namespace) -> "FluxBackbone":
 
     backbone = backbone_of(args)
     backbone.speed = speed_of(args)
+    backbone.speed.check(backbone.device)
     kernel = attention_that_runs(backbone.speed, backbone.device, backbone.dtype)
     print(f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})")
     return backbone
@@ -100,6 +102,7 @@ def speed_of(args: argparse.Namespace) -> "Speed":
         eight_bit=args.eight_bit,
         four_bit=args.four_bit,
         swapped_blocks=args.swap_blocks,
+        cuda_graphs=args.cuda_graphs,
     )
 
 

@@ -102,6 +102,8 @@ def plan_benchmark(args: argparse.Namespace) -> None:
 
     if args.meta_phd and args.prompts:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
+    if args.cuda_graphs:
+        raise UserError("--cuda-graphs are recorded for one person, and a benchmark trains many people. Leave it out.")
     prompts = meta_phd_prompts() if args.meta_phd else args.prompts or mini_benchmark() / "prompts.json"
     manifest = args.manifest or mini_benchmark() / "manifest.jsonl"
     inputs = Inputs(

@@ -53,6 +53,8 @@ def meta_train(args: argparse.Namespace) -> None:
     config = meta_train_config(preset, **given)
     if "LOCAL_RANK" in os.environ and args.device == "auto":
         args.device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda_is_here() else "cpu"
+    if args.cuda_graphs:
+        raise UserError("meta-train cannot use --cuda-graphs: each step wears heads in another place. Leave it out.")
     backbone = fast_backbone_of(args)
     with joined_processes(config.batch, backbone.device) as ranks:
         check_memory(backbone, config, ranks.count)
