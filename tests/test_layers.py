@@ -77,7 +77,7 @@ def test_only_the_bridge_touches_the_insides_of_comfyui(path: Path):
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_heavy_and_optional_packages_are_imported_late(path: Path):
     absolute, _ = imports(path, only_top_level=True)
-    assert not absolute & {"diffusers", "transformers", "onnxruntime", "cv2", "insightface", "matplotlib", "peft"}
+    assert not absolute & {"diffusers", "transformers", "onnxruntime", "cv2", "insightface", "matplotlib", "peft", "bitsandbytes"}
 
 
 def test_the_pack_is_harmless_outside_comfyui():

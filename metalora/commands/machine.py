@@ -10,7 +10,7 @@ from .parsers import Commands
 
 DOCTOR_HELP = """\
 Check what is installed, which weights are found and where missing ones belong, and whether a personalization fits in
-memory, before anything large is loaded.
+memory, before anything large is loaded. For a large base, also how `personalize --fit` would run it on several cards.
 
   metalora doctor --backbone flux-dev --resolution 512
 """

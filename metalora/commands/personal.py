@@ -33,6 +33,7 @@ Fit one person's photo and write an ordinary LoRA file that stock loaders read.
 
   metalora personalize ada.jpg --class woman --meta-down woman.safetensors --backbone flux-dev
   metalora personalize ada.jpg --class woman --method lora-crops     without a Meta-Down: a plain LoRA on the crops
+  metalora personalize ada.jpg --class woman --method lora-crops --backbone flux-dev --fit     on a small card
 
 Ctrl-C keeps what was trained; the same command goes on from there.
 """

@@ -20,6 +20,7 @@ OPTIONAL = {
     "insightface": "a second face recognizer: pip install 'metalora[arcface]' (its models are for non-commercial use)",
     "peft": "only for diffusers' own load_lora_weights",
 }
+LESS = "Lower --resolution or --batch, or let personalize --fit choose how to run it."
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropC
     need = f"about {plain.total / 1e9:.1f} GB, with gradient checkpointing {saving.total / 1e9:.1f} GB"
     need += f"; {free / 1e9:.1f} GB are free"
     if not fits(saving, backbone):
-        return Finding("memory", f"{job} does not fit: needs {need}. Lower --resolution or --batch.", bad=True)
+        return Finding("memory", f"{job} does not fit: needs {need}. {LESS}", bad=True)
     return Finding("memory", f"{job} fits: needs {need}")
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 
-import psutil
 import torch
 
 from ..backbones.checkpointing import Checkpointing
@@ -15,7 +14,7 @@ from ..backbones.memory import RESERVE, TrainingMemory, resident_parameters, sam
 from ..backbones.speed import Speed
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size
-from .memory import estimate, reserve, room
+from .memory import estimate, free_memory, reserve, room
 
 CARDS, RESOLUTIONS = (12, 16, 24, 32, 48, 80), (512, 1024)  # GB, pixels: what the table shows
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
@@ -138,7 +137,7 @@ def speed_of(way: Way, speed: Speed | None = None) -> Speed:
 
 def _fit(backbone: FluxBackbone, asked: Asked, lower: str) -> str:
     swapping = not backbone.speed.compiled and (backbone.device.type == "cuda" or backbone.memory_limit is not None)
-    number, main_memory = torch.finfo(backbone.dtype).bits // 8, psutil.virtual_memory().available
+    number, main_memory = torch.finfo(backbone.dtype).bits // 8, free_memory(torch.device("cpu"))
     among = [
         way
         for way in ways(backbone.shape, asked.checkpointing, swapping, has_four_bit())
