@@ -107,8 +107,9 @@ class ComfyAutoencoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """The inverse."""
-        return self.vae.decode(models.latents_out(latents[None]))[0].movedim(-1, 0).float().cpu().clamp(0, 1)
+        """The inverse; several at once are [n, c, h, w]."""
+        images = self.vae.decode(models.latents_out(latents.reshape(-1, *latents.shape[-3:]))).movedim(-1, 1)
+        return images.float().cpu().clamp(0, 1).reshape(*latents.shape[:-3], *images.shape[1:])
 
 
 class ComfyDenoiser:

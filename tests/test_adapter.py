@@ -7,7 +7,7 @@ from toy import TOY_SITES, ToyNetwork
 
 from metalora.config import UserError
 from metalora.method.adapter import IDENTITY, Adapters, Site, new_adapters, random_meta_down
-from metalora.method.merge import fold_all
+from metalora.method.merge import fold_all, merged
 
 INPUTS = {"tokens": torch.randn(3, 5, 8), "vector": torch.randn(3, 8)}
 
@@ -50,6 +50,21 @@ def test_the_merged_lora_is_the_adapter(toy: ToyNetwork, meta: bool, rank: int):
         assert lora_down.shape == (rank, site.in_features)
         toy.get_submodule(site.module).weight.data[site.rows] += lora_up @ lora_down
     torch.testing.assert_close(toy(**INPUTS), live, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("meta", [True, False])
+def test_merged_for_a_while_the_model_computes_as_with_the_adapters(
+    toy: ToyNetwork, meta: bool, dtype: torch.dtype, tolerance: float
+):
+    adapters, toy, inputs = made(meta), toy.to(dtype), {name: x.to(dtype) for name, x in INPUTS.items()}
+    plain, live = toy(**inputs), adapted(toy, adapters, inputs)
+    state = {name: value.clone() for name, value in toy.state_dict().items()}
+    with merged(adapters, toy):
+        assert (toy(**inputs) - live).norm() / (live - plain).norm() < tolerance
+    with pytest.raises(RuntimeError, match="in the middle"), merged(adapters, toy):
+        raise RuntimeError("in the middle")
+    assert all(torch.equal(value, state[name]) for name, value in toy.state_dict().items())
 
 
 def test_detaching_leaves_the_model_as_it_was_also_after_an_error(toy: ToyNetwork):

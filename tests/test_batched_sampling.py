@@ -1,10 +1,24 @@
 """Images made together are the images made alone."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 import torch
+from benchmarks import planned
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.protocol import Prompt
 from metalora.jobs import run
+from metalora.jobs.benchmark import images
+from metalora.jobs.benchmark.layout import Layout
+from metalora.jobs.benchmark.plan import filled_texts
+from metalora.jobs.benchmark.train import Bench
+from metalora.jobs.lora import save_lora
+from metalora.method.adapter import new_adapters
+from metalora.method.merge import fold_all
+from metalora.store.cache import Cache
+from metalora.store.images import read_photo
 
 
 def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: FluxBackbone):
@@ -21,3 +35,43 @@ def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: FluxBackbone):
     torch.testing.assert_close(shared, latents[[0, 2]], rtol=0, atol=1e-4)
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (latents[one] - latents[other]).abs().max() > 0.1
+
+
+def test_latents_decoded_together_are_the_images_of_each(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
+    latents = torch.randn(5, 16, 6, 8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(images, "DECODED_AT_ONCE", 2 * 48 * 64)  # two, two and one
+    with tiny.autoencoder() as autoencoder:
+        together = list(images.decoded(latents, autoencoder))
+        alone = [autoencoder.decode(latent) for latent in latents]
+    assert together[0].shape == (3, 48, 64)
+    torch.testing.assert_close(torch.stack(together), torch.stack(alone), rtol=0, atol=1e-5)
+
+
+def test_a_merged_batch_gives_the_images_of_a_lora_that_acts_on_them_one_by_one(
+    tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = planned(tmp_path, tiny, methods=("lora-crops",), people=1, step_counts=(5,), images_at_once=4)
+    with tiny.text_encoders() as encode:
+        prompts = {text: encode(text) for text in filled_texts(plan.prompts)}
+    batch = Bench(plan, Layout(tmp_path / "batch"), {}, tiny, prompts, warm_cache)
+    single = replace(batch, plan=replace(plan, images_at_once=1), layout=Layout(tmp_path / "single"))
+    without = replace(batch, layout=Layout(tmp_path / "without"))
+    merged = images_of(batch, size=0.3)
+    monkeypatch.setattr(images, "worn", lambda adapters, denoiser, _backbone: adapters.attached(denoiser.network))
+    for one, other, base in zip(merged, images_of(single, size=0.3), images_of(without, size=0.0), strict=True):
+        assert (one - other).abs().max() < 1.5 / 255, "a step of 8 bits, where rounding tips it over"
+        assert (one - base).abs().max() > 5 / 255
+    assert len(merged) == 4
+
+
+def images_of(bench: Bench, size: float) -> list[torch.Tensor]:
+    """All of the first person's, with a LoRA of that size."""
+    backbone, person, (variant,) = bench.backbone, bench.plan.people[0], bench.plan.variants()
+    generator = torch.Generator().manual_seed(0)
+    adapters = new_adapters(backbone.sites("all"), 1, generator)
+    for up in adapters.parameters(("up",)):
+        up.data.normal_(0, size, generator=generator)
+    save_lora(bench.layout.lora(variant, person), fold_all(adapters), "diffusers", backbone.shape, {})
+    with backbone.denoiser() as denoiser, backbone.autoencoder() as autoencoder:
+        run(images.make_images(variant, person, bench, denoiser, autoencoder))
+    return [read_photo(path) for path in sorted(bench.layout.run.rglob("*.png"))]

@@ -20,7 +20,10 @@ class Prompt(NamedTuple):
 
 
 class Autoencoder(Protocol):
-    """Images [3, H, W] in 0..1 <-> latents [c, H/8, W/8] as the denoiser wants them, on the CPU."""
+    """Images [3, H, W] in 0..1 <-> latents [c, H/8, W/8] as the denoiser wants them, on the CPU.
+
+    What is decoded may be several of one size at once, with a leading dimension.
+    """
 
     def encode(self, image: Tensor) -> Tensor: ...
     def decode(self, latents: Tensor) -> Tensor: ...

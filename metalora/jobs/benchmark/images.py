@@ -1,21 +1,32 @@
-"""The images of a benchmark: every person's prompts and seeds in fixed batches, whoever makes them and when."""
+"""The images of a benchmark: every person's prompts and seeds in fixed batches, whoever makes them and when.
 
-from collections.abc import Sequence
+A batch is sampled at once, with the LoRA merged into the base where that can be, and decoded some images at a time.
+None of it depends on the machine, so that a batch has the same bytes wherever and whenever it is made.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from ...backbones.protocol import Autoencoder, Denoiser, Prompt
+from ...backbones.flux import FluxBackbone
+from ...backbones.protocol import Autoencoder, Backbone, Denoiser, Prompt
 from ...config import NONE, UserError
+from ...method.adapter import Adapters
+from ...method.merge import merged
 from ...store import files
 from ...store.images import read_image_facts, save_image
 from .. import Job
 from ..generate import Image, facts_of_image
 from ..lora import load_lora, lora_adapters
+from ..memory import free_memory
 from .layout import Layout
 from .plan import Plan, PlannedPerson, PlannedPrompt, Variant
 from .train import Bench
+
+DECODED_AT_ONCE = 1024 * 1024  # pixels: FLUX's autoencoder takes several GB for that many, in float32
 
 
 class Wanted(NamedTuple):
@@ -59,7 +70,7 @@ def make_images(
         lora, _ = load_lora(layout.lora(variant, person), bench.backbone)
         adapters = lora_adapters(lora, bench.backbone, config.strength).to(bench.backbone.device)
         digest = files.digest_of_tensors(adapters.tensors())
-        wearing = adapters.attached(denoiser.network)
+        wearing = worn(adapters, denoiser, bench.backbone)
     with wearing:
         for batch in batches_of(plan, variant, person):
             images = [image_of(wanted, variant, person, layout) for wanted in batch]
@@ -73,8 +84,24 @@ def make_images(
                 config.guidance,
                 [image.seed for image in images],
             )
-            for image, said, latent in zip(images, facts, latents, strict=True):
-                save_image(autoencoder.decode(latent), image.path, {"metalora": said})
+            for image, said, picture in zip(images, facts, decoded(latents, autoencoder), strict=True):
+                save_image(picture, image.path, {"metalora": said})
+
+
+def worn(adapters: Adapters, denoiser: Denoiser, backbone: Backbone) -> AbstractContextManager[None]:
+    """The LoRA in the base's own weights; where those are rounded or away in turns, it acts on what they give."""
+    if not isinstance(backbone, FluxBackbone) or backbone.speed.weights or backbone.speed.swapped_blocks:
+        return adapters.attached(denoiser.network)
+    weights = sum(site.in_features * site.out_features for site in adapters.sites.values()) * backbone.dtype.itemsize
+    fits = 2 * weights < free_memory(backbone.device)  # half is left for sampling and decoding
+    return merged(adapters, denoiser.network, backbone.device if fits else torch.device("cpu"))
+
+
+def decoded(latents: Tensor, autoencoder: Autoencoder) -> Iterator[Tensor]:
+    """Latents [n, c, h, w] as images [3, 8h, 8w]."""
+    pixels = 64 * latents.shape[-2] * latents.shape[-1]
+    for several in latents.split(max(1, DECODED_AT_ONCE // pixels)):
+        yield from autoencoder.decode(several)
 
 
 def image_of(wanted: Wanted, variant: Variant, person: PlannedPerson, layout: Layout) -> Image:
