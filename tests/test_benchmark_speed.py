@@ -1,0 +1,56 @@
+"""How a benchmark runs its base: the plan says it, and every process keeps to it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks import FLAGS, finished, planned
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.speed import Speed
+from metalora.cli import main
+from metalora.commands.benchmark import planned_backbone
+from metalora.config import UserError
+from metalora.jobs.benchmark.plan import read_plan
+from metalora.store import files
+from metalora.store.cache import Cache
+
+SMALL = ["--methods", "none", "lora-crops", "--people", "1", "--prompts-each", "1", "--steps", "2", "--clip", "none"]
+
+
+def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
+    tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
+    run = tmp_path / "run"
+    assert main(["benchmark", "plan", str(run), *FLAGS, *SMALL, "--eight-bit"]) == 0
+    plan = read_plan(run)
+    assert plan.speed == {"eight_bit": True}
+    assert planned_backbone(plan, "cpu").speed == Speed(eight_bit=True)
+    assert plan.backbone["fingerprint"].endswith("int8")
+    with pytest.raises(UserError, match=r"how the base is run \(planned: .*8-bit"):
+        finished(run, tiny, warm_cache)
+    assert main(["benchmark", "run", str(run)]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["backbone"]["fingerprint"].endswith("int8")
+    (lora,) = run.glob("loras/*/*.safetensors")
+    _, facts = files.read(lora, ("lora",))
+    assert facts["base_fingerprint"] == plan.backbone["fingerprint"]
+
+
+def test_the_kernel_and_compiling_are_part_of_the_plan_too(tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+    other = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(compiled=True, attention="math"))
+    plan = planned(tmp_path, other, methods=("none",), people=1, prompts_each=1)
+    assert plan.speed == {"compiled": True, "attention": "math"}
+    assert planned(tmp_path / "plain", tiny, methods=("none",), people=1, prompts_each=1).speed == {}
+    with pytest.raises(UserError, match=r"how the base is run \(planned: attention math, compiled blocks\)"):
+        finished(tmp_path, tiny, warm_cache)
+
+
+def test_a_plan_with_an_unknown_way_to_run_the_base_is_refused(tiny: FluxBackbone, tmp_path: Path):
+    planned(tmp_path, tiny, methods=("none",), people=1, prompts_each=1)
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "speed": {"by_magic": True}}))
+    with pytest.raises(UserError, match="is not a plan of this version"):
+        read_plan(tmp_path)
