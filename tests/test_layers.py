@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "metalora").rglob("*.py"))
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
 ROOMS = {"method", "measure", "backbones", "store"}
+LATE = {"diffusers", "transformers", "onnxruntime", "cv2", "insightface", "matplotlib", "peft", "bitsandbytes"}
 STANDARD = set(sys.stdlib_module_names)
 
 
@@ -77,7 +78,7 @@ def test_only_the_bridge_touches_the_insides_of_comfyui(path: Path):
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_heavy_and_optional_packages_are_imported_late(path: Path):
     absolute, _ = imports(path, only_top_level=True)
-    assert not absolute & {"diffusers", "transformers", "onnxruntime", "cv2", "insightface", "matplotlib", "peft", "bitsandbytes"}
+    assert not absolute & LATE
 
 
 def test_the_pack_is_harmless_outside_comfyui():
