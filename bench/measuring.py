@@ -26,9 +26,7 @@ def alternating_times(loops: dict[str, Steps], count: int, device: str) -> dict[
 
 
 def peak_memory(steps: Steps, device: str) -> float:
-    """MB that one step, after the first, holds at its worst moment beyond what it found."""
-    for _ in range(WARM_UP):
-        next(steps)
+    """MB that one step holds at its worst moment beyond what it found; the loop must be warm."""
     if device.startswith("cuda"):
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

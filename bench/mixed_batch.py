@@ -8,7 +8,8 @@ Meta-Down moving. The three take turns in one run; the ratios are of medians.
 """
 
 import argparse
-import json
+import sys
+from functools import partial
 
 import torch
 
@@ -19,34 +20,29 @@ from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person, Sample
 from metalora.method.meta_train import Batch, MetaTraining, meta_train
 
-from .measuring import Steps, alternating_times
-from .worlds import SIZES, facts, options, world
+from .measuring import Steps
+from .reporting import Loops, reported
+from .worlds import SIZES, options, world
 
 
-def main() -> None:
+def main() -> int:
     parser = options(__doc__)
+    parser.add_argument("--mixed-alone", action="store_true", help="leave out what it is compared with")
     parser.set_defaults(batch=4)
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     everybody = list(range(arguments.batch))
-    loops = {
-        "mixed": stage_one(arguments, [everybody]),
-        "one person": stage_one(arguments, [[0] * arguments.batch]),
-        "separate": stage_one(arguments, [[one] for one in everybody]),
-    }
-    seconds = alternating_times(loops, arguments.steps, arguments.device)
-    for name, found in seconds.items():
-        print(f"{name:12}{found:10.4f} s")
-    report = {
-        **facts(arguments),
-        "seconds": seconds,
-        "mixed_to_one_person": seconds["mixed"] / seconds["one person"],
-        "mixed_to_separate": seconds["mixed"] / seconds["separate"],
-    }
-    print(f"mixed / one person {report['mixed_to_one_person']:.3f}, mixed / separate {report['mixed_to_separate']:.3f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    loops: Loops = {"mixed": partial(stage_one, batches=[everybody])}
+    if not arguments.mixed_alone:
+        loops["one person"] = partial(stage_one, batches=[[0] * arguments.batch])
+        loops["separate"] = partial(stage_one, batches=[[one] for one in everybody])
+    return reported(arguments, loops, ratios)
+
+
+def ratios(report: dict, arguments: argparse.Namespace) -> dict[str, float]:
+    """What it costs that a batch holds several people."""
+    seconds = report["seconds"]
+    others = {"mixed_to_one_person": "one person", "mixed_to_separate": "separate"}
+    return {ratio: seconds["mixed"] / seconds[name] for ratio, name in others.items() if name in seconds}
 
 
 def stage_one(arguments: argparse.Namespace, batches: list[list[int]]) -> Steps:
@@ -73,4 +69,4 @@ def stage_one(arguments: argparse.Namespace, batches: list[list[int]]) -> Steps:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

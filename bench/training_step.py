@@ -9,8 +9,7 @@ Peak memory is what a step allocates at its worst moment beyond the model, the a
 """
 
 import argparse
-import json
-from collections.abc import Callable
+import sys
 
 import torch
 
@@ -20,40 +19,32 @@ from metalora.method.adapter import new_adapters, random_meta_down
 from metalora.method.flow import flow_loss
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 
-from .measuring import Steps, alternating_times, peak_memory
-from .worlds import SIZES, TOKENS, facts, options, world
+from .measuring import Steps
+from .reporting import Loops, reported
+from .worlds import SIZES, TOKENS, options, world
 
 
-def main() -> None:
+def main() -> int:
     parser = options(__doc__)
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS), help="which to run (default both)")
     parser.add_argument(
         "--peak", type=float, metavar="TFLOP/S", help="what the machine's products reach: for the floor"
     )
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    seconds = alternating_times(
-        {name: loop(arguments) for name, loop in LOOPS.items()}, arguments.steps, arguments.device
-    )
-    peaks = {name: peak_memory(loop(arguments), arguments.device) for name, loop in LOOPS.items()}
-    report = {
-        **facts(arguments),
-        "seconds": seconds,
-        "peak_mb": peaks,
-        "time_ratio": seconds["ours"] / seconds["peft"],
-        "memory_ratio": peaks["ours"] / peaks["peft"],
-        "tflop": tflop(arguments),
-        "tflop_per_second": tflop(arguments) / seconds["ours"],
-    }
+    return reported(arguments, {name: LOOPS[name] for name in arguments.loops}, ratios)
+
+
+def ratios(report: dict, arguments: argparse.Namespace) -> dict[str, float]:
+    """Ours against PEFT's, and against the arithmetic."""
+    seconds, peaks, work = report["seconds"], report["peak_mb"], tflop(arguments)
+    found = {"tflop": work}
+    if len(seconds) == 2:
+        found |= {"time_ratio": seconds["ours"] / seconds["peft"], "memory_ratio": peaks["ours"] / peaks["peft"]}
+    first = next(iter(seconds.values()))
+    found["tflop_per_second"] = work / first
     if arguments.peak:
-        report["times_the_floor"] = seconds["ours"] / (tflop(arguments) / arguments.peak)
-    print(f"{'':6}{'s a step':>12}{'peak MB':>12}")
-    for name in LOOPS:
-        print(f"{name:6}{seconds[name]:12.4f}{peaks[name]:12.1f}")
-    print(f"ours: {report['tflop']:.4g} TFLOP a step, {report['tflop_per_second']:.4g} TFLOP/s, {report['attention']}")
-    print(f"ours / peft: time {report['time_ratio']:.3f}, memory {report['memory_ratio']:.3f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        found["times_the_floor"] = first / (work / arguments.peak)
+    return found
 
 
 def tflop(arguments: argparse.Namespace) -> float:
@@ -96,8 +87,8 @@ def peft(arguments: argparse.Namespace) -> Steps:
         yield loss.item()
 
 
-LOOPS: dict[str, Callable[[argparse.Namespace], Steps]] = {"ours": ours, "peft": peft}
+LOOPS: Loops = {"ours": ours, "peft": peft}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,23 +10,23 @@ import argparse
 import json
 import resource
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
-from metalora.backbones.speed import ATTENTION, Speed, attention_that_runs
-from metalora.config import CropConfig, GenerateConfig, Phase, with_preset
+from metalora.backbones.speed import attention_that_runs
+from metalora.commands.base_model import add_speed, speed_of
+from metalora.config import CropConfig, GenerateConfig, with_preset
 from metalora.config import PersonalizeConfig as Config
-from metalora.jobs import Job
 from metalora.jobs.generate import generate_images
 from metalora.jobs.personalize import personalize_photos
 from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 
-from .measuring import machine, synchronize
+from .measuring import machine
+from .phases import summed, timed
 
 IMAGES = 4
 
@@ -45,7 +45,7 @@ def main() -> None:
 def measured(arguments: argparse.Namespace, folder: Path) -> dict:
     """Personalize and generate, as the command line does."""
     backbone = load_backbone(arguments.backbone, device=arguments.device, precision=arguments.precision)
-    backbone.speed = Speed(compiled=arguments.compile, attention=arguments.attention, eight_bit=arguments.eight_bit)
+    backbone.speed = speed_of(arguments)
     given = {"steps": arguments.steps} if arguments.steps else {}
     config = with_preset(Config, arguments.backbone, method=arguments.method, class_name="woman", **given)
     crops = with_preset(CropConfig, arguments.backbone)
@@ -74,35 +74,6 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict:
         "peak_mb": peak(backbone),
         "file_bytes": {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))},
     }
-
-
-def timed(job: Job, first: str, last: str, device: str) -> dict[str, tuple[float, float]]:
-    """(seconds, the processor's seconds) of each phase of a job: the second hardly change on a busy machine.
-
-    What comes before its first word and after its last step has the names given.
-    """
-    found: dict[str, tuple[float, float]] = {}
-    name, began = first, (time.perf_counter(), time.process_time())
-
-    def turn_to(following: str) -> None:
-        nonlocal name, began
-        synchronize(device)
-        now, before = (time.perf_counter(), time.process_time()), found.get(name, (0.0, 0.0))
-        found[name] = (before[0] + now[0] - began[0], before[1] + now[1] - began[1])
-        name, began = following, now
-
-    for sign in job:
-        if isinstance(sign, Phase):
-            turn_to(sign.text.split(":")[0])
-        elif sign.index == sign.total:
-            turn_to(last)
-    turn_to(last)
-    return found
-
-
-def summed(phases: dict[str, tuple[float, float]]) -> list[float]:
-    """Over all phases."""
-    return [sum(parts) for parts in zip(*phases.values(), strict=True)]
 
 
 def peak(backbone: FluxBackbone) -> float:
@@ -134,11 +105,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of training (default: the backbone's)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--attention", choices=ATTENTION, default="auto")
-    parser.add_argument("--eight-bit", action="store_true")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--out", type=Path, metavar="JSON")
+    add_speed(parser)
     return parser.parse_args()
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from metalora.backbones.flux import FluxDenoiser
 from metalora.backbones.flux_configs import scheduler_config, transformer_config
 from metalora.backbones.keys import FluxShape
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.speed import ATTENTION, Speed, attention_that_runs, prepare
+from metalora.backbones.speed import attention_that_runs, place, prepare
+from metalora.commands.base_model import add_speed, speed_of
 
 from .measuring import machine
 
@@ -29,22 +31,39 @@ def world(arguments: argparse.Namespace, plain: bool = False) -> tuple[FluxDenoi
 
     A plain one has none of our ways to run it: whole blocks are computed again, if anything is.
     """
-    from diffusers import FluxTransformer2DModel
-
-    shape, dtype = SIZES[arguments.size], PRECISIONS[arguments.precision]
+    shape, device = SIZES[arguments.size], torch.device(arguments.device)
     torch.manual_seed(0)
-    with torch.device(arguments.device):
-        network = FluxTransformer2DModel(**transformer_config(shape)).to(dtype).eval().requires_grad_(False)
-    how = CHECKPOINTING[arguments.checkpointing]
-    denoiser = FluxDenoiser(network if plain else prepare(network, speed_of(arguments)), scheduler_config(shape), True)
+    network = random_transformer(shape, device, PRECISIONS[arguments.precision])
+    how, speed = CHECKPOINTING[arguments.checkpointing], speed_of(arguments)
+    if not plain:
+        network = place(prepare(network, speed), speed, device)
+    denoiser = FluxDenoiser(network, scheduler_config(shape), True)
     denoiser.checkpointing(how != Checkpointing.NONE if plain else how)
     prompt = Prompt(torch.randn(1, TOKENS[arguments.size], shape.joint_dim), torch.randn(1, shape.pooled_dim))
+    cap_memory(arguments.memory_gb, device)
     return denoiser, prompt, torch.randn(2, shape.in_channels // 4, arguments.pixels // 8, arguments.pixels // 8)
 
 
-def speed_of(arguments: argparse.Namespace) -> Speed:
-    """The ways to run our transformer that the flags ask for."""
-    return Speed(compiled=arguments.compile, attention=arguments.attention, eight_bit=arguments.eight_bit)
+def random_transformer(shape: FluxShape, device: torch.device, dtype: torch.dtype) -> Any:
+    """Made in the precision that it runs in: 12 billion numbers in float32 fit on few cards."""
+    from diffusers import FluxTransformer2DModel
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            network = FluxTransformer2DModel(**transformer_config(shape))
+    finally:
+        torch.set_default_dtype(before)
+    return network.to(dtype).eval().requires_grad_(False)
+
+
+def cap_memory(gigabytes: float | None, device: torch.device) -> None:
+    """From here on the process gets no more of the GPU than that: a smaller card, once the base is on it."""
+    if gigabytes is not None:
+        torch.cuda.empty_cache()
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / whole), device)
 
 
 def facts(arguments: argparse.Namespace) -> dict[str, object]:
@@ -56,9 +75,9 @@ def facts(arguments: argparse.Namespace) -> dict[str, object]:
         "batch": arguments.batch,
         "precision": arguments.precision,
         "checkpointing": arguments.checkpointing,
-        "compiled": speed.compiled,
-        "eight_bit": speed.eight_bit,
+        "run": str(speed),
         "attention": attention_that_runs(speed, device, dtype),
+        "memory_gb": arguments.memory_gb,
         "machine": machine(arguments.device),
         "steps": arguments.steps,
     }
@@ -72,11 +91,10 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20, help="measured, after 3 of warm-up (default 20)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--checkpointing", choices=CHECKPOINTING, default="none")
-    parser.add_argument("--compile", action="store_true", help="our blocks")
-    parser.add_argument("--attention", choices=ATTENTION, default="auto", help="our kernel")
-    parser.add_argument("--eight-bit", action="store_true", help="our base in int8")
+    parser.add_argument("--memory-gb", type=float, metavar="GB", help="imitate a GPU of this size")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--out", type=Path, metavar="JSON")
+    add_speed(parser)  # of our transformer alone
     return parser

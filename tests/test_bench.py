@@ -1,12 +1,19 @@
 """The benchmarks' own arithmetic: phases, and what a step must cost."""
 
 import argparse
+import json
+from itertools import count
+from pathlib import Path
 
 import pytest
+import torch
 
+from bench.energy import counter, joules_a_step
+from bench.phases import summed, timed
+from bench.reporting import OUT_OF_MEMORY, REFUSED, table, written
 from bench.training_step import tflop
-from bench.whole_job import summed, timed
-from metalora.config import Phase, Step
+from bench.worlds import options
+from metalora.config import Phase, Step, UserError
 
 
 @pytest.mark.parametrize(
@@ -21,8 +28,8 @@ def test_a_step_of_flux_dev_costs_what_its_shape_says(pixels: int, checkpointing
 
 def test_each_phase_has_its_seconds_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch):
     clock = iter(range(100))
-    monkeypatch.setattr("bench.whole_job.time.perf_counter", lambda: next(clock))
-    monkeypatch.setattr("bench.whole_job.time.process_time", lambda: 0.0)
+    monkeypatch.setattr("bench.phases.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("bench.phases.time.process_time", lambda: 0.0)
 
     def job():
         yield Phase("encoding: crops")
@@ -33,3 +40,26 @@ def test_each_phase_has_its_seconds_and_nothing_is_lost(monkeypatch: pytest.Monk
     found = timed(job(), "reading", "saving", "cpu")
     assert list(found) == ["reading", "encoding", "training", "saving"]
     assert summed(found) == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "key"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"), OUT_OF_MEMORY, "out_of_memory"),
+        (UserError("Attention 'flash-3' cannot be used here"), REFUSED, "refused"),
+    ],
+)
+def test_what_does_not_fit_or_is_not_to_be_had_is_a_result(tmp_path: Path, error: Exception, status: int, key: str):
+    def measure(_arguments: argparse.Namespace) -> dict:
+        raise error
+
+    assert written(options("").parse_args(["--out", str(tmp_path / "x.json")]), measure, table) == status
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert report[key] == str(error).splitlines()[0]
+
+
+def test_energy_is_the_counters_difference_over_the_steps_or_a_reason():
+    steps, joules = count(), iter((1000.0, 1600.0))
+    assert joules_a_step(steps, 20, "cpu", lambda: next(joules)) == 30
+    assert next(steps) == 20
+    assert counter("cpu") == "no GPU, so no counter"
