@@ -1,11 +1,13 @@
 """Blocks that visit the device change nothing but where they are."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from runs import personalized
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from trained import PROMPT, adapters_of, gradients
 
 from metalora.backbones.block_swapping import BUFFERS, swap_blocks, swapped_of
@@ -108,6 +110,66 @@ def test_never_more_blocks_are_on_the_device_than_promised(tiny: FluxBackbone):
     denoiser.checkpointing(Checkpointing.FULL)
     gradients(denoiser, adapters_of(tiny))
     assert seen == [(True, 1)] * 8  # four blocks forward, and again backward
+
+
+class LateStream:
+    """Stands in for a CUDA stream: what is copied on it arrives only when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.queue: list[tuple[str, Any]] = []
+
+    def wait_stream(self, _other: object) -> None:
+        """Of computing, which here is always done."""
+
+    def wait_event(self, event: "LateEvent") -> None:
+        while event.stream.queue and not event.done:
+            what, work = event.stream.queue.pop(0)
+            if what == "event":
+                work.done = True
+            else:
+                work()
+        assert event.done, "waited for an event that was never recorded"
+
+
+class LateEvent:
+    def __init__(self, stream: LateStream) -> None:
+        self.stream, self.done = stream, False
+
+    def record(self, stream: LateStream) -> None:
+        self.done = False
+        stream.queue.append(("event", self))
+
+
+class Late(TorchFunctionMode):
+    """While inside, copies are queued."""
+
+    def __init__(self, stream: LateStream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def __torch_function__(self, function: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:
+        if function is not torch.Tensor.copy_:
+            return function(*inputs, **(options or {}))
+        assert options == {"non_blocking": True}
+        self.stream.queue.append(("copy", lambda: function(*inputs)))
+        return inputs[0]
+
+
+@pytest.mark.parametrize("how", [Checkpointing.NONE, Checkpointing.FULL], ids=lambda how: how.name)
+def test_copies_that_arrive_as_late_as_they_may_change_nothing(
+    tiny: FluxBackbone, how: Checkpointing, monkeypatch: pytest.MonkeyPatch
+):
+    """The order of streams and events, without a GPU; that a copy is not too early shows where they are at once."""
+    network = tiny.parts.transformer(CPU, torch.float32).requires_grad_(False)
+    denoiser, adapters = FluxDenoiser(network, tiny.parts.scheduler_config, True), adapters_of(tiny)
+    expected = gradients(denoiser, adapters, ((8, 8), (8, 8)))
+    swapping, compute = swap_blocks(network, 4, CPU), LateStream()
+    swapping.stream = LateStream()
+    swapping.copied = [LateEvent(swapping.stream) for _ in range(BUFFERS)]
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: compute)
+    monkeypatch.setattr(torch.cuda, "stream", Late)
+    denoiser.checkpointing(how)
+    assert torch.equal(gradients(denoiser, adapters, ((8, 8), (8, 8))), expected)
 
 
 @pytest.mark.parametrize("how", [Checkpointing.NONE, Checkpointing.FULL], ids=lambda how: how.name)

@@ -9,7 +9,6 @@ import torch
 from metalora.backbones.checkpointing import Checkpointing
 from metalora.backbones.fitting import PATIENCE, Way, fastest, step_seconds, ways
 from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.keys import FluxShape
 from metalora.backbones.load import load_backbone
 from metalora.backbones.memory import RESERVE
@@ -17,6 +16,7 @@ from metalora.backbones.speed import Speed
 from metalora.cli import main
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from metalora.jobs import fitting, memory
+from metalora.store.cache import Cache
 
 SHAPE = FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True)
 CONFIG, CROPS = PersonalizeConfig(), CropConfig()
@@ -102,16 +102,31 @@ def test_a_base_that_fits_any_card_has_no_table(tiny: FluxBackbone, flux: FluxBa
     assert lines[-1].split() == ["80", "GB", "1024", "px", "bf16:", "51.2", "GB"]
 
 
-def test_the_command_line_fits_swaps_and_refuses(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
-    """The tiny FLUX on a card that holds its step in no way but with swapped blocks and full checkpoints."""
+def test_the_command_line_fits_swaps_and_refuses(
+    tiny: FluxBackbone,
+    tmp_path: Path,
+    portrait: Path,
+    warm_cache: Cache,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    """The tiny FLUX on a card that is too small for its step as it is."""
     monkeypatch.chdir(tmp_path)
-    tiny = FluxBackbone(TinyFlux(), torch.device("cpu"), torch.float32)
-    crops = replace(CROPS, resolution=64)
-    full = memory.estimate(tiny, CONFIG, crops, checkpointing=Checkpointing.FULL)
-    images = ["generate", "--prompt", "x", "--backbone", "tiny", "--sampling-steps", "1", "--width", "64"]
-    images += ["--height", "64"]
-    assert main([*images, "--fit", str((RESERVE + full.total - 1e6) / 1e9)]) == 0
+    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
+    config, crops = replace(CONFIG, steps=1), replace(CROPS, resolution=64)
+    full = memory.estimate(tiny, config, crops, checkpointing=Checkpointing.FULL)
+    small_card = ["--backbone", "tiny", "--fit", str((RESERVE + full.total - 1e5) / 1e9)]
+    photo = ["personalize", str(portrait), "--out", "a.safetensors", "--meta-down", "random", "--steps", "1"]
+    assert main([*photo, "--resolution", "64", *small_card]) == 0
+    said = capsys.readouterr().out
+    assert "--fit: " in said
+    assert "swapped" in said or "int8" in said
+    images = ["generate", "--prompt", "x", "--sampling-steps", "1", "--width", "64", "--height", "64"]
+    assert main([*images, *small_card]) == 0
     assert "--fit: " in capsys.readouterr().out
+    images += ["--backbone", "tiny"]
+    assert main([*images, "--swap-blocks", "5"]) == 1
+    assert "from 3 to 4" in capsys.readouterr().err
     assert main([*images, "--swap-blocks", "4", "--out", "swapped"]) == 0
     assert "4 blocks swapped" in capsys.readouterr().out
     assert main([*images, "--fit", "--eight-bit"]) == 1

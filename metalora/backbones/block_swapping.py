@@ -184,7 +184,7 @@ class BlockSwapping:
         block = self.holds[slot]
         assert block is not None
         assert block == self.present, (block, self.present)
-        return Note(block, tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride())
+        return Note(block, tensor.dtype, int(tensor.storage_offset()), tensor.shape, tensor.stride())
 
     def tensor_of(self, kept: Tensor | Note) -> Tensor:
         """What backward gets: the tensor itself, or that place in the block, which is fetched."""

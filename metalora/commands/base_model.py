@@ -82,10 +82,13 @@ def backbone_of(args: argparse.Namespace) -> "FluxBackbone":
 
 def fast_backbone_of(args: argparse.Namespace) -> "FluxBackbone":
     """The same, run as the flags of `add_speed` say."""
+    from ..backbones.block_swapping import check_count
     from ..backbones.speed import attention_that_runs
 
     backbone = backbone_of(args)
     backbone.speed = speed_of(args)
+    if backbone.speed.swapped_blocks:
+        check_count(backbone.speed.swapped_blocks, backbone.shape.double_blocks + backbone.shape.single_blocks)
     backbone.speed.check(backbone.device)
     kernel = attention_that_runs(backbone.speed, backbone.device, backbone.dtype)
     print(f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})")
