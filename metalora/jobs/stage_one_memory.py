@@ -13,6 +13,7 @@ import torch
 from ..backbones.flux import FluxBackbone
 from ..backbones.memory import TrainingMemory, adapter_numbers, training_memory
 from ..backbones.protocol import Backbone
+from ..backbones.speed import AS_IT_IS
 from ..config import UserError
 from ..config_meta_train import MetaTrainConfig
 from ..method.adapter import Site
@@ -23,6 +24,7 @@ from .memory import free_memory
 def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> TrainingMemory:
     """What one of so many processes needs while Meta-Down and heads move together."""
     sites, share = backbone.sites(config.sites), -(-config.batch // processes)
+    speed = backbone.speed if isinstance(backbone, FluxBackbone) else AS_IT_IS
     need = training_memory(
         backbone.shape,
         sites,
@@ -33,7 +35,9 @@ def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int
         bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
         checkpointing=config.gradient_checkpointing,
         text_tokens=backbone.max_tokens,
-        eight_bit=isinstance(backbone, FluxBackbone) and backbone.speed.eight_bit,
+        eight_bit=speed.eight_bit,
+        four_bit=speed.four_bit,
+        swapped_blocks=speed.swapped_blocks,
     )
     return replace(need, adapters=adapter_bytes(sites, config, -(-config.bucket_people // processes), share))
 
