@@ -65,8 +65,7 @@ def seconds_of(record: Record) -> float:
 
 def note_of(report: dict) -> str:
     """What the columns do not say."""
-    notes = [report["run"]] if report.get("run") else []
-    notes += [f"attention {report['attention']}"] if report.get("attention") else []
+    notes = [f"{report['run']} ({report['attention']})"] if "attention" in report else []
     for ratio in ("memory_ratio", "mixed_to_one_person", "mixed_to_separate", "images_a_minute"):
         if ratio in report:
             notes.append(f"{ratio.replace('_', ' ')} {report[ratio]:.3g}")

@@ -2,20 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from benchmarks import planned
 
 from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.protocol import Prompt
+from metalora.backbones.speed import Speed
 from metalora.jobs import run
 from metalora.jobs.benchmark import images
 from metalora.jobs.benchmark.layout import Layout
 from metalora.jobs.benchmark.plan import filled_texts
 from metalora.jobs.benchmark.train import Bench
 from metalora.jobs.lora import save_lora
-from metalora.method.adapter import new_adapters
+from metalora.method.adapter import Adapters, new_adapters
 from metalora.method.merge import fold_all
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo
@@ -62,6 +65,15 @@ def test_a_merged_batch_gives_the_images_of_a_lora_that_acts_on_them_one_by_one(
         assert (one - other).abs().max() < 1.5 / 255, "a step of 8 bits, where rounding tips it over"
         assert (one - base).abs().max() > 5 / 255
     assert len(merged) == 4
+
+
+def test_weights_that_are_rounded_or_away_are_not_merged_into(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
+    adapters = new_adapters(tiny.sites("all"), 1, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(Adapters, "attached", lambda _self, _network: "attached")
+    for speed, acts in ((Speed(), False), (Speed(eight_bit=True), True), (Speed(swapped_blocks=3), True)):
+        backbone = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, speed)
+        worn = images.worn(adapters, SimpleNamespace(network=None), backbone)
+        assert (worn == "attached") == acts, speed
 
 
 def images_of(bench: Bench, size: float) -> list[torch.Tensor]:

@@ -78,8 +78,8 @@ def test_a_list_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
 def test_the_table_and_the_plot_show_what_was_measured_and_what_was_not():
     figures = {
         "machine": "a card",
-        "run": "compiled blocks",
-        "attention": "cudnn",
+        "run": "attention auto",
+        "attention": "flash",
         "seconds": {"ours": 0.3, "peft": 0.6},
     }
     figures |= {"peak_mb": {"ours": 12_000, "peft": 20_000}, "whole_peak_mb": 40_000, "time_ratio": 0.5}
@@ -105,7 +105,7 @@ def test_the_table_and_the_plot_show_what_was_measured_and_what_was_not():
         },
     ]
     text = table(records, missing=2)
-    assert "| both | 0.3 | 0.5 | 1.4 | 12 | 40 | 210 | compiled blocks, attention cudnn, memory ratio 0.6 |" in text
+    assert "| both | 0.3 | 0.5 | 1.4 | 12 | 40 | 210 | attention auto (flash), memory ratio 0.6 |" in text
     assert "| large | - | - | - | - | - | - | out of memory |" in text
     assert "| flash-3 | - | - | - | - | - | - | it is not installed |" in text
     assert "| images | 2 | - | - | - | - | - | images a minute 30 |" in text
