@@ -32,14 +32,17 @@ def beginning(text: str) -> str:
 
 
 def timed(job: Job, first: str, last: str, device: str, named: Callable[[str], str] = beginning) -> Times:
-    """Of each phase of a job. What comes before its first word and after its last step has the names given."""
-    clock = PhaseClock(first, device)
+    """Of each phase of a job. What comes before its first word is `first`; what comes after a phase's last step is
+    `last`, in which {} is the phase.
+    """
+    clock, present = PhaseClock(first, device), first
     for sign in job:
         if isinstance(sign, Phase):
-            clock.turn_to(named(sign.text))
-        elif sign.index == sign.total:
-            clock.turn_to(last)
-    clock.turn_to(last)
+            present = named(sign.text)
+            clock.turn_to(present)
+        else:
+            clock.turn_to(last.format(present) if sign.index == sign.total else present)
+    clock.turn_to(last.format(present))
     return clock.found
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         backbone = load_backbone(arguments.backbone, device=arguments.device)
         job = JOBS[arguments.what](backbone, Path(folder), arguments.backbone)
-        times = timed(job, "the beginning", "the end", arguments.device, kind_of)
+        times = timed(job, "the beginning", "after {}", arguments.device, kind_of)
     text = table(times, f"{arguments.what} on {arguments.backbone}; {machine(arguments.device)}")
     print(text)
     if arguments.out:

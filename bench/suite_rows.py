@@ -32,6 +32,7 @@ CAPPED: tuple[tuple[int, int, list[str]], ...] = (
     (24, 512, ["--eight-bit", "--checkpointing", "selective"]),
     (16, 1024, ["--four-bit", "--checkpointing", "full"]),
     (16, 512, ["--eight-bit", "--checkpointing", "full"]),
+    (12, 1024, ["--four-bit", "--checkpointing", "full"]),
     (12, 512, ["--four-bit", "--checkpointing", "full"]),
     (12, 512, ["--eight-bit", "--swap-blocks", "30", "--checkpointing", "full"]),
 )

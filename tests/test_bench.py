@@ -37,9 +37,9 @@ def test_each_phase_has_its_seconds_and_nothing_is_lost(monkeypatch: pytest.Monk
         yield Step(1, 2)
         yield Step(2, 2)
 
-    found = timed(job(), "reading", "saving", "cpu")
-    assert list(found) == ["reading", "encoding", "training", "saving"]
-    assert summed(found) == [4, 0]
+    found = timed(job(), "reading", "saving after {}", "cpu")
+    assert list(found) == ["reading", "encoding", "training", "saving after training"]
+    assert summed(found) == [5, 0]
 
 
 @pytest.mark.parametrize(
