@@ -1,6 +1,7 @@
 """Training on ComfyUI's objects: equal to the headless run, and nothing is left behind however it ends."""
 
 import random
+from statistics import median
 
 import pytest
 import torch
@@ -83,8 +84,11 @@ def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, n
     tensors = found.adapters.tensors()
     assert tensors.keys() == wanted.keys()
     errors = {name: ((tensors[name] - wanted[name]).norm() / wanted[name].norm()).item() for name in wanted}
-    print(f"{name}, {method}: worst relative difference {max(errors.values()):.2e}")
-    assert max(errors.values()) < 1e-4, max(errors.items(), key=lambda item: item[1])
+    worst, usual = max(errors.values()), median(errors.values())
+    print(f"{name}, {method}: relative difference {usual:.2e} in the median tensor, {worst:.2e} in the worst")
+    # Where a gradient is nearly nothing rounding decides: AdamW moves by its sign (figures: tests/test_processes.py).
+    assert usual < 1e-5, usual
+    assert worst < 5e-4, max(errors.items(), key=lambda item: item[1])
     torch.testing.assert_close(
         torch.tensor(found.training.losses), torch.tensor(headless.training.losses), rtol=1e-5, atol=0
     )
