@@ -126,7 +126,9 @@ def make_plan(
 def said_of_photos(inputs: Inputs, prompts: Prompts) -> dict[str, dict[str, str]]:
     """attribute -> value -> phrase, of what captions say."""
     if inputs.described and not prompts.alternatives:
-        raise UserError(f"--captions photo: {inputs.prompts} lists no alternatives to describe a photo by. Use --captions class.")
+        raise UserError(
+            f"--captions photo: {inputs.prompts} lists no alternatives to describe a photo by. Use --captions class."
+        )
     return prompts.alternatives if inputs.described else {}
 
 
