@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from PIL import Image
 
 from metalora.measure.faces import load_faces
 from metalora.store.images import read_photo
-from tools.miniature.benchmark import PARTS, PORTRAITS, entries
+from tools.miniature import export_benchmark
+from tools.miniature.benchmark import CLAIM, PARTS, PORTRAITS, VALIDATION, entries
 from tools.miniature.benchmark_prompts import prompts
 from tools.miniature.captions import PHRASES, describe, understand
 from tools.miniature.people import KINDS, SPLITS
@@ -58,9 +60,12 @@ def test_captions_are_the_attributes_in_words():
 
 def test_no_identity_is_in_any_training():
     numbers = {row["number"] for row in ROWS} | set(PORTRAITS)
+    measured_on = set(itertools.chain(*PARTS.values(), *CLAIM.values()))
     for name, split in SPLITS.items():
-        if name not in PARTS.values():
+        if name not in measured_on:
             assert not numbers & set(split.numbers), name
+        assert not set(PORTRAITS) & set(split.numbers), name
+    assert not measured_on & {"base", "meta", *itertools.chain(*VALIDATION.values())}
     assert not set(PORTRAITS) & {row["number"] for row in ROWS}
 
 
@@ -116,6 +121,32 @@ def test_a_group_asks_for_every_colour_once(part, kind, group):
     for name in ("background", "clothes"):
         assert len({one["asks"][name].split()[0] for one in group}) == 10
     assert not [one for one in group if one["asks"]["clothes"].split()[0] == one["asks"]["background"].split()[0]]
+
+
+def asked_for(*flags: str) -> tuple[str, list]:
+    return export_benchmark.asked_for(export_benchmark._parser().parse_args(flags))
+
+
+def test_the_claim_is_measured_on_the_benchmark_s_people_with_held_out_photos_and_32_more():
+    name, claim = asked_for("--claim")
+    assert name == "claim_benchmark"
+    assert {one.part for one in claim} == {"several-photos"}
+    photos = collections.Counter(one.person.number for one in claim)
+    assert len(photos) == 48
+    assert {photos[number] for number in SPLITS["claim"].numbers} == {6}
+    kinds = collections.Counter(one.person.kind for one in claim if one.role == "reference")
+    assert kinds == {"woman": 24, "man": 24}
+    shared = [(one.role, one.file) for one in claim if one.person.number in SPLITS["test"].numbers]
+    assert shared == [(row["role"], row["path"]) for row in rows_of("several-photos")]
+
+
+def test_what_is_written_beside_the_benchmark_is_asked_for_by_a_flag_of_its_own(capsys):
+    assert asked_for()[0] == "mini_benchmark"
+    name, chosen = asked_for("--validation", "3")
+    assert (name, len({one.person.number for one in chosen})) == ("validation_benchmark", 3)
+    with pytest.raises(SystemExit):
+        asked_for("--validation", "3", "--claim")
+    assert "not allowed with" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 python -m tools.miniature.export_benchmark --out metalora/data
 python -m tools.miniature.export_benchmark --validation 16 --out data/miniature    # for choosing settings
+python -m tools.miniature.export_benchmark --claim --out data/miniature            # 48 people with held-out photos
 """
 
 import argparse
@@ -15,7 +16,7 @@ from PIL import Image
 
 from metalora.store.files import digest, write_bytes
 
-from .benchmark import PORTRAITS, VALIDATION, Entry, entries, reference_index
+from .benchmark import CLAIM, PARTS, PORTRAITS, VALIDATION, Entry, entries, reference_index
 from .benchmark_prompts import prompts
 from .captions import describe
 from .people import WORLD_SEED, person
@@ -23,6 +24,7 @@ from .photo import photo
 
 SIZE, PORTRAIT_SIZE = 128, 256  # pixels; a portrait is larger, so that crops of its face are still sharp
 QUALITY = 92
+SHIPPED = "mini_benchmark"
 SOURCE = "rendered by tools/miniature, seed {seed}, person {number}, photo {index}"
 AUTHOR, LICENCE = "the authors of Meta-LoRA for ComfyUI", "CC0-1.0"
 
@@ -33,14 +35,23 @@ def main() -> None:
         os.environ[name] = "1"  # before torch and OpenGL start: one thread is fastest for such small pictures
     from .renderer import Renderer
 
-    benchmark = arguments.out / ("validation_benchmark" if arguments.validation else "mini_benchmark")
-    chosen = entries(VALIDATION, arguments.validation) if arguments.validation else entries()
+    name, chosen = asked_for(arguments)
+    benchmark = arguments.out / name
     rows = [row(entry, data) for entry, data in drawn(chosen, Renderer(arguments.cache, SIZE), benchmark)]
     write_bytes(benchmark / "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in rows).encode())
     write_bytes(benchmark / "prompts.json", (json.dumps(prompts(), indent=1) + "\n").encode())
-    if not arguments.validation:
+    if name == SHIPPED:
         export_portraits(Renderer(arguments.cache, PORTRAIT_SIZE), arguments.out / "portraits")
     print(f"wrote {len(rows)} photos of {len({one['identity'] for one in rows})} people to {benchmark}")
+
+
+def asked_for(arguments: argparse.Namespace) -> tuple[str, list[Entry]]:
+    """The folder's name, and the photos in it."""
+    if arguments.validation:
+        return "validation_benchmark", entries(VALIDATION, arguments.validation)
+    if arguments.claim:
+        return "claim_benchmark", entries(CLAIM)
+    return SHIPPED, entries(PARTS)
 
 
 def drawn(chosen: list[Entry], renderer, folder: pathlib.Path):
@@ -79,16 +90,19 @@ def export_portraits(renderer, folder: pathlib.Path) -> None:
         write_bytes(folder / f"{who.kind}-{(count + 1) // 2}.jpg", jpeg(picture))
 
 
-def jpeg(picture: np.ndarray) -> bytes:
+def jpeg(picture: np.ndarray, quality: int = QUALITY) -> bytes:
+    """A picture [height, width, 3] of bytes as a JPEG file."""
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, "JPEG", quality=QUALITY, subsampling=0)  # chroma kept: a lip is few pixels
+    Image.fromarray(picture).save(data, "JPEG", quality=quality, subsampling=0)  # chroma kept: a lip is few pixels
     return data.getvalue()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data"))
-    parser.add_argument("--validation", type=int, metavar="PEOPLE", help="instead: so many people of `validation`")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--validation", type=int, metavar="PEOPLE", help="instead: so many people of `validation`")
+    others.add_argument("--claim", action="store_true", help="instead: the people of `test` and of `claim`")
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="prepared mesh")
     return parser
 
