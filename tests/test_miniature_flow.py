@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffusers import AutoencoderKL, FluxPipeline
 from tools.miniature import autoencoder, captions, train_flow, train_guidance
 from tools.miniature.captions import VOCABULARY
 from tools.miniature.flow_model import LEFT_OUT, MiniatureFlux, Size, spoken
-from tools.miniature.latents import CROPPED, Latents, Mixture
+from tools.miniature.latents import CROPPED, STEP, Latents, Mixture, from_bytes, read_latents, to_bytes, write_latents
 from tools.miniature.people import person
 from tools.miniature.photo import photo
 from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, WIDTH, TextEncoders, clip_tokenizer, t5_tokenizer
@@ -33,7 +34,7 @@ def flux() -> MiniatureFlux:
 def latents() -> Latents:
     generator = torch.Generator().manual_seed(3)
     attributes = [photo(person(number), 0).attributes for number in range(6)]
-    return Latents(torch.randn(2, 6, 16, 4, 4, generator=generator), attributes)
+    return Latents(to_bytes(torch.randn(2, 6, 16, 4, 4, generator=generator)), attributes)
 
 
 def awake() -> MiniatureFlux:
@@ -58,7 +59,8 @@ def test_the_longest_caption_fits():
 
 
 def test_captions_become_tokens_and_one_pooled_vector():
-    tokens, pooled = TextEncoders()(["a photo of a man", ""])
+    text = TextEncoders()
+    tokens, pooled = text(*text.ids(["a photo of a man", ""]))
     assert tokens.shape == (2, T5_TOKENS, WIDTH)
     assert pooled.shape == (2, WIDTH)
     assert not torch.allclose(pooled[0], pooled[1])
@@ -81,17 +83,19 @@ def test_at_birth_it_predicts_nothing(flux):
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path):
-    loss = train_flow.loss_on(latents(), batch=2)
-
     def training(name: str) -> Training:
         return train_flow.start(tmp_path / name, TINY, 4, torch.device("cpu"))
 
-    whole = [step.figures["loss"] for step in training("whole").run(loss)]
+    def losses(one: Training, workers: int = 0) -> Iterator[float]:
+        draw = train_flow.draw_from(latents(), batch=2, text=one.model.text)
+        return (float(step.figures["loss"]) for step in one.run(train_flow.loss, draw, workers))
+
+    whole = list(losses(training("whole")))
     first = training("parts")
-    steps = first.run(loss)
-    parts = [next(steps).figures["loss"], next(steps).figures["loss"]]
+    steps = losses(first)
+    parts = [next(steps), next(steps)]
     first.save()
-    parts += [step.figures["loss"] for step in training("parts").run(loss)]
+    parts += losses(training("parts"), workers=2)  # who draws does not matter
     assert parts == pytest.approx(whole, rel=1e-2)  # bfloat16
 
 
@@ -104,7 +108,8 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path):
 def test_a_distilled_student_learns_what_guidance_does_and_leaves_the_words_alone(tmp_path):
     teacher = awake()
     training = Training(tmp_path / "guided.pt", train_guidance.student_of(teacher), 60, peak_rate=2e-3)
-    losses = [step.figures["loss"] for step in training.run(train_guidance.loss_on(latents(), teacher, batch=4))]
+    steps = training.run(train_guidance.loss_on(latents(), teacher, batch=4))
+    losses = [float(step.figures["loss"]) for step in steps]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
     for learned, given in zip(training.model.text.parameters(), teacher.text.parameters(), strict=True):
         assert torch.equal(learned, given)
@@ -112,7 +117,7 @@ def test_a_distilled_student_learns_what_guidance_does_and_leaves_the_words_alon
 
 def test_at_strength_one_guidance_is_the_captions_own_velocity():
     model, t = awake(), torch.tensor([0.5])
-    tokens, pooled = model.text(["a photo of a man", ""])
+    tokens, pooled = model.text(*model.text.ids(["a photo of a man", ""]))
     noisy = torch.randn(1, 16, 4, 4)
     plain = model.velocity(noisy, t, tokens[:1], pooled[:1])
     torch.testing.assert_close(model.guided(noisy, t, tokens, pooled, torch.ones(1)), plain, atol=1e-5, rtol=1e-5)
@@ -126,7 +131,7 @@ def test_the_exported_folder_opens_and_draws(tmp_path, flux):
     prompt = "a photo of a woman, blue room background"
     made = pipeline(prompt, height=32, width=32, num_inference_steps=2, max_sequence_length=T5_TOKENS, output_type="np")
     assert made.images.shape == (1, 32, 32, 3)
-    tokens, pooled = flux.text([prompt])
+    tokens, pooled = flux.text(*flux.text.ids([prompt]))
     theirs, their_pooled, _ = pipeline.encode_prompt(prompt, None, max_sequence_length=T5_TOKENS)
     torch.testing.assert_close(theirs, tokens, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(their_pooled, pooled, atol=1e-4, rtol=1e-4)
@@ -174,8 +179,26 @@ def test_the_clip_tokenizer_is_the_same_in_every_process_and_knows_each_word_as_
 
 
 def test_a_batch_shows_whole_photos_or_crops_of_one_size():
-    whole, wide = latents(), Latents(torch.ones(1, 3, 16, 4, 6), latents().attributes[:3])
+    whole, wide = latents(), Latents(torch.ones(1, 3, 16, 4, 6, dtype=torch.uint8), latents().attributes[:3])
     mixture, generator = Mixture(whole, [wide]), torch.Generator().manual_seed(0)
     widths = [mixture.draw(2, generator)[0].shape[3] for _ in range(200)]
     assert set(widths) == {whole.values.shape[4], 6}
     assert np.mean([width == 6 for width in widths]) == pytest.approx(CROPPED, abs=0.1)
+
+
+def test_latents_as_bytes_are_off_by_half_a_step_at_most_and_come_back_from_their_folder(tmp_path):
+    exact = torch.randn(1, 3, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    kept = Latents(to_bytes(exact), latents().attributes[:3])
+    assert (from_bytes(kept.values) - exact).abs().max() <= STEP / 2
+    write_latents(kept, tmp_path / "whole.npz")
+    write_latents(kept, tmp_path / "crops-32x32.npz")
+    whole, crops = read_latents(tmp_path)
+    for read in (whole, *crops):
+        assert torch.equal(read.values, kept.values)
+        assert read.attributes == kept.attributes
+    assert len(crops) == 1
+
+
+def test_a_folder_without_latents_says_what_makes_them(tmp_path):
+    with pytest.raises(SystemExit, match=r"tools\.miniature\.encode"):
+        read_latents(tmp_path)

@@ -21,7 +21,7 @@ from metalora.config import GenerateConfig
 from metalora.jobs import run
 from metalora.jobs.generate import generate_images
 from metalora.store.cache import Cache
-from tools.miniature import check_autoencoder, check_flow, export, train_autoencoder, train_flow, train_guidance
+from tools.miniature import check_autoencoder, check_flow, encode, export, train_autoencoder, train_flow, train_guidance
 from tools.miniature.framings import framed
 from tools.miniature.photos import read_shards
 from tools.miniature.text import T5_TOKENS
@@ -57,7 +57,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         call(train_autoencoder.main, patch, *learn, "--out", vae.parent)
         check = ("--photos", photos, "--autoencoder", vae, "--out", root / "check_autoencoder.json")
         call(check_autoencoder.main, patch, *check)
-        data = ("--photos", photos, "--autoencoder", vae, "--steps", 2, "--batch", 2, *on_cpu)
+        call(encode.main, patch, "--photos", photos, "--autoencoder", vae, "--out", root / "latents", "--device", "cpu")
+        data = ("--latents", root / "latents", "--autoencoder", vae, "--steps", 2, "--batch", 2, *on_cpu)
         call(train_flow.main, patch, *data, "--out", root / "flow", "--double-blocks", 1, "--single-blocks", 1)
         call(train_guidance.main, patch, *data, "--flow", root / "flow", "--out", root / "guided")
         drawn = ("--images", 2, "--steps", 2, "--drawn", root / "drawn", "--out", root / "check_flow.json")

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -54,7 +55,7 @@ class MiniatureFlux(nn.Module):
 
     def forward(self, latents: Tensor, t: Tensor, captions: list[str]) -> Tensor:
         """The velocity [n, 16, h, w] of noised latents at times [n]."""
-        tokens, pooled = self.text(captions)
+        tokens, pooled = self.text(*self.text.ids(captions))
         return self.velocity(latents, t, tokens, pooled)
 
     def velocity(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor | None = None):
@@ -72,11 +73,11 @@ class MiniatureFlux(nn.Module):
         )[0]
         return unpack(predicted.float(), height, width)
 
-    def loss(self, clean: Tensor, captions: list[str], generator: torch.Generator) -> Tensor:
-        """The flow's mean squared error; random numbers are drawn on the CPU, so that every device draws the same."""
-        t = sample_times(len(clean), "logit-normal", generator).to(clean)
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        return (self(noised(clean, noise, t), t, captions) - velocity(clean, noise)).square().mean()
+    def loss(self, drawn: "Drawn") -> Tensor:
+        """The flow's mean squared error."""
+        clean, noise, t, t5_ids, clip_ids = drawn.to(next(self.parameters()).device)
+        predicted = self.velocity(noised(clean, noise, t), t, *self.text(t5_ids, clip_ids))
+        return (predicted - velocity(clean, noise)).square().mean()
 
     def guided(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor) -> Tensor:
         """Classifier-free guidance in two passes; tokens and pooled hold the captions' [n] and then empty ones' [n]."""
@@ -91,7 +92,7 @@ class MiniatureFlux(nn.Module):
         device = next(self.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(len(captions), AUTOENCODER["latent_channels"], size, size, generator=generator).to(device)
-        tokens, pooled = self.text(captions if distilled else [*captions, *[""] * len(captions)])
+        tokens, pooled = self.text(*self.text.ids(captions if distilled else [*captions, *[""] * len(captions)]))
         strength = torch.full((len(captions),), guidance, device=device)
         velocity = self.velocity if distilled else self.guided
         times = schedule(steps, size**2 // 4, scheduler_config(self.size.shape())).to(device)
@@ -99,6 +100,24 @@ class MiniatureFlux(nn.Module):
             t = now.expand(len(captions))
             latents = latents + (after - now) * velocity(latents, t, tokens, pooled, strength)
         return latents
+
+
+class Drawn(NamedTuple):
+    """A batch of n: latents [n, 16, h, w], noise for them, times [n], the ids of their captions."""
+
+    clean: Tensor
+    noise: Tensor
+    t: Tensor
+    t5_ids: Tensor
+    clip_ids: Tensor
+
+    def to(self, device: torch.device) -> "Drawn":
+        return Drawn(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def noise_for(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(noise, times) drawn on the CPU, so that every device draws the same."""
+    return torch.randn(clean.shape, generator=generator), sample_times(len(clean), "logit-normal", generator)
 
 
 def spoken(attributes: Attributes, generator: torch.Generator) -> str:

@@ -1,21 +1,23 @@
-"""What FLUX learns from: photos and crops as latents, encoded once, and how batches of them are drawn."""
+"""What FLUX learns from: photos and crops as latents, how they are kept in a folder, and how they are drawn."""
 
-import hashlib
+import io
+import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
+
+from metalora.store.files import write_bytes
 
 from .captions import Attributes, mirrored
 from .flow_model import spoken
-from .framings import framed
-from .photos import Photos, to_signal
-from .training import save_whole
 
 CROPPED = 0.4  # the share of batches that show crops
+STEP = 1 / 16  # of latents as bytes: its rounding is 0.018 of their deviation, far below what the decoder sees
 
 
 class Source(Protocol):
@@ -28,7 +30,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Latents:
-    """Every photo, encoded: [views, n, 16, h, w] half floats, scaled as FLUX does; view 1 is the mirror image."""
+    """Photos of one size, encoded: [views, n, 16, h, w] bytes (`to_bytes`), scaled as FLUX does; view 1 is mirrored."""
 
     values: Tensor
     attributes: list[Attributes]
@@ -40,7 +42,7 @@ class Latents:
             spoken(mirrored(self.attributes[at]) if flip else self.attributes[at], generator)
             for flip, at in zip(flips.tolist(), index.tolist(), strict=True)
         ]
-        return self.values[flips, index].float(), said
+        return from_bytes(self.values[flips, index]), said
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Mixture:
     """Whole photos in most batches, crops of one size in the others, sizes as often as they have crops."""
 
     whole: Latents
-    crops: list[Latents]
+    crops: Sequence[Latents]
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
         if torch.rand((), generator=generator) >= CROPPED:
@@ -57,43 +59,31 @@ class Mixture:
         return self.crops[int(torch.multinomial(weights, 1, generator=generator))].draw(count, generator)
 
 
-def encoded(
-    photos: Photos, autoencoder: AutoencoderKL, folder: pathlib.Path, cache: pathlib.Path, mirrored: bool = True
-) -> Latents:
-    """The photos' latents, from the cache if it was made of the same photos by the same autoencoder."""
-    key = f"{_hash_of(folder)} {len(photos)} {mirrored}"
-    if cache.exists() and (stored := torch.load(cache, weights_only=True))["key"] == key:
-        return Latents(stored["values"], photos.attributes)
-    values = encode(photos.pixels, autoencoder, mirrored)
-    save_whole({"key": key, "values": values}, cache)
-    return Latents(values, photos.attributes)
+def to_bytes(latents: Tensor) -> Tensor:
+    """Latents within +-8 in 256 steps."""
+    return ((latents / STEP).round() + 128).clamp(0, 255).byte()
 
 
-def encoded_crops(
-    photos: Photos, every: int, autoencoder: AutoencoderKL, folder: pathlib.Path, cache: pathlib.Path
-) -> list[Latents]:
-    """Latents of `framed` crops, one size each, from the cache if it was made of the same photos in the same way."""
-    key = f"{_hash_of(folder)} {len(photos)} every {every}"
-    if not cache.exists() or (stored := torch.load(cache, weights_only=True))["key"] != key:
-        crops = framed(photos, every, torch.Generator().manual_seed(0))
-        sizes = [(encode(crop.pixels, autoencoder, mirrored=False), crop.attributes) for crop in crops]
-        stored = {"key": key, "sizes": sizes}
-        save_whole(stored, cache)
-    return [Latents(values, attributes) for values, attributes in stored["sizes"]]
+def from_bytes(values: Tensor) -> Tensor:
+    """What `to_bytes` made of latents, as latents again."""
+    return (values.float() - 128) * STEP
 
 
-@torch.no_grad()
-def encode(pixels: Tensor, autoencoder: AutoencoderKL, mirrored: bool) -> Tensor:
-    """[views, n, 16, h, w]: bytes [n, 3, 8h, 8w] as FLUX's latents."""
-    config, parts = autoencoder.config, []
-    for start in range(0, len(pixels), 64):
-        signal = to_signal(pixels[start : start + 64]).to(autoencoder.device)
-        views = (signal, signal.flip(3)) if mirrored else (signal,)
-        with torch.autocast(signal.device.type, torch.bfloat16):
-            means = [autoencoder.encode(one).latent_dist.mean.float() for one in views]
-        parts.append(((torch.stack(means) - config.shift_factor) * config.scaling_factor).half().cpu())
-    return torch.cat(parts, dim=1)
+def write_latents(latents: Latents, path: pathlib.Path) -> None:
+    """One file of `tools.miniature.encode`'s folder."""
+    data = io.BytesIO()
+    said = [json.dumps(one) for one in latents.attributes]
+    np.savez_compressed(data, values=latents.values.numpy(), attributes=np.array(said))
+    write_bytes(path, data.getvalue())
 
 
-def _hash_of(autoencoder: pathlib.Path) -> str:
-    return hashlib.sha256((autoencoder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+def read_latents(folder: pathlib.Path) -> tuple[Latents, list[Latents]]:
+    """(whole photos, crops by size) of a folder that `tools.miniature.encode` wrote."""
+    if not (folder / "whole.npz").exists():
+        raise SystemExit(f"{folder} holds no whole.npz. Make it with tools.miniature.encode.")
+    return _read(folder / "whole.npz"), [_read(path) for path in sorted(folder.glob("crops-*.npz"))]
+
+
+def _read(path: pathlib.Path) -> Latents:
+    with np.load(path) as stored:
+        return Latents(torch.from_numpy(stored["values"]), [json.loads(str(one)) for one in stored["attributes"]])

@@ -26,7 +26,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 class TextEncoders(nn.Module):
-    """captions -> (tokens [n, T5_TOKENS, WIDTH] of T5, pooled [n, WIDTH] of CLIP)."""
+    """(T5's ids, CLIP's ids) of n captions -> (tokens [n, T5_TOKENS, WIDTH] of T5, pooled [n, WIDTH] of CLIP)."""
 
     def __init__(self):
         super().__init__()
@@ -34,12 +34,16 @@ class TextEncoders(nn.Module):
         self.clip = CLIPTextModel(CLIPTextConfig(**clip_config(len(self.clip_tokenizer), WIDTH, 256, 2, CLIP_TOKENS)))
         self.t5 = T5EncoderModel(T5Config(**t5_config(len(self.t5_tokenizer), WIDTH, 256, 2, 4, 32), dropout_rate=0.0))
 
-    def forward(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+    def forward(self, t5_ids: Tensor, clip_ids: Tensor) -> tuple[Tensor, Tensor]:
         device = next(self.parameters()).device
-        tokens = self.t5(_ids(self.t5_tokenizer, captions, T5_TOKENS, "max_length").to(device))[0]
+        return self.t5(t5_ids.to(device))[0], self.clip(clip_ids.to(device)).pooler_output
+
+    def ids(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """What `forward` takes."""
         # CLIP looks back only, so what follows the end cannot matter, and need not be there.
-        pooled = self.clip(_ids(self.clip_tokenizer, captions, CLIP_TOKENS, "longest").to(device)).pooler_output
-        return tokens, pooled
+        pairs = ((self.t5_tokenizer, T5_TOKENS, "max_length"), (self.clip_tokenizer, CLIP_TOKENS, "longest"))
+        t5_ids, clip_ids = (_ids(tokenizer, captions, length, padding) for tokenizer, length, padding in pairs)
+        return t5_ids, clip_ids
 
 
 def _ids(tokenizer, captions: list[str], length: int, padding: str) -> Tensor:

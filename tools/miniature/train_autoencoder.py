@@ -137,6 +137,7 @@ def report(training: Training, unseen: Photos, out: pathlib.Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__, "autoencoder", steps=60_000, batch=None)
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
     parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
     parser.add_argument(
         "--decoder-only",

@@ -97,6 +97,7 @@ def settled(model: nn.Module, photos: Photos) -> nn.Module:
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__, "clip", steps=20_000, batch=64)
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
     parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
     return parser
 

@@ -1,6 +1,6 @@
 """Train the miniature's FLUX with its text encoders; stop it whenever you like and run it again to go on.
 
-python -m tools.miniature.train_flow --photos data/miniature/base --autoencoder data/miniature/autoencoder/vae
+python -m tools.miniature.train_flow --latents data/miniature/latents --autoencoder data/miniature/autoencoder/vae
 """
 
 import argparse
@@ -17,12 +17,13 @@ from torch import Tensor
 from metalora.backbones.flux_configs import scheduler_config
 
 from .captions import describe
-from .flow_model import MiniatureFlux, Size
-from .latents import Mixture, Source, encoded, encoded_crops
+from .flow_model import Drawn, MiniatureFlux, Size, noise_for
+from .latents import Mixture, Source, read_latents
 from .people import SPLITS, person
 from .photo import photo
-from .photos import read_shards, to_pixels
-from .training import Loss, Training, follow, parsed, parser_of
+from .photos import to_pixels
+from .text import TextEncoders
+from .training import Draw, Training, follow, parsed, parser_of
 
 PEAK_RATE = 6e-4
 PIXELS = 128  # of the sheet: what the photos have
@@ -32,23 +33,20 @@ def main() -> None:
     arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
-    photos, cache = read_shards(arguments.photos), arguments.out / "latents.pt"
-    latents = encoded(photos, autoencoder, arguments.autoencoder, cache, mirrored=not arguments.unmirrored)
-    source: Source = latents
-    if arguments.crops_of_every:
-        every, cache = arguments.crops_of_every, arguments.out / "crops.pt"
-        source = Mixture(latents, encoded_crops(photos, every, autoencoder, arguments.autoencoder, cache))
+    whole, crops = read_latents(arguments.latents)
+    source: Source = Mixture(whole, crops) if crops else whole
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
-    training = start(arguments.out, size, arguments.steps, device)
+    training = start(arguments.out, size, arguments.steps, device, arguments.peak_rate)
     if arguments.compile:
         training.model.transformer.compile_repeated_blocks(dynamic=False)  # a few sizes, each compiled for itself
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
-    print(f"{latents.values.shape[1]} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
-    steps = training.run(loss_on(source, arguments.batch))
+    print(f"{whole.values.shape[1]} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
+    draw = draw_from(source, arguments.batch, training.model.text)
+    steps = training.run(loss, draw, arguments.workers)
     follow(training, steps, arguments, lambda: report(training.averaged(), autoencoder, arguments.out))
 
 
-def start(folder: pathlib.Path, size: Size, steps: int, device: torch.device) -> Training:
+def start(folder: pathlib.Path, size: Size, steps: int, device: torch.device, peak_rate: float = PEAK_RATE) -> Training:
     """A new training, or the one that the folder holds if it has the same size."""
     sizes = folder / "size.json"
     if sizes.exists() and (found := json.loads(sizes.read_text())) != asdict(size):
@@ -56,18 +54,24 @@ def start(folder: pathlib.Path, size: Size, steps: int, device: torch.device) ->
     folder.mkdir(parents=True, exist_ok=True)
     sizes.write_text(json.dumps(asdict(size)) + "\n")
     torch.manual_seed(0)
-    return Training(folder / "state.pt", MiniatureFlux(size).to(device), steps, PEAK_RATE)
+    return Training(folder / "state.pt", MiniatureFlux(size).to(device), steps, peak_rate)
 
 
-def loss_on(latents: Source, batch: int) -> Loss:
-    def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        device = next(model.parameters()).device
+def draw_from(latents: Source, batch: int, text: TextEncoders) -> Draw:
+    """Batches of these latents; of the text encoders only the tokenizers."""
+    ids = text.ids
+
+    def draw(generator: torch.Generator) -> Drawn:
         clean, captions = latents.draw(batch, generator)
-        with torch.autocast(device.type, torch.bfloat16):
-            error = model.loss(clean.to(device), captions, generator)
-        return error, {"loss": error.item()}
+        return Drawn(clean, *noise_for(clean, generator), *ids(captions))
 
-    return loss
+    return draw
+
+
+def loss(model: MiniatureFlux, drawn: Drawn) -> tuple[Tensor, dict[str, Tensor | float]]:
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+        error = model.loss(drawn)
+    return error, {"loss": error.detach()}
 
 
 def report(model: MiniatureFlux, autoencoder: AutoencoderKL, out: pathlib.Path, distilled: bool = False) -> None:
@@ -110,17 +114,12 @@ def draw_sheet(model: MiniatureFlux, autoencoder: AutoencoderKL, path: pathlib.P
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__, "flow", steps=50_000, batch=64)
+    parser.add_argument("--latents", type=pathlib.Path, required=True, help="folder of tools.miniature.encode")
     parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
     parser.add_argument("--double-blocks", type=int, default=2)
     parser.add_argument("--single-blocks", type=int, default=4)
-    parser.add_argument(
-        "--crops-of-every",
-        type=int,
-        default=2,
-        metavar="N",
-        help="crop every Nth photo as personalization does, for wide and tall pictures (default 2; 0: none)",
-    )
-    parser.add_argument("--unmirrored", action="store_true", help="photos as they are only: half as long to encode")
+    parser.add_argument("--peak-rate", type=float, default=PEAK_RATE, help=f"of learning ({PEAK_RATE})")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw batches: 8 or so beside a GPU")
     parser.add_argument("--compile", action="store_true", help="compiled blocks: an eighth faster after some minutes")
     return parser
 

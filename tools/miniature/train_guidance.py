@@ -1,6 +1,6 @@
 """Distil guidance: teach FLUX's guidance input to do in one pass what classifier-free guidance does in two.
 
-python -m tools.miniature.train_guidance --flow data/miniature/flow --photos data/... --autoencoder data/.../vae
+python -m tools.miniature.train_guidance --flow data/miniature/flow --latents data/... --autoencoder data/.../vae
 """
 
 import argparse
@@ -12,11 +12,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from metalora.method.flow import noised, sample_times
+from metalora.method.flow import noised
 
-from .flow_model import MiniatureFlux, Size
-from .latents import Latents, encoded
-from .photos import read_shards
+from .flow_model import MiniatureFlux, Size, noise_for
+from .latents import Latents, read_latents
 from .train_flow import report, start
 from .training import Loss, Training, follow, parsed, parser_of
 
@@ -28,9 +27,7 @@ def main() -> None:
     arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
-    photos = read_shards(arguments.photos)
-    cache = arguments.flow / "latents.pt"
-    latents = encoded(photos, autoencoder, arguments.autoencoder, cache, mirrored=not arguments.unmirrored)
+    latents, _ = read_latents(arguments.latents)
     size = Size(**json.loads((arguments.flow / "size.json").read_text()))
     teacher = start(arguments.flow, size, steps=1, device=device).averaged().requires_grad_(False)
     training = Training(arguments.out / "state.pt", student_of(teacher), arguments.steps, PEAK_RATE)
@@ -46,29 +43,29 @@ def student_of(teacher: MiniatureFlux) -> MiniatureFlux:
 
 
 def loss_on(latents: Latents, teacher: MiniatureFlux, batch: int) -> Loss:
-    def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         device = next(model.parameters()).device
         clean, captions = latents.draw(batch, generator)
-        clean = clean.to(device)
-        t = sample_times(len(clean), "logit-normal", generator).to(device)
+        noise, t = noise_for(clean, generator)
+        clean, noise, t = (tensor.to(device) for tensor in (clean, noise, t))
         strength = (LEAST + (MOST - LEAST) * torch.rand(len(clean), generator=generator)).to(device)
-        noisy = noised(clean, torch.randn(clean.shape, generator=generator).to(device), t)
+        noisy = noised(clean, noise, t)
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
-                tokens, pooled = teacher.text([*captions, *[""] * len(captions)])
+                tokens, pooled = teacher.text(*teacher.text.ids([*captions, *[""] * len(captions)]))
                 wanted = teacher.guided(noisy, t, tokens, pooled, strength)
             predicted = model.velocity(noisy, t, tokens[: len(clean)], pooled[: len(clean)], strength)
         error = (predicted - wanted).square().mean()
-        return error, {"loss": error.item()}
+        return error, {"loss": error.detach()}
 
     return loss
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__, "guided", steps=5_000, batch=64)
+    parser.add_argument("--latents", type=pathlib.Path, required=True, help="folder of tools.miniature.encode")
     parser.add_argument("--flow", type=pathlib.Path, required=True, help="folder of the finished `train_flow`")
     parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
-    parser.add_argument("--unmirrored", action="store_true", help="as `train_flow` was called")
     return parser
 
 

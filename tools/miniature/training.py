@@ -7,25 +7,57 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-# (model, generator) -> (loss, figures to print); all that is random comes from the generator.
-Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, float]]]
+# All that is random in a step comes from its generator. What a step needs is drawn from it on the CPU, ahead of time if
+# there are workers; a loss that draws as it goes is given the generator itself.
+Draw = Callable[[torch.Generator], Any]
+Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor | float]]]  # the loss, and figures to print
 
 
 @dataclass(frozen=True)
 class Step:
     index: int
-    figures: dict[str, float]
+    figures: dict[str, Tensor | float]
+
+
+@dataclass(frozen=True)
+class Draws(Dataset):
+    """The batch of every step; that of step n is the same whoever draws it, and when."""
+
+    draw: Draw
+    steps: range
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.draw(torch.Generator().manual_seed(self.steps[index]))
+
+    def ahead(self, workers: int) -> DataLoader:
+        """In order, drawn by so many processes while the steps before are taken."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if workers else None,
+        )
+
+
+def _as_it_is(drawn: Any) -> Any:
+    return drawn
 
 
 def parser_of(described: str | None, out: str, steps: int, batch: int | None) -> argparse.ArgumentParser:
     """The flags that every training has; what it learns from, it adds itself."""
     parser = argparse.ArgumentParser(description=described, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature") / out)
     parser.add_argument("--steps", type=int, default=steps, help=f"in all, those done before included ({steps})")
     if batch is not None:
@@ -56,19 +88,18 @@ class Training:
         )
         self.average = MovingAverage(model)
         if path.exists():
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, weights_only=True, map_location="cpu")
             self.step, self.seconds = state["step"], state.get("seconds", 0.0)
             for name in ("model", "optimizer", "average"):
                 getattr(self, name).load_state_dict(state[name])
 
-    def run(self, loss_of: Loss) -> Iterator[Step]:
+    def run(self, loss_of: Loss, draw: Draw = _as_it_is, workers: int = 0) -> Iterator[Step]:
         self.model.train()
-        while self.step < self.steps:
-            began = time.perf_counter()
-            generator = torch.Generator().manual_seed(self.step)  # of the step, so that a resumed run draws the same
+        began = time.perf_counter()
+        for drawn in Draws(draw, range(self.step, self.steps)).ahead(workers):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.step, self.steps, self.peak_rate)
-            loss, figures = loss_of(self.model, generator)
+            loss, figures = loss_of(self.model, drawn)
             self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -77,6 +108,7 @@ class Training:
             self.step += 1
             self.seconds += time.perf_counter() - began
             yield Step(self.step - 1, figures)
+            began = time.perf_counter()
 
     def averaged(self) -> nn.Module:
         return self.average.copy_to(copy.deepcopy(self.model)).eval()
@@ -108,7 +140,7 @@ def follow(
         recent.append(step.figures)
         if step.index % 100 == 99:
             rate = (training.step - first) / (time.time() - began)
-            means = "  ".join(f"{name} {np.mean([one[name] for one in recent]):.4f}" for name in step.figures)
+            means = "  ".join(f"{name} {np.mean([float(one[name]) for one in recent]):.4f}" for name in step.figures)
             left = (training.steps - training.step) / rate / 60
             print(
                 f"step {training.step}/{training.steps}  {means}  {rate:.2f} steps/s  {left:.0f} min left", flush=True
@@ -146,7 +178,9 @@ class MovingAverage:
         return {"steps": self.steps, "weights": self.weights}
 
     def load_state_dict(self, state: dict) -> None:
-        self.steps, self.weights = state["steps"], state["weights"]
+        self.steps = state["steps"]
+        for weight, stored in zip(self.weights, state["weights"], strict=True):
+            weight.copy_(stored)
 
 
 def save_whole(content: dict, path: pathlib.Path) -> None:
