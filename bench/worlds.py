@@ -14,6 +14,7 @@ from metalora.backbones.keys import FluxShape
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import attention_that_runs, place, prepare
 from metalora.commands.base_model import add_speed, speed_of
+from metalora.jobs.memory import cap_memory
 
 from .measuring import machine
 
@@ -40,7 +41,9 @@ def world(arguments: argparse.Namespace, plain: bool = False) -> tuple[FluxDenoi
     denoiser = FluxDenoiser(network, scheduler_config(shape), True)
     denoiser.checkpointing(how != Checkpointing.NONE if plain else how)
     prompt = Prompt(torch.randn(1, TOKENS[arguments.size], shape.joint_dim), torch.randn(1, shape.pooled_dim))
-    cap_memory(arguments.memory_gb, device)
+    if arguments.memory_gb is not None:
+        torch.cuda.empty_cache()  # what making the base took: only now is it on the smaller card
+        cap_memory(device, arguments.memory_gb * 1e9)
     return denoiser, prompt, torch.randn(2, shape.in_channels // 4, arguments.pixels // 8, arguments.pixels // 8)
 
 
@@ -56,14 +59,6 @@ def random_transformer(shape: FluxShape, device: torch.device, dtype: torch.dtyp
     finally:
         torch.set_default_dtype(before)
     return network.to(dtype).eval().requires_grad_(False)
-
-
-def cap_memory(gigabytes: float | None, device: torch.device) -> None:
-    """From here on the process gets no more of the GPU than that: a smaller card, once the base is on it."""
-    if gigabytes is not None:
-        torch.cuda.empty_cache()
-        whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / whole), device)
 
 
 def facts(arguments: argparse.Namespace) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Whether a job fits: decided by arithmetic before anything is loaded."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,3 +79,16 @@ def test_so_they_are_in_8_and_4_bits_and_when_they_are_swapped(speed: Speed):
     # Biases, norms and int8's scales are not estimated: 1% in float32 at this width, and so more of smaller weights.
     tolerance = 0.015 * 4 / weight_bytes(4, speed.eight_bit, speed.four_bit)
     assert estimated == pytest.approx(resident + buffers, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_smaller_card_is_imitated_whether_or_not_the_gpu_has_a_number(name: str, monkeypatch: pytest.MonkeyPatch):
+    """torch's own check of its arguments runs; what would need a GPU does not."""
+    said: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=48e9))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_setMemoryFraction", lambda *given: said.append(given), raising=False)
+    memory.cap_memory(torch.device(name), 12e9)
+    memory.cap_memory(torch.device(name), 96e9)
+    assert said == [(0.25, 0), (1.0, 0)]

@@ -14,7 +14,7 @@ from ..backbones.memory import RESERVE, TrainingMemory, resident_parameters, sam
 from ..backbones.speed import Speed
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size
-from .memory import estimate, free_memory, reserve, room
+from .memory import cap_memory, estimate, free_memory, reserve, room
 
 CARDS, RESOLUTIONS = (12, 16, 24, 32, 48, 80), (512, 1024)  # GB, pixels: what the table shows
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
@@ -63,8 +63,7 @@ def imitate(backbone: FluxBackbone, gigabytes: float) -> None:
         raise UserError(f"--fit {gigabytes:g} is no size of a card in GB: say --fit 12, or --fit for what is free.")
     backbone.memory_limit = int(gigabytes * 1e9)
     if backbone.device.type == "cuda":
-        total = torch.cuda.get_device_properties(backbone.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, backbone.memory_limit / total), backbone.device)
+        cap_memory(backbone.device, backbone.memory_limit)
 
 
 def training(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, selective: bool) -> Asked:

@@ -46,6 +46,13 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
+def cap_memory(device: torch.device, limit: float) -> None:
+    """From here on the process gets no more of this GPU than so many bytes: a smaller card is imitated."""
+    whole = torch.cuda.get_device_properties(device).total_memory
+    # By its number, or None for the present one: torch refuses a "cuda" without a number here, and only here.
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / whole), device.index)
+
+
 def room(backbone: Backbone) -> int:
     """Bytes that may be used on the backbone's device: what is free, or less where a smaller card is imitated."""
     free = free_memory(backbone.device)
