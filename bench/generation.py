@@ -130,8 +130,9 @@ def autoencoder_of(arguments: argparse.Namespace, backbone: FluxBackbone) -> Ite
         return
     from diffusers import AutoencoderKL
 
-    with torch.device(arguments.device):
-        yield FluxAutoencoder(AutoencoderKL(**autoencoder_config((128, 256, 512, 512), 2, 16)).eval())
+    with torch.device(arguments.device):  # not while the images are made: their noise is drawn on the CPU
+        vae = AutoencoderKL(**autoencoder_config((128, 256, 512, 512), 2, 16)).eval()
+    yield FluxAutoencoder(vae)
 
 
 def table(report: dict) -> str:
