@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from .commands import benchmark, demo, evaluate, machine, meta_down, meta_train, personal
 from .commands.parsers import Commands, HelpFormatter
@@ -42,11 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """All commands with their flags."""
     parser = argparse.ArgumentParser(prog="metalora", description=DESCRIPTION, formatter_class=HelpFormatter)
-    parser.add_argument("--version", action="version", version=f"metalora {version('metalora')}")
+    parser.add_argument("--version", action="version", version=f"metalora {installed_version()}")
     commands = Commands(parser, "commands", "COMMAND")
     for family in FAMILIES:
         family.add_to(commands)
     return parser
+
+
+def installed_version() -> str:
+    """Of the installed package; a checkout also runs without being installed, as python -m metalora.cli."""
+    try:
+        return version("metalora")
+    except PackageNotFoundError:
+        return "(a checkout, not installed)"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,13 @@ def test_every_file_of_the_readmes_tree_exists():
         indent, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
         folders[indent:] = [name]
         assert (ROOT / "".join(folders)).exists(), name
+
+
+def test_a_checkout_runs_without_being_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("metalora.cli.version", missing)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == "metalora (a checkout, not installed)\n"
