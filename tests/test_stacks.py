@@ -1,7 +1,6 @@
 """Several people at once become what each becomes alone."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -75,15 +74,22 @@ def test_a_stack_of_people_with_different_meta_downs_is_our_own_mistake():
         stacked([fresh(CONFIG, TOY_SITES, 0), other])
 
 
+def a_prompt(*key: object) -> Prompt:
+    tokens = torch.randn(1, 8, 64, generator=generator_of("tokens", *key))
+    return Prompt(tokens, torch.randn(1, 32, generator=generator_of("pooled", *key)))
+
+
+@pytest.mark.parametrize("own_prompts", [False, True], ids=["one prompt", "a prompt each"])
 @pytest.mark.parametrize("method", ["meta-lora", "lora-crops"])
-def test_together_is_alone_on_flux_within_the_tolerance(tiny: FluxBackbone, tmp_path: Path, method: str):
+def test_together_is_alone_on_flux_within_the_tolerance(tiny: FluxBackbone, method: str, own_prompts: bool):
     config = replace(CONFIG, method=method, steps=30, rank=1)
     sites = tiny.sites("all")
-    prompt = Prompt(torch.randn(1, 8, 64, generator=generator_of("t")), torch.randn(1, 32, generator=generator_of("p")))
+    prompt = a_prompt()
     people = [
         Person(
             TrainingImages(
-                [torch.randn(2, 16, 8, 8 - crop % 2 * 4, generator=generator_of(s, crop)) for crop in range(4)], prompt
+                [torch.randn(2, 16, 8, 8 - crop % 2 * 4, generator=generator_of(s, crop)) for crop in range(4)],
+                a_prompt(s) if own_prompts else prompt,
             ),
             s,
         )

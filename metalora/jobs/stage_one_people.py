@@ -1,6 +1,6 @@
 """Those whom stage 1 trains on and holds out: their latents and prompts, streamed from disk batch by batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,6 +10,7 @@ from ..backbones.protocol import Backbone, Prompt
 from ..config_meta_train import MetaTrainConfig
 from ..method.adaptability import HeldOut
 from ..method.buckets import Person, Sample
+from ..method.flow import joined
 from ..method.meta_train import Batch, MetaTraining
 from ..store import files
 from ..store.cache import Cache
@@ -67,7 +68,7 @@ class People:
             ]
             device = self.backbone.device
             stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
-            yield Batch(step, own, stacked, joined(prompts, device) if prompts else None)
+            yield Batch(step, own, stacked, joined(prompts) if prompts else None)
 
     def held_out_people(self) -> list[HeldOut]:
         """The first photo to adapt to, the next few to measure on."""
@@ -78,10 +79,7 @@ class People:
                 torch.stack(
                     [self.shards.read(self.keys[person.name], 0, view) for view in range(1 + self.config.flips)]
                 ).to(device),
-                joined(
-                    [prompt_of(self.caption(person.name, 0, view == 1)) for view in range(1 + self.config.flips)],
-                    device,
-                ),
+                joined([prompt_of(self.caption(person.name, 0, view == 1)) for view in range(1 + self.config.flips)]),
                 [
                     (
                         self.shards.read(self.keys[person.name], photo, 0).to(device),
@@ -107,8 +105,3 @@ class People:
 def kind_of(one: Identity, config: MetaTrainConfig) -> str:
     """The class of someone, as captions say it."""
     return one.kind or ("person" if config.class_name == ALL else config.class_name)
-
-
-def joined(prompts: Sequence[Prompt], device: torch.device) -> Prompt:
-    """One prompt a sample as one batch."""
-    return Prompt(*(torch.cat(parts).to(device) for parts in zip(*prompts, strict=True)))

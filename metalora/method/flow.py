@@ -65,6 +65,11 @@ def flow_losses(
     return [error.mean() for error in errors.split([len(batch) for batch in batches])]
 
 
+def joined(prompts: Sequence[Any]) -> Any:
+    """Prompts, tuples of tensors [n, ...] of one kind, as one for a batch of all their samples."""
+    return type(prompts[0])(*(torch.cat(parts) for parts in zip(*prompts, strict=True)))
+
+
 def generator_of(*key: object) -> torch.Generator:
     """A CPU generator for one purpose and step: what it draws depends on the key alone, not on what was drawn before.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..config import PersonalizeConfig, Step, UserError
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
 from .flat import in_one_buffer
-from .flow import Denoiser, flow_losses, generator_of, noised, velocity
+from .flow import Denoiser, flow_losses, generator_of, joined, noised, velocity
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,14 @@ def backward(
     times: str,
     weight: float = 1.0,
 ) -> list[float]:
-    """Add everyone's gradient; everyone's loss. Batches of one size and one prompt share a forward pass."""
+    """Add everyone's gradient; everyone's loss. Batches of one size share a forward pass, each with its own prompt."""
     losses = [0.0] * len(batches)
     for rows in passes(batches):
         latents = [batches[row].latents for row in rows]
         wearers = torch.tensor([row for row in rows for _ in batches[row].latents], device=latents[0].device)
         with adapters.worn_by(wearers):  # also in backward, which may compute the blocks again
-            found = flow_losses(denoiser, latents, batches[rows[0]].prompt, [generators[row] for row in rows], times)
+            prompt = prompt_of([batches[row] for row in rows])
+            found = flow_losses(denoiser, latents, prompt, [generators[row] for row in rows], times)
             (weight * torch.stack(found).sum()).backward()
         for row, loss in zip(rows, found, strict=True):
             losses[row] = loss.item()
@@ -136,8 +137,16 @@ def passes(batches: Sequence[Batch]) -> list[list[int]]:
     """Whose batches can be put together, in a fixed order: rounding must not depend on anything else."""
     grouped: dict[tuple[object, ...], list[int]] = {}
     for row, batch in enumerate(batches):
-        grouped.setdefault((*batch.latents.shape[1:], id(batch.prompt)), []).append(row)
+        prompt = [part.shape[1:] for part in batch.prompt] if isinstance(batch.prompt, tuple) else [id(batch.prompt)]
+        grouped.setdefault((*batch.latents.shape[1:], *prompt), []).append(row)
     return list(grouped.values())
+
+
+def prompt_of(batches: Sequence[Batch]) -> Any:
+    """One for all where it is the same; else one for each sample."""
+    if all(batch.prompt is batches[0].prompt for batch in batches):
+        return batches[0].prompt
+    return joined([batch.prompt for batch in batches for _ in batch.latents])
 
 
 def clip_each(weights: Sequence[Tensor], limit: float) -> None:

@@ -4,7 +4,7 @@ A batch is sampled at once, with the LoRA merged into the base where that can be
 None of it depends on the machine, so that a batch has the same bytes wherever and whenever it is made.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...backbones.flux import FluxBackbone
-from ...backbones.protocol import Autoencoder, Backbone, Denoiser, Prompt
+from ...backbones.protocol import Autoencoder, Backbone, Denoiser
 from ...config import NONE, UserError
 from ...method.adapter import Adapters
+from ...method.flow import joined
 from ...method.merge import merged
 from ...store import files
 from ...store.images import read_image_facts, save_image
@@ -78,7 +79,7 @@ def make_images(
             if all(is_made(image, said) for image, said in zip(images, facts, strict=True)):
                 continue
             latents = yield from denoiser.sample(
-                together([bench.prompts[image.prompt] for image in images]),
+                joined([bench.prompts[image.prompt] for image in images]),
                 (config.width, config.height),
                 config.sampling_steps,
                 config.guidance,
@@ -120,8 +121,3 @@ def is_made(image: Image, facts: str) -> bool:
         f"{image.path} is not the image that this plan makes there: another LoRA or other settings made it. "
         "Move it away, or choose another folder for this run."
     )
-
-
-def together(prompts: Sequence[Prompt]) -> Prompt:
-    """Prompts [1, ...] as one [n, ...]."""
-    return Prompt(*(torch.cat(parts) for parts in zip(*prompts, strict=True)))
