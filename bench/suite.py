@@ -3,6 +3,7 @@
     python -m bench.suite OUT                      # on the GPU if there is one, else the miniature on the CPU
     python -m bench.suite OUT --quick              # few steps; on a GPU 512 pixels alone
     python -m bench.suite OUT --list               # only say what would be run
+    python -m bench.suite OUT --only 1024-batch-1 capped   # rows whose names have one of these in them
     python -m bench.suite OUT --backbone flux-dev  # the whole job on FLUX.1-dev's own weights
 
 Each measurement is a process of its own: one that runs out of memory is a row. Ctrl-C loses the row that is running;
@@ -32,7 +33,7 @@ LAST_WORDS = 3  # lines of a failed row that are kept
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left; the table after every row, so that a stopped suite has one too."""
     args = parsed(arguments)
-    rows = rows_of(args.device, quick=args.quick, peak=args.peak, backbone=args.backbone)
+    rows = chosen(rows_of(args.device, quick=args.quick, peak=args.peak, backbone=args.backbone), args.only)
     if args.list:
         for row in rows:
             print("python", *row.command())
@@ -48,6 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(write_report(args.out, rows))
     return 0
+
+
+def chosen(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
+    """Those with one of the words in their name, in the order of the words; all without words."""
+    if not words:
+        return list(rows)
+    found = {row.name: row for word in words for row in rows if word in row.name}
+    if not found:
+        raise SystemExit(f"No row has {' or '.join(words)} in its name: {', '.join(row.name for row in rows)}.")
+    return list(found.values())
 
 
 def finished(out: Path, row: Row) -> dict | None:
@@ -102,6 +113,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few steps, to see that everything runs")
     parser.add_argument("--peak", default=H200_TFLOP, metavar="TFLOP/S", help="of the GPU's bf16 products: the floor")
     parser.add_argument("--backbone", default="miniature", help="of the whole job on a GPU (default miniature)")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="only rows with one of these in their name"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
     return parser.parse_args(arguments)
 

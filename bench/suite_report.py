@@ -56,11 +56,11 @@ def module_of(record: Record) -> str:
 
 
 def seconds_of(record: Record) -> float:
-    """Of a step, of an image, or of the whole job."""
+    """Of a step, of all steps of a person, of an image, or of the whole job."""
     report = record["report"]
     if name := FIRST.get(module_of(record)):
         return report["seconds"][name]
-    return report["in_all"][0] if "in_all" in report else report["seconds_an_image"]
+    return report["in_all"][0] if "in_all" in report else report.get("whole_seconds") or report["seconds_an_image"]
 
 
 def note_of(report: dict) -> str:

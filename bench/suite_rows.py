@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STEP, MIXED, IMAGES, JOB = "bench.training_step", "bench.mixed_batch", "bench.generation", "bench.whole_job"
+PERSON = "bench.personalization"
 H200_TFLOP = "790"  # a second in bf16 products, measured on one (issue's spec); --peak says another card's
 
 ALONE = ["--loops", "ours"]
 ONE_TECHNIQUE = "stage 2, ours, one technique"
+ALL_STEPS = "stage 2, all steps of a person"
 
 # (batch, checkpoints, without PEFT): two bases, and PEFT's larger step, do not fit everywhere that ours does.
 COMPARED = ((1, "none", False), (1, "full", False), (4, "full", False), (1, "none", True), (4, "none", True))
@@ -68,6 +70,7 @@ def cpu_rows(quick: bool) -> list[Row]:
     for technique, more in {**techniques, "attention math": ["--attention", "math"]}.items():
         rows.append(Row(named("step", technique), ONE_TECHNIQUE, STEP, [*few, *ALONE, *more]))
     rows.append(Row("mixed", "stage 1", MIXED, few))
+    rows.append(Row("person", ALL_STEPS, PERSON, [*thread, *(["--steps", "3"] if quick else [])]))
     rows.append(Row("images", "images", IMAGES, [*thread, *(["--sampling-steps", "2"] if quick else [])]))
     rows.append(Row("job", "the whole job", JOB, [*thread, *(["--steps", "3"] if quick else [])]))
     return rows
@@ -92,6 +95,10 @@ def gpu_rows(device: str, quick: bool, peak: str, backbone: str) -> list[Row]:
         for how in ("selective", "full"):
             flags = [*common, "--batch", "4", "--checkpointing", how]
             rows.append(Row(f"mixed-{pixels}-{how}", "stage 1", MIXED, [*flags, "--mixed-alone"]))
+        for more in ([], ["--compile"], ["--eight-bit", "--compile"]):
+            name = named(f"person-{pixels}", " ".join(more).replace("--", ""))
+            all_steps = [*flux, "--pixels", str(pixels), *(["--steps", "12"] if quick else []), *more]
+            rows.append(Row(name, ALL_STEPS, PERSON, all_steps))
         rows.append(Row(f"images-{pixels}", "images", IMAGES, [*flux, "--pixels", str(pixels)]))
     for gigabytes, pixels, more in CAPPED:
         if pixels in sizes:

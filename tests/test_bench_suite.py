@@ -69,6 +69,15 @@ def test_a_suite_keeps_what_is_finished_and_tries_again_what_failed(rows: list[R
     assert (out / "rows" / "runs.txt").read_text().split()[4:] == ["9.5", "3.5"]
 
 
+def test_some_rows_alone_in_the_order_they_were_asked_for():
+    rows = rows_of("cuda")
+    names = [row.name for row in suite.chosen(rows, ["person-1024", "step-512-batch-1-none"])]
+    assert names[0] == "person-1024"
+    assert names[-2:] == ["step-512-batch-1-none", "step-512-batch-1-none-ours"]
+    with pytest.raises(SystemExit, match=r"No row has nonsense .*step-512-compiled"):
+        suite.chosen(rows, ["nonsense"])
+
+
 def test_a_list_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert suite.main([str(tmp_path / "out"), "--device", "cuda", "--list"]) == 0
     assert "-m bench.training_step --device cuda --size flux-dev" in capsys.readouterr().out
