@@ -75,6 +75,27 @@ def test_an_8_bit_layer_is_the_layer_up_to_a_percent_forward_and_backward(in_eig
         assert 0 < (one - other).norm() / one.norm() < (0.02 if in_eight_bits else 0.01)
 
 
+def test_8_bit_products_are_traced_in_layers_that_share_an_input():
+    """As q, k and v do, with a number of tokens that is only a name: what --eight-bit --compile asks for on CUDA."""
+    generator = generator_of("layers")
+    layers = nn.ModuleList(EightBitLinear(nn.Linear(64, 48).requires_grad_(False)) for _ in range(2))
+    for layer in layers:
+        layer.eight_bit_products = True
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return layers[0](x) + layers[1](x)
+
+    compiled = torch.compile(forward, fullgraph=True, dynamic=True, backend="eager")
+    for count in (32, 40):
+        tokens = torch.randn(1, count, 64, generator=generator)
+        results = []
+        for function in (forward, compiled):
+            x = tokens.clone().requires_grad_()
+            function(x).square().sum().backward()
+            results.append(x.grad)
+        assert torch.equal(*results)
+
+
 def test_a_lora_trained_through_8_bits_is_alike(tiny: FluxBackbone):
     small = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
     expected = lora_trained_on(tiny)

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAST_TOKENS = 17  # what int8 products on CUDA take; for the few tokens of a modulation 8 bits spare nothing
-SMALLEST = 1e-12  # of a scale: a row of zeros must not divide by zero
 
 
 class EightBitLinear(nn.Linear):
@@ -66,5 +65,7 @@ def product(tokens: Tensor, weight: Tensor) -> Tensor:
 
 def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """int8 numbers [n, k] and scales [n, 1], float32, whose product is the matrix up to rounding."""
-    scale = matrix.abs().amax(dim=1, keepdim=True).clamp_min(SMALLEST) / 127
+    # At least 1e-12: a row of zeros must not divide by zero. A constant of the module is not traced by torch 2.11,
+    # where each layer's product is a graph of its own and the second one would ask for the first one's constant.
+    scale = matrix.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
     return (matrix / scale).round().to(torch.int8), scale
