@@ -1,12 +1,16 @@
 """What makes training faster or smaller leaves what is trained as it was: equal, or for 8 bits alike."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from trained import adapters_of, gradients, lora_trained_on
 
+from metalora.backbones import checkpointing
 from metalora.backbones.checkpointing import Checkpointing
-from metalora.backbones.eight_bit import EightBitLinear
+from metalora.backbones.eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.speed import Speed, attention_that_runs, set_attention
@@ -85,7 +89,7 @@ def test_8_bit_products_are_traced_in_layers_that_share_an_input():
     def forward(x: torch.Tensor) -> torch.Tensor:
         return layers[0](x) + layers[1](x)
 
-    compiled = torch.compile(forward, fullgraph=True, dynamic=True, backend="eager")
+    compiled = torch.compile(forward, fullgraph=True, dynamic=True, backend="aot_eager")
     for count in (32, 40):
         tokens = torch.randn(1, count, 64, generator=generator)
         results = []
@@ -93,7 +97,29 @@ def test_8_bit_products_are_traced_in_layers_that_share_an_input():
             x = tokens.clone().requires_grad_()
             function(x).square().sum().backward()
             results.append(x.grad)
-        assert torch.equal(*results)
+        torch.testing.assert_close(*results)
+        assert results[0].norm() > 0
+
+
+def test_a_selective_checkpoint_keeps_8_bit_products():
+    layer, counted = EightBitLinear(nn.Linear(64, 48).requires_grad_(False)), []
+    layer.eight_bit_products = True
+    keep = [CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_SAVE]
+
+    def policy(context: object, operation: object, *inputs: object, **options: object) -> CheckpointPolicy:
+        decided = checkpointing._policy(context, operation, *inputs, **options)
+        if operation is EIGHT_BIT_PRODUCT:
+            counted.append(decided in keep)
+        return decided
+
+    x = torch.randn(1, 32, 64, generator=generator_of("x"), requires_grad=True)
+    context = partial(create_selective_checkpoint_contexts, policy)
+    checkpoint(layer, x, use_reentrant=False, context_fn=context).square().sum().backward()
+    kept, x.grad = x.grad, None
+    layer(x).square().sum().backward()
+    assert counted
+    assert all(counted)
+    assert torch.equal(kept, x.grad)
 
 
 def test_a_lora_trained_through_8_bits_is_alike(tiny: FluxBackbone):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from .eight_bit import EIGHT_BIT_PRODUCT
 from .keys import HEAD
 
 
@@ -47,5 +48,5 @@ def _policy(_context: object, operation: Any, *inputs: object, **_options: objec
         # An adapter's matrices are thinner than an attention head is wide, and cheap to multiply with again.
         keep = min(weight.shape) >= HEAD
     else:
-        keep = "scaled_dot_product" in str(operation)
+        keep = operation is EIGHT_BIT_PRODUCT or "scaled_dot_product" in str(operation)
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

@@ -6,12 +6,15 @@ both directions. Rounding on the way: weights once; with 8-bit products also eac
 127 steps of its own largest number (LLM.int8(), Dettmers et al. 2022, without its outlier columns).
 """
 
+import re
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+OPERATIONS = re.sub(r"\W", "_", __name__)  # torch's names for operations; inside ComfyUI the package has another one
+SMALLEST = 1e-12  # of a row's largest number: a row of zeros must not divide by zero
 LEAST_TOKENS = 17  # what int8 products on CUDA take; for the few tokens of a modulation 8 bits spare nothing
 
 
@@ -33,7 +36,7 @@ class EightBitLinear(nn.Linear):
         tokens = input.flatten(0, -2)
         wanted = tokens.is_cuda if self.eight_bit_products is None else self.eight_bit_products
         in_eight_bits = wanted and len(tokens) >= LEAST_TOKENS
-        out = FrozenProduct.apply(tokens, self.weight, self.scale, in_eight_bits)
+        out = (eight_bit_product if in_eight_bits else FrozenProduct.apply)(tokens, self.weight, self.scale)
         return (out if self.bias is None else out + self.bias).view(*input.shape[:-1], -1)
 
 
@@ -41,20 +44,51 @@ class FrozenProduct(torch.autograd.Function):
     """tokens [n, in] times the transpose of scale * weight, for a weight [out, in] that is never trained."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, weight: Tensor, scale: Tensor, in_eight_bits: bool) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(weight, scale)
-        ctx.in_eight_bits = in_eight_bits
-        if in_eight_bits:
-            return (product(tokens, weight.t()) * scale).to(tokens.dtype)
         return F.linear(tokens, weight.to(tokens.dtype)) * scale.to(tokens.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         weight, scale = ctx.saved_tensors
         gradient = gradients[0] * scale.to(gradients[0].dtype)
-        if ctx.in_eight_bits:
-            return product(gradient, weight).to(gradient.dtype), None, None, None
-        return gradient @ weight.to(gradient.dtype), None, None, None
+        return gradient @ weight.to(gradient.dtype), None, None
+
+
+# The same with products of int8: operations of their own, which a compiler calls and does not look into. What torch
+# 2.11 made of them as an autograd function, compiled, gave zeros as gradients.
+@torch.library.custom_op(f"{OPERATIONS}::eight_bit_product", mutates_args=())
+def eight_bit_product(tokens: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """tokens [n, in] -> [n, out]."""
+    return (product(tokens, weight.t()) * scale).to(tokens.dtype)
+
+
+@torch.library.custom_op(f"{OPERATIONS}::eight_bit_gradient", mutates_args=())
+def eight_bit_gradient(gradient: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """[n, out] -> [n, in]."""
+    return product(gradient * scale.to(gradient.dtype), weight).to(gradient.dtype)
+
+
+@eight_bit_product.register_fake
+def _(tokens: Tensor, weight: Tensor, _scale: Tensor) -> Tensor:
+    return tokens.new_empty(tokens.shape[0], weight.shape[0])
+
+
+@eight_bit_gradient.register_fake
+def _(gradient: Tensor, weight: Tensor, _scale: Tensor) -> Tensor:
+    return gradient.new_empty(gradient.shape[0], weight.shape[1])
+
+
+def _keep_weight(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _to_tokens(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    return eight_bit_gradient(gradient, *ctx.saved_tensors), None, None
+
+
+eight_bit_product.register_autograd(_to_tokens, setup_context=_keep_weight)
+EIGHT_BIT_PRODUCT = getattr(torch.ops, OPERATIONS).eight_bit_product.default  # as a checkpoint's policy meets it
 
 
 def product(tokens: Tensor, weight: Tensor) -> Tensor:
@@ -65,7 +99,5 @@ def product(tokens: Tensor, weight: Tensor) -> Tensor:
 
 def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """int8 numbers [n, k] and scales [n, 1], float32, whose product is the matrix up to rounding."""
-    # At least 1e-12: a row of zeros must not divide by zero. A constant of the module is not traced by torch 2.11,
-    # where each layer's product is a graph of its own and the second one would ask for the first one's constant.
-    scale = matrix.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+    scale = matrix.abs().amax(dim=1, keepdim=True).clamp_min(SMALLEST) / 127
     return (matrix / scale).round().to(torch.int8), scale
