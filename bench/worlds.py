@@ -36,6 +36,7 @@ def world(arguments: argparse.Namespace, plain: bool = False) -> tuple[FluxDenoi
     torch.manual_seed(0)
     network = random_transformer(shape, device, PRECISIONS[arguments.precision])
     how, speed = CHECKPOINTING[arguments.checkpointing], speed_of(arguments)
+    speed.check(device)
     if not plain:
         network = place(prepare(network, speed), speed, device)
     denoiser = FluxDenoiser(network, scheduler_config(shape), True)

@@ -38,11 +38,13 @@ def test_each_pass_of_the_network_is_a_step_of_its_graphs(monkeypatch: pytest.Mo
     assert len(steps) == 2
 
 
-def test_cuda_graphs_without_a_gpu_or_without_compiling_are_refused():
+def test_what_needs_a_gpu_is_refused_without_one_and_graphs_without_compiling():
     with pytest.raises(UserError, match="give both, or neither"):
         Speed(cuda_graphs=True)
     with pytest.raises(UserError, match="needs an NVIDIA GPU, and the base runs on cpu"):
         Speed(compiled=True, cuda_graphs=True).check(torch.device("cpu"))
+    with pytest.raises(UserError, match="--attention cudnn needs an NVIDIA GPU, and the base runs on cpu"):
+        Speed(attention="cudnn").check(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

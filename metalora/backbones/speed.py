@@ -20,6 +20,7 @@ from .keys import HEAD
 
 # diffusers' names, from the fastest where each is at home; "auto" is torch's own choice.
 ATTENTION = ("auto", "cudnn", "flash-3", "flash", "efficient", "math")
+ON_CUDA_ALONE = ("cudnn", "flash-3", "efficient")
 _DIFFUSERS = {
     "auto": "native",
     "cudnn": "_native_cudnn",
@@ -62,6 +63,10 @@ class Speed:
         """A UserError for what this device cannot do."""
         if self.cuda_graphs and device.type != "cuda":
             raise UserError(f"--cuda-graphs needs an NVIDIA GPU, and the base runs on {device}. Leave it out.")
+        if self.attention in ON_CUDA_ALONE and device.type != "cuda":
+            raise UserError(
+                f"--attention {self.attention} needs an NVIDIA GPU, and the base runs on {device}. Leave it out."
+            )
 
     @property
     def made_in_main_memory(self) -> bool:
