@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, row in enumerate(rows, 1):
             if finished(args.out, row) is None:
                 print(f"{number} of {len(rows)}: {row.name}", flush=True)
-                print(f"    {measured(args.out, row)['status']}", flush=True)
+                print(f"    {measured(args.out, row, args.minutes)['status']}", flush=True)
                 write_report(args.out, rows)
     except KeyboardInterrupt:
         print("stopped. The same call goes on.", file=sys.stderr)
@@ -70,23 +70,27 @@ def finished(out: Path, row: Row) -> dict | None:
     return record
 
 
-def measured(out: Path, row: Row) -> dict:
-    """Run it and keep what it reports and, where it failed, its last words."""
+def measured(out: Path, row: Row, minutes: float) -> dict:
+    """Run it, for so long at most, and keep what it reports and, where it failed, its last words."""
     report = out / "rows" / f"{row.name}.report.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     command = [sys.executable, *row.command(), "--out", str(report)]
-    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    (out / "rows" / f"{row.name}.log").write_text(ran.stdout)
+    log = out / "rows" / f"{row.name}.log"
     record = {"name": row.name, "group": row.group, "command": row.command()}
-    record["status"] = STATUS.get(ran.returncode, "failed")
+    with log.open("w") as words:
+        try:
+            ran = subprocess.run(command, stdout=words, stderr=subprocess.STDOUT, timeout=60 * minutes)
+            record["status"] = STATUS.get(ran.returncode, "failed")
+        except subprocess.TimeoutExpired:
+            record["status"] = f"stopped after {minutes:g} minutes"
     if report.exists():
         record["report"] = json.loads(report.read_text())
         report.unlink()
     elif record["status"] == "done":
         record["status"] = "failed"
     if record["status"] != "done":
-        record["said"] = ran.stdout.strip().splitlines()[-LAST_WORDS:]
+        record["said"] = log.read_text(errors="replace").strip().splitlines()[-LAST_WORDS:]
     write_bytes(out / "rows" / f"{row.name}.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
 
@@ -116,6 +120,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="only rows with one of these in their name"
     )
+    parser.add_argument("--minutes", type=float, default=20, help="after which a row is stopped (default 20)")
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
     return parser.parse_args(arguments)
 

@@ -33,7 +33,7 @@ def cells(record: Record) -> list[str]:
     """One line; what did not come to an end has its reason and no figures."""
     if record["status"] != "done":
         said = " ".join(record.get("said", []))[-160:].replace("|", "/")
-        note = record["status"] if record["status"] in ("out of memory", "killed for memory") else said
+        note = said if record["status"] in ("failed", "refused") else record["status"]
         return [record["name"], *["-"] * (len(COLUMNS) - 2), note or record["status"]]
     report = record["report"]
     name = FIRST.get(module_of(record), "")

@@ -69,6 +69,16 @@ def test_a_suite_keeps_what_is_finished_and_tries_again_what_failed(rows: list[R
     assert (out / "rows" / "runs.txt").read_text().split()[4:] == ["9.5", "3.5"]
 
 
+def test_a_row_that_hangs_is_stopped_and_the_next_one_runs(rows: list[Row], tmp_path: Path):
+    (tmp_path / "hanging.py").write_text('import time\nprint("it waits", flush=True)\ntime.sleep(60)\n')
+    rows[:] = [Row("hangs", "a group", "hanging", []), rows[0]]
+    assert suite.main([str(tmp_path / "out"), "--device", "cpu", "--minutes", "0.2"]) == 0
+    hung, fine = json.loads((tmp_path / "out" / "suite.json").read_text())["rows"]
+    assert hung["status"] == "stopped after 0.2 minutes"
+    assert hung["said"] == ["it waits"]
+    assert fine["status"] == "done"
+
+
 def test_some_rows_alone_in_the_order_they_were_asked_for():
     rows = rows_of("cuda")
     names = [row.name for row in suite.chosen(rows, ["person-1024", "step-512-batch-1-none"])]
