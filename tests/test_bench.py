@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import personalization
 from bench.energy import counter, joules_a_step
 from bench.phases import summed, timed
 from bench.reporting import OUT_OF_MEMORY, REFUSED, table, written
@@ -63,3 +64,18 @@ def test_energy_is_the_counters_difference_over_the_steps_or_a_reason():
     assert joules_a_step(steps, 20, "cpu", lambda: next(joules)) == 30
     assert next(steps) == 20
     assert counter("cpu") == "no GPU, so no counter"
+
+
+def test_all_steps_of_a_person_are_timed_on_crops_of_the_five_aspect_ratios(monkeypatch: pytest.MonkeyPatch):
+    sizes, draw = set(), personalization.TrainingImages.draw
+
+    def watched(images: personalization.TrainingImages, *given: object) -> torch.Tensor:
+        assert len(images.latents) == personalization.CROPS
+        sizes.update(tuple(views.shape[2:]) for views in images.latents)
+        return draw(images, *given)
+
+    monkeypatch.setattr(personalization.TrainingImages, "draw", watched)
+    report = personalization.measured(options("").parse_args(["--pixels", "128", "--steps", "3"]))
+    assert sizes == {(12, 22), (14, 18), (16, 16), (18, 14), (22, 12)}
+    assert report["whole_seconds"] == pytest.approx(sum(report["phases"].values()))
+    assert set(report["phases"]) == {"encoding", "first steps", "other steps"}
