@@ -241,7 +241,7 @@ PRESETS: dict[str, dict[str, int | float | str]] = {
         "width": 128,
         "height": 128,
         "sampling_steps": 24,
-        "guidance": 2.0,
+        "guidance": 3.0,
         "learning_rate": 3e-3,
         "rank": 4,
     },
