@@ -28,6 +28,9 @@ from .worlds import SIZES, options, world
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--mixed-alone", action="store_true", help="leave out what it is compared with")
+    parser.add_argument(
+        "--base", action="store_true", help="the frozen base too, without adapters: what bounds the ratio"
+    )
     parser.set_defaults(batch=4)
     arguments = parser.parse_args()
     everybody = list(range(arguments.batch))
@@ -35,6 +38,9 @@ def main() -> int:
     if not arguments.mixed_alone:
         loops["one person"] = partial(stage_one, batches=[[0] * arguments.batch])
         loops["separate"] = partial(stage_one, batches=[[one] for one in everybody])
+    if arguments.base:
+        loops["base"] = partial(base_alone, batches=[everybody])
+        loops["base, separate"] = partial(base_alone, batches=[[one] for one in everybody])
     return reported(arguments, loops, ratios)
 
 
@@ -42,7 +48,19 @@ def ratios(report: dict, arguments: argparse.Namespace) -> dict[str, float]:
     """What it costs that a batch holds several people."""
     seconds = report["seconds"]
     others = {"mixed_to_one_person": "one person", "mixed_to_separate": "separate"}
-    return {ratio: seconds["mixed"] / seconds[name] for ratio, name in others.items() if name in seconds}
+    found = {ratio: seconds["mixed"] / seconds[name] for ratio, name in others.items() if name in seconds}
+    return found | ({"base_to_separate": seconds["base"] / seconds["base, separate"]} if "base" in seconds else {})
+
+
+def base_alone(arguments: argparse.Namespace, batches: list[list[int]]) -> Steps:
+    """Forward, and backward to the latents: what every step on the frozen base needs at least."""
+    denoiser, prompt, latents = world(arguments)
+    while True:
+        for whose in batches:
+            noisy = latents[:1].repeat(len(whose), 1, 1, 1).to(arguments.device).requires_grad_()
+            loss = denoiser(noisy, torch.full((len(whose),), 0.5), prompt).square().mean()
+            loss.backward()
+        yield loss.item()
 
 
 def stage_one(arguments: argparse.Namespace, batches: list[list[int]]) -> Steps:

@@ -74,6 +74,6 @@ def table(report: dict) -> str:
         joules = f"{report['joules'][name]:12.1f}" if "joules" in report else f"{'-':>12}"
         lines.append(f"{name:12}{seconds:12.4f}{report['peak_mb'][name]:12.1f}{joules}")
     shown = ("time_ratio", "memory_ratio", "tflop_per_second", "times_the_floor", "mixed_to_one_person")
-    shown += ("mixed_to_separate",)
+    shown += ("mixed_to_separate", "base_to_separate")
     lines += [f"{name.replace('_', ' ')}: {report[name]:.3f}" for name in shown if name in report]
     return "\n".join([*lines, f"attention: {report['attention']}; {report['run']}"])
