@@ -190,15 +190,18 @@ def test_latents_as_bytes_are_off_by_half_a_step_at_most_and_come_back_from_thei
     exact = torch.randn(1, 3, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     kept = Latents(to_bytes(exact), latents().attributes[:3])
     assert (from_bytes(kept.values) - exact).abs().max() <= STEP / 2
-    write_latents(kept, tmp_path / "whole.npz")
-    write_latents(kept, tmp_path / "crops-32x32.npz")
-    whole, crops = read_latents(tmp_path)
+    write_latents(kept, tmp_path / "whole.npz", "one")
+    write_latents(kept, tmp_path / "crops-32x32.npz", "one")
+    whole, crops = read_latents(tmp_path, "one")
     for read in (whole, *crops):
         assert torch.equal(read.values, kept.values)
         assert read.attributes == kept.attributes
     assert len(crops) == 1
+    write_latents(kept, tmp_path / "crops-32x32.npz", "another")
+    with pytest.raises(SystemExit, match=r"crops-32x32\.npz was made by another encoder"):
+        read_latents(tmp_path, "one")
 
 
 def test_a_folder_without_latents_says_what_makes_them(tmp_path):
     with pytest.raises(SystemExit, match=r"tools\.miniature\.encode"):
-        read_latents(tmp_path)
+        read_latents(tmp_path, "one")

@@ -9,9 +9,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
-from metalora.store.files import write_bytes
+from metalora.store.files import digest_of_tensors, write_bytes
 
 from .captions import Attributes, mirrored
 from .flow_model import spoken
@@ -69,21 +70,32 @@ def from_bytes(values: Tensor) -> Tensor:
     return (values.float() - 128) * STEP
 
 
-def write_latents(latents: Latents, path: pathlib.Path) -> None:
+def encoder_of(autoencoder: AutoencoderKL) -> str:
+    """A hash of what latents depend on: another decoder may draw the same ones, another encoder makes others."""
+    return digest_of_tensors(autoencoder.encoder.state_dict())
+
+
+def write_latents(latents: Latents, path: pathlib.Path, encoder: str) -> None:
     """One file of `tools.miniature.encode`'s folder."""
     data = io.BytesIO()
     said = [json.dumps(one) for one in latents.attributes]
-    np.savez_compressed(data, values=latents.values.numpy(), attributes=np.array(said))
+    np.savez_compressed(data, values=latents.values.numpy(), attributes=np.array(said), encoder=np.array(encoder))
     write_bytes(path, data.getvalue())
 
 
-def read_latents(folder: pathlib.Path) -> tuple[Latents, list[Latents]]:
-    """(whole photos, crops by size) of a folder that `tools.miniature.encode` wrote."""
+def read_latents(folder: pathlib.Path, encoder: str) -> tuple[Latents, list[Latents]]:
+    """(whole photos, crops by size) of a folder that `tools.miniature.encode` wrote, all of this encoder."""
     if not (folder / "whole.npz").exists():
         raise SystemExit(f"{folder} holds no whole.npz. Make it with tools.miniature.encode.")
-    return _read(folder / "whole.npz"), [_read(path) for path in sorted(folder.glob("crops-*.npz"))]
+    crops = sorted(folder.glob("crops-*.npz"))
+    return _read(folder / "whole.npz", encoder), [_read(path, encoder) for path in crops]
 
 
-def _read(path: pathlib.Path) -> Latents:
+def _read(path: pathlib.Path, encoder: str) -> Latents:
     with np.load(path) as stored:
+        if str(stored["encoder"]) != encoder:
+            raise SystemExit(
+                f"{path} was made by another encoder than that of --autoencoder. Give the autoencoder it was made "
+                "by, or make the folder anew with tools.miniature.encode."
+            )
         return Latents(torch.from_numpy(stored["values"]), [json.loads(str(one)) for one in stored["attributes"]])

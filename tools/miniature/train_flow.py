@@ -18,7 +18,7 @@ from metalora.backbones.flux_configs import scheduler_config
 
 from .captions import describe
 from .flow_model import Drawn, MiniatureFlux, Size, noise_for
-from .latents import Mixture, Source, read_latents
+from .latents import Mixture, Source, encoder_of, read_latents
 from .people import SPLITS, person
 from .photo import photo
 from .photos import to_pixels
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
-    whole, crops = read_latents(arguments.latents)
+    whole, crops = read_latents(arguments.latents, encoder_of(autoencoder))
     source: Source = Mixture(whole, crops) if crops else whole
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
     training = start(arguments.out, size, arguments.steps, device, arguments.peak_rate)

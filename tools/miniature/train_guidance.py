@@ -15,7 +15,7 @@ from torch import Tensor
 from metalora.method.flow import noised
 
 from .flow_model import MiniatureFlux, Size, noise_for
-from .latents import Latents, read_latents
+from .latents import Latents, encoder_of, read_latents
 from .train_flow import report, start
 from .training import Loss, Training, follow, parsed, parser_of
 
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
-    latents, _ = read_latents(arguments.latents)
+    latents, _ = read_latents(arguments.latents, encoder_of(autoencoder))
     size = Size(**json.loads((arguments.flow / "size.json").read_text()))
     teacher = start(arguments.flow, size, steps=1, device=device).averaged().requires_grad_(False)
     training = Training(arguments.out / "state.pt", student_of(teacher), arguments.steps, PEAK_RATE)
