@@ -68,6 +68,12 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "asking leaves nothing behind"
 
 
+def test_asking_whether_a_place_can_be_written_leaves_what_another_process_writes_there(tmp_path: Path):
+    (tmp_path / "plan.json.partial").write_text("another's")
+    files.check_writable(tmp_path / "new" / "plan.json")
+    assert (tmp_path / "plan.json.partial").read_text() == "another's"
+
+
 def test_a_file_of_another_kind_or_base_is_refused(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     files.write(path, TENSORS, "adapter", FACTS)

@@ -125,7 +125,7 @@ def write_json(path: Path, record: Any) -> None:
 def check_writable(path: Path) -> None:
     """Find out before hours of work, not after them, that a result could not be saved; nothing is left behind."""
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    probe = nearest / (path.name + ".partial")
+    probe = nearest / f"{path.name}.{os.getpid()}.partial"
     with mended_os_errors(path):
         probe.write_bytes(b"probe")
         probe.unlink()
