@@ -118,6 +118,12 @@ class PersonalizeConfig:
     time_sampling: str = knob(
         "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
     )
+    time_shift: float = knob(
+        1.0, "move training times: above 1 towards noise, below 1 towards detail; 1: as drawn", low=0.01, high=100.0
+    )
+    background_weight: float = knob(
+        1.0, "what the loss counts around the head, where the head counts 1; 0 learns the head alone", low=0.0, high=1.0
+    )
     max_grad_norm: float = knob(0.0, "clip the gradient's norm to this; 0 leaves it as it is", low=0.0)
     prior_weight: float = knob(
         0.0, "DreamBooth's prior preservation: weight of the loss on images the base makes", low=0.0

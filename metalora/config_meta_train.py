@@ -34,6 +34,9 @@ class MetaTrainConfig:
     time_sampling: str = knob(
         "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
     )
+    time_shift: float = knob(
+        1.0, "move training times: above 1 towards noise, below 1 towards detail; 1: as drawn", low=0.01, high=100.0
+    )
     gradient_checkpointing: bool = knob(False, "recompute activations to save memory")
     save_every: int = knob(500, "write a checkpoint, and validate, every so many steps", low=1)
     keep: int = knob(3, "checkpoints to keep; older ones are deleted", low=1)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalora.method.crops import RATIOS, Box, fitting_size, plan, training_size, trimmed, upscale
+from metalora.method.crops import RATIOS, Box, fitting_size, grown, plan, seen_in, training_size, trimmed, upscale
 
 
 @st.composite
@@ -67,3 +67,12 @@ def test_trimming_keeps_the_centre_and_never_stretches():
     box = trimmed(Box(10, 10, 110, 60), 1.0)
     assert box == Box(35, 10, 85, 60)
     assert upscale(box, (100, 100)) == 2.0
+
+
+def test_a_box_is_seen_in_a_crop_where_resizing_puts_it():
+    assert seen_in(Box(30, 40, 50, 60), Box(10, 20, 110, 220), (50, 100)) == Box(10, 10, 20, 20)
+    assert seen_in(Box(0, 0, 20, 20), Box(10, 10, 20, 20), (10, 10)) == Box(-10, -10, 10, 10)
+
+
+def test_a_grown_box_keeps_its_centre():
+    assert grown(Box(10, 20, 30, 60), 1.5) == Box(5, 10, 35, 70)

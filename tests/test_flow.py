@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metalora.method.flow import flow_loss, generator_of, noised, sample_times, shifted, velocity
+from metalora.method.flow import Times, flow_loss, generator_of, noised, shifted, velocity
 
 
 def test_the_path_starts_clean_ends_in_noise_and_moves_at_the_velocity():
@@ -17,15 +17,23 @@ def test_the_path_starts_clean_ends_in_noise_and_moves_at_the_velocity():
 
 @pytest.mark.parametrize(("kind", "median"), [("logit-normal", 0.5), ("uniform", 0.5), ("shifted", 0.75)])
 def test_times_lie_inside_and_have_the_median_of_their_kind(kind: str, median: float):
-    t = sample_times(20_000, kind, torch.Generator().manual_seed(0))
+    t = Times(kind).draw(20_000, torch.Generator().manual_seed(0))
     assert 0 < t.min() < t.max() < 1
     assert abs(t.median() - median) < 0.01
 
 
 def test_logit_normal_times_are_the_sigmoid_of_a_standard_normal():
-    logits = sample_times(50_000, "logit-normal", torch.Generator().manual_seed(0)).logit()
+    logits = Times("logit-normal").draw(50_000, torch.Generator().manual_seed(0)).logit()
     assert abs(logits.mean()) < 0.02
     assert abs(logits.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["logit-normal", "uniform", "shifted"])
+def test_a_shift_below_one_moves_times_of_every_kind_towards_detail(kind: str):
+    drawn = Times(kind).draw(20_000, torch.Generator().manual_seed(0))
+    moved = Times(kind, 1 / 3).draw(20_000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(moved, shifted(drawn, 1 / 3))
+    assert (moved < drawn).all()
 
 
 def test_a_shift_keeps_the_ends_and_its_inverse_undoes_it():

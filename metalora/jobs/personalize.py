@@ -21,7 +21,7 @@ from . import Job
 from .lora import save_lora
 from .memory import memory_warning, wants_checkpointing
 from .meta_downs import starting_adapters
-from .photos import PlannedPhoto, crop_latents, plan_photo, prompt_embeddings, whole_photo
+from .photos import PlannedPhoto, crop_latents, head_weights, plan_photo, prompt_embeddings, whole_photo
 from .plots import save_loss_curve
 from .prior import prior_images
 from .resume import SavedRun
@@ -92,6 +92,7 @@ def fit(
     """Encode what is learned from and train the adapters on it; nothing is written but `saved`, when it is stopped."""
     prompt, class_prompt = yield from prompt_embeddings([config.prompt, config.class_prompt], backbone, cache)
     latents = yield from crop_latents(planned, backbone, crop_config.flips, cache)
+    weights = head_weights(planned, latents, config.background_weight)
     checkpointing = wants_checkpointing(backbone, config, crop_config)  # asked while the device is still empty
     if warning := memory_warning(backbone, config, crop_config, checkpointing):
         yield Phase(warning)
@@ -102,7 +103,7 @@ def fit(
         if config.prior_weight:
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
         with adapters.to(backbone.device).attached(denoiser.network):
-            person = Person(TrainingImages(latents, prompt), config.seed, prior)
+            person = Person(TrainingImages(latents, prompt, weights), config.seed, prior)
             return (yield from train(denoiser, adapters, person, config, saved, backbone.device))
 
 
@@ -163,7 +164,8 @@ def plan_photos(
     if not photos:
         raise UserError("No photo was given.")
     if config.method == "lora":
-        return [whole_photo(path, crop_config, backbone.multiple) for path in photos]
+        faces = load_faces(embedder) if config.background_weight < 1 else None
+        return [whole_photo(path, crop_config, backbone.multiple, faces) for path in photos]
     faces = load_faces(embedder)
     return [plan_photo(path, crop_config, faces, backbone.multiple) for path in photos]
 

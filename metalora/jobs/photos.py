@@ -16,6 +16,8 @@ from ..store.cache import Cache
 from ..store.images import photo_digest, read_photo, resize_crop
 from . import Job
 
+HEAD = 1.6  # times the face's box, which ends at the forehead, the chin and the cheeks
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -31,13 +33,24 @@ class PlannedPhoto:
 
     photo: Tensor
     digest: str
-    face: Face | None  # None: the whole photo is used, without looking for a face
+    face: Face | None  # None: none was looked for
     crops: list[Crop]
     left_out: list[Box]
 
     def image(self, crop: Crop) -> Tensor:
         """The crop's pixels [3, h, w]."""
-        return resize_crop(self.photo, crops.trimmed(crop.box, crop.size[0] / crop.size[1]), *crop.size)
+        return resize_crop(self.photo, self.taken(crop), *crop.size)
+
+    def taken(self, crop: Crop) -> Box:
+        """What of the photo the crop shows: its box, without what its size has no room for."""
+        return crops.trimmed(crop.box, crop.size[0] / crop.size[1])
+
+    def head(self, crop: Crop, height: int, width: int) -> Tensor:
+        """[height, width], whether the middle of each cell of the crop's latents lies on the head."""
+        assert self.face is not None
+        left, top, right, bottom = crops.seen_in(crops.grown(self.face.box, HEAD), self.taken(crop), (width, height))
+        x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+        return ((top <= y) & (y < bottom)).unsqueeze(1) & ((left <= x) & (x < right))
 
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
@@ -68,12 +81,14 @@ def plan_pixels(
     return PlannedPhoto(photo, photo_digest(photo), face, kept, [crop.box for crop in planned if crop not in kept])
 
 
-def whole_photo(path: Path, config: CropConfig, multiple: int) -> PlannedPhoto:
-    """The photo itself as the only crop: what a plain LoRA trains on."""
-    return whole_pixels(read_photo(path), path.name, config, multiple)
+def whole_photo(path: Path, config: CropConfig, multiple: int, faces: FaceAnalyser | None = None) -> PlannedPhoto:
+    """The photo itself as the only crop: what a plain LoRA trains on. With `faces`, its face is chosen too."""
+    return whole_pixels(read_photo(path), path.name, config, multiple, faces)
 
 
-def whole_pixels(photo: Tensor, name: str, config: CropConfig, multiple: int) -> PlannedPhoto:
+def whole_pixels(
+    photo: Tensor, name: str, config: CropConfig, multiple: int, faces: FaceAnalyser | None = None
+) -> PlannedPhoto:
     """The same of a photo [3, H, W]."""
     crop = _crop(Box(0, 0, photo.shape[2], photo.shape[1]), config, multiple)
     if _enlarged(crop) > config.max_upscale:
@@ -81,7 +96,8 @@ def whole_pixels(photo: Tensor, name: str, config: CropConfig, multiple: int) ->
             f"{name} is {photo.shape[2]} x {photo.shape[1]} pixels, too small to train at {config.resolution} px "
             f"(enlarged {_enlarged(crop):.1f} times, max_upscale is {config.max_upscale}). Lower --resolution."
         )
-    return PlannedPhoto(photo, photo_digest(photo), None, [crop], [])
+    face = choose_face(faces.find(photo), config.face, name) if faces else None
+    return PlannedPhoto(photo, photo_digest(photo), face, [crop], [])
 
 
 def crop_latents(photos: Sequence[PlannedPhoto], backbone: Backbone, flips: bool, cache: Cache) -> Job[list[Tensor]]:
@@ -111,6 +127,21 @@ def crop_latents(photos: Sequence[PlannedPhoto], backbone: Backbone, flips: bool
                 yield Step(count, len(missing))
     latents = [cache.get(key)["latent"] for key in keys]
     return [torch.stack(latents[start : start + 1 + flips]) for start in range(0, len(latents), 1 + flips)]
+
+
+def head_weights(photos: Sequence[PlannedPhoto], latents: Sequence[Tensor], background: float) -> list[Tensor]:
+    """[views, 1, h, w] for each crop's latents: what a cell counts, 1 on the head and `background` around it.
+
+    None where all count the same.
+    """
+    if background == 1:
+        return []
+    shown = [(photo, crop) for photo in photos for crop in photo.crops]
+    weights = []
+    for (photo, crop), views in zip(shown, latents, strict=True):
+        head = torch.where(photo.head(crop, *views.shape[2:]), 1.0, background)
+        weights.append(torch.stack([head, head.flip(1)][: len(views)]).unsqueeze(1))
+    return weights
 
 
 def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) -> Job[list[Prompt]]:

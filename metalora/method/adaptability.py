@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .flow import Denoiser, flow_loss, generator_of, noised, velocity
+from .flow import Denoiser, Times, flow_loss, generator_of, noised, velocity
 from .meta_train import MetaTraining
 
 TIMES = 8  # at which each unseen photo is measured, evenly spread
@@ -51,7 +51,8 @@ def adapted(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> tupl
     for step in range(config.validation_steps):
         training.heads.wear(torch.zeros(len(person.reference), dtype=torch.long))
         generator = generator_of(config.seed, "held out", person.name, step)
-        flow_loss(denoiser, person.reference, person.prompt, generator, config.time_sampling).backward()
+        times = Times(config.time_sampling, config.time_shift)
+        flow_loss(denoiser, person.reference, person.prompt, generator, times).backward()
         training.heads.step(config.learning_rate, config.weight_decay)
     return before, unseen_loss(denoiser, training, person)
 

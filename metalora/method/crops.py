@@ -78,6 +78,20 @@ def trimmed(box: Box, ratio: float) -> Box:
     return Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
+def grown(box: Box, factor: float) -> Box:
+    """The box with its sides this many times as long, about the same centre."""
+    (x, y), across, down = box.center, box.width * factor / 2, box.height * factor / 2
+    return Box(x - across, y - down, x + across, y + down)
+
+
+def seen_in(box: Box, crop: Box, size: tuple[int, int]) -> Box:
+    """Where a photo's `box` lies on its `crop` that was resized to (width, height); it may reach beyond it."""
+    across, down = size[0] / crop.width, size[1] / crop.height
+    left, right = ((x - crop.left) * across for x in (box.left, box.right))
+    top, bottom = ((y - crop.top) * down for y in (box.top, box.bottom))
+    return Box(left, top, right, bottom)
+
+
 def upscale(box: Box, size: tuple[int, int]) -> float:
     """How many times `box` is enlarged to become an image of this size; below 1 it is reduced."""
     return max(size[0] / box.width, size[1] / box.height)

@@ -5,6 +5,7 @@ One convention everywhere: t = 0 is clean, t = 1 is noise.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,26 @@ from torch import Tensor
 Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
 
 SHIFT = 3.0  # of the "shifted" times; the value of Stable Diffusion 3, section 5.3.2 of its paper
+
+
+@dataclass(frozen=True)
+class Times:
+    """How training times in (0, 1) are drawn; `shift` then moves them, above 1 towards noise, below 1 towards detail.
+
+    "logit-normal" is the sigmoid of a standard normal, the FLUX trainers' default; "shifted" moves that by SHIFT.
+    """
+
+    kind: str = "logit-normal"
+    shift: float = 1.0
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Times [count]."""
+        if self.kind == "uniform":
+            t = torch.rand(count, generator=generator)
+        else:
+            t = torch.sigmoid(torch.randn(count, generator=generator))
+        shift = self.shift * (SHIFT if self.kind == "shifted" else 1.0)
+        return t if shift == 1 else shifted(t, shift)
 
 
 def noised(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -26,21 +47,13 @@ def velocity(clean: Tensor, noise: Tensor) -> Tensor:
     return noise - clean
 
 
-def sample_times(count: int, kind: str, generator: torch.Generator) -> Tensor:
-    """Training times [count] in (0, 1). "logit-normal": sigmoid of a standard normal, the FLUX trainers' default."""
-    if kind == "uniform":
-        return torch.rand(count, generator=generator)
-    t = torch.sigmoid(torch.randn(count, generator=generator))
-    return shifted(t, SHIFT) if kind == "shifted" else t
-
-
 def shifted(t: Tensor, shift: float) -> Tensor:
     """Times moved towards noise: shift t / (1 + (shift - 1) t)."""
     return shift * t / (1 + (shift - 1) * t)
 
 
 def flow_loss(
-    denoiser: Denoiser, latents: Tensor, prompt: Any, generator: torch.Generator, times: str = "logit-normal"
+    denoiser: Denoiser, latents: Tensor, prompt: Any, generator: torch.Generator, times: Times = Times()
 ) -> Tensor:
     """Plain mean squared error of the predicted velocity. Draws on the CPU: one seed, one run, any device."""
     return flow_losses(denoiser, [latents], prompt, [generator], times)[0]
@@ -51,18 +64,23 @@ def flow_losses(
     batches: Sequence[Tensor],
     prompt: Any,
     generators: Sequence[torch.Generator],
-    times: str = "logit-normal",
+    times: Times = Times(),
+    weights: Sequence[Tensor | None] = (),
 ) -> list[Tensor]:
-    """The loss of each batch [b, c, h, w], all in one forward pass; each draws from its own generator."""
+    """The loss of each batch [b, c, h, w], all in one forward pass; each draws from its own generator.
+
+    Weights [b, 1, h, w] of a batch, if it has some, say what each of its cells counts.
+    """
     drawn = [
-        (sample_times(len(batch), times, generator), torch.randn(batch.shape, generator=generator))
+        (times.draw(len(batch), generator), torch.randn(batch.shape, generator=generator))
         for batch, generator in zip(batches, generators, strict=True)
     ]
     latents = torch.cat(list(batches))
     t, noise = (torch.cat(parts).to(latents) for parts in zip(*drawn, strict=True))
     predicted = denoiser(noised(latents, noise, t), t, prompt)
-    errors = (predicted - velocity(latents, noise)).square()
-    return [error.mean() for error in errors.split([len(batch) for batch in batches])]
+    errors = (predicted - velocity(latents, noise)).square().split([len(batch) for batch in batches])
+    weighted = zip(errors, weights or [None] * len(batches), strict=True)
+    return [(error if weight is None else weight * error).mean() for error, weight in weighted]
 
 
 def joined(prompts: Sequence[Any]) -> Any:

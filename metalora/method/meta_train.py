@@ -12,7 +12,7 @@ from ..config_meta_train import MetaTrainConfig
 from .adapter import IDENTITY, SHARED, Adapter, Adapters, Site
 from .buckets import Draws, Person, Sample, lanes, place, shared_steps
 from .flat import FlatDown, Heads, fresh_heads
-from .flow import Denoiser, flow_losses, generator_of
+from .flow import Denoiser, Times, flow_losses, generator_of
 from .mean_heads import MeanHeads, summed_products
 from .ranks import ALONE, Ranks
 
@@ -131,9 +131,8 @@ def backward(denoiser: Denoiser, batch: Batch, config: MetaTrainConfig) -> float
 
     A function of its own: the graph, which knows the size of the worn heads, must not outlive the step.
     """
-    losses = flow_losses(
-        denoiser, batch.latents.split(1), batch.prompt, generators(batch, config), config.time_sampling
-    )
+    times = Times(config.time_sampling, config.time_shift)
+    losses = flow_losses(denoiser, batch.latents.split(1), batch.prompt, generators(batch, config), times)
     loss = torch.stack(losses).sum() / config.batch
     loss.backward()
     return loss.item()

@@ -17,18 +17,22 @@ from torch import Tensor
 from ..config import PersonalizeConfig, Step, UserError
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
 from .flat import in_one_buffer
-from .flow import Denoiser, flow_losses, generator_of, joined, noised, velocity
+from .flow import Denoiser, Times, flow_losses, generator_of, joined, noised, velocity
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What is learned from: each crop's latents [views, c, h, w], a view as it is and one mirrored; and a prompt."""
+    """What is learned from: each crop's latents [views, c, h, w], a view as it is and one mirrored; and a prompt.
+
+    Weights [views, 1, h, w] of each crop, if there are some, say what each cell counts in the loss.
+    """
 
     latents: Sequence[Tensor]
     prompt: Any
+    weights: Sequence[Tensor] = ()
 
-    def draw(self, step: int, batch: int, key: tuple[object, ...]) -> Tensor:
-        """The batch [batch, c, h, w] of a step: shuffled passes over the crops, each mirrored by the toss of a coin.
+    def draw(self, step: int, batch: int, key: tuple[object, ...]) -> list[tuple[int, int]]:
+        """A step's batch of (crop, view): shuffled passes over the crops, each mirrored by the toss of a coin.
 
         "for iter, for item" in Algorithm 2: 375 steps over 25 crops see each crop 15 times. A batch has one size, so
         one larger than 1 is filled up with other crops of the first one's size.
@@ -36,11 +40,12 @@ class TrainingImages:
         crops = len(self.latents)
         order = torch.randperm(crops, generator=generator_of(*key, "pass", step // crops))
         generator = generator_of(*key, "draw", step)
-        first = self.latents[int(order[step % crops])]
-        same_size = [views for views in self.latents if views.shape[1:] == first.shape[1:]]
+        first = int(order[step % crops])
+        shape = self.latents[first].shape[1:]
+        same_size = [crop for crop, views in enumerate(self.latents) if views.shape[1:] == shape]
         others = torch.randint(len(same_size), (batch - 1,), generator=generator)
         chosen = [first, *(same_size[int(other)] for other in others)]
-        return torch.stack([views[int(torch.randint(len(views), (1,), generator=generator))] for views in chosen])
+        return [(crop, int(torch.randint(len(self.latents[crop]), (1,), generator=generator))) for crop in chosen]
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,15 @@ def personalize(
     """
     weights = adapters.parameters(trained_roles(config))
     assert all((weight.shape[0] if weight.ndim == 3 else 1) == len(people) for weight in weights), len(people)
-    device = weights[0].device
+    device, times = weights[0].device, Times(config.time_sampling, config.time_shift)
     for step in range(start, config.steps):
         generators = [generator_of(person.seed, "noise", step) for person in people]
         batches = [Batch(p.images, step, config.batch, (p.seed, "crops"), device) for p in people]
-        losses = backward(denoiser, adapters, batches, generators, config.time_sampling)
+        losses = backward(denoiser, adapters, batches, generators, times)
         if config.prior_weight:
             priors = [Batch(p.prior, step, config.batch, (p.seed, "prior"), device) for p in people if p.prior]
             assert len(priors) == len(people), "prior preservation needs images of everyone's class"
-            backward(denoiser, adapters, priors, generators, config.time_sampling, config.prior_weight)
+            backward(denoiser, adapters, priors, generators, times, config.prior_weight)
         if config.max_grad_norm:
             clip_each(weights, config.max_grad_norm)
         check_losses(losses, step)
@@ -102,12 +107,16 @@ def personalize(
 
 
 class Batch:
-    """What one person learns from in one step: latents [b, c, h, w] and their prompt."""
+    """What one person learns from in one step: latents [b, c, h, w], what their cells count, and their prompt."""
 
     def __init__(
         self, images: TrainingImages, step: int, size: int, key: tuple[object, ...], device: torch.device
     ) -> None:
-        self.latents = images.draw(step, size, key).to(device)
+        drawn = images.draw(step, size, key)
+        self.latents = torch.stack([images.latents[crop][view] for crop, view in drawn]).to(device)
+        self.weights = None
+        if images.weights:
+            self.weights = torch.stack([images.weights[crop][view] for crop, view in drawn]).to(device)
         self.prompt = images.prompt
 
 
@@ -116,7 +125,7 @@ def backward(
     adapters: Adapters,
     batches: Sequence[Batch],
     generators: Sequence[torch.Generator],
-    times: str,
+    times: Times,
     weight: float = 1.0,
 ) -> list[float]:
     """Add everyone's gradient; everyone's loss. Batches of one size share a forward pass, each with its own prompt."""
@@ -126,7 +135,8 @@ def backward(
         wearers = torch.tensor([row for row in rows for _ in batches[row].latents], device=latents[0].device)
         with adapters.worn_by(wearers):  # also in backward, which may compute the blocks again
             prompt = prompt_of([batches[row] for row in rows])
-            found = flow_losses(denoiser, latents, prompt, [generators[row] for row in rows], times)
+            weights = [batches[row].weights for row in rows]
+            found = flow_losses(denoiser, latents, prompt, [generators[row] for row in rows], times, weights)
             (weight * torch.stack(found).sum()).backward()
         for row, loss in zip(rows, found, strict=True):
             losses[row] = loss.item()

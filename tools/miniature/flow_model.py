@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metalora.backbones.flux import pack, positions, schedule, unpack
 from metalora.backbones.flux_configs import scheduler_config, transformer_config
 from metalora.backbones.keys import FluxShape
-from metalora.method.flow import noised, sample_times, velocity
+from metalora.method.flow import Times, noised, velocity
 
 from .autoencoder import CONFIG as AUTOENCODER
 from .captions import Attributes, describe
@@ -117,7 +117,7 @@ class Drawn(NamedTuple):
 
 def noise_for(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(noise, times) drawn on the CPU, so that every device draws the same."""
-    return torch.randn(clean.shape, generator=generator), sample_times(len(clean), "logit-normal", generator)
+    return torch.randn(clean.shape, generator=generator), Times().draw(len(clean), generator)
 
 
 def spoken(attributes: Attributes, generator: torch.Generator) -> str:

@@ -18,7 +18,7 @@ from ..lora import save_lora
 from ..memory import wants_checkpointing
 from ..meta_downs import starting_adapters
 from ..personalize import facts_of_run, plan_photos
-from ..photos import crop_latents
+from ..photos import crop_latents, head_weights
 from ..prior import prior_images
 from ..resume import SavedRun
 from .layout import Layout
@@ -133,7 +133,8 @@ def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoise
         steps: facts_of_run(backbone, config_of(training, plan, planned, steps), crops, photo, origin)
         for steps in training.variants
     }
-    images = TrainingImages(latents, bench.prompts[config.prompt])
+    weights = head_weights(photo, latents, config.background_weight)
+    images = TrainingImages(latents, bench.prompts[config.prompt], weights)
     return Learner(planned, adapters, Person(images, config.seed, prior), facts)
 
 
