@@ -15,7 +15,18 @@ from diffusers import AutoencoderKL, FluxPipeline
 from tools.miniature import autoencoder, captions, train_flow, train_guidance
 from tools.miniature.captions import VOCABULARY
 from tools.miniature.flow_model import LEFT_OUT, MiniatureFlux, Size, spoken
-from tools.miniature.latents import CROPPED, STEP, Latents, Mixture, from_bytes, read_latents, to_bytes, write_latents
+from tools.miniature.latents import (
+    CROPPED,
+    FACE,
+    STEP,
+    Latents,
+    Mixture,
+    face_weights,
+    from_bytes,
+    read_latents,
+    to_bytes,
+    write_latents,
+)
 from tools.miniature.people import person
 from tools.miniature.photo import photo
 from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, WIDTH, TextEncoders, clip_tokenizer, t5_tokenizer
@@ -34,7 +45,8 @@ def flux() -> MiniatureFlux:
 def latents() -> Latents:
     generator = torch.Generator().manual_seed(3)
     attributes = [photo(person(number), 0).attributes for number in range(6)]
-    return Latents(to_bytes(torch.randn(2, 6, 16, 4, 4, generator=generator)), attributes)
+    faces = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).repeat(6, 1)
+    return Latents(to_bytes(torch.randn(2, 6, 16, 4, 4, generator=generator)), attributes, faces)
 
 
 def awake() -> MiniatureFlux:
@@ -179,16 +191,17 @@ def test_the_clip_tokenizer_is_the_same_in_every_process_and_knows_each_word_as_
 
 
 def test_a_batch_shows_whole_photos_or_crops_of_one_size():
-    whole, wide = latents(), Latents(torch.ones(1, 3, 16, 4, 6, dtype=torch.uint8), latents().attributes[:3])
+    whole, some = latents(), torch.ones(1, 3, 16, 4, 6, dtype=torch.uint8)
+    wide = Latents(some, whole.attributes[:3], whole.faces[:3])
     mixture, generator = Mixture(whole, [wide]), torch.Generator().manual_seed(0)
-    widths = [mixture.draw(2, generator)[0].shape[3] for _ in range(200)]
+    widths = [mixture.draw(2, generator).clean.shape[3] for _ in range(200)]
     assert set(widths) == {whole.values.shape[4], 6}
     assert np.mean([width == 6 for width in widths]) == pytest.approx(CROPPED, abs=0.1)
 
 
 def test_latents_as_bytes_are_off_by_half_a_step_at_most_and_come_back_from_their_folder(tmp_path):
     exact = torch.randn(1, 3, 16, 4, 4, generator=torch.Generator().manual_seed(0))
-    kept = Latents(to_bytes(exact), latents().attributes[:3])
+    kept = Latents(to_bytes(exact), latents().attributes[:3], latents().faces[:3])
     assert (from_bytes(kept.values) - exact).abs().max() <= STEP / 2
     write_latents(kept, tmp_path / "whole.npz", "one")
     write_latents(kept, tmp_path / "crops-32x32.npz", "one")
@@ -196,10 +209,42 @@ def test_latents_as_bytes_are_off_by_half_a_step_at_most_and_come_back_from_thei
     for read in (whole, *crops):
         assert torch.equal(read.values, kept.values)
         assert read.attributes == kept.attributes
+        assert torch.equal(read.faces, kept.faces)
     assert len(crops) == 1
     write_latents(kept, tmp_path / "crops-32x32.npz", "another")
     with pytest.raises(SystemExit, match=r"crops-32x32\.npz was made by another encoder"):
         read_latents(tmp_path, "one")
+
+
+def test_a_folder_that_does_not_know_its_faces_is_refused(tmp_path):
+    write_latents(latents(), tmp_path / "whole.npz", "one")
+    with np.load(tmp_path / "whole.npz") as stored:
+        older = {name: values for name, values in stored.items() if name != "faces"}
+    np.savez(tmp_path / "whole.npz", **older)
+    with pytest.raises(SystemExit, match=r"where the faces are.*tools\.miniature\.encode"):
+        read_latents(tmp_path, "one")
+
+
+def test_a_face_counts_more_and_a_photo_as_much_as_any_other():
+    none, low, beyond = [0.0, 0, 0, 0], [1.0, 2, 3, 4], [-2.0, -1, 9, 2]
+    weights = face_weights(torch.tensor([none, low, beyond]), 4, 6)
+    assert weights.shape == (3, 1, 4, 6)
+    torch.testing.assert_close(weights.mean((1, 2, 3)), torch.ones(3))
+    assert (weights[0] == 1).all()
+    assert (weights[1, 0] > 1).nonzero().tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
+    assert (weights[2, 0] > 1).nonzero().tolist() == [[row, column] for row in (0, 1) for column in range(6)]
+    assert weights[1].max() / weights[1].min() == pytest.approx(FACE)
+
+
+def test_a_mirrored_photo_has_its_face_on_the_other_side():
+    batch = latents().draw(40, torch.Generator().manual_seed(0))
+    sides = {tuple(sorted({column for _, column in (one[0] > 1).nonzero().tolist()})) for one in batch.weights}
+    assert sides == {(0, 1), (2, 3)}
+    mirrored = [tuple(one) for one in batch.weights[:, 0, 1]]
+    stored = from_bytes(latents().values)
+    for clean, row in zip(batch.clean, mirrored, strict=True):
+        view = 0 if row[0] > 1 else 1
+        assert (stored[view] == clean).flatten(1).all(1).any()
 
 
 def test_a_folder_without_latents_says_what_makes_them(tmp_path):

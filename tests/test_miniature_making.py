@@ -20,9 +20,10 @@ from metalora.backbones.flux_parts import DiffusersFolder
 from metalora.config import GenerateConfig
 from metalora.jobs import run
 from metalora.jobs.generate import generate_images
+from metalora.measure.faces import load_faces
 from metalora.store.cache import Cache
 from tools.miniature import check_autoencoder, check_flow, encode, export, train_autoencoder, train_flow, train_guidance
-from tools.miniature.framings import framed
+from tools.miniature.framings import find_faces, framed
 from tools.miniature.photos import read_shards
 from tools.miniature.text import T5_TOKENS
 
@@ -114,11 +115,17 @@ def test_no_file_of_it_names_a_place_of_this_machine(made):
 
 def test_crops_are_the_ones_personalization_makes(made):
     photos = read_shards(made / "photos")
-    crops = framed(photos, 1, torch.Generator().manual_seed(0))
+    crops = framed(photos, find_faces(photos), 1, torch.Generator().manual_seed(0))
     sizes = {tuple(crop.pixels.shape[2:]) for crop in crops}
     assert sum(len(crop.attributes) for crop in crops) == len(photos)  # every face is found
     assert len(sizes) == len(crops) > 1
     assert all(height % 16 == width % 16 == 0 and 0.8 < height * width / 128**2 < 1.2 for height, width in sizes)
+    detector, off = load_faces("sface"), []
+    for crop in crops:
+        for pixels, face in zip(crop.pixels, crop.faces, strict=True):
+            seen = max(detector.find(pixels.float() / 255), key=lambda face: face.score).box
+            off.append(max(abs(torch.tensor(seen) - face)) / max(pixels.shape))
+    assert np.median(off) < 0.05  # of the crop's longer side: where the crop's face is said to be, there is one
 
 
 def test_a_decoder_that_has_learned_on_ships_with_its_own_encoder_alone(made, tmp_path):

@@ -14,27 +14,32 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import tqdm
 
-from .framings import framed
+from metalora.method.crops import Box
+
+from .framings import find_faces, framed
 from .latents import Latents, encoder_of, to_bytes, write_latents
 from .photos import read_shards, to_signal
 
 BATCH = 64
+CELL = 8  # pixels across a cell of the latents
 
 
 def main() -> None:
     arguments = _parser().parse_args()
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(arguments.device).eval()
     photos = read_shards(arguments.photos)
-    encoder = encoder_of(autoencoder)
+    encoder, faces = encoder_of(autoencoder), find_faces(photos)
+    boxes = torch.tensor([face or Box(0, 0, 0, 0) for face in faces])
     for path in arguments.out.glob("crops-*.npz"):
         path.unlink()  # of another call, which may have had other sizes
     whole = encode(photos.pixels, autoencoder, mirrored=not arguments.unmirrored)
-    write_latents(Latents(whole, photos.attributes), arguments.out / "whole.npz", encoder)
+    write_latents(Latents(whole, photos.attributes, boxes / CELL), arguments.out / "whole.npz", encoder)
     if arguments.crops_of_every:
-        for crops in framed(photos, arguments.crops_of_every, torch.Generator().manual_seed(0)):
+        for crops in framed(photos, faces, arguments.crops_of_every, torch.Generator().manual_seed(0)):
             height, width = crops.pixels.shape[2:]
             values = encode(crops.pixels, autoencoder, mirrored=False)
-            write_latents(Latents(values, crops.attributes), arguments.out / f"crops-{width}x{height}.npz", encoder)
+            latents = Latents(values, crops.attributes, crops.faces / CELL)
+            write_latents(latents, arguments.out / f"crops-{width}x{height}.npz", encoder)
     size = sum(path.stat().st_size for path in arguments.out.glob("*.npz")) / 1e6
     print(f"wrote {len(photos)} photos to {arguments.out}, {size:.0f} MB")
 

@@ -74,10 +74,10 @@ class MiniatureFlux(nn.Module):
         return unpack(predicted.float(), height, width)
 
     def loss(self, drawn: "Drawn") -> Tensor:
-        """The flow's mean squared error."""
-        clean, noise, t, t5_ids, clip_ids = drawn.to(next(self.parameters()).device)
+        """The flow's mean squared error, cell by cell as they count."""
+        clean, weights, noise, t, t5_ids, clip_ids = drawn.to(next(self.parameters()).device)
         predicted = self.velocity(noised(clean, noise, t), t, *self.text(t5_ids, clip_ids))
-        return (predicted - velocity(clean, noise)).square().mean()
+        return (weights * (predicted - velocity(clean, noise)).square()).mean()
 
     def guided(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor) -> Tensor:
         """Classifier-free guidance in two passes; tokens and pooled hold the captions' [n] and then empty ones' [n]."""
@@ -103,9 +103,10 @@ class MiniatureFlux(nn.Module):
 
 
 class Drawn(NamedTuple):
-    """A batch of n: latents [n, 16, h, w], noise for them, times [n], the ids of their captions."""
+    """A batch of n: latents [n, 16, h, w], their cells' weights, noise for them, times [n], their captions' ids."""
 
     clean: Tensor
+    weights: Tensor
     noise: Tensor
     t: Tensor
     t5_ids: Tensor

@@ -62,8 +62,8 @@ def draw_from(latents: Source, batch: int, text: TextEncoders) -> Draw:
     ids = text.ids
 
     def draw(generator: torch.Generator) -> Drawn:
-        clean, captions = latents.draw(batch, generator)
-        return Drawn(clean, *noise_for(clean, generator), *ids(captions))
+        clean, captions, weights = latents.draw(batch, generator)
+        return Drawn(clean, weights, *noise_for(clean, generator), *ids(captions))
 
     return draw
 

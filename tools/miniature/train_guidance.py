@@ -45,7 +45,7 @@ def student_of(teacher: MiniatureFlux) -> MiniatureFlux:
 def loss_on(latents: Latents, teacher: MiniatureFlux, batch: int) -> Loss:
     def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         device = next(model.parameters()).device
-        clean, captions = latents.draw(batch, generator)
+        clean, captions, _ = latents.draw(batch, generator)
         noise, t = noise_for(clean, generator)
         clean, noise, t = (tensor.to(device) for tensor in (clean, noise, t))
         strength = (LEAST + (MOST - LEAST) * torch.rand(len(clean), generator=generator)).to(device)
