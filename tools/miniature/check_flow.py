@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it never saw")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--two-passes", action="store_true", help="guidance with an empty prompt: not distilled yet")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
