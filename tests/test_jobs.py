@@ -70,6 +70,20 @@ def test_two_runs_with_one_seed_write_the_same_bytes(
         assert (tmp_path / f"one{end}").read_bytes() == (tmp_path / f"two{end}").read_bytes()
 
 
+@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+def test_what_counts_less_is_learned_less(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
+):
+    """The loss is a mean over all cells: that of the first step, before anything is learned, falls with the weight."""
+    first = []
+    for weight in (1.0, 0.5, 0.0):
+        config = replace(CONFIG, method=method, steps=1, background_weight=weight)
+        made = personalized(tiny, portrait, tmp_path / f"{weight}.safetensors", warm_cache, config)
+        first.append(made.training.losses[0])
+    assert first[0] > first[1] > first[2] > 0
+    assert first[1] == pytest.approx((first[0] + first[2]) / 2, rel=1e-4)
+
+
 @pytest.mark.parametrize("stop_after", [3, 7, 29])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, stop_after: int
