@@ -48,9 +48,8 @@ class PlannedPhoto:
     def head(self, crop: Crop, height: int, width: int) -> Tensor:
         """[height, width], whether the middle of each cell of the crop's latents lies on the head."""
         assert self.face is not None
-        left, top, right, bottom = crops.seen_in(crops.grown(self.face.box, HEAD), self.taken(crop), (width, height))
-        x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
-        return ((top <= y) & (y < bottom)).unsqueeze(1) & ((left <= x) & (x < right))
+        head = crops.seen_in(crops.grown(self.face.box, HEAD), self.taken(crop), (width, height))
+        return crops.cells_within(torch.tensor(head), height, width)[0]
 
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:

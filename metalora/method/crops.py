@@ -8,6 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 Ratio = tuple[int, int]
 RATIOS: tuple[Ratio, ...] = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
 SCALES: tuple[float, ...] = (1.5, 2.0, 2.5, 3.5, 4.5)
@@ -90,6 +93,13 @@ def seen_in(box: Box, crop: Box, size: tuple[int, int]) -> Box:
     left, right = ((x - crop.left) * across for x in (box.left, box.right))
     top, bottom = ((y - crop.top) * down for y in (box.top, box.bottom))
     return Box(left, top, right, bottom)
+
+
+def cells_within(boxes: Tensor, height: int, width: int) -> Tensor:
+    """[n, height, width], whether the middle of each cell lies in the nth box [left, top, right, bottom], in cells."""
+    left, top, right, bottom = boxes.view(-1, 4, 1, 1).unbind(1)
+    x, y = torch.arange(width) + 0.5, (torch.arange(height) + 0.5).unsqueeze(1)
+    return (left <= x) & (x < right) & (top <= y) & (y < bottom)
 
 
 def upscale(box: Box, size: tuple[int, int]) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from metalora.method.crops import Box, plan, training_size
+from metalora.method.crops import Box, plan, seen_in, training_size
 from metalora.store.images import resize_crop
 
 from .captions import Attributes
@@ -55,8 +55,7 @@ def framed(photos: Photos, faces: Sequence[Box | None], every: int, generator: t
         box = boxes[int(torch.randint(len(boxes), (), generator=generator))]
         size = training_size(box.width / box.height, side, MULTIPLE)
         crop = resize_crop(photos.pixels[index].float() / 255, box, *size)
-        scale = torch.tensor([size[0] / box.width, size[1] / box.height] * 2)
-        within = (torch.tensor(face) - torch.tensor([box.left, box.top] * 2)) * scale
+        within = torch.tensor(seen_in(face, box, size))
         found[size].append(((crop * 255).round().byte(), photos.attributes[index], within))
     return [
         Framed(torch.stack(crops), list(attributes), torch.stack(within))

@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from metalora.method.crops import cells_within
 from metalora.store.files import digest_of_tensors, write_bytes
 
 from .captions import Attributes, mirrored
@@ -80,10 +81,7 @@ def face_weights(boxes: Tensor, height: int, width: int) -> Tensor:
 
     Weights move no minimum, the velocity's mean at each cell, but a small model spends itself on what they favour.
     """
-    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
-    left, top, right, bottom = boxes.unsqueeze(2).unbind(1)  # each [n, 1]
-    across, down = (left <= x) & (x < right), (top <= y) & (y < bottom)
-    weights = 1 + (FACE - 1) * (down.unsqueeze(2) & across.unsqueeze(1)).unsqueeze(1).float()
+    weights = 1 + (FACE - 1) * cells_within(boxes, height, width).unsqueeze(1).float()
     return weights / weights.mean((1, 2, 3), keepdim=True)
 
 
