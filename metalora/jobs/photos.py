@@ -131,7 +131,7 @@ def crop_latents(photos: Sequence[PlannedPhoto], backbone: Backbone, flips: bool
 def head_weights(photos: Sequence[PlannedPhoto], latents: Sequence[Tensor], background: float) -> list[Tensor]:
     """[views, 1, h, w] for each crop's latents: what a cell counts, 1 on the head and `background` around it.
 
-    None where all count the same.
+    An empty list where all count the same.
     """
     if background == 1:
         return []
