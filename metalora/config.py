@@ -124,6 +124,9 @@ class PersonalizeConfig:
     background_weight: float = knob(
         1.0, "what the loss counts around the head, where the head counts 1; 0 learns the head alone", low=0.0, high=1.0
     )
+    average_steps: int = knob(
+        0, "write the weights' moving average over about the last so many steps; 0: the last step's", low=0
+    )
     max_grad_norm: float = knob(0.0, "clip the gradient's norm to this; 0 leaves it as it is", low=0.0)
     prior_weight: float = knob(
         0.0, "DreamBooth's prior preservation: weight of the loss on images the base makes", low=0.0

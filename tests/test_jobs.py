@@ -84,12 +84,13 @@ def test_what_counts_less_is_learned_less(
     assert first[1] == pytest.approx((first[0] + first[2]) / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("stop_after", [3, 7, 29])
+@pytest.mark.parametrize(("stop_after", "average"), [(3, 0), (7, 0), (29, 0), (7, 4)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, stop_after: int
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, stop_after: int, average: int
 ):
     whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
-    personalized(tiny, portrait, whole, warm_cache)
+    config = replace(CONFIG, average_steps=average)
+    personalized(tiny, portrait, whole, warm_cache, config)
 
     class Stop(Exception):
         pass
@@ -98,12 +99,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
         if isinstance(progress, Step) and progress.total == CONFIG.steps and progress.index == stop_after:
             raise Stop
 
-    job = personalize_photos(tiny, [portrait], halves, CONFIG, CROPS, meta_down="random", cache=warm_cache)
+    job = personalize_photos(tiny, [portrait], halves, config, CROPS, meta_down="random", cache=warm_cache)
     with pytest.raises(Stop):
         run(job, stop)
     assert not halves.exists()
     assert halves.with_suffix(".state.safetensors").exists()
-    result = personalized(tiny, portrait, halves, warm_cache)
+    result = personalized(tiny, portrait, halves, warm_cache, config)
     assert len(result.training.losses) == CONFIG.steps
     assert halves.read_bytes() == whole.read_bytes()
     assert not halves.with_suffix(".state.safetensors").exists()

@@ -13,6 +13,7 @@ from ..backbones.protocol import Backbone, Denoiser
 from ..config import CropConfig, PersonalizeConfig, Phase, UserError
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters
+from ..method.averaging import settle
 from ..method.merge import fold_all
 from ..method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
 from ..store import files
@@ -144,6 +145,7 @@ def train(
     except BaseException:  # stopped between two steps, or inside one by ComfyUI's Cancel: half a step moves nothing
         saved.save(adapters, optimizer, losses, before)
         raise
+    settle(optimizer)
     after = validation_loss(denoiser, person.images, device)
     return Training(losses, (before, after), median(seconds) if seconds else 0.0)
 

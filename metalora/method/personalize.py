@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..config import PersonalizeConfig, Step, UserError
+from . import averaging
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
 from .flat import in_one_buffer
 from .flow import Denoiser, Times, flow_losses, generator_of, joined, noised, velocity
@@ -102,6 +103,8 @@ def personalize(
             clip_each(weights, config.max_grad_norm)
         check_losses(losses, step)
         optimizer.step()
+        if config.average_steps:
+            averaging.follow(optimizer, config.average_steps)
         optimizer.zero_grad(set_to_none=False)  # the gradients are views of one buffer
         yield Step(step + 1, config.steps, sum(losses) / len(losses))
 

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from ...backbones.protocol import Backbone, Denoiser, Prompt
 from ...config import PersonalizeConfig, UserError
 from ...method.adapter import Adapters
+from ...method.averaging import averaged
 from ...method.merge import fold_all
 from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
 from ...method.stacks import stacked, taken_out
@@ -103,7 +104,8 @@ def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[Non
             for step in personalize(denoiser, stack, optimizer, people, config, start=len(losses)):
                 losses.append(step.loss or 0.0)
                 if step.index in training.variants:
-                    save_loras(stack, training.variants[step.index], learners, bench)
+                    with averaged(optimizer):
+                        save_loras(stack, training.variants[step.index], learners, bench)
                 if step.index in training.variants or step.index % config.save_every == 0:
                     saved.save(stack, optimizer, losses, 0.0)
                 yield step
