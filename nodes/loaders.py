@@ -9,13 +9,12 @@ from ..metalora.backbones.flux_parts import FluxParts, TinyFlux
 from ..metalora.backbones.miniature import Miniature
 from ..metalora.config import UserError
 from ..metalora.jobs.info import describe
-from ..metalora.jobs.meta_downs import RANDOM
+from ..metalora.jobs.meta_downs import RANDOM, SHIPPED
 from .bridge import folders, small
 from .small_flux import load_small_flux
 from .sockets import CATEGORY, MetaDown, MetaDownSocket
 
 CONTROL = "random (untrained control)"
-SHIPPED = Path(__file__).parents[1] / "metalora" / "data" / "meta_downs"
 SHIPPED_MARK = "shipped: "
 SMALL: dict[str, type] = {"miniature": Miniature, "tiny (random weights)": TinyFlux}
 

@@ -12,7 +12,7 @@ from metalora.backbones.load import load_backbone
 from metalora.config import PRESETS
 from metalora.jobs import demo, run
 from metalora.jobs.demo_person import demo_person
-from metalora.jobs.demonstration import BASE, METHODS, Demonstration, summary
+from metalora.jobs.demonstration import BASE, Demonstration, summary
 from metalora.store.cache import Cache
 from metalora.store.images import photo_digest, read_photo
 
@@ -51,7 +51,7 @@ def test_every_image_on_the_page_is_one_that_the_run_wrote(made):
 
 
 def test_each_prompt_has_an_image_without_and_with_each_lora_from_the_same_noise(made):
-    assert list(made.pictures) == [BASE, *METHODS.values()]
+    assert list(made.pictures) == [BASE, *made.labels.values()]
     for images in made.pictures.values():
         assert [image.prompt for image in images] == list(made.person.prompts)
         assert {image.seed for image in images} == {0}

@@ -65,7 +65,11 @@ def add_to(commands: Commands) -> None:
     plan.add_argument("--prompts", type=Path, metavar="FILE", help="prompts as JSON (default: the mini benchmark's)")
     plan.add_argument("--meta-phd", action="store_true", help="the prompts of the paper's benchmark, which ship")
     plan.add_argument(
-        "--meta-down", nargs="+", default=[], metavar="FILE", help="CLASS=FILE for each class, FILE for all, or random"
+        "--meta-down",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="CLASS=FILE for each class, FILE for all, or random (default: the shipped ones, where there are some)",
     )
     add_knobs(plan, BenchmarkConfig, "the comparison")
     add_knobs(plan, PersonalizeConfig, "training", ("method", "steps", "rank", "class_name"))

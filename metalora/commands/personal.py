@@ -70,7 +70,11 @@ def add_to(commands: Commands) -> None:
         "photos", type=Path, nargs="+", metavar="photo", help="one photo of the person; more are allowed"
     )
     personal.add_argument("--out", type=Path, help="the LoRA file (default: <photo>.safetensors)")
-    personal.add_argument("--meta-down", metavar="FILE", help="Meta-Down file of the class, or 'random' (the control)")
+    personal.add_argument(
+        "--meta-down",
+        metavar="FILE",
+        help="Meta-Down file of the class (default: the shipped one, if there is one), or 'random' (the control)",
+    )
     add_spelling(personal)
     add_overwrite(personal)
     add_faces(personal)

@@ -10,9 +10,9 @@ from .crops import write_crops
 from .demo_page import write_demo_page
 from .demo_person import demo_person
 from .demo_scores import likenesses
-from .demonstration import BASE, METHODS, Demonstration
+from .demonstration import BASE, Demonstration, labels_of
 from .generate import Image, generate_images
-from .meta_downs import RANDOM
+from .meta_downs import RANDOM, shipped_meta_downs
 from .personalize import Personalized, personalize_photos
 from .plots import save_loss_curve
 
@@ -24,9 +24,11 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
     yield Phase(f"the portrait: {person.credit}")
     sheet = yield from write_crops(person.portrait, out / "crops", crop_config, multiple=backbone.multiple)
 
+    shipped = shipped_meta_downs(backbone.name).get(person.class_name)
+    labels = labels_of(trained=shipped is not None)
     results: dict[str, Personalized] = {}
     pictures: dict[str, list[Image]] = {BASE: []}
-    for method, label in METHODS.items():
+    for method, label in labels.items():
         config = with_preset(PersonalizeConfig, preset, method=method, class_name=person.class_name)
         lora = out / f"{method}.safetensors"
         results[method] = yield from personalize_photos(
@@ -35,7 +37,7 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
             lora,
             config,
             crop_config,
-            meta_down=RANDOM if method == "meta-lora" else None,
+            meta_down=str(shipped or RANDOM) if method == "meta-lora" else None,
             cache=cache,
             overwrite=True,
         )
@@ -54,8 +56,8 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
 
     yield Phase("comparing faces")
     curve = out / "loss.png"
-    save_loss_curve(curve, {METHODS[method]: result.training.losses for method, result in results.items()})
+    save_loss_curve(curve, {labels[method]: result.training.losses for method, result in results.items()})
     page = out / "index.html"
-    made = Demonstration(preset, person, sheet, results, pictures, likenesses(person, pictures), curve, page)
+    made = Demonstration(preset, person, labels, sheet, results, pictures, likenesses(person, pictures), curve, page)
     write_demo_page(made)
     return made

@@ -9,7 +9,7 @@ from ..store.files import write_bytes
 from ..store.report.html import Html, element, joined, note, paragraph, section, table
 from ..store.report.page import whole_page
 from .demo_scores import Likenesses
-from .demonstration import METHODS, Demonstration
+from .demonstration import CONTROL, Demonstration
 from .generate import Image
 
 WIDEST = 1200  # pixels of the crop sheet on the page
@@ -31,7 +31,9 @@ def opening(made: Demonstration) -> Html:
     )
     random = "The Meta-Down of this demo is a random one, not meta-trained: its row shows the method's mechanics only."
     tiny = "The tiny backbone has random weights: its images are noise, and only the path is real."
-    return joined([paragraph(text), note(random), note(tiny) if made.backbone == "tiny" else Html()])
+    notes = [note(random)] if made.labels["meta-lora"] == CONTROL else []
+    notes += [note(tiny)] if made.backbone == "tiny" else []
+    return joined([paragraph(text), *notes])
 
 
 def what_went_in(made: Demonstration) -> Html:
@@ -102,7 +104,7 @@ def how_it_was_learned(made: Demonstration) -> Html:
         size = result.lora.stat().st_size / 1e6
         rows.append(
             [
-                METHODS[method],
+                made.labels[method],
                 f"{before:.4f} → {after:.4f}",
                 f"{sum(result.training.losses[-25:]) / len(result.training.losses[-25:]):.4f}",
                 f"{result.training.seconds_per_step:.3f} s",

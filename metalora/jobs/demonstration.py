@@ -10,7 +10,12 @@ from .generate import Image
 from .personalize import Personalized
 
 BASE = "without LoRA"
-METHODS = {"meta-lora": "Meta-LoRA (random Meta-Down)", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
+META_LORA, CONTROL = "Meta-LoRA", "Meta-LoRA (random Meta-Down)"
+
+
+def labels_of(trained: bool) -> dict[str, str]:
+    """What each method is called on the page; a Meta-Down that has learned nothing is not to be taken for one."""
+    return {"meta-lora": META_LORA if trained else CONTROL, "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
 
 
 @dataclass(frozen=True)
@@ -18,8 +23,8 @@ class Demonstration:
     """Files by method, images by label, and how like the person they are."""
 
     backbone: str
-
     person: DemoPerson
+    labels: dict[str, str]  # by method
     crops: CropSheet
     results: dict[str, Personalized]  # by method
     pictures: dict[str, list[Image]]  # by label, BASE first
@@ -33,10 +38,10 @@ def summary(made: Demonstration) -> str:
     lines = [f"{'':30}validation loss       s/step   R-FaceSim   LoRA file"]
     for method, result in made.results.items():
         before, after = result.training.validation
-        likeness = made.likeness.by_method[METHODS[method]].r_facesim if made.likeness else None
+        likeness = made.likeness.by_method[made.labels[method]].r_facesim if made.likeness else None
         numbers = f"{before:.4f} -> {after:.4f}    {result.training.seconds_per_step:.3f}"
         like = f"{likeness:.3f}" if likeness is not None else "-"
-        lines.append(f"{METHODS[method]:30}{numbers}    {like:9}   {result.lora}")
+        lines.append(f"{made.labels[method]:30}{numbers}    {like:9}   {result.lora}")
     if made.likeness:
         base = made.likeness.by_method[BASE].r_facesim
         lines.append(

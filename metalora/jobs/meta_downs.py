@@ -13,6 +13,18 @@ from ..method.mean_heads import start_at_mean
 from ..store import files
 
 RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed: the control
+SHIPPED = Path(__file__).parents[1] / "data" / "meta_downs"
+
+
+def shipped_meta_downs(base: str) -> dict[str, Path]:
+    """By class, the Meta-Downs that come with the package for this base."""
+    found = {}
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        with files.opened(path) as file:
+            facts = files.facts_of(file.metadata())
+        if facts["base"] == base:
+            found[facts["domain"]] = path
+    return found
 
 
 def starting_adapters(
@@ -24,11 +36,7 @@ def starting_adapters(
         if meta_down is not None:
             raise UserError(f"--meta-down is for --method meta-lora; {config.method} trains without one.")
         return new_adapters(sites, config.rank, generator, scale=config.scale), {}
-    if meta_down is None:
-        raise UserError(
-            "--method meta-lora needs --meta-down FILE, trained for this base and class. Without one, "
-            "--method lora-crops trains a plain LoRA; --meta-down random is the untrained control."
-        )
+    meta_down = meta_down or default_meta_down(backbone.name, config.class_name)
     if meta_down == RANDOM:
         if config.heads == "mean":
             raise UserError(f"--heads mean needs a Meta-Down of stage 1; --meta-down {RANDOM} has learned no heads.")
@@ -40,6 +48,18 @@ def starting_adapters(
     if config.heads == "mean":
         start_at_mean(adapters, read_mean_heads(Path(meta_down), sites))
     return adapters, origin
+
+
+def default_meta_down(base: str, class_name: str) -> str:
+    """The shipped one, where none is named; where none is shipped either, what to do."""
+    shipped = shipped_meta_downs(base)
+    if class_name in shipped:
+        return str(shipped[class_name])
+    others = f"For {base} there are shipped ones: say --class {' or --class '.join(shipped)}. " if shipped else ""
+    raise UserError(
+        f"--method meta-lora needs --meta-down FILE, trained for this base and class. {others}Without one, "
+        "--method lora-crops trains a plain LoRA; --meta-down random is the untrained control."
+    )
 
 
 def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> tuple[dict[str, Tensor], dict[str, str]]:

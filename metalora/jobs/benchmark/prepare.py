@@ -17,7 +17,7 @@ from ...store import files
 from ...store.manifest import Manifest, read_manifest
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
-from ..meta_downs import RANDOM, read_mean_heads, read_meta_down
+from ..meta_downs import RANDOM, read_mean_heads, read_meta_down, shipped_meta_downs
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
 from .pictures import readable, truncation
 from .plan import (
@@ -185,9 +185,10 @@ def meta_downs_of(
     if unused := sorted(set(inputs.meta_downs) - {*classes, ANY_CLASS}):
         raise UserError(f"--meta-down names {', '.join(unused)}, but the people are {', '.join(classes)}.")
     sites = backbone.sites(training.sites)
+    shipped = {class_name: str(path) for class_name, path in shipped_meta_downs(backbone.name).items()}
     found = {}
     for class_name in classes:
-        given = inputs.meta_downs.get(class_name, inputs.meta_downs.get(ANY_CLASS))
+        given = inputs.meta_downs.get(class_name, inputs.meta_downs.get(ANY_CLASS, shipped.get(class_name)))
         if given is None:
             raise UserError(
                 f"The method meta-lora needs a Meta-Down for the class {class_name}: --meta-down {class_name}=FILE. "

@@ -1,0 +1,49 @@
+"""The Meta-Downs that come with the package are taken where none is named, for their base and class alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmarks import INPUTS, planned
+from runs import CONFIG, meta_down_file, personalized
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.config import UserError
+from metalora.jobs import meta_downs
+from metalora.store import files
+from metalora.store.cache import Cache
+
+
+@pytest.fixture
+def shipped(tiny: FluxBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that ships one for women of the tiny FLUX."""
+    monkeypatch.setattr(meta_downs, "SHIPPED", tmp_path / "shipped")
+    meta_down_file(tiny, tmp_path / "shipped" / "any-name.safetensors")
+    return tmp_path / "shipped"
+
+
+def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
+):
+    config = replace(CONFIG, steps=1, class_name="woman")
+    for out, source in (("default", None), ("named", str(next(shipped.iterdir())))):
+        personalized(tiny, portrait, tmp_path / f"{out}.safetensors", warm_cache, config, source)
+    default, named = ((tmp_path / f"{out}.adapter.safetensors").read_bytes() for out in ("default", "named"))
+    assert default == named
+
+
+def test_another_class_has_none_and_is_told_which_there_are(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
+):
+    config = replace(CONFIG, steps=1, class_name="person")
+    with pytest.raises(UserError, match=f"For {tiny.name} there are shipped ones: say --class woman"):
+        personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, None)
+
+
+def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: FluxBackbone, tmp_path: Path, shipped: Path):
+    with pytest.raises(UserError, match="needs a Meta-Down for the class man"):
+        planned(tmp_path / "run", tiny, replace(INPUTS, meta_downs={}))
+    plan = planned(tmp_path / "run", tiny, replace(INPUTS, meta_downs={"man": "random"}))
+    tensors, _ = files.read(next(shipped.iterdir()), ("meta-down",))
+    assert plan.meta_downs["woman"]["sha256"] == files.digest_of_tensors(tensors)
+    assert plan.meta_downs["man"]["sha256"] != plan.meta_downs["woman"]["sha256"]
