@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .reproduce_sizes import Size
+from .reproduce_sizes import TRAINED, Size
 
 CLASSES = ("woman", "man")
-TRAINED = ("lora", "lora-crops", "meta-lora")  # the methods that train; `none` is the base alone
 SAMPLING_SHARE = 1 / 3  # of a training step on one photo: what a sampling step costs, forward without backward
 
 
@@ -61,11 +60,10 @@ class Inputs:
 def pieces_of(out: Path, size: Size, inputs: Inputs) -> list[Piece]:
     """Everything, in the order in which it tells most soonest."""
     make = Maker(out, size, inputs)
-    three = ["none", *TRAINED]
     found = [] if inputs.people else [make.rendered_people()]
     found += [
         make.stage_one("trained", "stage 1 for both classes, as the preset has it", []),
-        make.benchmark("methods", "the methods against each other at every step count", three),
+        make.benchmark("methods", "the methods against each other at every step count", size.methods),
         make.benchmark("random", "the control: a Meta-Down that has learned nothing", downs=None),
         make.benchmark("ranks", "the methods at every rank", TRAINED, ranks=size.ranks, steps=size.rank_steps),
         make.benchmark("mean-heads", "heads that start at the mean of stage 1's", flags=["--heads", "mean"]),

@@ -1,13 +1,21 @@
-"""How much of the reproduction is done: all of it, minutes of it, or seconds of it."""
+"""How much of the reproduction is done: all of it, the claim alone, minutes of it, or seconds of it."""
 
 from dataclasses import dataclass
+
+TRAINED = ("lora", "lora-crops", "meta-lora")  # the methods that train; `none` is the base alone
+
+# What both stages do alike on the miniature: chosen for LoRA + crops on validation people (tools/miniature/README.md),
+# but with the paper's batch of 1, and at a learning rate at which likeness still rises at the paper's step counts.
+STAGE_TWO = "--learning-rate 1e-3 --time-shift 0.5 --background-weight 0.1 --average-steps 50"
+MEASURED = f"--captions photo {STAGE_TWO} --together 12"
 
 
 @dataclass(frozen=True)
 class Size:
-    """The step counts are to be scaled to the base's own pace; until that is known, the paper's stand here."""
+    """The step counts are the paper's where nothing else is said."""
 
     rendered: int  # people, both classes together
+    methods: tuple[str, ...] = ("none", *TRAINED)
     step_counts: tuple[int, ...] = (250, 375, 500, 625, 750)
     ranks: tuple[int, ...] = (1, 2, 4, 8, 16)
     rank_steps: tuple[int, ...] = (375, 625)
@@ -16,11 +24,11 @@ class Size:
     no_warm_up: bool = True
     loras: tuple[int, ...] = (8, 32, 128)  # of each class
     base: str = "--backbone miniature"
-    stage_one: str = "--preset miniature"
+    stage_one: str = "--preset miniature --time-shift 0.5"
     stage_one_work: int = 5_000 * 8  # steps x batch
-    stage_two: str = ""
+    stage_two: str = STAGE_TWO
     stage_two_steps: int = 375
-    measured: str = ""  # flags of `benchmark plan`
+    measured: str = MEASURED  # flags of `benchmark plan`
     measured_people: int = 16
     images: int = 20  # of each of them, for each variant
     sampling_steps: int = 24
@@ -28,6 +36,14 @@ class Size:
 
 SIZES = {
     "miniature": Size(rendered=400),
+    "claim": Size(  # an hour of two cores with 48 people: --manifest of the claim's benchmark
+        rendered=400,
+        methods=("none", "lora-crops", "meta-lora"),
+        step_counts=(250, 375, 500, 625),
+        measured=f"{MEASURED} --prompts-each 5 --seeds 0",
+        measured_people=48,
+        images=5,
+    ),
     "five-minutes": Size(
         rendered=72,
         step_counts=(100, 200),
@@ -37,9 +53,9 @@ SIZES = {
         people=(),
         no_warm_up=False,
         loras=(8,),
-        stage_one="--preset miniature-5-minutes",
+        stage_one="--preset miniature-5-minutes --time-shift 0.5",
         stage_one_work=600 * 8,
-        measured="--people 8 --prompts-each 3 --seeds 0",
+        measured=f"{MEASURED} --people 8 --prompts-each 3 --seeds 0",
         measured_people=8,
         images=3,
     ),

@@ -37,6 +37,9 @@ class MetaTrainConfig:
     time_shift: float = knob(
         1.0, "move training times: above 1 towards noise, below 1 towards detail; 1: as drawn", low=0.01, high=100.0
     )
+    even_rows: bool = knob(
+        False, "write the Meta-Down with orthogonal rows of a fresh one's length: the same directions at an even pace"
+    )
     gradient_checkpointing: bool = knob(False, "recompute activations to save memory")
     save_every: int = knob(500, "write a checkpoint, and validate, every so many steps", low=1)
     keep: int = knob(3, "checkpoints to keep; older ones are deleted", low=1)
@@ -78,6 +81,7 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "resolution": 128,
         "max_upscale": 4.0,
         "save_every": 250,
+        "even_rows": True,
     },
     # 32 people in four buckets, on two cores; how far that goes is in docs/reproduction.md.
     "miniature-5-minutes": {
@@ -92,6 +96,7 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "max_upscale": 4.0,
         "save_every": 150,
         "validation_steps": 20,
+        "even_rows": True,
     },
 }
 

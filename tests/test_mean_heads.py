@@ -23,6 +23,7 @@ from metalora.method.flat import Heads, views
 from metalora.method.flow import flow_loss, generator_of
 from metalora.method.mean_heads import factored, moved, start_at_mean, summed_products
 from metalora.method.ranks import ALONE
+from metalora.method.shared_directions import even_rows
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -139,6 +140,15 @@ def test_when_the_meta_down_has_moved_the_mean_says_the_same_on_it():
     product, before, mixed = torch.randn(6, 4), torch.randn(4, 20), torch.randn(4, 4)
     torch.testing.assert_close(moved(product, before, mixed @ before) @ mixed @ before, product @ before)
     assert torch.equal(moved(product, before, before).round(decimals=4), product.round(decimals=4))
+
+
+def test_even_rows_span_the_same_and_are_as_long_as_fresh_ones():
+    down = torch.randn(4, 4) @ torch.randn(4, 20) * torch.tensor([[9.0], [1.0], [0.1], [1.0]])
+    rows = even_rows(down)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(4) / 3, atol=1e-5, rtol=0)
+    product = torch.randn(6, 4)
+    torch.testing.assert_close(moved(product, down, rows) @ rows, product @ down, atol=1e-4, rtol=1e-4)
+    assert torch.equal(even_rows(-down).round(decimals=4), rows.round(decimals=4)), "a basis, whatever the signs"
 
 
 def test_mean_heads_know_what_people_have_in_common(denoiser: ToyDenoiser):

@@ -45,6 +45,13 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     assert "going on from step 5" in capsys.readouterr().err
     again, _ = files.read(here / "again.safetensors", ("meta-down",))
     assert all(torch.equal(again[name], down) for name, down in downs.items())
+    # the same directions with even rows: no step is done again, and mean heads add what they added
+    assert main([*command, "--even-rows", "--out", "again.safetensors", "--overwrite"]) == 0
+    evened, _ = files.read(here / "again.safetensors", ("meta-down",))
+    for name in (key.removesuffix(".down") for key in downs if key.endswith(".down")):
+        torch.testing.assert_close(evened[f"{name}.down"] @ evened[f"{name}.down"].T, torch.eye(16) / 3)
+        products = [found[f"{name}.mean_heads"] @ found[f"{name}.down"] for found in (evened, downs)]
+        torch.testing.assert_close(*products, rtol=0, atol=1e-6)
     # another seed is another run
     assert main([*command, "--seed", "1", "--out", "again.safetensors", "--overwrite"]) == 1
     assert "knobs differ" in capsys.readouterr().err

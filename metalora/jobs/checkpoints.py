@@ -16,7 +16,8 @@ from ..method.mean_heads import MeanHeads
 from ..method.meta_train import MetaTraining
 from ..store import files
 
-FREE_KNOBS = ("steps", "save_every", "keep", "gradient_checkpointing", "validation_steps")  # they change no step
+# They change no step.
+FREE_KNOBS = ("steps", "save_every", "keep", "gradient_checkpointing", "validation_steps", "even_rows")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 ROWS = ("weights", "mean", "square", "steps")
 

@@ -17,6 +17,7 @@ from ..method.buckets import deal, place
 from ..method.flow import generator_of
 from ..method.meta_train import MetaTraining, meta_train, planned
 from ..method.ranks import ALONE, Ranks
+from ..method.shared_directions import even_rows
 from ..store import files
 from ..store.cache import Cache
 from ..store.prefetch import prefetched
@@ -81,7 +82,11 @@ def meta_train_people(
                 board.close()
     mean = training.mean_heads(config.steps)
     if ranks.index == 0:
-        tensors = {f"{name}.down": down for name, down in training.meta_down().items()}
+        downs = training.meta_down()
+        if config.even_rows:
+            evened = {name: even_rows(down) for name, down in downs.items()}
+            mean, downs = mean.on(evened), evened
+        tensors = {f"{name}.down": down for name, down in downs.items()}
         tensors |= {f"{name}.mean_heads": product for name, product in mean.products.items()}
         more = {"steps": str(config.steps), "mean_heads_of": str(mean.people)}
         files.write(out, tensors, "meta-down", {**facts, **more})

@@ -34,13 +34,17 @@ class MeanHeads:
         count = self.people + people
         if not people:
             return self
+        before = self.on(downs).products
         products = {
-            name: (self.people * moved(self.products[name], self.downs[name], downs[name]) + total) / count
-            if self.people
-            else total / count
+            name: (self.people * before[name] + total) / count if self.people else total / count
             for name, total in sums.items()
         }
         return MeanHeads(count, products, downs)
+
+    def on(self, downs: dict[str, Tensor]) -> "MeanHeads":
+        """The same people's, written for another Meta-Down."""
+        products = {name: moved(one, self.downs[name], downs[name]) for name, one in self.products.items()}
+        return MeanHeads(self.people, products, downs)
 
 
 def moved(product: Tensor, before: Tensor, now: Tensor) -> Tensor:

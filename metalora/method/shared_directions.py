@@ -24,6 +24,17 @@ def shared_directions(loras: Sequence[tuple[Tensor, Tensor]], meta_rank: int, ge
     return (rows * signs(rows) * ROW_LENGTH).float()
 
 
+def even_rows(down: Tensor) -> Tensor:
+    """A basis [r, in] of the same row space: orthogonal rows, each as long as a fresh down layer's.
+
+    Heads can reach the same updates on either, since mid undoes the change of basis. But stage 1 lets some rows grow
+    far longer than others, above all where a layer's input is large; Adam's steps have one size, so that heads on
+    such rows learn those directions many times faster than the rest.
+    """
+    _, _, directions = torch.linalg.svd(down.double(), full_matrices=False)
+    return (directions * signs(directions) * ROW_LENGTH).to(down)
+
+
 def signs(rows: Tensor) -> Tensor:
     """[r, 1]: of each row's largest number. A singular vector's own sign is a library's whim."""
     return rows.gather(1, rows.abs().argmax(dim=1, keepdim=True)).sign()
