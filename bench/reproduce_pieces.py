@@ -161,7 +161,7 @@ class Maker:
         folder, steps = self.out / name, steps or self.size.step_counts
         words = ["benchmark", "plan", str(folder), "--methods", *methods, "--steps", *map(str, steps), "--meta-down"]
         words += [f"{kind}={self.out / downs / kind}.safetensors" for kind in CLASSES] if downs else ["random"]
-        words += ["--ranks", *map(str, ranks)] if ranks else []
+        words += ["--ranks", *map(str, ranks or [self.size.rank])]
         words += [*flags, *self.size.base.split(), *self.size.measured.split(), *self.inputs.flags()]
         trainings = sum(method in TRAINED for method in methods) * max(1, len(ranks))
         drawn = len(steps) * self.size.images * self.size.sampling_steps * SAMPLING_SHARE

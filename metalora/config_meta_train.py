@@ -72,7 +72,7 @@ class MetaTrainConfig:
 META_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "miniature": {
-        "steps": 5_000,
+        "steps": 4_000,
         "bucket_steps": 500,
         "warmup_steps": 200,
         "batch": 8,

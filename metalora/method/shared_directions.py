@@ -25,14 +25,14 @@ def shared_directions(loras: Sequence[tuple[Tensor, Tensor]], meta_rank: int, ge
 
 
 def even_rows(down: Tensor) -> Tensor:
-    """A basis [r, in] of the same row space: orthogonal rows, each as long as a fresh down layer's.
+    """The nearest [r, in] with orthogonal rows (polar decomposition), each as long as a fresh down layer's.
 
-    Heads can reach the same updates on either, since mid undoes the change of basis. But stage 1 lets some rows grow
-    far longer than others, above all where a layer's input is large; Adam's steps have one size, so that heads on
-    such rows learn those directions many times faster than the rest.
+    Heads can reach the same updates on either: the row space is the same, and mid undoes the change of basis. But
+    stage 1 lets some rows grow far longer than others, above all where a layer's input is large; Adam's steps have
+    one size, so that heads on such rows learn those directions many times faster than the rest.
     """
-    _, _, directions = torch.linalg.svd(down.double(), full_matrices=False)
-    return (directions * signs(directions) * ROW_LENGTH).to(down)
+    left, _, right = torch.linalg.svd(down.double(), full_matrices=False)
+    return (left @ right * ROW_LENGTH).to(down)
 
 
 def signs(rows: Tensor) -> Tensor:
