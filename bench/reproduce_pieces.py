@@ -72,6 +72,8 @@ def pieces_of(out: Path, size: Size, inputs: Inputs) -> list[Piece]:
     variations += [
         (f"people-{n}", f"stage 1 on {n} people of each class", ["--limit-people", str(n)]) for n in size.people
     ]
+    if size.even_rows:
+        variations.append(("as-trained", "the Meta-Down's rows as stage 1 leaves them", ["--no-even-rows"]))
     variations += [("no-warm-up", "stage 1 without warm-up", ["--warmup-steps", "0"])] if size.no_warm_up else []
     for name, about, flags in variations:
         found.append(make.stage_one(f"{name}-down", about, flags))

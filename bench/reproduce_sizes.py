@@ -6,7 +6,7 @@ TRAINED = ("lora", "lora-crops", "meta-lora")  # the methods that train; `none` 
 
 # Chosen for LoRA + crops on validation people (tools/miniature/README.md); the batch of 1 is the paper's.
 STAGE_TWO = "--time-shift 0.5 --background-weight 0.1 --average-steps 50"
-MEASURED = f"--captions photo {STAGE_TWO} --together 12"
+MEASURED = f"--captions photo {STAGE_TWO} --together 8"
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Size:
     rank_steps: tuple[int, ...] = (375, 625)
     meta_ranks: tuple[int, ...] = (4, 64)  # 16 is the preset's
     people: tuple[int, ...] = (10, 40)  # of each class; all of them are the piece `trained`
+    even_rows: bool = True  # against the rows as they were trained
     no_warm_up: bool = True
     loras: tuple[int, ...] = (8, 32, 128)  # of each class
     base: str = "--backbone miniature"
@@ -36,12 +37,12 @@ class Size:
 
 SIZES = {
     "miniature": Size(rendered=400),
-    "claim": Size(  # less than an hour of two cores after stage 1, with the claim's 48 people: --manifest
+    "claim": Size(  # less than an hour of two cores after stage 1; of people who are given (--manifest)
         rendered=400,
         methods=("none", "lora-crops", "meta-lora"),
         step_counts=(250, 375, 625),
-        measured=f"{MEASURED} --prompts-each 5 --seeds 0",
-        measured_people=48,
+        measured=f"{MEASURED} --people 32 --prompts-each 5 --seeds 0",
+        measured_people=32,
         images=5,
     ),
     "five-minutes": Size(
@@ -51,6 +52,7 @@ SIZES = {
         rank_steps=(200,),
         meta_ranks=(),
         people=(),
+        even_rows=False,
         no_warm_up=False,
         loras=(8,),
         stage_one="--preset miniature-5-minutes --time-shift 0.5",
