@@ -95,7 +95,7 @@ def sweep_plot(rows: Sequence[tuple[str, int | None, Figure]]) -> bytes:
         )
     axes.axvline(0, color="gray", linewidth=1)
     axes.set_yticks([-place for place in range(len(titles))], titles)
-    axes.set(xlabel="R-FaceSim, minus the preset's at equal steps")
+    axes.set(xlabel="R-FaceSim, minus the preset's at equal steps", ylim=(0.5 - len(titles), 0.5))
     return finished(figure, "")
 
 
