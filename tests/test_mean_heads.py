@@ -19,11 +19,11 @@ from metalora.jobs.checkpoints import Checkpoints
 from metalora.jobs.lora import merge_adapter
 from metalora.jobs.meta_downs import starting_adapters
 from metalora.method.adapter import Adapters, new_adapters
+from metalora.method.even_rows import even_rows
 from metalora.method.flat import Heads, views
 from metalora.method.flow import flow_loss, generator_of
 from metalora.method.mean_heads import factored, moved, start_at_mean, summed_products
 from metalora.method.ranks import ALONE
-from metalora.method.shared_directions import even_rows
 from metalora.store import files
 from metalora.store.cache import Cache
 

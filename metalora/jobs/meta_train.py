@@ -14,10 +14,10 @@ from ..config_meta_train import MetaTrainConfig
 from ..method.adaptability import HeldOut, adaptability
 from ..method.adapter import random_meta_down
 from ..method.buckets import deal, place
+from ..method.even_rows import even_rows
 from ..method.flow import generator_of
 from ..method.meta_train import MetaTraining, meta_train, planned
 from ..method.ranks import ALONE, Ranks
-from ..method.shared_directions import even_rows
 from ..store import files
 from ..store.cache import Cache
 from ..store.prefetch import prefetched

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .even_rows import even_rows
 from .flow import Denoiser, Times, flow_loss, generator_of, noised, velocity
 from .meta_train import MetaTraining
-from .shared_directions import even_rows
 
 TIMES = 8  # at which each unseen photo is measured, evenly spread
 

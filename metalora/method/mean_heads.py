@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapters
+from .even_rows import ROW_LENGTH
 from .flat import Heads, views
 from .ranks import Ranks
-from .shared_directions import ROW_LENGTH, signs
+from .shared_directions import signs
 
 
 @dataclass(frozen=True)

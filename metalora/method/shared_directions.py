@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ROW_LENGTH = 3**-0.5  # of a fresh down layer's rows (uniform in +-1/sqrt(in)): heads then learn at the pace they know
+from .even_rows import ROW_LENGTH
 
 
 def shared_directions(loras: Sequence[tuple[Tensor, Tensor]], meta_rank: int, generator: torch.Generator) -> Tensor:
@@ -22,17 +22,6 @@ def shared_directions(loras: Sequence[tuple[Tensor, Tensor]], meta_rank: int, ge
     basis, _ = torch.linalg.qr(torch.cat([found, random]).T)
     rows = basis.T[:meta_rank]
     return (rows * signs(rows) * ROW_LENGTH).float()
-
-
-def even_rows(down: Tensor) -> Tensor:
-    """The nearest [r, in] with orthogonal rows (polar decomposition), each as long as a fresh down layer's.
-
-    Heads can reach the same updates on either: the row space is the same, and mid undoes the change of basis. But
-    stage 1 lets some rows grow far longer than others, above all where a layer's input is large; Adam's steps have
-    one size, so that heads on such rows learn those directions many times faster than the rest.
-    """
-    left, _, right = torch.linalg.svd(down.double(), full_matrices=False)
-    return (left @ right * ROW_LENGTH).to(down)
 
 
 def signs(rows: Tensor) -> Tensor:
