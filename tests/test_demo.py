@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from PIL import Image
 from metalora.backbones.load import load_backbone
 from metalora.config import PRESETS
 from metalora.jobs import demo, run
+from metalora.jobs.demo_page import opening
 from metalora.jobs.demo_person import demo_person
-from metalora.jobs.demonstration import BASE, Demonstration, summary
+from metalora.jobs.demonstration import BASE, META_LORA, Demonstration, labels_of, summary
 from metalora.store.cache import Cache
 from metalora.store.images import photo_digest, read_photo
 
@@ -48,6 +50,14 @@ def test_every_image_on_the_page_is_one_that_the_run_wrote(made):
     for picture in shown:
         seen = np.asarray(picture.resize((16, 16)), dtype=float)
         assert min(np.abs(seen - one).mean() for one in small) < 3
+
+
+def test_a_random_meta_down_is_called_one_and_a_trained_one_is_not(made):
+    assert "random" in made.labels["meta-lora"]
+    assert "not meta-trained" in str(opening(made))
+    labels = labels_of(trained=True)
+    assert labels["meta-lora"] == META_LORA
+    assert "not meta-trained" not in str(opening(replace(made, labels=labels)))
 
 
 def test_each_prompt_has_an_image_without_and_with_each_lora_from_the_same_noise(made):
