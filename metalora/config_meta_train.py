@@ -6,6 +6,8 @@ from typing import Any
 
 from .config import UserError, check_knobs, knob
 
+STARTS = ("random", "gradients")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetaTrainConfig:
@@ -17,10 +19,19 @@ class MetaTrainConfig:
     batch: int = knob(4, "photos in each iteration, over all processes together", low=1, high=4096)
     bucket_people: int = knob(50, "people in a bucket, at most", low=1)
     learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
+    down_rate: float = knob(1.0, "learning rate of the Meta-Down, as a share of the heads'", low=0.0, high=100.0)
     rate_warmup: int = knob(0, "let the learning rate rise over the first so many steps, per bucket for heads", low=0)
     weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = knob(1, "r2, the rank of the heads", low=1, high=128)
     meta_rank: int = knob(16, "r1, the rank of the Meta-Down", low=1, high=512)
+    start: str = knob(
+        "random",
+        "the Meta-Down's start: random, as the paper's; gradients: the directions people's first gradients share",
+        choices=STARTS,
+    )
+    start_people: int = knob(
+        64, "with --start gradients: people who are looked at in each of three turns", low=2, high=100_000
+    )
     scale: float = knob(1.0, "s, the strength of the adapters while training", low=0.0, high=100.0)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
     class_name: str = knob("person", "train on people of this class; 'all' takes every class at once", flag="--class")

@@ -12,6 +12,7 @@ from metalora.store import files
 from metalora.store.cache import Cache
 
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
+TINY = ["--backbone", "tiny"]
 FAST = ["--resolution", "64", "--steps", "12", "--bucket-steps", "6", "--warmup-steps", "2", "--batch", "2"]
 FAST += ["--bucket-people", "4", "--save-every", "5", "--validation-people", "1", "--validation-steps", "2"]
 
@@ -61,6 +62,35 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     assert main([*personal, "--heads", "mean"]) == 0
     assert main(["meta-down", "inspect", "man.safetensors"]) == 0
     assert "for --heads mean: of 8 people" in capsys.readouterr().out
+
+
+def test_a_start_at_first_gradients_is_found_once_and_holds_more_of_new_people(
+    here: Path, capsys: pytest.CaptureFixture
+):
+    command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST, "--out", "man.safetensors"]
+    command += ["--start", "gradients", "--start-people", "4", "--meta-rank", "4"]
+    assert main([*command, "--steps", "1", "--bucket-steps", "7", "--down-rate", "0"]) == 0
+    said = capsys.readouterr().err
+    assert "the first gradients of 4 people in each of 3 turns" in said
+    assert "the start holds " in said
+    started, _ = files.read(here / "man" / "start.safetensors", ("meta-down",))
+    downs, _ = files.read(here / "man.safetensors", ("meta-down",))
+    for name, start in started.items():  # in the warm-up the Meta-Down does not move
+        torch.testing.assert_close(downs[name], start)
+    # killed before the first checkpoint: what was found is not looked for again
+    for checkpoint in (here / "man" / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert main([*command, "--steps", "2", "--bucket-steps", "7", "--down-rate", "0", "--overwrite"]) == 0
+    assert "the first gradients" not in capsys.readouterr().err
+    # another run's start is not taken for this one's
+    for checkpoint in (here / "man" / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert main([*command, "--steps", "2", "--bucket-steps", "8", "--down-rate", "0", "--overwrite"]) == 0
+    assert "the first gradients" in capsys.readouterr().err
+    assert main(["meta-down", "compare", "man.safetensors", "--people", BENCHMARK, "--class", "man", *TINY]) == 0
+    (first, share), (second, other) = (line.split() for line in capsys.readouterr().out.splitlines()[1:])
+    assert (first, second) == ("man.safetensors", "random")
+    assert float(share.rstrip("%")) > 2 * float(other.rstrip("%"))
 
 
 def test_bad_people_are_refused_before_anything_is_encoded(here: Path, capsys: pytest.CaptureFixture):

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .base_model import add_backbone, backbone_of, chosen_backbone
+from .base_model import add_backbone, backbone_of, cache_of, chosen_backbone, preset_of
 from .choices import add_overwrite
 from .parsers import Commands
 from .running import driven
@@ -12,6 +12,7 @@ FAMILY_HELP = """\
 Meta-Downs without meta-training.
 
   metalora meta-down inspect woman.safetensors
+  metalora meta-down compare woman.safetensors other.safetensors --people people --class woman
   metalora meta-down import released.safetensors --class woman --out woman.safetensors --backbone flux-dev
   metalora meta-down from-loras loras --class woman --out woman.safetensors --backbone flux-dev
 """
@@ -26,12 +27,23 @@ Distill ordinary LoRAs of people into a Meta-Down: at each layer the directions 
 most. The LoRAs may be of any spelling and rank, and must be of the same base model. All are held in memory.
 """
 
+COMPARE_HELP = """\
+How much of people's first gradients lies in each Meta-Down, and in a random one: what heads on it can follow in their
+first step. One backward pass a person says so, long before anyone is personalized. The people should be none that a
+Meta-Down was made from; a folder with one sub-folder a person, or a .jsonl manifest, as for meta-train.
+"""
+
 
 def add_to(commands: Commands) -> None:
-    """Look into, import, distill."""
-    kinds = commands.family("meta-down", "look into, import or distill Meta-Downs", FAMILY_HELP)
+    """Look into, compare, import, distill."""
+    kinds = commands.family("meta-down", "look into, compare, import or distill Meta-Downs", FAMILY_HELP)
     look = kinds.add("inspect", "what is in a Meta-Down?", "What is in a Meta-Down file, kind by kind.", inspect)
     look.add_argument("file", type=Path, help="a Meta-Down file")
+    rate = kinds.add("compare", "how much of new people does a Meta-Down hold?", COMPARE_HELP, compare)
+    rate.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Meta-Down files of one rank")
+    rate.add_argument("--people", type=Path, required=True, help="a folder of people or a .jsonl manifest")
+    rate.add_argument("--class", dest="domain", default="person", help="look at people of this class (default person)")
+    add_backbone(rate)
     take = kinds.add("import", "take the down layer out of any LoRA-like file", IMPORT_HELP, import_file)
     take.add_argument("file", type=Path, help="the .safetensors file")
     take.add_argument(
@@ -56,6 +68,20 @@ def inspect(args: argparse.Namespace) -> None:
     table = inspect_meta_down(args.file)  # first: it refuses other files
     print(describe(args.file))
     print(table)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Look at new people's first gradients."""
+    from ..config_meta_train import meta_train_config
+    from ..jobs.held_gradients import held_gradients
+
+    preset = "miniature" if preset_of(args) in ("tiny", "miniature") else "paper"
+    config = meta_train_config(preset, class_name=args.domain, validation_people=0)
+    shares = driven(held_gradients(backbone_of(args), args.files, args.people, config, cache_of(args)))
+    width = max(map(len, shares))
+    print(f"{'Meta-Down':{width}}  of these people's first gradients (squared norms, mean of sites)")
+    for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
+        print(f"{name:{width}}  {share:6.1%}")
 
 
 def import_file(args: argparse.Namespace) -> None:

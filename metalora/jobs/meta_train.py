@@ -27,6 +27,7 @@ from .meta_train_logs import History, TensorBoard, write_logs
 from .personalize import check_output
 from .stage_one_data import prepared
 from .stage_one_people import People
+from .stage_one_start import start_at_gradients
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def meta_train_people(
     )
     with backbone.denoiser() as denoiser:
         denoiser.checkpointing(config.gradient_checkpointing)
+        if config.start == "gradients" and checkpoints.latest() is None:
+            yield from start_at_gradients(denoiser, training, people, backbone, facts, folder)
         with training.adapters.attached(denoiser.network):
             try:
                 history = yield from train(denoiser, training, people, checkpoints, folder, board)

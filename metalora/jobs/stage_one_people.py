@@ -10,7 +10,7 @@ from ..backbones.protocol import Backbone, Prompt
 from ..config_meta_train import MetaTrainConfig
 from ..method.adaptability import HeldOut
 from ..method.buckets import Person, Sample
-from ..method.flow import joined
+from ..method.flow import generator_of, joined
 from ..method.meta_train import Batch, MetaTraining
 from ..store import files
 from ..store.cache import Cache
@@ -69,6 +69,16 @@ class People:
             device = self.backbone.device
             stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
             yield Batch(step, own, stacked, joined(prompts) if prompts else None)
+
+    def some_photos(self, person: Person, key: tuple[object, ...]) -> tuple[torch.Tensor, Prompt]:
+        """Up to a batch of someone's photos of the size they have most of, drawn by chance, none mirrored."""
+        size = max(sorted(set(person.sizes)), key=person.sizes.count)
+        photos = [photo for photo, own in enumerate(person.sizes) if own == size]
+        order = torch.randperm(len(photos), generator=generator_of(*key, person.name))
+        chosen = [photos[index] for index in order[: self.config.batch].tolist()]
+        latents = torch.stack([self.shards.read(self.keys[person.name], photo, 0) for photo in chosen])
+        prompts = joined([self.prompts()(self.caption(person.name, photo, False)) for photo in chosen])
+        return latents.to(self.backbone.device), prompts
 
     def held_out_people(self) -> list[HeldOut]:
         """The first photo to adapt to, the next few to measure on."""
