@@ -72,6 +72,10 @@ def pieces_of(out: Path, size: Size, inputs: Inputs) -> list[Piece]:
     variations += [
         (f"people-{n}", f"stage 1 on {n} people of each class", ["--limit-people", str(n)]) for n in size.people
     ]
+    if size.starts:
+        random, alone = ["--start", "random", "--down-rate", "1"], ["--down-rate", "0"]
+        variations.append(("random-start", "stage 1 from a random Meta-Down, as the paper's", random))
+        variations.append(("start-alone", "where stage 1 starts: the Meta-Down never moves", alone))
     if size.even_rows:
         variations.append(("as-trained", "the Meta-Down's rows as stage 1 leaves them", ["--no-even-rows"]))
     variations += [("no-warm-up", "stage 1 without warm-up", ["--warmup-steps", "0"])] if size.no_warm_up else []

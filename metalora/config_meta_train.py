@@ -83,12 +83,14 @@ class MetaTrainConfig:
 META_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "miniature": {
-        "steps": 4_000,
+        "steps": 2_000,
         "bucket_steps": 500,
         "warmup_steps": 200,
         "batch": 8,
         "bucket_people": 20,
         "learning_rate": 3e-3,
+        "start": "gradients",
+        "down_rate": 0.03,
         "resolution": 128,
         "max_upscale": 4.0,
         "save_every": 250,
@@ -96,13 +98,16 @@ META_PRESETS: dict[str, dict[str, Any]] = {
     },
     # 32 people in four buckets, on two cores; how far that goes is in docs/reproduction.md.
     "miniature-5-minutes": {
-        "steps": 600,
+        "steps": 300,
         "bucket_steps": 150,
         "warmup_steps": 60,
         "batch": 8,
         "bucket_people": 8,
         "limit_people": 32,
         "learning_rate": 3e-3,
+        "start": "gradients",
+        "down_rate": 0.03,
+        "start_people": 32,
         "resolution": 128,
         "max_upscale": 4.0,
         "save_every": 150,
