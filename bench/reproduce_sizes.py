@@ -59,9 +59,8 @@ SIZES = {
         loras=(8,),
         stage_one="--preset miniature-5-minutes --time-shift 0.5",
         stage_one_work=300 * 8,
-        measured=f"{MEASURED} --people 8 --prompts-each 3 --seeds 0",
-        measured_people=8,
-        images=3,
+        measured=f"{MEASURED} --prompts-each 5 --seeds 0",
+        images=5,
     ),
     "small": Size(  # for the test: every path, nothing learned
         rendered=4,

@@ -255,7 +255,6 @@ PRESETS: dict[str, dict[str, int | float | str]] = {
         "sampling_steps": 24,
         "guidance": 3.0,
         "learning_rate": 3e-3,
-        "mid_rate": 4.0,
         "rank": 4,
     },
     # The random test network: it learns nothing worth seeing, but every path runs in seconds.

@@ -1,6 +1,7 @@
 """The Meta-Downs that come with the package are taken where none is named, for their base and class alone."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,13 @@ from benchmarks import INPUTS, planned
 from runs import CONFIG, meta_down_file, personalized
 
 from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.load import load_backbone
+from metalora.backbones.protocol import Backbone
 from metalora.config import UserError
-from metalora.jobs import meta_downs
+from metalora.config_meta_train import meta_train_config
+from metalora.jobs import meta_downs, run
+from metalora.jobs.benchmark.prepare import mini_benchmark
+from metalora.jobs.held_gradients import held_gradients
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -47,3 +53,28 @@ def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: FluxBackbon
     tensors, _ = files.read(next(shipped.iterdir()), ("meta-down",))
     assert plan.meta_downs["woman"]["sha256"] == files.digest_of_tensors(tensors)
     assert plan.meta_downs["man"]["sha256"] != plan.meta_downs["woman"]["sha256"]
+
+
+@pytest.fixture(scope="module")
+def miniature() -> Backbone:
+    return load_backbone("miniature", device="cpu")
+
+
+def test_the_miniature_comes_with_one_for_each_class_made_for_the_very_weights_that_ship(miniature: Backbone):
+    found = meta_downs.shipped_meta_downs(miniature.name)
+    assert found.keys() == {"woman", "man"}
+    for kind, path in found.items():
+        _, facts = files.read(path, ("meta-down",), base=miniature.name)
+        assert facts["base_fingerprint"] == miniature.fingerprint("transformer")
+        assert facts["domain"] == kind
+        knobs = json.loads(facts["knobs"])
+        assert knobs == asdict(meta_train_config("miniature", class_name=kind, time_shift=0.5))
+
+
+@pytest.mark.parametrize("kind", ["woman", "man"])
+def test_it_holds_much_more_of_people_it_never_saw_than_a_random_one(miniature: Backbone, tmp_path: Path, kind: str):
+    config = meta_train_config("miniature", class_name=kind, validation_people=0)
+    path, people = meta_downs.shipped_meta_downs(miniature.name)[kind], mini_benchmark() / "manifest.jsonl"
+    shares = run(held_gradients(miniature, [path], people, config, Cache(tmp_path)))
+    assert shares[str(path)] > 8 * shares["random"]
+    assert 0.02 < shares["random"] < 0.1  # 16 of 256 to 1,024 directions

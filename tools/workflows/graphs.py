@@ -17,7 +17,7 @@ def demo(schemas: Schemas) -> Graph:
     load = graph.column("Load", "load")
     small = load.add("MetaLoRA_LoadMiniature")
     person = load.add("MetaLoRA_LoadDemoPerson")
-    down = load.add("MetaLoRA_LoadMetaDown", file="random (untrained control)")
+    down = load.add("MetaLoRA_LoadMetaDown", file="shipped: miniature-woman.safetensors")
     learn = graph.column("Learn", "learn", 400)
     crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], **miniature("resolution"))
     trained = learn.add(
@@ -147,11 +147,10 @@ def benchmark(schemas: Schemas) -> Graph:
     load = graph.column("Load", "load")
     small = load.add("MetaLoRA_LoadMiniature")
     base = {"model": small["MODEL"], "clip": small["CLIP"], "vae": small["VAE"]}
-    down = load.add("MetaLoRA_LoadMetaDown", file="random (untrained control)")["meta_down"]
     work = graph.column("Plan and run", "learn", 400)
     settings = miniature("resolution", "width", "height", "sampling_steps", "guidance", "rank", "learning_rate")
     chosen = {"methods": "none, lora-crops, meta-lora", "people": 2, "prompts_each": 2, "steps": 100}
-    plan = work.add("MetaLoRA_BenchmarkPlan", **base, meta_down=down, **chosen, **settings)
+    plan = work.add("MetaLoRA_BenchmarkPlan", **base, **chosen, **settings)  # the Meta-Downs that ship
     done = work.add("MetaLoRA_BenchmarkRun", **base, plan=plan["benchmark"])
     look = graph.column("Look", "judge", 420)
     look.add("PreviewAny", "How much", source=plan["about"])
