@@ -7,6 +7,7 @@ TRAINED = ("lora", "lora-crops", "meta-lora")  # the methods that train; `none` 
 # Chosen for LoRA + crops on validation people (tools/miniature/README.md); the batch of 1 is the paper's.
 STAGE_TWO = "--time-shift 0.5 --background-weight 0.1 --average-steps 50"
 MEASURED = f"--captions photo {STAGE_TWO} --together 8"
+AS_IN_THE_PAPER = f"--captions class {STAGE_TWO} --together 8"
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,17 @@ SIZES = {
         measured_people=32,
         images=5,
     ),
+    "control": Size(  # trained against random on people who are given, with the paper's captions
+        rendered=400,
+        methods=("meta-lora",),
+        step_counts=(125, 250, 375),
+        measured=f"{AS_IN_THE_PAPER} --people 32 --prompts-each 5 --seeds 0",
+        measured_people=32,
+        images=5,
+    ),
     "five-minutes": Size(
         rendered=72,
+        methods=("none", "lora-crops", "meta-lora"),
         step_counts=(100, 200),
         ranks=(4,),
         rank_steps=(200,),
@@ -59,7 +69,7 @@ SIZES = {
         loras=(8,),
         stage_one="--preset miniature-5-minutes --time-shift 0.5",
         stage_one_work=300 * 8,
-        measured=f"{MEASURED} --prompts-each 5 --seeds 0",
+        measured=f"{AS_IN_THE_PAPER} --prompts-each 5 --seeds 0",
         images=5,
     ),
     "small": Size(  # for the test: every path, nothing learned
