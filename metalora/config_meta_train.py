@@ -108,6 +108,7 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "start": "gradients",
         "down_rate": 0.03,
         "start_people": 32,
+        "meta_rank": 4,
         "resolution": 128,
         "max_upscale": 4.0,
         "save_every": 150,

@@ -68,7 +68,7 @@ def test_the_miniature_comes_with_one_for_each_class_made_for_the_very_weights_t
         assert facts["base_fingerprint"] == miniature.fingerprint("transformer")
         assert facts["domain"] == kind
         knobs = json.loads(facts["knobs"])
-        assert knobs == asdict(meta_train_config("miniature", class_name=kind, time_shift=0.5))
+        assert knobs == asdict(meta_train_config("miniature-5-minutes", class_name=kind, time_shift=0.5))
 
 
 @pytest.mark.parametrize("kind", ["woman", "man"])
@@ -77,4 +77,4 @@ def test_it_holds_much_more_of_people_it_never_saw_than_a_random_one(miniature: 
     path, people = meta_downs.shipped_meta_downs(miniature.name)[kind], mini_benchmark() / "manifest.jsonl"
     shares = run(held_gradients(miniature, [path], people, config, Cache(tmp_path)))
     assert shares[str(path)] > 8 * shares["random"]
-    assert 0.02 < shares["random"] < 0.1  # 16 of 256 to 1,024 directions
+    assert 0.005 < shares["random"] < 0.03  # 4 of 256 to 1,024 directions
