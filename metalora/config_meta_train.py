@@ -96,7 +96,7 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "save_every": 250,
         "even_rows": True,
     },
-    # 32 people in four buckets, on two cores; how far that goes is in docs/reproduction.md.
+    # 32 people, whose first gradients are all looked at; two of their four buckets are trained on. See docs/reproduction.md.
     "miniature-5-minutes": {
         "steps": 300,
         "bucket_steps": 150,

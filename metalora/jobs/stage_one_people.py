@@ -77,7 +77,8 @@ class People:
         order = torch.randperm(len(photos), generator=generator_of(*key, person.name))
         chosen = [photos[index] for index in order[: self.config.batch].tolist()]
         latents = torch.stack([self.shards.read(self.keys[person.name], photo, 0) for photo in chosen])
-        prompts = joined([self.prompts()(self.caption(person.name, photo, False)) for photo in chosen])
+        prompt_of = self.prompts()
+        prompts = joined([prompt_of(self.caption(person.name, photo, False)) for photo in chosen])
         return latents.to(self.backbone.device), prompts
 
     def held_out_people(self) -> list[HeldOut]:
