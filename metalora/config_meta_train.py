@@ -96,7 +96,7 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "save_every": 250,
         "even_rows": True,
     },
-    # 32 people, whose first gradients are all looked at; two of their four buckets are trained on. See docs/reproduction.md.
+    # The first gradients of all 32 people are looked at; two of their four buckets are trained on.
     "miniature-5-minutes": {
         "steps": 300,
         "bucket_steps": 150,
