@@ -200,6 +200,9 @@ class BenchmarkConfig:
     methods: tuple[str, ...] = knob((NONE, *METHODS), "what is compared: none is the base without a LoRA")
     step_counts: tuple[int, ...] = knob((), "training steps; several come from one training", flag="--steps")
     ranks: tuple[int, ...] = knob((), "ranks of the finished LoRAs")
+    own_learning_rates: tuple[str, ...] = knob(
+        (), "METHOD=X: another learning rate for this method, such as lora-crops=0.002", flag="--own-learning-rate"
+    )
     seeds: tuple[int, ...] = knob((0, 1), "an image of each prompt for each of these")
     parts: tuple[str, ...] = knob(PARTS[:1], f"{PARTS[0]} (for R-FaceSim), {PARTS[1]} (for CLIP-T), or both")
     people: int = knob(0, "only the first so many people, for a quick try; 0: all", low=0)
@@ -225,8 +228,27 @@ class BenchmarkConfig:
                 problems.append(f"{name} has something twice: {' '.join(map(str, values))}")
             if not values and name not in ("step_counts", "ranks"):
                 problems.append(f"{name} is empty")
+        problems += [problem for text in self.own_learning_rates if (problem := self._problem_of_rate(text))]
         if problems:
             raise UserError(f"BenchmarkConfig: {'; '.join(problems)}.")
+
+    def learning_rates(self) -> dict[str, float]:
+        """Those of methods that have their own."""
+        pairs = (text.partition("=") for text in self.own_learning_rates)
+        return {method: float(rate) for method, _, rate in pairs}
+
+    def _problem_of_rate(self, text: str) -> str | None:
+        method, _, rate = text.partition("=")
+        trained = [name for name in self.methods if name in METHODS]
+        if method not in trained:
+            return f"own_learning_rates has {text!r}: METHOD=X, the METHOD one that trains here: {', '.join(trained)}"
+        if sum(other.startswith(f"{method}=") for other in self.own_learning_rates) > 1:
+            return f"own_learning_rates has {method} twice"
+        try:
+            PersonalizeConfig(learning_rate=float(rate))
+        except (ValueError, UserError) as error:
+            return f"own_learning_rates has {text!r}: {error}"
+        return None
 
 
 @dataclass(frozen=True)

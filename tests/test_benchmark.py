@@ -11,7 +11,7 @@ import torch
 from benchmarks import CROPS, INPUTS, WITH_CLIP, finished, planned, small_dino
 
 from metalora.backbones.flux import FluxBackbone
-from metalora.config import BenchmarkConfig, UserError
+from metalora.config import METHODS, BenchmarkConfig, UserError
 from metalora.jobs import run
 from metalora.jobs.benchmark.layout import Layout
 from metalora.jobs.benchmark.plan import Plan, read_plan
@@ -188,6 +188,27 @@ def test_one_at_a_time_is_metalora_personalize_to_the_byte(
     run(personalize_photos(tiny, [people[0].reference.path], out, config, CROPS, meta_down=down, cache=warm_cache))
     layout = Layout(tmp_path / "run")
     assert layout.lora(plan.variants()[0], person).read_bytes() == out.read_bytes()
+
+
+def test_a_method_may_have_a_learning_rate_of_its_own(tiny: FluxBackbone, tmp_path: Path):
+    plan = planned(tmp_path, tiny, own_learning_rates=("lora-crops=0.002",))
+    rates = {method: plan.training_of(method, 1, plan.people[0], 3).learning_rate for method in METHODS}
+    assert rates == {"lora-crops": 0.002, "meta-lora": 3e-3, "lora": 3e-3}
+    assert read_plan(tmp_path) == plan
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("none=0.002",), "METHOD=X, the METHOD one that trains here: lora-crops"),
+        (("lora-crops",), "could not convert"),
+        (("lora-crops=7",), "at most 1.0"),
+        (("lora-crops=0.1", "lora-crops=0.2"), "has lora-crops twice"),
+    ],
+)
+def test_a_learning_rate_that_nobody_can_have_is_refused(given: tuple[str, ...], said: str):
+    with pytest.raises(UserError, match=said):
+        BenchmarkConfig(methods=("none", "lora-crops"), own_learning_rates=given)
 
 
 def test_captions_say_what_the_photo_shows_when_asked(tiny: FluxBackbone, people: list[Identity], tmp_path: Path):

@@ -100,6 +100,7 @@ class Plan:
     gallery: list[str]  # whom a generated face is looked for among: everyone with held-out photos, and who fills up
     external: dict[str, str]  # how images from elsewhere come in
     speed: dict[str, Any] = field(default_factory=dict)  # how the base is run, where that is not `AS_IT_IS`
+    learning_rates: dict[str, float] = field(default_factory=dict)  # by method, of those that have their own
 
     def variants(self) -> list[Variant]:
         """Every method at every step count and rank."""
@@ -117,6 +118,8 @@ class Plan:
     def training_of(self, method: str, rank: int, person: PlannedPerson, steps: int) -> PersonalizeConfig:
         """The settings with which `metalora personalize` gives this person's LoRA."""
         own: dict[str, Any] = {"class_name": person.class_name, "seed": person.seed}
+        if method in self.learning_rates:
+            own["learning_rate"] = self.learning_rates[method]
         own["caption"] = self.training["caption"] + person.shows.replace("{", "{{").replace("}", "}}")
         return PersonalizeConfig(**{**self.training, **own}, method=method, rank=rank, steps=steps)
 

@@ -113,6 +113,7 @@ def make_plan(
         gallery=planned_gallery(manifest, config.gallery, training.seed),
         external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
         speed=speed_of(backbone),
+        learning_rates=config.learning_rates(),
     )
     check_trainings(plan)
     write_plan(run, plan)
