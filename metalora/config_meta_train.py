@@ -6,7 +6,7 @@ from typing import Any
 
 from .config import UserError, check_knobs, knob
 
-STARTS = ("random", "gradients")
+STARTS = ("random", "gradients", "repeated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,12 @@ class MetaTrainConfig:
     meta_rank: int = knob(16, "r1, the rank of the Meta-Down", low=1, high=512)
     start: str = knob(
         "random",
-        "the Meta-Down's start: random, as the paper's; gradients: the directions people's first gradients share",
+        "the Meta-Down's start: random, as the paper's; gradients: the directions people's first gradients share; "
+        "repeated: those in which two looks at one person agree",
         choices=STARTS,
     )
     start_people: int = knob(
-        64, "with --start gradients: people who are looked at in each of three turns", low=2, high=100_000
+        64, "people who are looked at for a start that is not random, or in each of its turns", low=2, high=100_000
     )
     scale: float = knob(1.0, "s, the strength of the adapters while training", low=0.0, high=100.0)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")

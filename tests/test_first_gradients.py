@@ -13,8 +13,9 @@ from toy import TOY_SITES, ToyDenoiser, ToyNetwork
 from metalora.config import UserError
 from metalora.method.adapter import Adapters, linears, new_adapters
 from metalora.method.even_rows import ROW_LENGTH
-from metalora.method.first_gradients import TURNS, FirstGradients, Found, directions_of, random_directions
+from metalora.method.first_gradients import TURNS, FirstGradients, Found, random_directions
 from metalora.method.flow import flow_loss, generator_of
+from metalora.method.ranks import ALONE, Ranks
 
 META_RANK = 3
 
@@ -25,13 +26,13 @@ def loss_of(name: str, denoiser: ToyDenoiser) -> torch.Tensor:
     return flow_loss(denoiser, photos, prompt, generator_of("toy", name))
 
 
-def found_on(denoiser: ToyDenoiser, turns: int = TURNS) -> Found:
-    gradients = FirstGradients(TOY_SITES, random_directions(TOY_SITES, META_RANK, seed=0))
+def found_on(denoiser: ToyDenoiser, turns: int = TURNS, ranks: Ranks = ALONE) -> Found:
+    gradients = FirstGradients(TOY_SITES, random_directions(TOY_SITES, META_RANK, seed=0), ranks=ranks)
     with gradients.heard(denoiser.network):
         for turn in range(turns):
             if turn:
                 gradients.turn()
-            for person in PEOPLE:
+            for person in PEOPLE[ranks.index :: ranks.count]:
                 loss_of(person.name, denoiser).backward()
                 gradients.counted()
     return gradients.found(META_RANK)
@@ -61,25 +62,6 @@ def test_the_rows_span_the_top_right_singular_vectors(denoiser: ToyDenoiser):
         torch.testing.assert_close(rows.T @ rows, best.T @ best, rtol=0, atol=1e-4)
         shares.append((strengths[:META_RANK].square().sum() / strengths.square().sum()).item())
     assert found.held == pytest.approx(sum(shares) / len(shares), abs=1e-4)
-
-
-def test_what_any_meta_down_holds(denoiser: ToyDenoiser):
-    found = found_on(denoiser)
-    other = {name: torch.randn(rows.shape, generator=generator_of(name)) for name, rows in found.meta_down.items()}
-    shares = []
-    for meta_down in (found.meta_down, other):
-        gradients = FirstGradients(TOY_SITES, directions_of(meta_down))
-        with gradients.heard(denoiser.network):
-            for person in PEOPLE:
-                loss_of(person.name, denoiser).backward()
-                gradients.counted()
-        shares.append(gradients.held())
-    expected = []
-    for name, stack in stacked_gradients(denoiser).items():
-        within = torch.linalg.lstsq(other[name].T.double(), stack.T).solution
-        expected.append(((other[name].T.double() @ within).square().sum() / stack.square().sum()).item())
-    assert shares == pytest.approx([found.held, sum(expected) / len(expected)], rel=1e-4)
-    assert shares[0] > shares[1]
 
 
 def test_the_few_turns_that_are_made_find_nearly_as_much(denoiser: ToyDenoiser):
@@ -133,7 +115,7 @@ def test_two_processes_find_what_one_finds(denoiser: ToyDenoiser, tmp_path: Path
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [*command, str(here / "distributed_gradients.py"), str(tmp_path / "found.pt")],
+        [*command, str(here / "distributed_gradients.py"), "shared", str(tmp_path / "found.pt")],
         env=environment,
         capture_output=True,
         text=True,

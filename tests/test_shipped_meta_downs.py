@@ -75,6 +75,6 @@ def test_the_miniature_comes_with_one_for_each_class_made_for_the_very_weights_t
 def test_it_holds_much_more_of_people_it_never_saw_than_a_random_one(miniature: Backbone, tmp_path: Path, kind: str):
     config = meta_train_config("miniature", class_name=kind, validation_people=0)
     path, people = meta_downs.shipped_meta_downs(miniature.name)[kind], mini_benchmark() / "manifest.jsonl"
-    shares = run(held_gradients(miniature, [path], people, config, Cache(tmp_path)))
-    assert shares[str(path)] > 8 * shares["random"]
-    assert 0.005 < shares["random"] < 0.03  # 4 of 256 to 1,024 directions
+    seen = run(held_gradients(miniature, [path], people, config, Cache(tmp_path)))
+    assert seen[str(path)].held > 8 * seen["random"].held
+    assert 0.005 < seen["random"].held < 0.03  # 4 of 256 to 1,024 directions

@@ -28,9 +28,15 @@ most. The LoRAs may be of any spelling and rank, and must be of the same base mo
 """
 
 COMPARE_HELP = """\
-How much of people's first gradients lies in each Meta-Down, and in a random one: what heads on it can follow in their
-first step. One backward pass a person says so, long before anyone is personalized. The people should be none that a
-Meta-Down was made from; a folder with one sub-folder a person, or a .jsonl manifest, as for meta-train.
+What heads on each Meta-Down, and on a random one, see of people's first gradients, before anyone is personalized. Two
+looks at a person, at other photos with other noise, agree in what is theirs or everyone's; the rest is chance.
+
+  metalora meta-down compare a.safetensors b.safetensors --people validation/manifest.jsonl --class woman
+
+held: the share of a gradient that lies in the Meta-Down's rows. Of it theirs: what this person has and nobody else; of
+it everyone's. Inputs that are strong along the rows make heads quick, and let them change everything else as well. The
+people should be none that a Meta-Down was made from; a folder with one sub-folder a person, or a .jsonl manifest, as
+for meta-train.
 """
 
 
@@ -77,11 +83,14 @@ def compare(args: argparse.Namespace) -> None:
 
     preset = "miniature" if preset_of(args) in ("tiny", "miniature") else "paper"
     config = meta_train_config(preset, class_name=args.domain, validation_people=0)
-    shares = driven(held_gradients(backbone_of(args), args.files, args.people, config, cache_of(args)))
-    width = max(map(len, shares))
-    print(f"{'Meta-Down':{width}}  of these people's first gradients (squared norms, mean of sites)")
-    for name, share in sorted(shares.items(), key=lambda pair: -pair[1]):
-        print(f"{name:{width}}  {share:6.1%}")
+    found = driven(held_gradients(backbone_of(args), args.files, args.people, config, cache_of(args)))
+    width = max(map(len, found))
+    print(f"{'Meta-Down':{width}}  held    of it theirs  everyone's  inputs along its rows")
+    for name, seen in sorted(found.items(), key=lambda pair: -pair[1].own):
+        print(
+            f"{name:{width}}  {seen.held:6.1%}  {seen.own:12.1%}  {seen.common:10.1%}  "
+            f"{seen.input_energy:6.2f} times those along a random direction"
+        )
 
 
 def import_file(args: argparse.Namespace) -> None:

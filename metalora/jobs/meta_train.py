@@ -27,7 +27,7 @@ from .meta_train_logs import History, TensorBoard, write_logs
 from .personalize import check_output
 from .stage_one_data import prepared
 from .stage_one_people import People
-from .stage_one_start import start_at_gradients
+from .stage_one_start import row_lengths, start_at_gradients
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def meta_train_people(
     )
     with backbone.denoiser() as denoiser:
         denoiser.checkpointing(config.gradient_checkpointing)
-        if config.start == "gradients" and checkpoints.latest() is None:
+        if config.start != "random" and checkpoints.latest() is None:
             yield from start_at_gradients(denoiser, training, people, backbone, facts, folder)
         with training.adapters.attached(denoiser.network):
             try:
@@ -87,7 +87,8 @@ def meta_train_people(
     if ranks.index == 0:
         downs = training.meta_down()
         if config.even_rows:
-            evened = {name: even_rows(down) for name, down in downs.items()}
+            lengths = row_lengths(config, folder, list(downs))
+            evened = {name: even_rows(down, lengths[name]) for name, down in downs.items()}
             mean, downs = mean.on(evened), evened
         tensors = {f"{name}.down": down for name, down in downs.items()}
         tensors |= {f"{name}.mean_heads": product for name, product in mean.products.items()}

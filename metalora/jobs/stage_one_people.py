@@ -70,12 +70,17 @@ class People:
             stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
             yield Batch(step, own, stacked, joined(prompts) if prompts else None)
 
-    def some_photos(self, person: Person, key: tuple[object, ...]) -> tuple[torch.Tensor, Prompt]:
-        """Up to a batch of someone's photos of the size they have most of, drawn by chance, none mirrored."""
+    def some_photos(
+        self, person: Person, key: tuple[object, ...], part: int = 0, parts: int = 1
+    ) -> tuple[torch.Tensor, Prompt]:
+        """Up to a batch of someone's photos of the size they have most of, drawn by chance, none mirrored.
+
+        Of several `parts` no photo is in two, as far as there are photos enough; which is in which depends on the key.
+        """
         size = max(sorted(set(person.sizes)), key=person.sizes.count)
         photos = [photo for photo, own in enumerate(person.sizes) if own == size]
-        order = torch.randperm(len(photos), generator=generator_of(*key, person.name))
-        chosen = [photos[index] for index in order[: self.config.batch].tolist()]
+        order = torch.randperm(len(photos), generator=generator_of(*key, person.name)).tolist()
+        chosen = [photos[index] for index in (order[part::parts] or order)[: self.config.batch]]
         latents = torch.stack([self.shards.read(self.keys[person.name], photo, 0) for photo in chosen])
         prompt_of = self.prompts()
         prompts = joined([prompt_of(self.caption(person.name, photo, False)) for photo in chosen])

@@ -1,20 +1,31 @@
-"""Stage 1 from the directions of its people's first gradients: found once, kept beside the checkpoints."""
+"""Stage 1 from what the first gradients of its people say: found once, kept beside the checkpoints."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..backbones.protocol import Backbone, Denoiser
 from ..config import Phase, Step
 from ..config_meta_train import MetaTrainConfig
 from ..method.buckets import Person
-from ..method.first_gradients import TURNS, FirstGradients, Found, random_directions
+from ..method.even_rows import ROW_LENGTH
+from ..method.first_gradients import (
+    TURNS,
+    FirstGradients,
+    random_directions,
+    refuse_more_directions_than_inputs,
+)
 from ..method.flow import Times, flow_loss, generator_of
+from ..method.input_directions import InputDirections
 from ..method.meta_train import MetaTraining
+from ..method.repeated_gradients import LOOKS, RepeatedGradients
 from ..store import files
 from . import Job
 from .checkpoints import comparable
 from .stage_one_people import People
+
+DRAWS = 4  # backward passes of a look, each with times and noise of its own
 
 
 def start_at_gradients(
@@ -24,20 +35,36 @@ def start_at_gradients(
 
     The adapters must not be attached: it is the base's own gradients that are looked at.
     """
-    kept, ranks = folder / "start.safetensors", training.ranks
+    kept, ranks = kept_in(folder), training.ranks
     if not (kept.is_file() and is_of_this_run(files.read(kept, ("meta-down",))[1], facts)):
         ranks.wait()  # nobody writes while another still looks
-        found = yield from looked_for(denoiser, training, people, backbone)
-        yield Phase(f"the start holds {found.held:.0%} of these people's first gradients")
+        look = repeated if people.config.start == "repeated" else shared
+        found = yield from look(denoiser, training, people, backbone)
         if ranks.index == 0:
-            tensors = {f"{name}.down": down for name, down in found.meta_down.items()}
-            files.write(kept, tensors, "meta-down", {**facts, "held": f"{found.held:.4f}"})
+            files.write(kept, {f"{name}.down": down for name, down in found.items()}, "meta-down", facts)
     ranks.wait()
-    tensors, _ = files.read(kept, ("meta-down",))  # every process has the same numbers, to the last bit
-    training.start_at({name.removesuffix(".down"): tensor for name, tensor in tensors.items()})
+    training.start_at(read_start(folder))  # every process has the same numbers, to the last bit
 
 
-def looked_for(denoiser: Denoiser, training: MetaTraining, people: People, backbone: Backbone) -> Job[Found]:
+def kept_in(folder: Path) -> Path:
+    """Where the start of a run is."""
+    return folder / "start.safetensors"
+
+
+def read_start(folder: Path) -> dict[str, Tensor]:
+    """[meta_rank, in] for each site."""
+    tensors, _ = files.read(kept_in(folder), ("meta-down",))
+    return {name.removesuffix(".down"): tensor for name, tensor in tensors.items()}
+
+
+def row_lengths(config: MetaTrainConfig, folder: Path, names: list[str]) -> dict[str, float]:
+    """How long the start's rows are at each site: what a Meta-Down is brought back to at the end."""
+    if config.start != "repeated":
+        return dict.fromkeys(names, ROW_LENGTH)
+    return {name: rows.norm(dim=1).mean().item() for name, rows in read_start(folder).items()}
+
+
+def shared(denoiser: Denoiser, training: MetaTraining, people: People, backbone: Backbone) -> Job[dict[str, Tensor]]:
     """The directions that the gradients of a few of the people share."""
     config, ranks = people.config, training.ranks
     sites = list(training.adapters.sites.values())
@@ -52,17 +79,58 @@ def looked_for(denoiser: Denoiser, training: MetaTraining, people: People, backb
             shown = looked_at(people.train, turn, count, config)
             for index, person in enumerate(shown):
                 if index % ranks.count == ranks.index:
-                    look_at(person, people, denoiser, ("start", config.seed, turn))
+                    loss_of(person, people, denoiser, ("start", config.seed, turn)).backward()
                     gradients.counted()
                 yield Step(turn * count + index + 1, TURNS * count)
+    found = gradients.found(config.meta_rank)
+    yield Phase(f"the start holds {found.held:.0%} of these people's first gradients")
+    return found.meta_down
+
+
+def repeated(denoiser: Denoiser, training: MetaTraining, people: People, backbone: Backbone) -> Job[dict[str, Tensor]]:
+    """The directions in which two looks at one person agree, after turns that find where inputs lie."""
+    config, ranks = people.config, training.ranks
+    sites = list(training.adapters.sites.values())
+    refuse_more_directions_than_inputs(sites, config.meta_rank)
+    inputs = InputDirections(sites, config.seed, backbone.device, ranks)
+    count = min(config.start_people, len(people.train))
+    if inputs.wide:
+        yield Phase(f"where inputs lie: {count} people in each of {TURNS} turns")
+    with inputs.heard(denoiser.network):
+        for turn in range(TURNS if inputs.wide else 0):
+            for index, person in enumerate(looked_at(people.train, turn, count, config)):
+                if index % ranks.count == ranks.index:
+                    with torch.no_grad():
+                        loss_of(person, people, denoiser, ("start", config.seed, turn))
+                yield Step(turn * count + index + 1, TURNS * count)
+            inputs.turn()
+    yield Phase(f"where the Meta-Down starts: {LOOKS} looks at each of {count} people")
+    gradients = RepeatedGradients(sites, inputs.by_site(), backbone.device, ranks)
+    for index, person in enumerate(looked_at(people.train, 0, count, config)):
+        if index % ranks.count == ranks.index:
+            for which in range(LOOKS):
+                for draw in range(DRAWS):
+                    noise = ("start", config.seed, which, draw)
+                    with gradients.look(denoiser.network, which):
+                        loss_of(person, people, denoiser, ("start", config.seed), noise, which, LOOKS).backward()
+            gradients.counted()
+        yield Step(index + 1, count)
     return gradients.found(config.meta_rank)
 
 
-def look_at(person: Person, people: People, denoiser: Denoiser, key: tuple[object, ...]) -> None:
-    """One backward pass of the base over a few of someone's photos."""
-    latents, prompt = people.some_photos(person, key)
+def loss_of(
+    person: Person,
+    people: People,
+    denoiser: Denoiser,
+    key: tuple[object, ...],
+    noise: tuple[object, ...] = (),
+    part: int = 0,
+    parts: int = 1,
+) -> Tensor:
+    """On a few of someone's photos, or a part of them; the key draws the photos, and noise where it has no key."""
+    latents, prompt = people.some_photos(person, key, part, parts)
     times = Times(people.config.time_sampling, people.config.time_shift)
-    flow_loss(denoiser, latents, prompt, generator_of(*key, person.name), times).backward()
+    return flow_loss(denoiser, latents, prompt, generator_of(*(noise or key), person.name), times)
 
 
 def looked_at(everyone: list[Person], turn: int, count: int, config: MetaTrainConfig) -> list[Person]:

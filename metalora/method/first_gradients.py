@@ -12,7 +12,7 @@ They are found by orthogonal iteration (Golub and Van Loan, Matrix Computations,
 with the matrix, so that nothing of size [in, in] is ever kept and the people can be streamed.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -30,6 +30,9 @@ TURNS = 3  # of the iteration, each over other people
 SPARE = 2  # times meta_rank directions are followed: the last ones of an iteration converge last
 
 
+Listener = Callable[[Site, Tensor, Tensor], None]
+
+
 class Found(NamedTuple):
     """[meta_rank, in] for each site, and the share of people's gradients (squared norms) that lies in its rows."""
 
@@ -39,21 +42,55 @@ class Found(NamedTuple):
 
 def random_directions(sites: Iterable[Site], meta_rank: int, seed: int) -> dict[str, Tensor]:
     """Where the iteration starts: [in, followed], orthonormal columns, for each site."""
-    drawn = {}
+    drawn, sites = {}, list(sites)
+    refuse_more_directions_than_inputs(sites, meta_rank)
+    for site in sites:
+        followed = min(site.in_features, SPARE * meta_rank)
+        drawn[site.name] = torch.randn(site.in_features, followed, generator=generator_of(seed, "followed", site.name))
+    return {name: torch.linalg.qr(columns).Q for name, columns in drawn.items()}
+
+
+def refuse_more_directions_than_inputs(sites: Iterable[Site], meta_rank: int) -> None:
+    """A UserError that names the first site with too few."""
     for site in sites:
         if meta_rank > site.in_features:
             raise UserError(
                 f"{site.name} has {site.in_features} inputs, fewer than the {meta_rank} directions of a Meta-Down of "
                 "that rank. Lower --meta-rank."
             )
-        followed = min(site.in_features, SPARE * meta_rank)
-        drawn[site.name] = torch.randn(site.in_features, followed, generator=generator_of(seed, "followed", site.name))
-    return {name: torch.linalg.qr(columns).Q for name, columns in drawn.items()}
 
 
 def directions_of(meta_down: dict[str, Tensor]) -> dict[str, Tensor]:
     """The space that a Meta-Down's rows span, to be measured: [in, meta_rank], orthonormal columns, for each site."""
     return {name: torch.linalg.qr(down.double().T).Q.float() for name, down in meta_down.items()}
+
+
+@contextmanager
+def every_gradient(network: nn.Module, sites: Sequence[Site], add: Listener) -> Iterator[None]:
+    """While inside, a backward pass through the frozen network calls add(site, G [out, in], x [tokens, in])."""
+
+    def of_layer(own: Sequence[Site]):  # type: ignore[no-untyped-def]  # torch names no type for a hook
+        @torch.no_grad()
+        def heard(x: Tensor, delta: Tensor) -> None:
+            # The gradient of one layer, for a moment: what training it would need anyway.
+            gradient = delta.flatten(0, -2).float().T @ x
+            for site in own:
+                add(site, gradient[site.rows], x)
+
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0].detach().flatten(0, -2).float()
+            if not output.requires_grad:  # nothing before it is trained
+                output.requires_grad_()
+            output.register_hook(lambda delta: heard(x, delta))
+
+        return hook
+
+    handles = [module.register_forward_hook(of_layer(own)) for module, own in linears(network, sites)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class FirstGradients:
@@ -78,31 +115,13 @@ class FirstGradients:
     @contextmanager
     def heard(self, network: nn.Module) -> Iterator[None]:
         """While inside, every backward pass through the frozen network counts as one person's gradient."""
-        handles = [module.register_forward_hook(self._listen(sites)) for module, sites in linears(network, self.sites)]
-        try:
+        with every_gradient(network, self.sites, self._add):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _listen(self, sites: Sequence[Site]):  # type: ignore[no-untyped-def]  # torch names no type for a hook
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach()
-            if not output.requires_grad:  # nothing before it is trained
-                output.requires_grad_()
-            output.register_hook(lambda delta: self._add(sites, x, delta))
-
-        return hook
-
-    @torch.no_grad()
-    def _add(self, sites: Sequence[Site], x: Tensor, delta: Tensor) -> None:
-        # The gradient of one layer, for a moment: what training it would need anyway.
-        gradient = delta.flatten(0, -2).float().T @ x.flatten(0, -2).float()
-        for site in sites:
-            own = gradient[site.rows]
-            square = own.square().sum()
-            if square > 0:  # a layer that is not used here says nothing
-                self.sums[site.name] += own.T @ (own @ self.directions[site.name]) / square
+    def _add(self, site: Site, gradient: Tensor, _inputs: Tensor) -> None:
+        square = gradient.square().sum()
+        if square > 0:  # a layer that is not used here says nothing
+            self.sums[site.name] += gradient.T @ (gradient @ self.directions[site.name]) / square
 
     def counted(self) -> None:
         """One person's backward pass is over."""
@@ -126,12 +145,6 @@ class FirstGradients:
             downs[site.name] = (rows * signs(rows) * ROW_LENGTH).float()
             held.append(strengths[-meta_rank:].sum().item() / self.people)
         return Found(downs, sum(held) / len(held))
-
-    def held(self) -> float:
-        """The share of everyone's gradients (squared norms, mean of sites) that lies in the directions as they are."""
-        self._exchange()
-        shares = [(self.directions[name] * sums).sum().item() / self.people for name, sums in self.sums.items()]
-        return sum(shares) / len(shares)
 
     def _exchange(self) -> None:
         for sums in self.sums.values():
