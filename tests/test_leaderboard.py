@@ -59,6 +59,22 @@ def test_variants_of_two_runs_are_compared_person_by_person(runs: list[Path], tm
     )
 
 
+def test_any_variant_may_be_the_one_that_others_are_compared_with(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    command = ["benchmark", "compare", *map(str, runs), "--out", str(tmp_path / "board.html")]
+    assert main([*command, "--against", "first:lora-375-r1"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": r_facesim " in line]
+    assert {line.split(" minus ")[0] for line in lines} == {"first: lora-375-r1"}
+    others = {line.split(" minus ")[1].split(": r_facesim")[0]: line for line in lines}
+    assert others.keys() == {"second: meta-lora-375-r1", "first: lora-crops-375-r1", "second: none"}
+    assert ": r_facesim -" in others["second: meta-lora-375-r1"]
+    assert ": r_facesim +" in others["second: none"]
+    assert all(line.endswith("), 6 people") for line in lines)  # with an interval
+    assert main([*command, "--against", "first:lora-625-r1"]) == 1
+    assert "There are second:meta-lora-375-r1" in capsys.readouterr().err
+
+
 DIFFERENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "photos": (
         lambda r: r["benchmark"].update(manifest_sha256=OTHER),

@@ -15,10 +15,13 @@ worst. Beside it two tables for a spreadsheet: images.csv and variants.csv.
 
 COMPARE_HELP = """\
 A leaderboard of several runs. Only runs of the same photos, prompts and embedders are ranked together: their hashes
-are compared, and what differs is named.
+are compared, and what differs is named. The paired differences of one variant with all others are printed too.
 
   metalora benchmark compare my-run other-run --out leaderboard.html
+  metalora benchmark compare my-run other-run --against my-run:meta-lora-375-r1
 """
+
+PRINTED = ("r_facesim", "clip_t", "adherence")
 
 
 def add_to(kinds: Commands) -> None:
@@ -30,6 +33,9 @@ def add_to(kinds: Commands) -> None:
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     compare.add_argument(
         "--out", type=Path, default=Path("leaderboard.html"), metavar="HTML", help="the page (default leaderboard.html)"
+    )
+    compare.add_argument(
+        "--against", metavar="RUN:VARIANT", help="whose differences with all others (default: the first of the ranking)"
     )
 
 
@@ -49,5 +55,9 @@ def compare_benchmarks(args: argparse.Namespace) -> None:
     """Write the leaderboard of several runs."""
     from ..jobs.benchmark.compare import benchmark_compare as job
 
-    board = driven(job(args.runs, args.out))
+    board = driven(job(args.runs, args.out, args.against))
     print(f"wrote {board.page} ({board.variants} variants) and {board.table}")
+    for found in board.comparisons:
+        if found.score in PRINTED and found.misses in (None, "left out"):
+            interval = "" if found.low is None else f" ({found.low:+.4f} to {found.high:+.4f})"
+            print(f"{found.one} minus {found.other}: {found.score} {found.mean:+.4f}{interval}, {found.count} people")
