@@ -55,6 +55,18 @@ SIZES = {
         measured_people=32,
         images=5,
     ),
+    "rank-4": Size(  # the claim and the control at the miniature's own rank, on people who are given
+        rendered=96,
+        methods=("none", "lora-crops", "meta-lora"),
+        step_counts=(250, 375, 500, 625),
+        rank=4,
+        stage_one="--preset miniature-5-minutes --time-shift 0.5 --start repeated --meta-rank 16 --limit-people 44 "
+        "--start-people 44",
+        stage_one_work=300 * 8 + 44 * 8 * 10,
+        measured=f"{AS_IN_THE_PAPER} --people 32 --prompts-each 5 --seeds 0",
+        measured_people=32,
+        images=5,
+    ),
     "five-minutes": Size(
         rendered=72,
         methods=("none", "lora-crops", "meta-lora"),

@@ -110,19 +110,24 @@ def test_more_directions_than_inputs_are_refused():
         random_directions(TOY_SITES, 7, seed=0)
 
 
-def test_two_processes_find_what_one_finds(denoiser: ToyDenoiser, tmp_path: Path):
+def found_by_two_processes(what: str, file: Path) -> dict:
+    """What distributed_gradients.py writes."""
     here = Path(__file__).parent
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [*command, str(here / "distributed_gradients.py"), "shared", str(tmp_path / "found.pt")],
+        [*command, str(here / "distributed_gradients.py"), what, str(file)],
         env=environment,
         capture_output=True,
         text=True,
         timeout=180,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    two, one = torch.load(tmp_path / "found.pt"), found_on(denoiser)
+    return torch.load(file)
+
+
+def test_two_processes_find_what_one_finds(denoiser: ToyDenoiser, tmp_path: Path):
+    two, one = found_by_two_processes("shared", tmp_path / "found.pt"), found_on(denoiser)
     assert two["held"] == pytest.approx(one.held, rel=1e-5)
     for name, rows in one.meta_down.items():
         torch.testing.assert_close(two["meta_down"][name], rows, rtol=0, atol=1e-4)

@@ -1,14 +1,12 @@
 """A Meta-Down that starts where two looks at a person agree: against dense matrices, and on gradients made to order."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from stage_one import PEOPLE, latents_of
+from test_first_gradients import found_by_two_processes
 from torch import Tensor, nn
 from toy import TOY_SITES, ToyDenoiser
 
@@ -201,17 +199,6 @@ def test_more_directions_than_inputs_are_refused():
 
 
 def test_two_processes_find_what_one_finds(denoiser: ToyDenoiser, tmp_path: Path):
-    here = Path(__file__).parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [*command, str(here / "distributed_gradients.py"), "repeated", str(tmp_path / "found.pt")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    two, one = torch.load(tmp_path / "found.pt"), found_on(denoiser)
+    two, one = found_by_two_processes("repeated", tmp_path / "found.pt"), found_on(denoiser)
     for name, rows in one.items():
         torch.testing.assert_close(two[name], rows, rtol=0, atol=1e-4)
