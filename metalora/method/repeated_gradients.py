@@ -46,15 +46,10 @@ class RepeatedGradients:
         self.inputs = {site.name: inputs[site.name].to(device) for site in self.sites}
         self.within = {name: one.new_zeros(one.shape[1], one.shape[1]) for name, one in self.inputs.items()}
         self.energy = {name: torch.zeros_like(one) for name, one in self.within.items()}  # C, summed over passes
-        self.sums = [
-            {s.name: one.new_zeros(s.out_features, one.shape[1]) for s, one in self._with_inputs()}
-            for _ in range(LOOKS)
-        ]
+        shapes = {site.name: (site.out_features, len(self.within[site.name])) for site in self.sites}
+        self.sums = [{name: self.within[name].new_zeros(shape) for name, shape in shapes.items()} for _ in range(LOOKS)]
         self.passes = self.people = 0
         self.begin()
-
-    def _with_inputs(self) -> list[tuple[Site, Tensor]]:
-        return [(site, self.inputs[site.name]) for site in self.sites]
 
     def begin(self) -> None:
         """With another person."""
