@@ -12,10 +12,11 @@ or given with --manifest and --prompts.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -67,17 +68,39 @@ def carried_out(pieces: Sequence[Piece], processes: int) -> int:
     """One after the other; the exit status of the first command that fails."""
     left, done, began = sum(map(work_left, pieces)), 0.0, time.monotonic()
     for piece in pieces:
-        for command in piece.commands():
-            if command.makes.exists():
-                continue
+        for at_once in batches(piece, processes):
             time_left = ""
             if done:
                 time_left = f", about {(time.monotonic() - began) / done * (left - done) / 3600:.1f} hours left"
-            print(f"== {piece.name}: {piece.about}{time_left}\n   {command}", flush=True)
-            if code := run(command, processes):
+            print(f"== {piece.name}: {piece.about}{time_left}", *at_once, sep="\n   ", flush=True)
+            if code := run_all(at_once, processes):
                 return code
-            done += command.work
+            done += sum(command.work for command in at_once)
     return 0
+
+
+def batches(piece: Piece, processes: int) -> Iterator[list[Command]]:
+    """The commands that are to be done, in their order; those that may run beside each other together."""
+    left = [command for command in piece.commands() if not command.makes.exists()]
+    while left:
+        count = 1
+        while count < min(processes, len(left)) and left[count - 1].beside and left[count].beside:
+            count += 1
+        yield left[:count]
+        left = left[count:]
+
+
+def run_all(commands: Sequence[Command], processes: int) -> int:
+    """Side by side where there are several; the exit status of the first that fails."""
+    if len(commands) == 1:
+        return run(commands[0], processes)
+    started = [subprocess.Popen([*python_of(command), *command.words], env=one_thread()) for command in commands]
+    return next((code for code in [process.wait() for process in started] if code), 0)
+
+
+def one_thread() -> dict[str, str]:
+    """The environment of a process that leaves the other cores to others."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def work_left(piece: Piece) -> float:
@@ -90,12 +113,16 @@ def run(command: Command, processes: int) -> int:
     if command.program == "metalora" and (processes == 1 or not command.shared):
         torch.set_num_threads(1)  # as in a benchmark: the last digits depend on it; more cores want more processes
         return metalora(command.words)
-    module = "metalora.cli" if command.program == "metalora" else command.program
-    start = [sys.executable, "-m", module]
+    start = python_of(command)
     if command.shared and processes > 1:
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        start += ["-m", module]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        start = [sys.executable, *torchrun, *start[1:]]
     return subprocess.run([*start, *command.words]).returncode
+
+
+def python_of(command: Command) -> list[str]:
+    """How its program starts."""
+    return [sys.executable, "-m", "metalora.cli" if command.program == "metalora" else command.program]
 
 
 def show(pieces: dict[str, Piece]) -> None:

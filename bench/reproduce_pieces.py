@@ -21,6 +21,7 @@ class Command:
     work: float = 0.0
     program: str = "metalora"
     shared: bool = False  # by several processes
+    beside: bool = False  # needs none of its piece's other commands, so that several may run at once
 
     def __str__(self) -> str:
         start = "metalora" if self.program == "metalora" else f"python -m {self.program}"
@@ -76,6 +77,8 @@ def pieces_of(out: Path, size: Size, inputs: Inputs) -> list[Piece]:
         random, alone = ["--start", "random", "--down-rate", "1"], ["--down-rate", "0"]
         variations.append(("random-start", "stage 1 from a random Meta-Down, as the paper's", random))
         variations.append(("start-alone", "where stage 1 starts: the Meta-Down never moves", alone))
+        repeated = ["--start", "repeated"]
+        variations.append(("repeated-start", "stage 1 from where two looks at one person agree", repeated))
     if size.even_rows:
         variations.append(("as-trained", "the Meta-Down's rows as stage 1 leaves them", ["--no-even-rows"]))
     variations += [("no-warm-up", "stage 1 without warm-up", ["--warmup-steps", "0"])] if size.no_warm_up else []
@@ -146,7 +149,7 @@ class Maker:
                     path = folder / kind / f"{name}.safetensors"
                     words = ["personalize", str(photo), "--class", kind, "--method", "lora-crops", "--out", str(path)]
                     words += [*self.size.base.split(), *self.size.stage_two.split(), "--face", "largest"]
-                    found.append(Command(words, path, self.size.stage_two_steps))
+                    found.append(Command(words, path, self.size.stage_two_steps, beside=True))
             return found
 
         about = f"ordinary LoRAs of {count} people of each class"

@@ -22,7 +22,7 @@ class Size:
     rank_steps: tuple[int, ...] = (375, 625)
     meta_ranks: tuple[int, ...] = (4, 64)  # 16 is the preset's
     people: tuple[int, ...] = (10, 40)  # of each class; all of them are the piece `trained`
-    starts: bool = True  # stage 1 from a random Meta-Down, and its start alone
+    starts: bool = True  # stage 1 from a random Meta-Down, its start alone, and the other start
     even_rows: bool = True  # against the rows as they were trained
     no_warm_up: bool = True
     loras: tuple[int, ...] = (8, 32, 128)  # of each class
@@ -65,6 +65,22 @@ SIZES = {
         stage_one_work=300 * 8 + 44 * 8 * 10,
         measured=f"{AS_IN_THE_PAPER} --people 32 --prompts-each 5 --seeds 0",
         measured_people=32,
+        images=5,
+    ),
+    "sweeps": Size(  # each with one thing changed, on stage 1 of five minutes
+        rendered=96,
+        methods=("none", "lora-crops", "meta-lora"),
+        step_counts=(125, 250),
+        ranks=(1, 4, 16),
+        rank_steps=(250,),
+        meta_ranks=(16, 64),  # the preset has 4
+        people=(4, 12),
+        loras=(8, 32),
+        stage_one="--preset miniature-5-minutes --time-shift 0.5",
+        stage_one_work=300 * 8,
+        stage_two=f"{STAGE_TWO} --steps 250",
+        stage_two_steps=250,
+        measured=f"{AS_IN_THE_PAPER} --meta-rank 4 --people 16 --prompts-each 5 --seeds 0",
         images=5,
     ),
     "five-minutes": Size(

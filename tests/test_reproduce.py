@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from made_up_results import MINI, made_up_run, read, write
 
-from bench.reproduce import main, needed
+from bench.reproduce import batches, main, needed, run_all
 from bench.reproduce_figures import R_FACESIM, difference, like, paces
-from bench.reproduce_pieces import Inputs, pieces_of
+from bench.reproduce_pieces import Command, Inputs, Piece, pieces_of
 from bench.reproduce_report import write_report
 from bench.reproduce_sizes import SIZES
 from metalora.cli import make_parser
@@ -50,6 +50,31 @@ def test_pieces_run_go_on_and_end_in_a_report(
     assert main(command) == 0
     done_again = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("== ")]
     assert done_again == ["== loras-2", "== loras-2"]  # its plan and its run
+
+
+def test_independent_commands_run_side_by_side_and_others_in_their_order(tmp_path: Path):
+    (tmp_path / "made").touch()
+    commands = [
+        Command(["plan"], tmp_path / "a"),
+        *(Command([word], tmp_path / word, beside=True) for word in ("made", "b", "c", "d")),
+        Command(["run"], tmp_path / "a"),
+    ]
+    piece = Piece("loras", "", tmp_path, lambda: commands)
+    together = [[command.words[0] for command in at_once] for at_once in batches(piece, 2)]
+    assert together == [["plan"], ["b", "c"], ["d"], ["run"]]
+    assert len(list(batches(piece, 1))) == 5
+
+
+def test_the_first_of_several_that_fails_ends_it_with_its_status(tmp_path: Path):
+    (tmp_path / "ends.py").write_text("import sys; sys.exit(int(sys.argv[1]))")
+
+    def ends(status: int) -> Command:
+        return Command([str(status)], tmp_path / "nothing", program="ends", beside=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        assert run_all([ends(0), ends(3)], processes=2) == 3
+        assert run_all([ends(0), ends(0)], processes=2) == 0
 
 
 def test_a_command_that_fails_ends_it_with_its_status(tmp_path: Path, capsys: pytest.CaptureFixture):
