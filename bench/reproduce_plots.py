@@ -6,6 +6,7 @@ from typing import Any
 
 from metalora.store.report.results import Figure, Results, Variant
 
+from .reproduce_balance import curve_of
 from .reproduce_figures import CLIP_T, COPYING, R_FACESIM, line, ranks_of
 
 NAMES = {"meta-lora": "Meta-LoRA", "lora-crops": "LoRA + crops", "lora": "LoRA, whole photo"}
@@ -99,6 +100,30 @@ def sweep_plot(rows: Sequence[tuple[str, int | None, Figure]]) -> bytes:
     return finished(figure, "")
 
 
+def balance_plot(results: Results, others: Sequence[tuple[str, Variant]]) -> bytes:
+    """Where every change of stage 1 lies beside the curve of LoRA + crops, at the largest step count of each."""
+    from matplotlib import colormaps
+
+    figure = new_figure(9, 5.5)
+    axes = figure.subplots()
+    rank = min(ranks_of(results))
+    preset = [("the preset's Meta-Down", variant) for variant in line(results, "meta-lora", rank)]
+    last = {title: variant for title, variant in sorted((*preset, *others), key=lambda pair: pair[1].steps or 0)}
+    curve = [(v, x, y) for v in curve_of(results, rank) if (x := v.figure(CLIP_T)) and (y := v.figure(R_FACESIM))]
+    across, up = [x for _, x, _ in curve], [y for _, _, y in curve]
+    draw(axes, "lora-crops", [x.mean for x in across], up, label=NAMES["lora-crops"])
+    for variant, x, y in curve:
+        place = {"textcoords": "offset points", "fontsize": 8, "color": COLOURS["lora-crops"]}
+        axes.annotate(str(variant.steps or "no LoRA"), (x.mean, y.mean), (5, 5), **place)
+    for index, (title, variant) in enumerate(last.items()):
+        if (x := variant.figure(CLIP_T)) and (y := variant.figure(R_FACESIM)):
+            look = {"color": colormaps["tab20"](index % 20), "marker": "oDv^<>pP*X"[index % 10]}
+            axes.plot([x.mean], [y.mean], linestyle="none", label=title, **look)
+            axes.errorbar([x.mean], [y.mean], errors([y]), errors([x]), fmt="none", alpha=0.15, color=look["color"])
+    axes.set(xlabel="CLIP-T (higher: as asked)", ylabel="R-FaceSim (higher: more like)")
+    return finished(figure, "numbers beside the curve: training steps", columns=2)
+
+
 def draw(
     axes: Any, method: str, x: Sequence[float], up: Sequence[Figure], across: Sequence[Figure] = (), *, label: str
 ) -> None:
@@ -123,14 +148,16 @@ def new_figure(width: float, height: float) -> Any:
     return Drawing(figsize=(width, height), layout="constrained")
 
 
-def finished(figure: Any, note: str) -> bytes:
+def finished(figure: Any, note: str, columns: int = 5) -> bytes:
     """A PNG with a legend above all panels."""
     for axes in figure.axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)), frameon=False, title=note)
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=min(columns, len(labels)), frameon=False, title=note
+        )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()

@@ -9,11 +9,13 @@ from metalora.store.report.leaderboard import check_comparable
 from metalora.store.report.reading import read_results
 from metalora.store.report.results import Figure, Results, Variant
 
+from .reproduce_balance import above_the_curve, curve_of
 from .reproduce_figures import CLIP_T, COPYING, R_FACESIM, Pace, difference, like, paces
 from .reproduce_pieces import Piece
-from .reproduce_plots import rank_plot, step_plot, sweep_plot, trade_off_plot
+from .reproduce_plots import balance_plot, rank_plot, step_plot, sweep_plot, trade_off_plot
 
 PLOTS = {"methods": (("trade-off", trade_off_plot), ("steps", step_plot)), "ranks": (("ranks", rank_plot),)}
+ABOVE = "above LoRA + crops at the same CLIP-T"
 WHOLE = ("methods", "ranks")  # the others are each compared with Meta-LoRA of `methods`
 
 
@@ -42,7 +44,7 @@ def whole_run(name: str, about: str, results: Results, folder: Path) -> list[str
     for plot, drawn in PLOTS[name] if scored else ():
         write_bytes(folder / f"{plot}.png", drawn(results))
         parts.append(f"![{about}]({plot}.png)")
-    parts.append(variant_table(results.variants))
+    parts.append(variant_table(results))
     if found := paces(results):
         parts += ["How soon is Meta-LoRA as like as LoRA + crops at its own best step count?", pace_table(found)]
     return parts
@@ -50,10 +52,11 @@ def whole_run(name: str, about: str, results: Results, folder: Path) -> list[str
 
 def sweeps(runs: Mapping[str, Results], about: Mapping[str, str], folder: Path) -> list[str]:
     """Every other run against Meta-LoRA of `methods` at the same steps and rank."""
+    methods = runs["methods"]
     rows: list[tuple[str, Variant, Figure | None, Figure | None]] = []
     for name, results in runs.items():
         for variant in results.variants if name not in WHOLE else []:
-            if other := like(runs["methods"], variant):
+            if other := like(methods, variant):
                 likeness, prompt = (difference(variant, other, score) for score in (R_FACESIM, CLIP_T))
                 rows.append((about[name], variant, likeness, prompt))
     if not rows:
@@ -61,13 +64,17 @@ def sweeps(runs: Mapping[str, Results], about: Mapping[str, str], folder: Path) 
     gains = [(title, variant.steps, gain) for title, variant, gain, _ in rows if gain]
     if gains:
         write_bytes(folder / "sweeps.png", sweep_plot(gains))
-    header = ["", "steps", "rank", "R-FaceSim, minus the preset's", "CLIP-T, minus the preset's"]
-    cells = [[title, shown(v.steps), shown(v.rank), signed(gain), signed(prompt, 2)] for title, v, gain, prompt in rows]
+        write_bytes(folder / "balance.png", balance_plot(methods, [(title, variant) for title, variant, _, _ in rows]))
+    header = ["", "steps", "rank", "R-FaceSim, minus the preset's", "CLIP-T, minus the preset's", ABOVE]
+    cells = [
+        [title, shown(v.steps), shown(v.rank), signed(gain), signed(prompt, 2), balance(v, methods)]
+        for title, v, gain, prompt in rows
+    ]
     return [
         "## What else stage 1 could have been",
         "Each against Meta-LoRA on the preset's Meta-Down at equal steps, paired over people; 95% intervals. The "
         "control is the random Meta-Down: where its difference lies below 0, meta-training did something.",
-        *(["![differences](sweeps.png)"] if gains else []),
+        *(["![differences](sweeps.png)", "![likeness against prompt](balance.png)"] if gains else []),
         table(header, cells),
     ]
 
@@ -83,9 +90,9 @@ def provenance(results: Results) -> str:
     )
 
 
-def variant_table(variants: Sequence[Variant]) -> str:
+def variant_table(results: Results) -> str:
     """The figures of each."""
-    header = ["", "R-FaceSim", "copying", "CLIP-T", "faces found"]
+    header = ["", "R-FaceSim", "copying", "CLIP-T", "faces found", ABOVE]
     return table(
         header,
         [
@@ -95,10 +102,18 @@ def variant_table(variants: Sequence[Variant]) -> str:
                 interval(variant.figure(COPYING)),
                 interval(variant.figure(CLIP_T), 2),
                 "-" if (rate := variant.summary["detection_rate"]) is None else f"{rate:.0%}",
+                balance(variant, results),
             ]
-            for variant in variants
+            for variant in results.variants
         ],
     )
+
+
+def balance(variant: Variant, results: Results) -> str:
+    """How far above LoRA + crops of the same rank at the same CLIP-T; nothing for LoRA + crops and the base."""
+    if variant.method in ("none", "lora-crops"):
+        return ""
+    return signed(above_the_curve(variant, curve_of(results, variant.rank)))
 
 
 def pace_table(found: Sequence[Pace]) -> str:
