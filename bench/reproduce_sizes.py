@@ -23,6 +23,7 @@ class Size:
     meta_ranks: tuple[int, ...] = (4, 64)  # 16 is the preset's
     people: tuple[int, ...] = (10, 40)  # of each class; all of them are the piece `trained`
     starts: bool = True  # stage 1 from a random Meta-Down, its start alone, and the other start
+    head_loss: bool = True  # stage 1's loss weighted as stage 2's
     even_rows: bool = True  # against the rows as they were trained
     no_warm_up: bool = True
     loras: tuple[int, ...] = (8, 32, 128)  # of each class
@@ -92,6 +93,7 @@ SIZES = {
         meta_ranks=(),
         people=(),
         starts=False,
+        head_loss=False,
         even_rows=False,
         no_warm_up=False,
         loras=(8,),

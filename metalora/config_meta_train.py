@@ -49,6 +49,12 @@ class MetaTrainConfig:
     time_shift: float = knob(
         1.0, "move training times: above 1 towards noise, below 1 towards detail; 1: as drawn", low=0.01, high=100.0
     )
+    background_weight: float = knob(
+        1.0,
+        "what the loss counts around the head, where the head counts 1; 1, as in the paper: the same",
+        low=0.0,
+        high=1.0,
+    )
     even_rows: bool = knob(
         False, "write the Meta-Down with orthogonal rows of a fresh one's length: the same directions at an even pace"
     )

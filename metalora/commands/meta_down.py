@@ -49,6 +49,13 @@ def add_to(commands: Commands) -> None:
     rate.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Meta-Down files of one rank")
     rate.add_argument("--people", type=Path, required=True, help="a folder of people or a .jsonl manifest")
     rate.add_argument("--class", dest="domain", default="person", help="look at people of this class (default person)")
+    rate.add_argument(
+        "--background-weight",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="what the loss counts around the head; give what people will be personalized with (default 1)",
+    )
     add_backbone(rate)
     take = kinds.add("import", "take the down layer out of any LoRA-like file", IMPORT_HELP, import_file)
     take.add_argument("file", type=Path, help="the .safetensors file")
@@ -82,7 +89,8 @@ def compare(args: argparse.Namespace) -> None:
     from ..jobs.held_gradients import held_gradients
 
     preset = "miniature" if preset_of(args) in ("tiny", "miniature") else "paper"
-    config = meta_train_config(preset, class_name=args.domain, validation_people=0)
+    weight = args.background_weight
+    config = meta_train_config(preset, class_name=args.domain, validation_people=0, background_weight=weight)
     found = driven(held_gradients(backbone_of(args), args.files, args.people, config, cache_of(args)))
     width = max(map(len, found))
     print(f"{'Meta-Down':{width}}  held    of it theirs  everyone's  inputs along its rows")

@@ -10,7 +10,6 @@ from ..config import Phase, Step, UserError
 from ..config_meta_train import MetaTrainConfig
 from ..method import crops
 from ..method.buckets import Person
-from ..method.crops import RATIOS, Box
 from ..method.ranks import Ranks
 from ..store import files
 from ..store.cache import Cache
@@ -18,7 +17,9 @@ from ..store.identities import Identity, read_identities, refuse
 from ..store.images import read_photo, resize_crop
 from ..store.latent_shards import LatentShards
 from . import Job
+from .stage_one_frames import framed
 from .stage_one_people import ALL, People, kind_of
+from .stage_one_weights import found_heads
 
 
 def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, ranks: Ranks) -> Job[People]:
@@ -38,7 +39,9 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
     yield from check(own, source, config, backbone.multiple)
     ranks.wait()
     yield from encode(own, keys, shards, backbone, config)
-    people = People([], [], {one.name: one for one in identities}, keys, shards, cache, backbone, config)
+    by_name = {one.name: one for one in identities}
+    heads = yield from found_heads(by_name, keys, backbone, config, cache, ranks)
+    people = People([], [], by_name, keys, shards, heads, cache, backbone, config)
     if ranks.index == 0:
         yield from embed(captions_of(people), backbone, cache)
     ranks.wait()  # what the others encoded is there
@@ -108,12 +111,6 @@ def precision(backbone: Backbone) -> torch.dtype:
     return torch.float32 if backbone.dtype == torch.float32 else torch.float16
 
 
-def nearest_size(width: int, height: int, config: MetaTrainConfig, multiple: int) -> tuple[int, int]:
-    """The training size whose aspect ratio, one of five, is nearest: so batches of one size can be found."""
-    ratio = min((w / h for w, h in RATIOS), key=lambda one: max(one * height / width, width / (one * height)))
-    return crops.training_size(ratio, config.resolution, multiple)
-
-
 def check(own: Sequence[Identity], source: Path, config: MetaTrainConfig, multiple: int) -> Job[None]:
     """Open every photo that is not encoded yet; all that is wrong in one message."""
     problems = []
@@ -124,8 +121,8 @@ def check(own: Sequence[Identity], source: Path, config: MetaTrainConfig, multip
             except UserError as error:
                 problems.append(str(error).rstrip("."))
                 continue
-            size = nearest_size(width, height, config, multiple)
-            enlarged = crops.upscale(crops.trimmed(Box(0, 0, width, height), size[0] / size[1]), size)
+            frame = framed(width, height, config, multiple)
+            enlarged = crops.upscale(frame.box, frame.size)
             if enlarged > config.max_upscale:
                 problems.append(f"{photo.path} is {width} x {height}, to be enlarged {enlarged:.1f} times")
         yield Step(count, len(own))
@@ -149,9 +146,8 @@ def encode(
 def views(path: Path, autoencoder: Autoencoder, backbone: Backbone, config: MetaTrainConfig) -> torch.Tensor:
     """[views, c, h, w]: the photo and, with flips, its mirror image."""
     photo = read_photo(path)
-    height, width = photo.shape[1:]
-    size = nearest_size(width, height, config, backbone.multiple)
-    image = resize_crop(photo, crops.trimmed(Box(0, 0, width, height), size[0] / size[1]), *size)
+    frame = framed(photo.shape[2], photo.shape[1], config, backbone.multiple)
+    image = resize_crop(photo, frame.box, *frame.size)
     images = [image, image.flip(-1)][: 1 + config.flips]
     return torch.stack([autoencoder.encode(one) for one in images]).to(precision(backbone))
 

@@ -1,6 +1,6 @@
 """Those whom stage 1 trains on and holds out: their latents and prompts, streamed from disk batch by batch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ import torch
 
 from ..backbones.protocol import Backbone, Prompt
 from ..config_meta_train import MetaTrainConfig
-from ..method.adaptability import HeldOut
+from ..method.adaptability import HeldOut, Unseen
 from ..method.buckets import Person, Sample
 from ..method.flow import generator_of, joined
 from ..method.meta_train import Batch, MetaTraining
@@ -16,6 +16,7 @@ from ..store import files
 from ..store.cache import Cache
 from ..store.identities import Identity
 from ..store.latent_shards import LatentShards
+from .stage_one_weights import cell_weights
 
 KEPT_PROMPTS = 32  # of captions, in memory; FLUX's are 4 MB each
 UNSEEN = 4  # photos of a held-out person that are measured
@@ -31,6 +32,7 @@ class People:
     identities: dict[str, Identity]
     keys: dict[str, str]  # of shards, by name
     shards: LatentShards
+    heads_seen: dict[str, torch.Tensor]  # [photos, 4] of each, 0..1; nobody's where all cells count the same
     cache: Cache
     backbone: Backbone
     config: MetaTrainConfig
@@ -52,6 +54,13 @@ class People:
         own = (one.mirrored_caption if mirrored else None) or one.caption
         return own if own and self.config.own_captions else self.config.caption_of(kind_of(who, self.config))
 
+    def weights(self, name: str, photo: int, mirrored: bool) -> torch.Tensor | None:
+        """[1, h, w], what each cell of a photo's latents counts in the loss; None where all count 1."""
+        if name not in self.heads_seen:
+            return None
+        height, width = self.shards.shapes(self.keys[name])[photo][-2:]
+        return cell_weights(self.heads_seen[name][photo], self.config.background_weight, height, width, mirrored)
+
     def batches(self, training: MetaTraining, steps: Iterable[tuple[int, int, list[Sample]]]) -> Iterator[Batch]:
         """This process's share of each step, read from disk."""
         prompt_of = self.prompts()
@@ -66,14 +75,19 @@ class People:
                 prompt_of(self.caption(name, sample.photo, sample.mirrored))
                 for name, sample in zip(names, own, strict=True)
             ]
+            weights = [
+                self.weights(name, sample.photo, sample.mirrored) for name, sample in zip(names, own, strict=True)
+            ]
             device = self.backbone.device
             stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
-            yield Batch(step, own, stacked, joined(prompts) if prompts else None)
+            yield Batch(step, own, stacked, joined(prompts) if prompts else None, stacked_weights(weights, device))
 
     def some_photos(
         self, person: Person, key: tuple[object, ...], part: int = 0, parts: int = 1
-    ) -> tuple[torch.Tensor, Prompt]:
+    ) -> tuple[torch.Tensor, Prompt, torch.Tensor | None]:
         """Up to a batch of someone's photos of the size they have most of, drawn by chance, none mirrored.
+
+        Latents, prompts, and what the latents' cells count, as in `Batch`.
 
         Of several `parts` no photo is in two, as far as there are photos enough; which is in which depends on the key.
         """
@@ -84,22 +98,24 @@ class People:
         latents = torch.stack([self.shards.read(self.keys[person.name], photo, 0) for photo in chosen])
         prompt_of = self.prompts()
         prompts = joined([prompt_of(self.caption(person.name, photo, False)) for photo in chosen])
-        return latents.to(self.backbone.device), prompts
+        weights = [self.weights(person.name, photo, False) for photo in chosen]
+        return latents.to(self.backbone.device), prompts, stacked_weights(weights, self.backbone.device)
 
     def held_out_people(self) -> list[HeldOut]:
         """The first photo to adapt to, the next few to measure on."""
         prompt_of, device = self.prompts(), self.backbone.device
+        views = range(1 + self.config.flips)
         return [
             HeldOut(
                 person.name,
-                torch.stack(
-                    [self.shards.read(self.keys[person.name], 0, view) for view in range(1 + self.config.flips)]
-                ).to(device),
-                joined([prompt_of(self.caption(person.name, 0, view == 1)) for view in range(1 + self.config.flips)]),
+                torch.stack([self.shards.read(self.keys[person.name], 0, view) for view in views]).to(device),
+                joined([prompt_of(self.caption(person.name, 0, view == 1)) for view in views]),
+                stacked_weights([self.weights(person.name, 0, view == 1) for view in views], device),
                 [
-                    (
+                    Unseen(
                         self.shards.read(self.keys[person.name], photo, 0).to(device),
                         prompt_of(self.caption(person.name, photo, False)),
+                        stacked_weights([self.weights(person.name, photo, False)], device),
                     )
                     for photo in range(1, min(len(person.sizes), 1 + UNSEEN))
                 ],
@@ -116,6 +132,12 @@ class People:
             return Prompt(**self.cache.get(Cache.key(what="prompt", text=caption, encoders=encoders)))
 
         return prompt_of
+
+
+def stacked_weights(weights: Sequence[torch.Tensor | None], device: torch.device) -> torch.Tensor | None:
+    """[n, 1, h, w] of each photo's; None where they have none."""
+    given = [one for one in weights if one is not None]
+    return torch.stack(given).to(device) if given else None
 
 
 def kind_of(one: Identity, config: MetaTrainConfig) -> str:

@@ -128,9 +128,9 @@ def loss_of(
     parts: int = 1,
 ) -> Tensor:
     """On a few of someone's photos, or a part of them; the key draws the photos, and noise where it has no key."""
-    latents, prompt = people.some_photos(person, key, part, parts)
+    latents, prompt, weights = people.some_photos(person, key, part, parts)
     times = Times(people.config.time_sampling, people.config.time_shift)
-    return flow_loss(denoiser, latents, prompt, generator_of(*(noise or key), person.name), times)
+    return flow_loss(denoiser, latents, prompt, generator_of(*(noise or key), person.name), times, weights)
 
 
 def looked_at(everyone: list[Person], turn: int, count: int, config: MetaTrainConfig) -> list[Person]:

@@ -15,13 +15,23 @@ TIMES = 8  # at which each unseen photo is measured, evenly spread
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """A photo that is not adapted to: latents [c, h, w], its prompt, and what cells count [1, 1, h, w], if not 1."""
+
+    latents: Tensor
+    prompt: Any
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class HeldOut:
-    """Someone who is not trained on: latents [views, c, h, w] of one photo, and [c, h, w] of unseen ones; prompts."""
+    """Someone who is not trained on: latents [views, c, h, w] of one photo, prompts, what cells count; unseen ones."""
 
     name: str
     reference: Tensor
     prompt: Any
-    unseen: list[tuple[Tensor, Any]]
+    weights: Tensor | None
+    unseen: list[Unseen]
 
 
 def adaptability(denoiser: Denoiser, training: MetaTraining, people: Sequence[HeldOut]) -> tuple[float, float]:
@@ -57,7 +67,7 @@ def adapted(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> tupl
         training.heads.wear(torch.zeros(len(person.reference), dtype=torch.long))
         generator = generator_of(config.seed, "held out", person.name, step)
         times = Times(config.time_sampling, config.time_shift)
-        flow_loss(denoiser, person.reference, person.prompt, generator, times).backward()
+        flow_loss(denoiser, person.reference, person.prompt, generator, times, person.weights).backward()
         training.heads.step(config.learning_rate, config.weight_decay)
     return before, unseen_loss(denoiser, training, person)
 
@@ -66,11 +76,12 @@ def adapted(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> tupl
 def unseen_loss(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> float:
     """The mean flow loss at fixed times and noise."""
     losses = []
-    for photo, (clean, prompt) in enumerate(person.unseen):
+    for photo, one in enumerate(person.unseen):
+        clean = one.latents
         training.heads.wear(torch.zeros(1, dtype=torch.long))
         for index in range(TIMES):
             noise = torch.randn(clean.shape, generator=generator_of("unseen", photo, index)).to(clean)[None]
             t = torch.full((1,), (index + 0.5) / TIMES).to(clean)
-            error = denoiser(noised(clean[None], noise, t), t, prompt) - velocity(clean[None], noise)
-            losses.append(error.square().mean().item())
+            error = (denoiser(noised(clean[None], noise, t), t, one.prompt) - velocity(clean[None], noise)).square()
+            losses.append((error if one.weights is None else one.weights * error).mean().item())
     return sum(losses) / len(losses)

@@ -53,10 +53,18 @@ def shifted(t: Tensor, shift: float) -> Tensor:
 
 
 def flow_loss(
-    denoiser: Denoiser, latents: Tensor, prompt: Any, generator: torch.Generator, times: Times = Times()
+    denoiser: Denoiser,
+    latents: Tensor,
+    prompt: Any,
+    generator: torch.Generator,
+    times: Times = Times(),
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Plain mean squared error of the predicted velocity. Draws on the CPU: one seed, one run, any device."""
-    return flow_losses(denoiser, [latents], prompt, [generator], times)[0]
+    """Plain mean squared error of the predicted velocity. Draws on the CPU: one seed, one run, any device.
+
+    Weights [b, 1, h, w], if there are some, say what each cell counts.
+    """
+    return flow_losses(denoiser, [latents], prompt, [generator], times, [weights])[0]
 
 
 def flow_losses(

@@ -19,12 +19,16 @@ from .ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of a step's photos: latents [b, c, h, w] and prompts, one a sample; b may be 0."""
+    """This process's share of a step's photos: latents [b, c, h, w] and prompts, one a sample; b may be 0.
+
+    Weights [b, 1, h, w], if there are some, say what each cell counts in the loss.
+    """
 
     step: int
     samples: list[Sample]
     latents: Tensor
     prompt: Any
+    weights: Tensor | None = None
 
 
 class MetaTraining:
@@ -138,7 +142,8 @@ def backward(denoiser: Denoiser, batch: Batch, config: MetaTrainConfig) -> float
     A function of its own: the graph, which knows the size of the worn heads, must not outlive the step.
     """
     times = Times(config.time_sampling, config.time_shift)
-    losses = flow_losses(denoiser, batch.latents.split(1), batch.prompt, generators(batch, config), times)
+    weights = () if batch.weights is None else batch.weights.split(1)
+    losses = flow_losses(denoiser, batch.latents.split(1), batch.prompt, generators(batch, config), times, weights)
     loss = torch.stack(losses).sum() / config.batch
     loss.backward()
     return loss.item()
