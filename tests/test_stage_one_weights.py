@@ -1,0 +1,130 @@
+"""What the cells of stage 1's photos count: real photos, a real detector, the tiny FLUX's autoencoder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.config import Phase
+from metalora.config_meta_train import MetaTrainConfig
+from metalora.jobs import run
+from metalora.jobs.photos import HEAD
+from metalora.jobs.stage_one_data import prepared
+from metalora.jobs.stage_one_people import People
+from metalora.jobs.stage_one_weights import cell_weights
+from metalora.measure.faces import load_faces
+from metalora.method.adapter import random_meta_down
+from metalora.method.buckets import deal
+from metalora.method.crops import cells_within, grown
+from metalora.method.flow import flow_loss, flow_losses, generator_of
+from metalora.method.meta_train import MetaTraining, planned
+from metalora.method.ranks import ALONE
+from metalora.store.cache import Cache
+from metalora.store.images import read_photo, save_image
+
+BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
+CONFIG = MetaTrainConfig(
+    resolution=128, max_upscale=4.0, batch=3, bucket_people=2, validation_people=1, background_weight=0.25
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Four people of two photos each, and one photo of nobody."""
+    rows = [json.loads(line) for line in (BENCHMARK / "manifest.jsonl").read_text().splitlines()]
+    chosen = [row for name in dict.fromkeys(row["identity"] for row in rows) for row in rows if row["identity"] == name]
+    names = list(dict.fromkeys(row["identity"] for row in chosen))[:4]
+    lines = []
+    for name in names:
+        for row in [row for row in chosen if row["identity"] == name][:2]:
+            lines.append({"identity": name, "path": str(BENCHMARK / row["path"])})
+    save_image(torch.full((3, 128, 128), 0.5), tmp_path / "nobody.png")
+    lines.append({"identity": names[0], "path": str(tmp_path / "nobody.png")})
+    path = tmp_path / "people.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def of(source: Path, tiny: FluxBackbone, cache: Cache, config: MetaTrainConfig = CONFIG) -> tuple[People, list[str]]:
+    """The people, and what was said while they were prepared."""
+    said: list[str] = []
+    people = run(
+        prepared(source, tiny, config, cache, ALONE),
+        lambda progress: said.append(progress.text) if isinstance(progress, Phase) else None,
+    )
+    return people, said
+
+
+def test_the_head_counts_one_and_what_surrounds_it_less(source: Path, tiny: FluxBackbone, tmp_path: Path):
+    people, said = of(source, tiny, Cache(tmp_path / "cache"))
+    assert "finding heads on 9 photos" in said
+    assert "1 of 9 photos show no face that was found: they count as background" in said
+    faces = load_faces()
+    for name, one in people.identities.items():
+        for photo, listed in enumerate(one.photos):
+            weights = people.weights(name, photo, False)
+            height, width = weights.shape[1:]
+            image = read_photo(listed.path)
+            if found := faces.find(image):  # the photos are square, so all of each is trained on
+                assert image.shape[1] == image.shape[2]
+                cells = torch.tensor(grown(found[0].box, HEAD)) * width / image.shape[2]
+                expected = torch.where(cells_within(cells, height, width), 1.0, 0.25)
+                assert 0.05 < (expected == 1).float().mean() < 0.9
+            else:
+                expected = torch.full((1, height, width), 0.25)
+            assert torch.equal(weights, expected)
+            assert torch.equal(people.weights(name, photo, True), expected.flip(2))
+    again, said = of(source, tiny, people.cache)
+    assert "finding heads on 9 photos" not in said, "found once"
+    assert again.heads_seen.keys() == people.heads_seen.keys()
+
+
+def test_where_all_cells_count_the_same_nobody_looks_for_heads(source: Path, tiny: FluxBackbone, tmp_path: Path):
+    people, said = of(source, tiny, Cache(tmp_path / "cache"), replace(CONFIG, background_weight=1))
+    assert not any("head" in one for one in said)
+    person = people.train[0]
+    assert people.weights(person.name, 0, False) is None
+    assert people.some_photos(person, ("key",))[2] is None
+    assert [one.weights for one in people.held_out_people()] == [None]
+
+
+def test_every_batch_and_look_brings_the_weights_of_its_own_photos(source: Path, tiny: FluxBackbone, tmp_path: Path):
+    people, _ = of(source, tiny, Cache(tmp_path / "cache"))
+    sites = tiny.sites("all")
+    downs = random_meta_down(sites, 16, generator_of(0))
+    training = MetaTraining(sites, downs, deal(people.train, CONFIG), CONFIG, tiny.device)
+    steps = iter(planned(training, CONFIG))
+    for _, batch in zip(range(6), people.batches(training, steps), strict=False):
+        bucket = training.bucket(0)
+        expected = [people.weights(bucket[one.position].name, one.photo, one.mirrored) for one in batch.samples]
+        assert torch.equal(batch.weights, torch.stack(expected))
+        assert batch.weights.shape == (len(batch.latents), 1, *batch.latents.shape[2:])
+    person = people.train[0]
+    latents, _, weights = people.some_photos(person, ("key",))
+    assert weights.shape == (len(latents), 1, *latents.shape[2:])
+    (held_out,) = people.held_out_people()
+    assert torch.equal(held_out.weights[1], held_out.weights[0].flip(2))
+    assert [one.weights.shape[:2] for one in held_out.unseen] == [(1, 1)] * len(held_out.unseen)
+
+
+def test_a_weighted_loss_is_the_mean_of_weighted_errors(denoiser):
+    latents, prompt = torch.randn(2, 1, 4, 4), torch.ones(2, 8)
+    weights = torch.rand(2, 1, 4, 4)
+    whole = flow_loss(denoiser, latents, prompt, generator_of("a"))
+    assert torch.equal(flow_loss(denoiser, latents, prompt, generator_of("a"), weights=torch.ones(2, 1, 4, 4)), whole)
+    found = flow_loss(denoiser, latents, prompt, generator_of("a"), weights=weights)
+    assert torch.equal(found, flow_losses(denoiser, [latents], prompt, [generator_of("a")], weights=[weights])[0])
+    parts = [
+        flow_loss(denoiser, latents, prompt, generator_of("a"), weights=torch.eye(16)[cell].view(1, 1, 4, 4))
+        for cell in range(16)
+    ]
+    torch.testing.assert_close(torch.stack(parts).sum(), whole)
+
+
+def test_a_mirrored_photo_has_mirrored_weights():
+    box = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    assert cell_weights(box, 0.0, 4, 4, False)[0].tolist() == [[0] * 4] + [[1, 1, 0, 0]] * 3
+    assert cell_weights(box, 0.0, 4, 4, True)[0].tolist() == [[0] * 4] + [[0, 0, 1, 1]] * 3
