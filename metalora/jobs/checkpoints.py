@@ -6,12 +6,14 @@ another number of processes only deals them anew.
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..config import UserError
+from ..config_meta_train import MetaTrainConfig
 from ..method.mean_heads import MeanHeads
 from ..method.meta_train import MetaTraining
 from ..store import files
@@ -121,4 +123,5 @@ def comparable(facts: dict[str, str], key: str) -> object:
     value = facts.get(key)
     if key != "knobs" or value is None:
         return value
-    return {name: knob for name, knob in json.loads(value).items() if name not in FREE_KNOBS}
+    knobs = {**asdict(MetaTrainConfig()), **json.loads(value)}  # one that came later was as it is by default
+    return {name: knob for name, knob in knobs.items() if name not in FREE_KNOBS}
