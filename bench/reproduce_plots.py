@@ -101,27 +101,31 @@ def sweep_plot(rows: Sequence[tuple[str, int | None, Figure]]) -> bytes:
 
 
 def balance_plot(results: Results, others: Sequence[tuple[str, Variant]]) -> bytes:
-    """Where every change of stage 1 lies beside the curve of LoRA + crops, at the largest step count of each."""
+    """Where others lie beside the curve of LoRA + crops: a line for each title, along it its step counts."""
     from matplotlib import colormaps
 
     figure = new_figure(9, 5.5)
     axes = figure.subplots()
     rank = min(ranks_of(results))
-    preset = [("the preset's Meta-Down", variant) for variant in line(results, "meta-lora", rank)]
-    last = {title: variant for title, variant in sorted((*preset, *others), key=lambda pair: pair[1].steps or 0)}
-    curve = [(v, x, y) for v in curve_of(results, rank) if (x := v.figure(CLIP_T)) and (y := v.figure(R_FACESIM))]
-    across, up = [x for _, x, _ in curve], [y for _, _, y in curve]
-    draw(axes, "lora-crops", [x.mean for x in across], up, label=NAMES["lora-crops"])
-    for variant, x, y in curve:
-        place = {"textcoords": "offset points", "fontsize": 8, "color": COLOURS["lora-crops"]}
-        axes.annotate(str(variant.steps or "no LoRA"), (x.mean, y.mean), (5, 5), **place)
-    for index, (title, variant) in enumerate(last.items()):
-        if (x := variant.figure(CLIP_T)) and (y := variant.figure(R_FACESIM)):
-            look = {"color": colormaps["tab20"](index % 20), "marker": "oDv^<>pP*X"[index % 10]}
-            axes.plot([x.mean], [y.mean], linestyle="none", label=title, **look)
-            axes.errorbar([x.mean], [y.mean], errors([y]), errors([x]), fmt="none", alpha=0.15, color=look["color"])
+    preset = [("Meta-LoRA", variant) for variant in line(results, "meta-lora", rank)]
+    lines: dict[str, list[Variant]] = {f"{NAMES['lora-crops']}, rank {rank}": curve_of(results, rank)}
+    for title, variant in (*preset, *others):
+        lines.setdefault(title, []).append(variant)
+    for index, (title, variants) in enumerate(lines.items()):
+        found = [(v, x, y) for v in variants if (x := v.figure(CLIP_T)) and (y := v.figure(R_FACESIM))]
+        found.sort(key=lambda point: point[0].steps or 0)
+        other = (index - 1) % 20  # the dark ones of the pairs first
+        colour = COLOURS["lora-crops"] if index == 0 else colormaps["tab20"](2 * other % 20 + other // 10)
+        mark = MARKS["lora-crops"] if index == 0 else "oDv^<>pP*X"[other % 10]
+        across, up = [x for _, x, _ in found], [y for _, _, y in found]
+        places, heights = [x.mean for x in across], [y.mean for y in up]
+        axes.plot(places, heights, color=colour, marker=mark, label=title, linewidth=2 if index == 0 else 1)
+        axes.errorbar(places, heights, errors(up), errors(across), fmt="none", alpha=0.15, color=colour)
+        for variant, x, y in found:
+            place = {"textcoords": "offset points", "fontsize": 8, "color": colour}
+            axes.annotate(str(variant.steps or "no LoRA"), (x.mean, y.mean), (5, 5), **place)
     axes.set(xlabel="CLIP-T (higher: as asked)", ylabel="R-FaceSim (higher: more like)")
-    return finished(figure, "numbers beside the curve: training steps", columns=2)
+    return finished(figure, "numbers beside the points: training steps", columns=2)
 
 
 def draw(

@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 
 import pytest
 from made_up_results import MINI, made_up_run, read, write
 
 from bench.reproduce import batches, main, needed, run_all
-from bench.reproduce_balance import above_the_curve, curve_of
-from bench.reproduce_figures import CLIP_T, R_FACESIM, difference, like, line, paces, values
+from bench.reproduce_figures import R_FACESIM, difference, like, paces
 from bench.reproduce_pieces import Command, Inputs, Piece, pieces_of
 from bench.reproduce_report import write_report
 from bench.reproduce_sizes import SIZES
@@ -17,7 +15,6 @@ from metalora.cli import make_parser
 from metalora.config import UserError
 from metalora.store.cache import Cache
 from metalora.store.report.reading import read_results
-from metalora.store.report.results import Variant
 
 PEOPLE = MINI / "manifest.jsonl"
 METHODS = [(method, steps) for method in ("lora", "lora-crops", "meta-lora") for steps in (75, 150, 300)]
@@ -138,38 +135,6 @@ def test_the_pace_is_the_first_step_count_at_which_meta_lora_is_as_like_as_lora_
     (missed,) = paces(replace(results, variants=sooner))
     assert missed.reached is None
     assert missed.likeness.mean < 0
-
-
-def test_the_balance_is_likeness_above_the_curve_of_lora_with_crops_at_the_same_prompt_score(tmp_path: Path):
-    made_up_run(tmp_path / "methods")
-    results = read_results(tmp_path / "methods")
-    curve = curve_of(results, rank=1)
-    assert [v.method for v in curve] == ["none", "lora-crops", "lora-crops"]
-    start, middle, _ = ((values(v, R_FACESIM), values(v, CLIP_T)) for v in curve)
-    ours = line(results, "meta-lora", 1)[0]
-
-    def moved(likeness: float, prompt: float) -> Variant:
-        """A third of the way from the curve's first point to its second, and as far off."""
-        images = [
-            replace(
-                image,
-                held_out=start[0][image.identity] * 2 / 3 + middle[0][image.identity] / 3 + likeness,
-                clip_t=start[1][image.identity] * 2 / 3 + middle[1][image.identity] / 3 + prompt,
-            )
-            for image in ours.images
-        ]
-        return replace(ours, images=images)
-
-    on_it = above_the_curve(moved(0.0, 0.0), curve[:2])
-    assert on_it.mean == pytest.approx(0.0, abs=1e-12)
-    better = above_the_curve(moved(0.05, 0.0), curve[:2])
-    assert better.mean == pytest.approx(0.05)
-    assert better.low == pytest.approx(0.05)  # the same for everybody, whatever differs between people
-    assert above_the_curve(moved(0.0, 50.0), curve) is None
-    low, high = sorted(mean(point[1].values()) for point in (start, middle))
-    slope = (mean(middle[0].values()) - mean(start[0].values())) / (mean(middle[1].values()) - mean(start[1].values()))
-    shifted = above_the_curve(moved(0.0, (high - low) / 6), curve[:2])
-    assert shifted.mean == pytest.approx(-slope * (high - low) / 6)
 
 
 def test_the_report_says_what_was_compared(runs: Path):
