@@ -60,8 +60,8 @@ def test_several_runs_are_told_apart_and_drawn_beside_the_curve(tmp_path: Path, 
         "| ours: Meta-LoRA, 375 steps, rank 1",
     ]
     curve = curve_of(read_results(tmp_path / "crops"), 1)
-    expected = above_the_curve(read_results(tmp_path / "ours").variants[0], curve)
-    assert rows[5][3].startswith("-" if expected is None else f"{expected.mean:+.3f}")
+    expected = above_the_curve(read_results(tmp_path / "ours").variants[1], curve)
+    assert rows[6][3].startswith(f"{expected.mean:+.3f} [")
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
