@@ -11,6 +11,7 @@ from .reproduce_figures import CLIP_T, COPYING, R_FACESIM, line, ranks_of
 
 NAMES = {"meta-lora": "Meta-LoRA", "lora-crops": "LoRA + crops", "lora": "LoRA, whole photo"}
 COLOURS = {"meta-lora": "#0072b2", "lora-crops": "#d55e00", "lora": "#009e73"}  # told apart by the colour-blind too
+OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#b8860b", "#7570b3", "#666666", "#1b4f72", "#66a61e", "#8b1a1a")
 MARKS = {"meta-lora": "o", "lora-crops": "s", "lora": "^"}
 SCORES = ((R_FACESIM, "R-FaceSim (higher: more like)"), (CLIP_T, "CLIP-T (higher: as asked)"))
 SCORES += ((COPYING, "copying (lower: better)"),)
@@ -102,8 +103,6 @@ def sweep_plot(rows: Sequence[tuple[str, int | None, Figure]]) -> bytes:
 
 def balance_plot(results: Results, others: Sequence[tuple[str, Variant]]) -> bytes:
     """Where others lie beside the curve of LoRA + crops: a line for each title, along it its step counts."""
-    from matplotlib import colormaps
-
     figure = new_figure(9, 5.5)
     axes = figure.subplots()
     rank = min(ranks_of(results))
@@ -114,9 +113,8 @@ def balance_plot(results: Results, others: Sequence[tuple[str, Variant]]) -> byt
     for index, (title, variants) in enumerate(lines.items()):
         found = [(v, x, y) for v in variants if (x := v.figure(CLIP_T)) and (y := v.figure(R_FACESIM))]
         found.sort(key=lambda point: point[0].steps or 0)
-        other = (index - 1) % 20  # the dark ones of the pairs first
-        colour = COLOURS["lora-crops"] if index == 0 else colormaps["tab20"](2 * other % 20 + other // 10)
-        mark = MARKS["lora-crops"] if index == 0 else "oDv^<>pP*X"[other % 10]
+        colour = OTHERS[(index - 1) % len(OTHERS)] if index else COLOURS["lora-crops"]
+        mark = "oDv^<>pP*X"[(index - 1) % 10] if index else MARKS["lora-crops"]
         across, up = [x for _, x, _ in found], [y for _, _, y in found]
         places, heights = [x.mean for x in across], [y.mean for y in up]
         axes.plot(places, heights, color=colour, marker=mark, label=title, linewidth=2 if index == 0 else 1)
