@@ -18,6 +18,10 @@ class Prompt(NamedTuple):
     tokens: Tensor  # [b, n, d]
     pooled: Tensor  # [b, e]
 
+    def on(self, device: torch.device) -> "Prompt":
+        """There: what is used at every step should not be copied at every step."""
+        return Prompt(self.tokens.to(device), self.pooled.to(device))
+
 
 class Autoencoder(Protocol):
     """Images [3, H, W] in 0..1 <-> latents [c, H/8, W/8] as the denoiser wants them, on the CPU.

@@ -104,7 +104,7 @@ def fit(
         if config.prior_weight:
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
         with adapters.to(backbone.device).attached(denoiser.network):
-            person = Person(TrainingImages(latents, prompt, weights), config.seed, prior)
+            person = Person(TrainingImages(latents, prompt.on(backbone.device), weights), config.seed, prior)
             return (yield from train(denoiser, adapters, person, config, saved, backbone.device))
 
 
