@@ -14,6 +14,7 @@ from metalora.jobs.benchmark.prepare import Inputs, make_plan, mini_benchmark
 from metalora.jobs.benchmark.run import run_benchmark
 from metalora.jobs.benchmark.units import Share
 from metalora.store.cache import Cache
+from metalora.store.manifest import Identity, read_manifest
 
 CONFIG = BenchmarkConfig(step_counts=(3, 5), people=5, prompts_each=2, together=2, images_at_once=3)
 TRAINING = PersonalizeConfig(learning_rate=3e-3, save_every=2, background_weight=0.3, average_steps=2)
@@ -36,6 +37,11 @@ INPUTS = Inputs(
     clip=None,
 )
 WITH_CLIP = replace(INPUTS, clip="miniature")
+
+
+def mini_people() -> list[Identity]:
+    """Everyone in the mini benchmark."""
+    return read_manifest(INPUTS.manifest, look=False).people
 
 
 def planned(folder: Path, backbone: FluxBackbone, inputs: Inputs = INPUTS, **changes: object) -> Plan:

@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from metalora.method.crops import Box
@@ -12,6 +13,8 @@ from metalora.store.images import demo_portrait, read_photo, resize_crop
 
 # Where the portrait's face is, as anyone can see: forehead to chin, cheek to cheek.
 FACE = Box(180, 65, 268, 172)
+LANDMARKS = ((203.0, 101.0), (245.0, 101.0), (223.0, 125.0), (204.0, 144.0), (240.0, 143.0))
+SMALL = (64, 48)
 
 
 @functools.cache
@@ -57,3 +60,13 @@ def png_that_claims(width: int, height: int, with_data: bool = True) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"") if with_data else b""
     return b"\x89PNG\r\n\x1a\n" + header + data
+
+
+def small_picture() -> Image.Image:
+    """A small real picture with every tone."""
+    return Image.open(demo_portrait()).crop((100, 40, 356, 232)).resize(SMALL)
+
+
+def close(one: Tensor, other: Tensor, levels: float) -> bool:
+    """Equal up to so many of 255 levels, on average."""
+    return one.shape == other.shape and float((one - other).abs().mean()) * 255 <= levels

@@ -1,10 +1,8 @@
-"""Faces on a real photo: what OpenCV finds, at every size and place, and chosen by clear rules."""
+"""Faces on a real photo: what OpenCV finds, at every size and place."""
 
 import dataclasses
 import importlib.util
 import sys
-import types
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,19 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photos import FACE, empty_wall, overlap, placed, portrait
+from opencv_faces import opencv_faces
+from photos import FACE, LANDMARKS, empty_wall, overlap, placed, portrait
 from PIL import Image
 
 from metalora.config import UserError
-from metalora.measure import arcface, face_models, onnx_repair
+from metalora.measure import face_models, onnx_repair
 from metalora.measure.alignment import TEMPLATE, aligned, similarity
-from metalora.measure.faces import Face, FaceAnalyser, choose_face, load_faces, numbered, pixels
+from metalora.measure.faces import Face, FaceAnalyser, load_faces, pixels
 from metalora.measure.sface import SFace
 from metalora.measure.yunet import with_longer_side
 from metalora.method.crops import Box
 from metalora.store.images import read_photo, resize_crop, to_pil
-
-LANDMARKS = ((203.0, 101.0), (245.0, 101.0), (223.0, 125.0), (204.0, 144.0), (240.0, 143.0))
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +39,6 @@ def opencv(tmp_path_factory: pytest.TempPathFactory) -> cv2.FaceRecognizerSF:
 
 def bgr(photo: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(pixels(photo)[..., ::-1])
-
-
-def opencv_faces(image: np.ndarray, threshold: float = 0.6) -> np.ndarray:
-    """[n, 15] of OpenCV's FaceDetectorYN at the image's own size."""
-    path = str(face_models.models_folder() / face_models.YUNET.name)
-    detector = cv2.FaceDetectorYN.create(path, "", (image.shape[1], image.shape[0]), threshold, 0.3, 5000)
-    return detector.detect(image)[1]
 
 
 # The networks
@@ -285,58 +275,6 @@ def test_the_similarity_undoes_any_turn_scaling_and_shift(angle, scale, x, y):
     np.testing.assert_allclose((TEMPLATE @ turn.T + [x, y]) @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-6)
 
 
-# Choosing
-
-
-def face_at(left: float, size: float) -> Face:
-    return Face(Box(left, 10, left + size, 10 + size), LANDMARKS, 0.9)
-
-
-def test_only_takes_the_only_face_and_refuses_several_by_number():
-    one, two = face_at(0, 50), face_at(200, 80)
-    assert choose_face([one], "only", "a.jpg") is one
-    with pytest.raises(UserError) as caught:
-        choose_face([one, two], "only", "a.jpg")
-    message = str(caught.value)
-    assert "a.jpg shows 2 faces" in message
-    assert "1: 80 x 80 pixels at (200, 10)" in message
-    assert "2: 50 x 50 pixels at (0, 10)" in message
-    assert "--face 2" in message
-    assert "--face largest" in message
-
-
-def test_numbers_go_from_the_largest_to_the_smallest_and_from_left_to_right():
-    small, right, left = face_at(0, 50), face_at(300, 80), face_at(100, 80)
-    faces = [small, right, left]
-    assert numbered(faces) == [left, right, small]
-    assert choose_face(faces, "largest", "a.jpg") is left
-    assert [choose_face(faces, str(number), "a.jpg") for number in (1, 2, 3)] == [left, right, small]
-
-
-@pytest.mark.parametrize("choice", ["4", "0", "first"])
-def test_a_number_that_is_not_there_is_refused(choice):
-    with pytest.raises(UserError, match=rf"no face {choice} in a\.jpg.*number from 1 to 2"):
-        choose_face([face_at(0, 50), face_at(100, 50)], choice, "a.jpg")
-
-
-@pytest.mark.parametrize("choice", ["only", "largest", "1"])
-def test_no_face_says_what_a_photo_needs(choice):
-    with pytest.raises(UserError, match=r"No face was found in a\.jpg.*upright"):
-        choose_face([], choice, "a.jpg")
-
-
-def test_two_people_on_a_real_photo_are_told_apart_by_their_numbers(faces):
-    photo = torch.cat([resize_crop(portrait(), Box(0, 0, 512, 512), 400, 400), portrait()[:, :400, :]], 2)
-    found = faces.find(photo)
-    with pytest.raises(UserError, match=r"two\.jpg shows 2 faces"):
-        choose_face(found, "only", "two.jpg")
-    assert choose_face(found, "1", "two.jpg").box.left > 400
-    assert choose_face(found, "2", "two.jpg").box.left < 400
-
-
-# Who analyses
-
-
 def test_an_unknown_analyser_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match=r"'dlib'.*sface, facenet, facenet:FILE, arcface"):
         load_faces("dlib")
@@ -347,65 +285,3 @@ def test_every_analyser_says_who_it_is(faces):
     assert (analyser.name, len(analyser.digest)) == ("sface", 64)
     assert "Apache-2.0" in analyser.licence
     assert dataclasses.is_dataclass(analyser.find(portrait())[0])
-
-
-def test_arcface_without_insightface_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "insightface", None)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install insightface.*w600k_r50\.onnx.*buffalo_l.*non-commercial"):
-        load_faces("arcface")
-
-
-@pytest.fixture
-def insightface(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A stand-in for the package insightface; the list tells which files it was asked to open."""
-    asked: list[str] = []
-
-    class Detector:
-        taskname = "detection"
-        det_thresh = 0.0
-
-        def detect(self, image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-            rows = opencv_faces(image)
-            corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4], rows[:, 14:]], 1)
-            return corners, rows[:, 4:14].reshape(-1, 5, 2)
-
-    class Embedder:
-        taskname = "recognition"
-
-        def get_feat(self, images: list[np.ndarray]) -> np.ndarray:
-            assert all(image.shape == (112, 112, 3) for image in images)
-            return np.full((len(images), 512), 3.0, np.float32)
-
-    def get_model(path: str, providers: list[str]) -> object:
-        print("Applied providers")
-        asked.append(path)
-        return Detector() if "det_10g" in path or "scrfd" in path else Embedder()
-
-    package, zoo = types.ModuleType("insightface"), types.ModuleType("insightface.model_zoo")
-    package.__spec__ = importlib.util.spec_from_loader("insightface", None)
-    zoo.get_model, package.model_zoo = get_model, zoo
-    monkeypatch.setitem(sys.modules, "insightface", package)
-    monkeypatch.setitem(sys.modules, "insightface.model_zoo", zoo)
-    return asked
-
-
-def test_arcface_without_its_files_says_where_they_belong_and_downloads_nothing(insightface, tmp_path):
-    with pytest.raises(UserError, match=r"det_10g\.onnx and w600k_r50\.onnx in .*buffalo_l.*non-commercial"):
-        arcface.ArcFace(tmp_path)
-    assert insightface == []
-
-
-def test_arcface_opens_the_files_that_are_there_by_their_paths(insightface, tmp_path, capsys):
-    pack = tmp_path / "antelopev2"
-    pack.mkdir()
-    for name in ("scrfd_10g_bnkps.onnx", "glintr100.onnx"):
-        (pack / name).write_bytes(b"weights")
-    analyser = arcface.ArcFace(tmp_path)
-    assert [Path(path).parent for path in insightface] == [pack, pack]
-    assert analyser.name == "arcface-antelopev2"
-    assert "non-commercial" in analyser.licence
-    (face,) = analyser.find(portrait())
-    assert overlap(face.box, FACE) > 0.7
-    assert float(analyser.embed(portrait(), face).norm()) == pytest.approx(1)
-    assert capsys.readouterr().out == ""

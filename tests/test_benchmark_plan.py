@@ -1,0 +1,114 @@
+"""What a benchmark plans: settings, learning rates, captions, prompts; and what it refuses."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmarks import INPUTS, mini_people, planned
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.config import METHODS, BenchmarkConfig, UserError
+from metalora.jobs.benchmark.plan import read_plan
+from metalora.jobs.benchmark.prepare import meta_phd_prompts
+from metalora.jobs.benchmark.run import texts_of
+
+
+def test_a_method_may_have_a_learning_rate_of_its_own(tiny: FluxBackbone, tmp_path: Path):
+    plan = planned(tmp_path, tiny, own_learning_rates=("lora-crops=0.002",))
+    rates = {method: plan.training_of(method, 1, plan.people[0], 3).learning_rate for method in METHODS}
+    assert rates == {"lora-crops": 0.002, "meta-lora": 3e-3, "lora": 3e-3}
+    assert read_plan(tmp_path) == plan
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("none=0.002",), "METHOD=X, the METHOD one that trains here: lora-crops"),
+        (("lora-crops",), "could not convert"),
+        (("lora-crops=7",), "at most 1.0"),
+        (("lora-crops=0.1", "lora-crops=0.2"), "has lora-crops twice"),
+    ],
+)
+def test_a_learning_rate_that_nobody_can_have_is_refused(given: tuple[str, ...], said: str):
+    with pytest.raises(UserError, match=said):
+        BenchmarkConfig(methods=("none", "lora-crops"), own_learning_rates=given)
+
+
+def test_captions_say_what_the_photo_shows_when_asked(tiny: FluxBackbone, tmp_path: Path):
+    plan = planned(tmp_path, tiny, replace(INPUTS, described=True))
+    for planned_person, identity in zip(plan.people, mini_people(), strict=False):
+        shown = identity.reference.attributes
+        caption = plan.training_of("lora-crops", 1, planned_person, 3).prompt
+        assert caption == f"a photo of a {identity.class_name}, {shown['background']} background, {shown['clothes']}"
+        assert caption in texts_of(plan)
+    assert planned(tmp_path / "other", tiny).people[0].shows == ""
+
+
+def test_a_photo_without_the_attributes_cannot_be_described(tiny: FluxBackbone, tmp_path: Path):
+    rows = [json.loads(line) for line in INPUTS.manifest.read_text().splitlines()]
+    for row in rows:
+        row["attributes"].pop("clothes", None)
+    folder = tmp_path / "photos"
+    shutil.copytree(INPUTS.manifest.parent, folder)
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"--captions photo: line \d+ .* no clothes"):
+        planned(tmp_path / "run", tiny, replace(INPUTS, manifest=folder / "manifest.jsonl", described=True))
+
+
+def test_a_folder_holds_one_plan(tiny: FluxBackbone, tmp_path: Path):
+    first = planned(tmp_path, tiny)
+    assert planned(tmp_path, tiny) == first
+    with pytest.raises(UserError, match=r"is another plan \(seeds.* differ\)|another plan \(prompts, seeds differ\)"):
+        planned(tmp_path, tiny, seeds=(4,))
+
+
+def test_the_paper_prompts_plan_both_parts_and_age_can_be_left_out(tiny: FluxBackbone, tmp_path: Path):
+    inputs = replace(INPUTS, prompts=meta_phd_prompts())
+    plan = planned(
+        tmp_path,
+        tiny,
+        inputs,
+        methods=("none",),
+        parts=("several-photos", "single-photo"),
+        people=0,
+        prompts_each=0,
+        leave_out=("age",),
+    )
+    assert len(plan.people) == 76
+    several, single = ([p for p in plan.people if p.part == part] for part in ("several-photos", "single-photo"))
+    assert {len(plan.prompts_of(person)) for person in several} == {10}
+    assert {p.class_name: len(plan.prompts_of(p)) for p in single} == {"man": 18, "woman": 20}
+    text = (tmp_path / "external" / "wanted.jsonl").read_text()
+    assert "year-old" not in text
+    assert text.count("\n") == 2 * (16 * 10 + 30 * 18 + 30 * 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"methods": ("lora", "pulid")}, "'pulid' is no method"),
+        ({"seeds": ()}, "seeds is empty"),
+        ({"ranks": (1, 1)}, "ranks has something twice: 1 1"),
+        ({"step_counts": (0,)}, "steps and ranks must be at least 1, got 0"),
+        ({"parts": ("ffhq",)}, "'ffhq' is no part"),
+    ],
+)
+def test_wrong_settings_are_named(change: dict, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        BenchmarkConfig(**change)
+
+
+def test_meta_lora_needs_a_meta_down_of_every_class(tiny: FluxBackbone, tmp_path: Path):
+    with pytest.raises(UserError, match="needs a Meta-Down for the class man"):
+        planned(tmp_path, tiny, replace(INPUTS, meta_downs={"woman": "random"}))
+    with pytest.raises(UserError, match="--meta-down names cat, but the people are man, woman"):
+        planned(tmp_path, tiny, replace(INPUTS, meta_downs={"": "random", "cat": "random"}))
+    with pytest.raises(UserError, match=r"has rank 16 \(r1\), so --rank \(r2\) can be at most that, not 32"):
+        planned(tmp_path, tiny, ranks=(32,), methods=("meta-lora",))
+
+
+def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
+    with pytest.raises(UserError, match="`metalora benchmark plan"):
+        read_plan(tmp_path)
