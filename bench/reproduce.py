@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(pieces)
         return 0
     try:
-        code = carried_out([piece for name, piece in pieces.items() if name in needed(chosen, pieces)], args.processes)
+        code = carried_out([pieces[name] for name in needed(chosen, pieces)], args.processes)
         if code == 0 and "report" in chosen:
             done = [piece for piece in pieces.values() if piece.results.exists()]
             print(f"wrote {write_report(done, args.docs or args.out / 'report')}")
@@ -56,11 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def needed(chosen: Sequence[str], pieces: dict[str, Piece]) -> set[str]:
-    """The chosen pieces and those that they stand on."""
-    found = {name for name in chosen if name in pieces}
-    while more := {need for name in found for need in pieces[name].needs} - found:
-        found |= more
+def needed(chosen: Sequence[str], pieces: dict[str, Piece]) -> list[str]:
+    """The chosen pieces, each after those that it stands on."""
+    found: list[str] = []
+
+    def add(name: str) -> None:
+        for need in pieces[name].needs:
+            add(need)
+        if name not in found:
+            found.append(name)
+
+    for name in pieces:
+        if name in chosen:
+            add(name)
     return found
 
 

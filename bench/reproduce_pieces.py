@@ -66,7 +66,14 @@ def pieces_of(out: Path, size: Size, inputs: Inputs) -> list[Piece]:
         make.stage_one("trained", "stage 1 for both classes, as the preset has it", []),
         make.benchmark("methods", "the methods against each other at every step count", size.methods),
         make.benchmark("random", "the control: a Meta-Down that has learned nothing", downs=None),
-        make.benchmark("ranks", "the methods at every rank", TRAINED, ranks=size.ranks, steps=size.rank_steps),
+        make.benchmark(
+            "ranks",
+            "the methods at every rank",
+            TRAINED,
+            downs=size.rank_downs,
+            ranks=size.ranks,
+            steps=size.rank_steps,
+        ),
         make.benchmark("mean-heads", "heads that start at the mean of stage 1's", flags=["--heads", "mean"]),
     ]
     variations = [(f"meta-rank-{n}", f"r1 = {n}", ["--meta-rank", str(n)]) for n in size.meta_ranks]
@@ -130,7 +137,8 @@ class Maker:
     def distilled(self, name: str, about: str, count: int) -> Piece:
         """The same from ordinary LoRAs."""
         start = ["meta-down", "from-loras", str(self.out / "person-loras" / "{kind}")]
-        return self.downs(name, about, start, [*self.size.base.split(), "--first", str(count)], 0, ("person-loras",))
+        fixed = [*self.size.base.split(), "--meta-rank", str(self.size.meta_rank), "--first", str(count)]
+        return self.downs(name, about, start, fixed, 0, ("person-loras",))
 
     def downs(
         self, name: str, about: str, start: list[str], flags: list[str], work: float, needs: tuple[str, ...] = ()
@@ -175,7 +183,7 @@ class Maker:
         folder, steps = self.out / name, steps or self.size.step_counts
         words = ["benchmark", "plan", str(folder), "--methods", *methods, "--steps", *map(str, steps), "--meta-down"]
         words += [f"{kind}={self.out / downs / kind}.safetensors" for kind in CLASSES] if downs else ["random"]
-        words += ["--ranks", *map(str, ranks or [self.size.rank])]
+        words += ["--ranks", *map(str, ranks or [self.size.rank]), "--meta-rank", str(self.size.meta_rank)]
         words += [*flags, *self.size.base.split(), *self.size.measured.split(), *self.inputs.flags()]
         trainings = sum(method in TRAINED for method in methods) * max(1, len(ranks))
         drawn = len(steps) * self.size.images * self.size.sampling_steps * SAMPLING_SHARE

@@ -20,7 +20,9 @@ class Size:
     rank: int = 1  # of every piece but `ranks`: the paper's
     ranks: tuple[int, ...] = (1, 2, 4, 8, 16)
     rank_steps: tuple[int, ...] = (375, 625)
-    meta_ranks: tuple[int, ...] = (4, 64)  # 16 is the preset's
+    rank_downs: str = "trained"  # the piece whose Meta-Downs `ranks` is on: r1 bounds the rank
+    meta_rank: int = 16  # r1 of the preset; of a random Meta-Down and of what LoRAs share, too
+    meta_ranks: tuple[int, ...] = (4, 64)  # others
     people: tuple[int, ...] = (10, 40)  # of each class; all of them are the piece `trained`
     starts: bool = True  # stage 1 from a random Meta-Down, its start alone, and the other start
     head_loss: bool = True  # stage 1's loss weighted as stage 2's
@@ -74,14 +76,16 @@ SIZES = {
         step_counts=(125, 250),
         ranks=(1, 4, 16),
         rank_steps=(250,),
-        meta_ranks=(16, 64),  # the preset has 4
+        rank_downs="meta-rank-16-down",
+        meta_rank=4,
+        meta_ranks=(16, 64),
         people=(4, 12),
         loras=(8, 32),
         stage_one="--preset miniature-5-minutes --time-shift 0.5",
         stage_one_work=300 * 8,
         stage_two=f"{STAGE_TWO} --steps 250",
         stage_two_steps=250,
-        measured=f"{AS_IN_THE_PAPER} --meta-rank 4 --people 16 --prompts-each 5 --seeds 0",
+        measured=f"{AS_IN_THE_PAPER} --people 16 --prompts-each 5 --seeds 0",
         images=5,
     ),
     "five-minutes": Size(
@@ -90,6 +94,7 @@ SIZES = {
         step_counts=(125, 250),
         ranks=(4,),
         rank_steps=(250,),
+        meta_rank=4,
         meta_ranks=(),
         people=(),
         starts=False,
@@ -99,7 +104,7 @@ SIZES = {
         loras=(8,),
         stage_one="--preset miniature-5-minutes --time-shift 0.5",
         stage_one_work=300 * 8,
-        measured=f"{AS_IN_THE_PAPER} --meta-rank 4 --prompts-each 5 --seeds 0",  # the preset's r1, for the random one
+        measured=f"{AS_IN_THE_PAPER} --prompts-each 5 --seeds 0",
         images=5,
     ),
     "small": Size(  # for the test: every path, nothing learned

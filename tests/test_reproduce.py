@@ -97,7 +97,11 @@ def test_every_command_of_every_size_is_one_that_exists(size: str, tmp_path: Pat
             make_parser().parse_args(command.words)
     by_name = {piece.name: piece for piece in pieces}
     assert all(need in by_name for piece in pieces for need in piece.needs)
-    assert needed(["loras-8" if size != "small" else "loras-2"], by_name) > {"person-loras"}
+    loras = "loras-8" if size != "small" else "loras-2"
+    assert needed([loras], by_name) == ["person-loras", f"{loras}-down", loras]
+    order = needed(list(by_name), by_name)
+    assert sorted(order) == sorted(by_name)
+    assert all(order.index(need) < order.index(name) for name in order for need in by_name[name].needs)
 
 
 def test_without_people_they_are_rendered_first(tmp_path: Path, capsys: pytest.CaptureFixture):
