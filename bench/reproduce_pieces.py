@@ -182,8 +182,9 @@ class Maker:
         """A run on the same people, prompts and noise as every other; `downs` None is the random Meta-Down."""
         folder, steps = self.out / name, steps or self.size.step_counts
         words = ["benchmark", "plan", str(folder), "--methods", *methods, "--steps", *map(str, steps), "--meta-down"]
-        words += [f"{kind}={self.out / downs / kind}.safetensors" for kind in CLASSES] if downs else ["random"]
-        words += ["--ranks", *map(str, ranks or [self.size.rank]), "--meta-rank", str(self.size.meta_rank)]
+        control = ["random", "--meta-rank", str(self.size.meta_rank)]
+        words += [f"{kind}={self.out / downs / kind}.safetensors" for kind in CLASSES] if downs else control
+        words += ["--ranks", *map(str, ranks or [self.size.rank])]
         words += [*flags, *self.size.base.split(), *self.size.measured.split(), *self.inputs.flags()]
         trainings = sum(method in TRAINED for method in methods) * max(1, len(ranks))
         drawn = len(steps) * self.size.images * self.size.sampling_steps * SAMPLING_SHARE
