@@ -83,6 +83,9 @@ class CropConfig:
         1024, "training size: a crop becomes about resolution x resolution pixels", low=64, high=2048
     )
     max_upscale: float = knob(4.0, "leave out a crop that would have to be enlarged more than this", low=1.0, high=16.0)
+    tightest: float = knob(
+        1.5, "the tightest crop, in times the face; 1.5 is the paper's close-up, 4.5 leaves the widest crops", 1.0, 4.5
+    )
     face: str = knob("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
     flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
 

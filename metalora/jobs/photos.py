@@ -54,7 +54,8 @@ class PlannedPhoto:
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
     """The crops of a photo file around the chosen face (paper, supplement: up to 25)."""
-    return plan_pixels(read_photo(path), path.name, config, faces, multiple)
+    scales = [scale for scale in SCALES if scale >= config.tightest]
+    return plan_pixels(read_photo(path), path.name, config, faces, multiple, scales=scales)
 
 
 def plan_pixels(
