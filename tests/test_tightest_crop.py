@@ -1,0 +1,30 @@
+"""How tight a crop may be: the plan of a real photo with and without close-ups."""
+
+from pathlib import Path
+
+import pytest
+
+from metalora.config import CropConfig, UserError
+from metalora.jobs.photos import plan_photo
+from metalora.measure.faces import load_faces
+from metalora.method.crops import SCALES
+from metalora.store.images import read_photo
+
+
+def test_without_close_ups_the_wider_crops_stay_as_they_were(portrait: Path):
+    faces = load_faces()
+    boxes = {
+        tightest: {crop.box for crop in plan_photo(portrait, CropConfig(tightest=tightest), faces, 16).crops}
+        for tightest in (*SCALES, 2.2)
+    }
+    assert boxes[4.5] < boxes[2.5] < boxes[1.5]
+    assert boxes[2.2] == boxes[2.5]
+    face = faces.find(read_photo(portrait))[0].box
+    side = max(face.width, face.height)
+    removed = boxes[1.5] - boxes[2.5]
+    assert all(min(box.width, box.height) < 2.5 * side for box in removed)
+
+
+def test_a_crop_tighter_than_the_face_is_refused():
+    with pytest.raises(UserError, match="tightest"):
+        CropConfig(tightest=0.5)
