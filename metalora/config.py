@@ -86,6 +86,9 @@ class CropConfig:
     tightest: float = knob(
         1.5, "the tightest crop, in times the face; 1.5 is the paper's close-up, 4.5 leaves the widest crops", 1.0, 4.5
     )
+    aspect_ratios: str = knob(
+        "five", "of crops: five, from 16:9 to 9:16, as in the paper; or square alone", choices=("five", "square")
+    )
     face: str = knob("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
     flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
 

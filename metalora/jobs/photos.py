@@ -11,7 +11,7 @@ from ..backbones.protocol import Backbone, Prompt
 from ..config import CropConfig, Phase, Step, UserError
 from ..measure.faces import Face, FaceAnalyser, choose_face
 from ..method import crops
-from ..method.crops import RATIOS, SCALES, Box, Ratio
+from ..method.crops import RATIOS, SCALES, SQUARE, Box, Ratio
 from ..store.cache import Cache
 from ..store.images import photo_digest, read_photo, resize_crop
 from . import Job
@@ -54,8 +54,9 @@ class PlannedPhoto:
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
     """The crops of a photo file around the chosen face (paper, supplement: up to 25)."""
+    ratios = RATIOS if config.aspect_ratios == "five" else (SQUARE,)
     scales = [scale for scale in SCALES if scale >= config.tightest]
-    return plan_pixels(read_photo(path), path.name, config, faces, multiple, scales=scales)
+    return plan_pixels(read_photo(path), path.name, config, faces, multiple, ratios, scales)
 
 
 def plan_pixels(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 Ratio = tuple[int, int]
 RATIOS: tuple[Ratio, ...] = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
+SQUARE: Ratio = (1, 1)
 SCALES: tuple[float, ...] = (1.5, 2.0, 2.5, 3.5, 4.5)
 
 

@@ -1,4 +1,4 @@
-"""How tight a crop may be: the plan of a real photo with and without close-ups."""
+"""Which crops of a real photo are taken: with and without close-ups, of five aspect ratios or square."""
 
 from pathlib import Path
 
@@ -23,6 +23,15 @@ def test_without_close_ups_the_wider_crops_stay_as_they_were(portrait: Path):
     side = max(face.width, face.height)
     removed = boxes[1.5] - boxes[2.5]
     assert all(min(box.width, box.height) < 2.5 * side for box in removed)
+
+
+def test_square_crops_are_the_square_ones_of_the_five(portrait: Path):
+    every, square = (
+        [crop.box for crop in plan_photo(portrait, CropConfig(aspect_ratios=ratios), load_faces(), 16).crops]
+        for ratios in ("five", "square")
+    )
+    assert square == [box for box in every if box.width == box.height]
+    assert 1 < len(square) < len(every)
 
 
 def test_a_crop_tighter_than_the_face_is_refused():
