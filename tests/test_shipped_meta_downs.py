@@ -12,7 +12,7 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
 from metalora.backbones.protocol import Backbone
 from metalora.config import UserError
-from metalora.config_meta_train import meta_train_config
+from metalora.config_meta_train import MetaTrainConfig, meta_train_config
 from metalora.jobs import meta_downs, run
 from metalora.jobs.benchmark.prepare import mini_benchmark
 from metalora.jobs.held_gradients import held_gradients
@@ -67,7 +67,7 @@ def test_the_miniature_comes_with_one_for_each_class_made_for_the_very_weights_t
         _, facts = files.read(path, ("meta-down",), base=miniature.name)
         assert facts["base_fingerprint"] == miniature.fingerprint("transformer")
         assert facts["domain"] == kind
-        knobs = json.loads(facts["knobs"])
+        knobs = {**asdict(MetaTrainConfig()), **json.loads(facts["knobs"])}  # one that came later: as it is by default
         assert knobs == asdict(meta_train_config("miniature-5-minutes", class_name=kind, time_shift=0.5))
 
 
