@@ -89,6 +89,9 @@ class CropConfig:
     aspect_ratios: str = knob(
         "five", "of crops: five, from 16:9 to 9:16, as in the paper; or square alone", choices=("five", "square")
     )
+    whole_photo: bool = knob(
+        False, "learn from the whole photo instead of crops, whatever the method; a plain LoRA (lora) always does"
+    )
     face: str = knob("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
     flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
 

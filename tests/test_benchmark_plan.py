@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import INPUTS, mini_people, planned
+from benchmarks import CONFIG, CROPS, INPUTS, SAMPLING, TRAINING, mini_people, planned
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import METHODS, BenchmarkConfig, UserError
+from metalora.jobs import run
 from metalora.jobs.benchmark.plan import read_plan
-from metalora.jobs.benchmark.prepare import meta_phd_prompts
+from metalora.jobs.benchmark.prepare import make_plan, meta_phd_prompts
 from metalora.jobs.benchmark.run import texts_of
 
 
@@ -112,3 +113,12 @@ def test_meta_lora_needs_a_meta_down_of_every_class(tiny: FluxBackbone, tmp_path
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(UserError, match="`metalora benchmark plan"):
         read_plan(tmp_path)
+
+
+def test_a_plan_without_crops_has_no_lora_on_crops(tiny: FluxBackbone, tmp_path: Path):
+    whole = replace(CROPS, whole_photo=True)
+    with pytest.raises(UserError, match="leaves lora-crops no crops"):
+        run(make_plan(tmp_path / "all", tiny, INPUTS, CONFIG, TRAINING, whole, SAMPLING))
+    methods = replace(CONFIG, methods=("none", "lora", "meta-lora"))
+    plan = run(make_plan(tmp_path / "two", tiny, INPUTS, methods, TRAINING, whole, SAMPLING))
+    assert plan.crop_config() == whole

@@ -1,13 +1,15 @@
-"""Which crops of a real photo are taken: with and without close-ups, of five aspect ratios or square."""
+"""Which crops of a real photo are taken: with and without close-ups, of five aspect ratios or square; or none."""
 
 from pathlib import Path
 
 import pytest
 
-from metalora.config import CropConfig, UserError
+from metalora.backbones.flux import FluxBackbone
+from metalora.config import CropConfig, PersonalizeConfig, UserError
+from metalora.jobs.personalize import plan_photos
 from metalora.jobs.photos import plan_photo
 from metalora.measure.faces import load_faces
-from metalora.method.crops import SCALES
+from metalora.method.crops import SCALES, Box
 from metalora.store.images import read_photo
 
 
@@ -37,3 +39,18 @@ def test_square_crops_are_the_square_ones_of_the_five(portrait: Path):
 def test_a_crop_tighter_than_the_face_is_refused():
     with pytest.raises(UserError, match="tightest"):
         CropConfig(tightest=0.5)
+
+
+def test_the_whole_photo_is_learned_from_by_any_method_that_asks_for_it(portrait: Path, tiny: FluxBackbone):
+    crops = CropConfig(resolution=64, whole_photo=True)
+    _, height, width = read_photo(portrait).shape
+    for config in (PersonalizeConfig(method="meta-lora"), PersonalizeConfig(method="lora", background_weight=0.1)):
+        (photo,) = plan_photos([portrait], config, crops, tiny, "sface")
+        assert [crop.box for crop in photo.crops] == [Box(0, 0, width, height)]
+        assert (photo.face is not None) == (config.background_weight < 1)
+    assert plan_photo(portrait, crops, load_faces(), 16).crops == photo.crops
+
+
+def test_crops_of_the_whole_photo_are_refused(portrait: Path, tiny: FluxBackbone):
+    with pytest.raises(UserError, match="--whole-photo leaves lora-crops no crops"):
+        plan_photos([portrait], PersonalizeConfig(method="lora-crops"), CropConfig(whole_photo=True), tiny, "sface")

@@ -165,11 +165,18 @@ def plan_photos(
     """What each photo is trained as: the whole of it for a plain LoRA, else crops around the face."""
     if not photos:
         raise UserError("No photo was given.")
-    if config.method == "lora":
+    check_photos_for([config.method], crop_config)
+    if config.method == "lora" or crop_config.whole_photo:
         faces = load_faces(embedder) if config.background_weight < 1 else None
         return [whole_photo(path, crop_config, backbone.multiple, faces) for path in photos]
     faces = load_faces(embedder)
     return [plan_photo(path, crop_config, faces, backbone.multiple) for path in photos]
+
+
+def check_photos_for(methods: Sequence[str], crop_config: CropConfig) -> None:
+    """Refuse LoRA + crops without crops: its files and rows would carry the wrong name."""
+    if "lora-crops" in methods and crop_config.whole_photo:
+        raise UserError("--whole-photo leaves lora-crops no crops. A plain LoRA on the whole photo is method lora.")
 
 
 def facts_of_run(

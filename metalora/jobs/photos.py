@@ -53,7 +53,9 @@ class PlannedPhoto:
 
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
-    """The crops of a photo file around the chosen face (paper, supplement: up to 25)."""
+    """The crops of a photo file around the chosen face (paper, supplement: up to 25), or the whole of it."""
+    if config.whole_photo:
+        return whole_photo(path, config, multiple, faces)
     ratios = RATIOS if config.aspect_ratios == "five" else (SQUARE,)
     scales = [scale for scale in SCALES if scale >= config.tightest]
     return plan_pixels(read_photo(path), path.name, config, faces, multiple, ratios, scales)

@@ -18,6 +18,7 @@ from ...store.manifest import Manifest, read_manifest
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
 from ..meta_downs import RANDOM, read_mean_heads, read_meta_down, shipped_meta_downs
+from ..personalize import check_photos_for
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
 from .pictures import readable, truncation
 from .plan import (
@@ -165,6 +166,7 @@ def own_knobs(config: PersonalizeConfig | CropConfig | GenerateConfig) -> dict[s
 
 def check_trainings(plan: Plan) -> None:
     """Find out now which settings do not go together, such as a rank above the Meta-Down's."""
+    check_photos_for(plan.methods, plan.crop_config())
     for method in set(plan.methods) & set(METHODS):
         for rank in plan.ranks:
             plan.training_of(method, rank, plan.people[0], max(plan.step_counts))
