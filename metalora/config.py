@@ -153,11 +153,6 @@ class PersonalizeConfig:
     def __post_init__(self) -> None:
         check_knobs(self)
         _ = self.prompt  # a caption that cannot be filled in is found now, not after the photos are encoded
-        if self.method == "meta-lora" and self.rank > self.meta_rank:
-            raise UserError(
-                f"PersonalizeConfig: rank (r2) {self.rank} is larger than meta_rank (r1) {self.meta_rank}: a finished "
-                "LoRA cannot have a higher rank than its Meta-Down. Lower --rank, or use --method lora-crops."
-            )
 
     @property
     def prompt(self) -> str:

@@ -87,8 +87,7 @@ def test_settings_that_mean_nothing(attempt, portrait: Path):
         r"no sites called 'everything'; choose one of: all, attention",
         replace(CONFIG, sites="everything"),
     )
-    with pytest.raises(UserError, match="larger than meta_rank"):
-        replace(CONFIG, rank=17)
+    attempt(portrait, r"rank \(r2\) 17 is larger than meta_rank \(r1\) 16", replace(CONFIG, rank=17))
 
 
 def test_a_result_that_exists_is_not_replaced_unasked(
@@ -128,3 +127,11 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_photo_is_read(
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="could not be written"):
         personalized(tiny, tmp_path / "missing.jpg", tmp_path / "file" / "ada.safetensors", warm_cache)
+
+
+def test_a_meta_down_file_brings_its_own_r1(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+    config = replace(CONFIG, rank=4, meta_rank=2, steps=1)
+    with pytest.raises(UserError, match="larger than meta_rank"):
+        personalized(tiny, portrait, tmp_path / "random.safetensors", warm_cache, config)
+    wide = meta_down_file(tiny, tmp_path / "wide.meta.safetensors", rank=8)
+    personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, meta_down=str(wide))

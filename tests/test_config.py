@@ -19,12 +19,6 @@ def test_every_knob_out_of_range_is_listed_in_one_message():
     assert "seed must be int, got 'one'" in message
 
 
-def test_r2_larger_than_r1_is_refused_for_meta_lora_only():
-    with pytest.raises(UserError, match=r"rank \(r2\) 17 is larger than meta_rank \(r1\) 16"):
-        PersonalizeConfig(rank=17)
-    assert PersonalizeConfig(rank=17, method="lora").rank == 17
-
-
 def test_a_misspelt_knob_is_an_error():
     with pytest.raises(TypeError, match="learning_rat"):
         PersonalizeConfig(learning_rat=1e-3)

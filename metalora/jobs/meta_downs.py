@@ -40,7 +40,7 @@ def starting_adapters(
     if meta_down == RANDOM:
         if config.heads == "mean":
             raise UserError(f"--heads mean needs a Meta-Down of stage 1; --meta-down {RANDOM} has learned no heads.")
-        downs = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
+        downs = untrained_meta_down(sites, config, config.rank)
         origin = {"meta_down": f"random, seed {config.seed}", "meta_rank": str(config.meta_rank)}
     else:
         downs, origin = read_meta_down(Path(meta_down), sites, backbone.name, config.rank)
@@ -48,6 +48,16 @@ def starting_adapters(
     if config.heads == "mean":
         start_at_mean(adapters, read_mean_heads(Path(meta_down), sites))
     return adapters, origin
+
+
+def untrained_meta_down(sites: Sequence[Site], config: PersonalizeConfig, rank: int) -> dict[str, Tensor]:
+    """Site name -> [meta_rank, in], the control; refused where it is too small for LoRAs of this rank."""
+    if rank > config.meta_rank:
+        raise UserError(
+            f"rank (r2) {rank} is larger than meta_rank (r1) {config.meta_rank}: a finished LoRA cannot have a higher "
+            "rank than its Meta-Down. Lower --rank, raise --meta-rank, or use --method lora-crops."
+        )
+    return random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
 
 
 def default_meta_down(base: str, class_name: str) -> str:

@@ -11,13 +11,11 @@ from ...config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, Pers
 from ...measure.clip import ClipScorer, load_clip
 from ...measure.dino import DinoScorer, load_dino
 from ...measure.faces import load_faces
-from ...method.adapter import random_meta_down
-from ...method.flow import generator_of
 from ...store import files
 from ...store.manifest import Manifest, read_manifest
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
-from ..meta_downs import RANDOM, read_mean_heads, read_meta_down, shipped_meta_downs
+from ..meta_downs import RANDOM, read_mean_heads, read_meta_down, shipped_meta_downs, untrained_meta_down
 from ..personalize import check_photos_for
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
 from .pictures import readable, truncation
@@ -198,7 +196,7 @@ def meta_downs_of(
                 "--meta-down random is the untrained control; --methods none lora lora-crops does without."
             )
         if given == RANDOM:
-            downs = random_meta_down(sites, training.meta_rank, generator_of(training.seed, "meta-down"))
+            downs = untrained_meta_down(sites, training, rank)
             tensors = {f"{name}.down": down for name, down in downs.items()}
             files.write(run / RANDOM_META_DOWN, tensors, "meta-down", {"base": backbone.name})
             given = RANDOM_META_DOWN
