@@ -37,6 +37,19 @@ def knobs_from(args: argparse.Namespace, config: type[Config], backbone: str) ->
     return with_preset(config, backbone, **{**given, **lists})
 
 
+def flags_given(args: argparse.Namespace, config: type) -> list[str]:
+    """The words on the command line that gave this config's knobs: for a next command that should have them too."""
+    words = []
+    for knob_field in dataclasses.fields(config):
+        value = getattr(args, knob_field.name, None)
+        flag = flag_of(knob_field)
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 def _help(knob_field: dataclasses.Field) -> str:
     low, high = knob_field.metadata["low"], knob_field.metadata["high"]
     text = knob_field.metadata["help"].replace("%", "%%")

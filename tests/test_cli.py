@@ -49,6 +49,19 @@ def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture)
     ]
 
 
+def test_what_the_crops_were_shown_with_is_in_the_next_command(here: Path, capsys: pytest.CaptureFixture):
+    given = ["--tightest", "2.5", "--aspect-ratios", "square", "--face", "1", "--no-flips", *TINY]
+    assert main(["crops", "ada.jpg", *given]) == 0
+    command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next:"))
+    words = shlex.split(command.removeprefix("next:  metalora "))
+    assert words == ["personalize", "ada.jpg", *given, "--class", "woman", "--method", "lora-crops"]
+    assert main([*words, *FAST]) == 0
+    assert main(["crops", "ada.jpg", "--whole-photo", *TINY]) == 0
+    assert (
+        capsys.readouterr().out.rstrip().endswith("ada.jpg --whole-photo --backbone tiny --class woman --method lora")
+    )
+
+
 @pytest.mark.parametrize("source", ["pipeline folder", "single files"])
 def test_a_base_from_files_gives_the_lora_that_the_same_base_gives_otherwise(here: Path, source: str):
     fast = [*FAST, "--precision", "fp32", "--learning-rate", "1e-3", "--meta-down", "random"]

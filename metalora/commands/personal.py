@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from ..flags import add_knobs, knobs_from
+from ..flags import add_knobs, flags_given, knobs_from
 from .base_model import (
     DEFAULT_BACKBONE,
     add_backbone,
@@ -114,8 +114,14 @@ def show_crops(args: argparse.Namespace) -> None:
     if left_out:
         print(f"{left_out} crops are left out: they would be enlarged more than {config.max_upscale:g} times")
     print(f"wrote {len(result.planned.crops)} crops and {result.sheet}")
-    face = "" if config.face == "only" else f" --face {config.face}"
-    print(f"next:  metalora personalize {quote(str(args.photo))}{face} --class woman --method lora-crops")
+    method = "lora" if config.whole_photo else "lora-crops"
+    given = flags_given(args, CropConfig)
+    if args.backbone != DEFAULT_BACKBONE:
+        given += ["--backbone", args.backbone]
+    if args.faces != "sface":
+        given += ["--faces", args.faces]
+    words = [str(args.photo), *given, "--class", "woman", "--method", method]
+    print(f"next:  metalora personalize {' '.join(map(quote, words))}")
 
 
 def personalize(args: argparse.Namespace) -> None:
