@@ -57,9 +57,8 @@ def test_what_the_crops_were_shown_with_is_in_the_next_command(here: Path, capsy
     assert words == ["personalize", "ada.jpg", *given, "--class", "woman", "--method", "lora-crops"]
     assert main([*words, *FAST]) == 0
     assert main(["crops", "ada.jpg", "--whole-photo", *TINY]) == 0
-    assert (
-        capsys.readouterr().out.rstrip().endswith("ada.jpg --whole-photo --backbone tiny --class woman --method lora")
-    )
+    said = capsys.readouterr().out.rstrip()
+    assert said.endswith("ada.jpg --whole-photo --backbone tiny --class woman --method lora")
 
 
 @pytest.mark.parametrize("source", ["pipeline folder", "single files"])
