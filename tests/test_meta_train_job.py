@@ -90,6 +90,10 @@ def test_a_start_at_first_gradients_is_found_once_and_holds_more_of_new_people(
     assert main(["meta-down", "compare", "man.safetensors", "--people", BENCHMARK, "--class", "man", *TINY]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
     assert rows.keys() == {"man.safetensors", "random"}
+    command = ["meta-down", "compare", "man.safetensors", "--people", BENCHMARK, "--class", "man", *TINY]
+    assert main([*command, "--by-site", "sites.csv"]) == 0
+    assert "most theirs of what man.safetensors holds:" in capsys.readouterr().out
+    assert (here / "sites.csv").read_text().startswith("meta_down,site,held,own,common,input_energy\nman.safetensors,")
     held = {name: float(row[0].rstrip("%")) for name, row in rows.items()}
     assert held["man.safetensors"] > 2 * held["random"]
 

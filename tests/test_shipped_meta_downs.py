@@ -1,5 +1,6 @@
 """The Meta-Downs that come with the package are taken where none is named, for their base and class alone."""
 
+import csv
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig, meta_train_config
 from metalora.jobs import meta_downs, run
 from metalora.jobs.benchmark.prepare import mini_benchmark
-from metalora.jobs.held_gradients import held_gradients
+from metalora.jobs.held_gradients import held_gradients, save_by_site
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -75,6 +76,12 @@ def test_the_miniature_comes_with_one_for_each_class_made_for_the_very_weights_t
 def test_it_holds_much_more_of_people_it_never_saw_than_a_random_one(miniature: Backbone, tmp_path: Path, kind: str):
     config = meta_train_config("miniature", class_name=kind, validation_people=0)
     path, people = meta_downs.shipped_meta_downs(miniature.name)[kind], mini_benchmark() / "manifest.jsonl"
-    seen = run(held_gradients(miniature, [path], people, config, Cache(tmp_path)))
+    views = run(held_gradients(miniature, [path], people, config, Cache(tmp_path)))
+    seen = {name: view.seen() for name, view in views.items()}
     assert seen[str(path)].held > 8 * seen["random"].held
     assert 0.005 < seen["random"].held < 0.03  # 4 of 256 to 1,024 directions
+    save_by_site(views, tmp_path / "sites.csv")
+    with (tmp_path / "sites.csv").open() as table:
+        rows = [row for row in csv.DictReader(table) if row["meta_down"] == str(path)]
+    assert {row["site"] for row in rows} <= {site.name for site in miniature.sites("all")}
+    assert sum(float(row["own"]) for row in rows) / len(rows) == pytest.approx(seen[str(path)].own)

@@ -8,6 +8,8 @@ from .choices import add_overwrite
 from .parsers import Commands
 from .running import driven
 
+SITES_SHOWN = 5
+
 FAMILY_HELP = """\
 Meta-Downs without meta-training.
 
@@ -56,6 +58,7 @@ def add_to(commands: Commands) -> None:
         metavar="X",
         help="what the loss counts around the head; give what people will be personalized with (default 1)",
     )
+    rate.add_argument("--by-site", type=Path, metavar="CSV", help="write the same of every layer: where is the person?")
     add_backbone(rate)
     take = kinds.add("import", "take the down layer out of any LoRA-like file", IMPORT_HELP, import_file)
     take.add_argument("file", type=Path, help="the .safetensors file")
@@ -86,12 +89,16 @@ def inspect(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """Look at new people's first gradients."""
     from ..config_meta_train import meta_train_config
-    from ..jobs.held_gradients import held_gradients
+    from ..jobs.held_gradients import held_gradients, save_by_site
+    from ..store.files import check_writable
 
+    if args.by_site:
+        check_writable(args.by_site)
     preset = "miniature" if preset_of(args) in ("tiny", "miniature") else "paper"
     weight = args.background_weight
     config = meta_train_config(preset, class_name=args.domain, validation_people=0, background_weight=weight)
-    found = driven(held_gradients(backbone_of(args), args.files, args.people, config, cache_of(args)))
+    views = driven(held_gradients(backbone_of(args), args.files, args.people, config, cache_of(args)))
+    found = {name: view.seen() for name, view in views.items()}
     width = max(map(len, found))
     print(f"{'Meta-Down':{width}}  held    of it theirs  everyone's  inputs along its rows")
     for name, seen in sorted(found.items(), key=lambda pair: -pair[1].own):
@@ -99,6 +106,13 @@ def compare(args: argparse.Namespace) -> None:
             f"{name:{width}}  {seen.held:6.1%}  {seen.own:12.1%}  {seen.common:10.1%}  "
             f"{seen.input_energy:6.2f} times those along a random direction"
         )
+    if args.by_site:
+        save_by_site(views, args.by_site)
+        by_site = views[str(args.files[0])].by_site()
+        print(f"\nmost theirs of what {args.files[0]} holds:")
+        for site, seen in sorted(by_site.items(), key=lambda pair: -pair[1].own)[:SITES_SHOWN]:
+            print(f"  {seen.own:6.1%}  {site}")
+        print(f"wrote {args.by_site}, with all {len(by_site)} sites")
 
 
 def import_file(args: argparse.Namespace) -> None:

@@ -1,7 +1,10 @@
 """What heads on a Meta-Down would see of new people's first gradients: what it is worth, known within seconds."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from ..backbones.protocol import Backbone
@@ -11,6 +14,7 @@ from ..method.adapter import random_meta_down
 from ..method.flow import generator_of
 from ..method.ranks import ALONE
 from ..method.seen_by_heads import LOOKS, Seen, SeenByHeads
+from ..store import files
 from ..store.cache import Cache
 from . import Job
 from .meta_downs import RANDOM, read_meta_down
@@ -20,7 +24,7 @@ from .stage_one_start import loss_of
 
 def held_gradients(
     backbone: Backbone, meta_downs: Sequence[Path], source: Path, config: MetaTrainConfig, cache: Cache
-) -> Job[dict[str, Seen]]:
+) -> Job[dict[str, SeenByHeads]]:
     """By Meta-Down, and for a random one, what it holds of the gradients of the people in `source`, and whose it is."""
     sites = backbone.sites(config.sites)
     named = {str(path): read_meta_down(path, sites, backbone.name, 1)[0] for path in meta_downs}
@@ -45,4 +49,15 @@ def held_gradients(
             for view in views.values():
                 view.counted()
             yield Step(count, len(people.train))
-    return {name: view.seen() for name, view in views.items()}
+    return views
+
+
+def save_by_site(views: Mapping[str, SeenByHeads], path: Path) -> None:
+    """A table, a row for each Meta-Down and site: shares from 0 to 1, and inputs in times a random direction's."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["meta_down", "site", *(field.name for field in fields(Seen))])
+    for name, view in views.items():
+        for site, seen in view.by_site().items():
+            table.writerow([name, site, *astuple(seen)])
+    files.write_bytes(path, text.getvalue().encode())

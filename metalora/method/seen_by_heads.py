@@ -25,7 +25,7 @@ LOOKS = 2
 
 @dataclass(frozen=True)
 class Seen:
-    """Shares of squared norms, means over sites."""
+    """Shares of squared norms, at one site or as means over sites."""
 
     held: float  # of a first gradient, in the Meta-Down's rows
     own: float  # of what is held: the person's, which nobody else has
@@ -76,16 +76,20 @@ class SeenByHeads:
 
     def seen(self) -> Seen:
         """The mean of all sites."""
-        assert self.people > 1, "what is everyone's needs two people"
-        found = [self._of_site(sums) for sums in self.sums.values() if "held" in sums]
+        found = [(one.held, one.own, one.common, one.input_energy) for one in self.by_site().values()]
         return Seen(*(sum(parts) / len(found) for parts in zip(*found, strict=True)))
 
-    def _of_site(self, sums: dict[str, Tensor]) -> tuple[float, float, float, float]:
+    def by_site(self) -> dict[str, Seen]:
+        """Of each site that is used; two looks at a few people say little of one site alone."""
+        assert self.people > 1, "what is everyone's needs two people"
+        return {name: self._of_site(sums) for name, sums in self.sums.items() if "held" in sums}
+
+    def _of_site(self, sums: dict[str, Tensor]) -> Seen:
         held, within = sums["held"].item() / self.people, sums["within"].item() / self.people
         pairs = self.people * (self.people - 1)
         between = ((sums["first"] * sums["second"]).sum().item() - sums["within"].item()) / pairs
         energy = sums["energy"].item() / (LOOKS * self.people)
-        return held, (within - between) / held, between / held, energy
+        return Seen(held, (within - between) / held, between / held, energy)
 
     def _sum(self, name: str, **parts: Tensor) -> None:
         own = self.sums.setdefault(name, {})
