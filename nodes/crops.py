@@ -1,6 +1,8 @@
 """Augment Face Crops: what a person's photo is learned from (paper, supplement)."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -21,6 +23,7 @@ from .widgets import widget, widgets
 FACES, WHOLE = "crops around the face", "the whole photo"
 CHOICES = ("only", "largest", *map(str, range(1, 11)))
 MULTIPLE = 16  # pixels of a token of FLUX
+CELL = 8  # pixels of a cell of its latents: masks end where cells do, and lose nothing on their way to them
 
 
 class AugmentFaceCrops(io.ComfyNode):
@@ -48,7 +51,7 @@ class AugmentFaceCrops(io.ComfyNode):
                 io.Combo.Input(
                     "learn_from",
                     options=[FACES, WHOLE],
-                    tooltip="The whole photo as one crop is what a plain LoRA learns from; no face is looked for.",
+                    tooltip="The whole photo as one crop is what a plain LoRA learns from; it may show no face.",
                 ),
                 io.Combo.Input(
                     "finder", options=list(ANALYSERS), tooltip="Who finds faces. arcface needs insightface."
@@ -63,6 +66,11 @@ class AugmentFaceCrops(io.ComfyNode):
                 ),
                 io.BBOX.Output(
                     display_name="face_box", tooltip="(left, top, width, height) of the face, for each photo."
+                ),
+                io.Mask.Output(
+                    display_name="heads",
+                    is_output_list=True,
+                    tooltip="Where the head is on each crop: what counts most if background_weight is below 1.",
                 ),
             ],
         )
@@ -82,29 +90,30 @@ class AugmentFaceCrops(io.ComfyNode):
         config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale)
         with work():
             photos = photos_of(photo)
-            if learn_from == WHOLE:
-                planned = [whole_pixels(pixels, name(i), config, MULTIPLE) for i, pixels in enumerate(photos)]
-            else:
-                shapes, sizes, analyser = ratios_of(ratios), scales_of(scales), load_faces(finder)
-                planned = [
-                    planned_or_shown(pixels, name(i), config, analyser, shapes, sizes)
-                    for i, pixels in enumerate(photos)
-                ]
+            shapes, sizes, analyser = ratios_of(ratios), scales_of(scales), load_faces(finder)
+            planned = []
+            for index, pixels in enumerate(photos, 1):
+                called = f"photo {index}"
+                with faces_shown(pixels, analyser):
+                    if learn_from == WHOLE:
+                        planned.append(whole_or_faceless(pixels, called, config, analyser))
+                    else:
+                        planned.append(plan_pixels(pixels, called, config, analyser, MULTIPLE, shapes, sizes))
             crops = [image_of(one.image(crop)) for one in planned for crop in one.crops]
             boxes = [
                 (one.face.box.left, one.face.box.top, one.face.box.width, one.face.box.height)
                 for one in planned
                 if one.face is not None
             ]
-            return io.NodeOutput(crops, image_of(sheet(planned)), boxes)
+            heads = [one.mask(crop, CELL)[None] for one in planned for crop in one.crops]
+            return io.NodeOutput(crops, image_of(sheet(planned)), boxes, heads)
 
 
-def planned_or_shown(
-    photo: Tensor, called: str, config: CropConfig, faces: FaceAnalyser, shapes: list[Ratio], sizes: list[float]
-) -> PlannedPhoto:
-    """The plan; where the face cannot be chosen, the node shows the photo with its faces numbered."""
+@contextmanager
+def faces_shown(photo: Tensor, faces: FaceAnalyser) -> Iterator[None]:
+    """Where a face cannot be chosen inside, the node shows the photo with its faces numbered."""
     try:
-        return plan_pixels(photo, called, config, faces, MULTIPLE, shapes, sizes)
+        yield
     except UserError:
         found = numbered(faces.find(photo))
         if len(found) > 1:
@@ -112,16 +121,16 @@ def planned_or_shown(
         raise
 
 
+def whole_or_faceless(photo: Tensor, called: str, config: CropConfig, faces: FaceAnalyser) -> PlannedPhoto:
+    """All of a photo, which may show no face."""
+    return whole_pixels(photo, called, config, MULTIPLE, faces if faces.find(photo) else None)
+
+
 def sheet(planned: list[PlannedPhoto]) -> Tensor:
     """The sheet of one photo as the package draws it; of several, or of whole photos, a table."""
     if len(planned) == 1 and planned[0].face is not None:
         return crop_sheet(planned[0])
     return table([[(one.image(crop), f"{crop.size[0]}x{crop.size[1]}") for crop in one.crops] for one in planned])
-
-
-def name(index: int) -> str:
-    """What messages call a photo of a batch."""
-    return f"photo {index + 1}"
 
 
 def ratios_of(text: str) -> list[Ratio]:

@@ -12,6 +12,11 @@ def photos_of(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [photo[..., :3].movedim(-1, 0).float().cpu().clone() for batch in batches for photo in batch]
 
 
+def masks_of(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Every mask [H, W] of a list of MASKs [b, H, W]; copies."""
+    return [mask.float().cpu().clone() for batch in masks for mask in batch]
+
+
 def image_of(photo: Tensor) -> Tensor:
     """A photo as an IMAGE of one."""
     return photo.movedim(0, -1)[None].contiguous()

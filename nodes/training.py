@@ -23,13 +23,14 @@ from ..metalora.store.images import read_photo
 from .backbone import ComfyBackbone
 from .bridge import folders, loras
 from .memory import make_room
-from .pictures import image_of, photos_of
+from .pictures import image_of, masks_of, photos_of
 from .previews import preview_inputs, preview_of
 from .running import driven, work
 from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket
 from .widgets import widget, widgets
 
 KNOBS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
+LATER_KNOBS = ("background_weight", "time_shift", "average_steps")
 
 
 class TrainPersonalization(io.ComfyNode):
@@ -57,6 +58,8 @@ class TrainPersonalization(io.ComfyNode):
                 io.Boolean.Input("flips", default=True, tooltip="Train on mirrored crops too."),
                 *preview_inputs(every=50),
                 MetaDownSocket.Input("meta_down", optional=True, tooltip="None: a plain LoRA is trained."),
+                io.Mask.Input("heads", optional=True, tooltip="From Augment Face Crops, or masks of your own."),
+                *widgets(PersonalizeConfig, *LATER_KNOBS, optional=True),
             ],
             outputs=[
                 AdapterSocket.Output(display_name="adapter", tooltip="For Merge to Rank-1 LoRA."),
@@ -78,6 +81,7 @@ class TrainPersonalization(io.ComfyNode):
         model, clip, vae = (given.pop(key) for key in ("model", "clip", "vae"))
         name, flips, *shown = (given.pop(key) for key in ("name", "flips", "preview", "preview_every"))
         given.pop("crops")
+        given.pop("heads", None)
         with work():
             config = PersonalizeConfig(method="meta-lora" if meta_down else "lora-crops", **given)
             crops, backbone, cache = (
@@ -97,6 +101,7 @@ class TrainPersonalization(io.ComfyNode):
                 flips=flips,
                 meta_down=meta_down.source if meta_down else None,
                 cache=cache,
+                heads=masks_of(inputs.get("heads", [])),
             )
             seen = {"label": config.method, "caption": config.prompt, "resolution": resolution, "count": 1}
             trained = driven(job, preview_of(*shown, backbone, **seen, cache=cache))

@@ -8,17 +8,22 @@ from comfy_api.latest import io
 STEPS = {"learning_rate": 1e-5, "weight_decay": 0.001}  # of a click on the arrow; the others 0.1
 
 
-def widgets(config: type, *names: str, **defaults: Any) -> list[Any]:
-    """One input for each named knob, in this order; `defaults` replace the knob's own."""
+def widgets(config: type, *names: str, optional: bool = False, **defaults: Any) -> list[Any]:
+    """One input for each named knob, in this order; `defaults` replace the knob's own.
+
+    Optional ones may be missing in a saved prompt: those that came later are, so that older prompts still run.
+    """
     fields = {field.name: field for field in dataclasses.fields(config)}
-    return [widget(fields[name], defaults.get(name, fields[name].default)) for name in names]
+    return [widget(fields[name], defaults.get(name, fields[name].default), optional=optional) for name in names]
 
 
-def widget(field: dataclasses.Field, default: Any, choices: tuple[str, ...] | None = None) -> Any:
+def widget(
+    field: dataclasses.Field, default: Any, choices: tuple[str, ...] | None = None, *, optional: bool = False
+) -> Any:
     """The input of a knob."""
     low, high = field.metadata["low"], field.metadata["high"]
     choices = choices or field.metadata["choices"]
-    common = {"default": default, "tooltip": sentence(field.metadata["help"])}
+    common = {"default": default, "tooltip": sentence(field.metadata["help"]), "optional": optional}
     if choices:
         return io.Combo.Input(field.name, options=list(choices), **common)
     if field.type is bool:

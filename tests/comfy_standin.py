@@ -47,30 +47,31 @@ class Socket:
 
 
 class Int(Socket):
-    def Input(self, id, *, default, tooltip, min=None, max=None, control_after_generate=None) -> Input:
+    def Input(self, id, *, default, tooltip, optional=False, min=None, max=None, control_after_generate=None) -> Input:
         options = {"default": default, "min": min, "max": max, "control_after_generate": control_after_generate}
-        return Input("INT", id, False, tooltip=tooltip, **options)
+        return Input("INT", id, optional, tooltip=tooltip, **options)
 
 
 class Float(Socket):
-    def Input(self, id, *, default, tooltip, min=None, max=None, step=None, round=None) -> Input:
-        return Input("FLOAT", id, False, tooltip=tooltip, default=default, min=min, max=max, step=step, round=round)
+    def Input(self, id, *, default, tooltip, optional=False, min=None, max=None, step=None, round=None) -> Input:
+        shown = {"default": default, "min": min, "max": max, "step": step, "round": round}
+        return Input("FLOAT", id, optional, tooltip=tooltip, **shown)
 
 
 class Boolean(Socket):
-    def Input(self, id, *, default, tooltip) -> Input:
-        return Input("BOOLEAN", id, False, tooltip=tooltip, default=default)
+    def Input(self, id, *, default, tooltip, optional=False) -> Input:
+        return Input("BOOLEAN", id, optional, tooltip=tooltip, default=default)
 
 
 class String(Socket):
-    def Input(self, id, *, default, tooltip, multiline=False) -> Input:
-        return Input("STRING", id, False, tooltip=tooltip, default=default, multiline=multiline)
+    def Input(self, id, *, default, tooltip, optional=False, multiline=False) -> Input:
+        return Input("STRING", id, optional, tooltip=tooltip, default=default, multiline=multiline)
 
 
 class Combo(Socket):
-    def Input(self, id, *, options, tooltip, default=None) -> Input:
+    def Input(self, id, *, options, tooltip, default=None, optional=False) -> Input:
         assert default is None or default in options, (id, default)
-        return Input("COMBO", id, False, tooltip=tooltip, default=default, multiselect=False, options=list(options))
+        return Input("COMBO", id, optional, tooltip=tooltip, default=default, multiselect=False, options=list(options))
 
 
 class Schema:
@@ -119,7 +120,7 @@ def latest() -> ModuleType:
         String=String("STRING"),
         Combo=Combo("COMBO"),
     )
-    for name in ("Model", "Clip", "Vae", "Image", "BBOX"):
+    for name in ("Model", "Clip", "Vae", "Image", "Mask", "BBOX"):
         setattr(io, name, Socket(name.upper()))
     io.LoraModel, io.LossMap = Socket("LORA_MODEL"), Socket("LOSS_MAP")
     module = ModuleType("comfy_api.latest")

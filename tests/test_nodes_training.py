@@ -16,6 +16,7 @@ from metalora.jobs.photos import plan_photo
 from metalora.measure.faces import load_faces
 from metalora.store import files
 from metalora.store.cache import Cache
+from metalora.store.images import read_photo
 
 pytestmark = needs_comfyui
 CONFIG = PersonalizeConfig(steps=12, learning_rate=3e-3, class_name="woman", save_every=100)
@@ -42,7 +43,7 @@ def crops_of(portrait):
     return [planned.image(crop) for crop in planned.crops]
 
 
-def trained(parts, crops, folder, cache, config=CONFIG, meta_down="random", show=None, backbone=None):
+def trained(parts, crops, folder, cache, config=CONFIG, meta_down="random", show=None, backbone=None, heads=()):
     jobs, pictures = pack("metalora.jobs"), pack("metalora.jobs.personalize_pictures")
     config = pack("metalora.config").PersonalizeConfig(**{f: getattr(config, f) for f in vars(config)})
     job = pictures.personalize_pictures(
@@ -54,6 +55,7 @@ def trained(parts, crops, folder, cache, config=CONFIG, meta_down="random", show
         flips=True,
         meta_down=meta_down,
         cache=pack("metalora.store.cache").Cache(cache),
+        heads=heads,
     )
     return jobs.run(job, show or (lambda progress: None))
 
@@ -92,6 +94,31 @@ def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, n
     torch.testing.assert_close(
         torch.tensor(found.training.losses), torch.tensor(headless.training.losses), rtol=1e-5, atol=0
     )
+
+
+def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path):
+    settings = {"method": "lora-crops", "background_weight": 0.1, "time_shift": 0.5, "average_steps": 5}
+    config = PersonalizeConfig(**{**vars(CONFIG), **settings})
+    headless = personalized(tiny, portrait, tmp_path / "headless.safetensors", Cache(tmp_path / "one"), config)
+    photo = read_photo(portrait).movedim(0, -1)[None]
+    inputs = {"face": "only", "resolution": 64, "max_upscale": 4.0, "finder": "sface"}
+    shapes = {"ratios": "16:9, 4:3, 1:1, 3:4, 9:16", "scales": "1.5, 2, 2.5, 3.5, 4.5"}
+    augment = pack("nodes.crops").AugmentFaceCrops.execute
+    crops, _, _, heads = augment(photo, **inputs, **shapes, learn_from="crops around the face").args
+    pictures = pack("nodes.pictures")
+    crops, heads = pictures.photos_of(crops), pictures.masks_of(heads)
+    found = trained(parts, crops, tmp_path, tmp_path / "two", config, None, heads=heads)
+    wanted, _ = files.read(headless.adapter, ("adapter",))
+    tensors = found.adapters.tensors()
+    errors = [((tensors[name] - wanted[name]).norm() / wanted[name].norm()).item() for name in wanted]
+    assert median(errors) < 1e-5
+    _, _, boxes, (whole,) = augment(photo, **inputs, **shapes, learn_from="the whole photo").args
+    assert len(boxes) == 1
+    assert 0.02 < whole.mean() < 0.5
+    noise = torch.rand(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
+    _, _, boxes, (nobody,) = augment(noise, **inputs, **shapes, learn_from="the whole photo").args
+    assert not boxes
+    assert torch.equal(nobody, torch.ones(1, 64, 64))
 
 
 class Cancelled(Exception):

@@ -47,19 +47,25 @@ def personalize_pictures(
     flips: bool,
     meta_down: str | None,
     cache: Cache,
+    heads: Sequence[Tensor] = (),
 ) -> Job[TrainedAdapter]:
     """Fit heads (or a plain LoRA) to crops [3, H, W] in 0..1 and write the adapter file `out`.
 
-    Crops are trained at their own sizes, but for the few pixels that the model's tokens cannot hold.
+    Crops are trained at their own sizes, but for the few pixels that the model's tokens cannot hold. `heads` [H, W] in
+    0..1, one for each crop, say where `background_weight` does not count.
     """
     if not crops:
         raise UserError("No crop was given.")
+    check_heads(heads, crops, config)
     files.check_writable(out)
     files.check_writable(states / "state")
     adapters, origin = starting_adapters(backbone, config, meta_down)
-    planned = [as_it_is(crop, backbone.multiple) for crop in crops]
+    drawn: Sequence[Tensor | None] = heads or [None] * len(crops)
+    planned = [as_it_is(crop, backbone.multiple, head) for crop, head in zip(crops, drawn, strict=True)]
     crop_config = CropConfig(resolution=resolution_of(planned), flips=flips)
     facts = facts_of_run(backbone, config, crop_config, planned, origin)
+    if heads and config.background_weight < 1:
+        facts["heads"] = files.digest_of_tensors({str(index): head for index, head in enumerate(heads)})
     saved = SavedRun(states / f"{name_of_run(facts)}.state.safetensors", facts)
     training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
     files.write(out, adapters.tensors(), "adapter", facts)
@@ -67,13 +73,30 @@ def personalize_pictures(
     return TrainedAdapter(adapters, backbone.shape, facts, out, training)
 
 
-def as_it_is(crop: Tensor, multiple: int) -> PlannedPhoto:
+def check_heads(heads: Sequence[Tensor], crops: Sequence[Tensor], config: PersonalizeConfig) -> None:
+    """Refuse heads that do not belong to the crops, and a background that nobody can tell from them."""
+    if config.background_weight < 1 and not heads:
+        raise UserError(
+            f"background_weight is {config.background_weight:g}, but nothing says where the heads are: connect `heads` "
+            "of Augment Face Crops, or masks of your own, one for each crop; or leave it at 1."
+        )
+    if heads and len(heads) != len(crops):
+        raise UserError(
+            f"heads has {len(heads)} masks and crops {len(crops)} images: connect both to the same Augment Face Crops."
+        )
+    for index, (head, crop) in enumerate(zip(heads, crops, strict=False), 1):
+        if head.shape != crop.shape[1:]:
+            mask, image = (f"{one.shape[-1]} x {one.shape[-2]}" for one in (head, crop))
+            raise UserError(f"heads: mask {index} is {mask} pixels, its crop {image}.")
+
+
+def as_it_is(crop: Tensor, multiple: int, head: Tensor | None = None) -> PlannedPhoto:
     """A crop as a photo with one crop: all of it."""
     height, width = crop.shape[-2:]
     size = (width // multiple * multiple, height // multiple * multiple)
     if not all(size):
         raise UserError(f"A crop is {width} x {height} pixels; at least {multiple} x {multiple} are needed.")
-    return PlannedPhoto(crop, photo_digest(crop), None, [Crop(Box(0, 0, width, height), size)], [])
+    return PlannedPhoto(crop, photo_digest(crop), None, [Crop(Box(0, 0, width, height), size)], [], head)
 
 
 def resolution_of(planned: Sequence[PlannedPhoto]) -> int:

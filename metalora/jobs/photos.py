@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones.protocol import Backbone, Prompt
 from ..config import CropConfig, Phase, Step, UserError
@@ -36,6 +36,7 @@ class PlannedPhoto:
     face: Face | None  # None: none was looked for
     crops: list[Crop]
     left_out: list[Box]
+    drawn: Tensor | None = None  # [H, W] in 0..1: where the head is, where somebody says it
 
     def image(self, crop: Crop) -> Tensor:
         """The crop's pixels [3, h, w]."""
@@ -46,10 +47,23 @@ class PlannedPhoto:
         return crops.trimmed(crop.box, crop.size[0] / crop.size[1])
 
     def head(self, crop: Crop, height: int, width: int) -> Tensor:
-        """[height, width], whether the middle of each cell of the crop's latents lies on the head."""
+        """[height, width] in 0..1: how much of each cell of the crop's latents counts as head.
+
+        Around a face that is 1 where the middle of a cell lies within `HEAD` times its box, else 0.
+        """
+        if self.drawn is not None:
+            drawn = resize_crop(self.drawn.expand(3, -1, -1), self.taken(crop), *crop.size)[:1]
+            return nn.functional.adaptive_avg_pool2d(drawn, (height, width))[0]
         assert self.face is not None
         head = crops.seen_in(crops.grown(self.face.box, HEAD), self.taken(crop), (width, height))
-        return crops.cells_within(torch.tensor(head), height, width)[0]
+        return crops.cells_within(torch.tensor(head), height, width)[0].float()
+
+    def mask(self, crop: Crop, cell: int) -> Tensor:
+        """[h, w] at the crop's own size: its head in cells of so many pixels; all of it where no face was found."""
+        width, height = crop.size
+        if self.face is None and self.drawn is None:
+            return torch.ones(height, width)
+        return self.head(crop, height // cell, width // cell).repeat_interleave(cell, 0).repeat_interleave(cell, 1)
 
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
@@ -142,8 +156,9 @@ def head_weights(photos: Sequence[PlannedPhoto], latents: Sequence[Tensor], back
     shown = [(photo, crop) for photo in photos for crop in photo.crops]
     weights = []
     for (photo, crop), views in zip(shown, latents, strict=True):
-        head = torch.where(photo.head(crop, *views.shape[2:]), 1.0, background)
-        weights.append(torch.stack([head, head.flip(1)][: len(views)]).unsqueeze(1))
+        head = photo.head(crop, *views.shape[2:])
+        counts = torch.lerp(torch.full_like(head, background), torch.ones_like(head), head)  # exact at 0 and at 1
+        weights.append(torch.stack([counts, counts.flip(1)][: len(views)]).unsqueeze(1))
     return weights
 
 

@@ -65,8 +65,9 @@ def meta_lora(column: Column, flux: tuple[Wire, Wire, Wire], photo: Wire) -> Wir
     """Ours: trained on crops of the photo."""
     model, clip, vae = flux
     down = column.add("MetaLoRA_LoadMetaDown", file="woman.safetensors")["meta_down"]
-    crops = column.add("MetaLoRA_AugmentFaceCrops", photo=photo)["crops"]
-    wires = {"model": model, "clip": clip, "vae": vae, "crops": crops, "meta_down": down}
+    crops = column.add("MetaLoRA_AugmentFaceCrops", photo=photo)
+    wires = {"model": model, "clip": clip, "vae": vae, "meta_down": down}
+    wires |= {"crops": crops["crops"], "heads": crops["heads"]}
     trained = column.add("MetaLoRA_TrainPersonalization", **wires, class_name="woman", name="compare")
     return flux_images(column, trained["personal_model"], flux, "meta-lora")
 

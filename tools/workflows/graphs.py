@@ -26,6 +26,7 @@ def demo(schemas: Schemas) -> Graph:
         clip=small["CLIP"],
         vae=small["VAE"],
         crops=crops["crops"],
+        heads=crops["heads"],
         meta_down=down["meta_down"],
         class_name=person["class_name"],
         name="demo",
@@ -78,6 +79,7 @@ def personalize(schemas: Schemas) -> Graph:
         clip=clip,
         vae=vae,
         crops=crops["crops"],
+        heads=crops["heads"],
         meta_down=down,
         class_name="woman",
     )

@@ -1,0 +1,98 @@
+"""Training on crops that are pixels, with masks of the head: what ComfyUI's nodes do, without ComfyUI."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from runs import CONFIG, CROPS, personalized
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.config import PersonalizeConfig, UserError
+from metalora.jobs import run
+from metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures
+from metalora.jobs.photos import PlannedPhoto, plan_photo
+from metalora.measure.faces import load_faces
+from metalora.store import files
+from metalora.store.cache import Cache
+
+HEAD_FIRST = replace(
+    CONFIG, method="lora-crops", steps=6, background_weight=0.1, time_shift=0.5, average_steps=3, save_every=100
+)
+
+
+@pytest.fixture
+def planned(portrait: Path) -> PlannedPhoto:
+    return plan_photo(portrait, CROPS, load_faces(), multiple=16)
+
+
+def pixels_and_masks(planned: PlannedPhoto) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    return [planned.image(crop) for crop in planned.crops], [planned.mask(crop, 8) for crop in planned.crops]
+
+
+def trained(
+    tiny: FluxBackbone,
+    crops: list[torch.Tensor],
+    folder: Path,
+    cache: Cache,
+    heads: list[torch.Tensor],
+    config: PersonalizeConfig = HEAD_FIRST,
+) -> TrainedAdapter:
+    out = folder / "ada.adapter.safetensors"
+    return run(
+        personalize_pictures(
+            tiny, crops, out, folder / "states", config, flips=True, meta_down=None, cache=cache, heads=heads
+        )
+    )
+
+
+def test_masks_of_the_head_give_the_lora_of_the_photo(
+    tiny: FluxBackbone, portrait: Path, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
+):
+    crops, heads = pixels_and_masks(planned)
+    found = trained(tiny, crops, tmp_path, warm_cache, heads).adapters.tensors()
+    wanted, _ = files.read(
+        personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, HEAD_FIRST).adapter, ("adapter",)
+    )
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
+    everything = [torch.ones_like(head) for head in heads]
+    other = trained(tiny, crops, tmp_path, warm_cache, everything).adapters.tensors()
+    assert not all(torch.equal(tensor, wanted[name]) for name, tensor in other.items())
+    plain = trained(tiny, crops, tmp_path, warm_cache, [], replace(HEAD_FIRST, background_weight=1.0))
+    assert all(torch.allclose(tensor, other[name]) for name, tensor in plain.adapters.tensors().items())
+
+
+def test_a_painted_mask_counts_by_the_share_of_a_cell_that_is_painted():
+    mask = torch.zeros(40, 36)  # 8 and 4 pixels more than whole tokens
+    mask[:8, :4] = 1
+    photo = as_it_is(torch.rand(3, 40, 36, generator=torch.Generator().manual_seed(0)), 16, mask)
+    photo_of_whole_tokens = as_it_is(torch.rand(3, 32, 32), 16, mask[:32, :32])
+    head = photo_of_whole_tokens.head(photo_of_whole_tokens.crops[0], 4, 4)
+    assert head[0].tolist() == [0.5, 0, 0, 0]
+    assert not head[1:].any()
+    head = photo.head(photo.crops[0], 4, 4)  # cut to the middle 36 x 36 and scaled down, as its crop is
+    assert head[0, 0] == pytest.approx(6 / 9 * 4 / 9, abs=0.03)
+    assert head[:, 2:].max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda heads: [], "background_weight is 0.1, but nothing says where the heads are"),
+        (lambda heads: heads[1:], r"heads has \d+ masks and crops \d+ images"),
+        (lambda heads: [heads[0][1:], *heads[1:]], r"mask 1 is \d+ x \d+ pixels, its crop \d+ x \d+"),
+    ],
+)
+def test_masks_that_are_not_the_crops_are_refused(
+    tiny: FluxBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache, change, said: str
+):
+    crops, heads = pixels_and_masks(planned)
+    with pytest.raises(UserError, match=said):
+        trained(tiny, crops, tmp_path, warm_cache, change(heads))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_photo_without_a_face_counts_everywhere_alike():
+    photo = as_it_is(torch.rand(3, 32, 48), 16)
+    assert torch.equal(photo.mask(photo.crops[0], 8), torch.ones(32, 48))
