@@ -113,7 +113,8 @@ def show_crops(args: argparse.Namespace) -> None:
     left_out = len(result.planned.left_out)
     if left_out:
         print(f"{left_out} crops are left out: they would be enlarged more than {config.max_upscale:g} times")
-    print(f"wrote {len(result.planned.crops)} crops and {result.sheet}")
+    count = len(result.planned.crops)
+    print(f"wrote {count} crop{'s' if count != 1 else ''} and {result.sheet}")
     method = "lora" if config.whole_photo else "lora-crops"
     given = flags_given(args, CropConfig)
     if args.backbone != DEFAULT_BACKBONE:
