@@ -1,6 +1,7 @@
 """A Meta-Down whose rows are the longer, the more of a layer's gradient is the person's: does it matter who is quick?
 
-    metalora meta-down compare woman.safetensors --class woman --people people.jsonl --by-site w.csv
+    metalora meta-down compare woman.safetensors --class woman --people people.jsonl --background-weight 0.1 \\
+        --by-site w.csv
     python -m bench.site_lengths woman.safetensors w.csv --out theirs.safetensors
     python -m bench.site_lengths woman.safetensors w.csv --out shuffled.safetensors --shuffled 0
 

@@ -38,7 +38,7 @@ looks at a person, at other photos with other noise, agree in what is theirs or 
 held: the share of a gradient that lies in the Meta-Down's rows. Of it theirs: what this person has and nobody else; of
 it everyone's. Inputs that are strong along the rows make heads quick, and let them change everything else as well. The
 people should be none that a Meta-Down was made from; a folder with one sub-folder a person, or a .jsonl manifest, as
-for meta-train.
+for meta-train. --by-site writes the same of every layer, which takes dozens of people to be more than chance.
 """
 
 
