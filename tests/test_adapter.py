@@ -6,7 +6,7 @@ from torch import Tensor
 from toy import TOY_SITES, ToyNetwork
 
 from metalora.config import UserError
-from metalora.method.adapter import IDENTITY, Adapters, Site, new_adapters, random_meta_down
+from metalora.method.adapter import Adapter, Adapters, Site, new_adapters, random_meta_down
 from metalora.method.merge import fold_all, merged
 
 DRAWN = torch.Generator().manual_seed(0)
@@ -89,16 +89,19 @@ def test_a_site_that_does_not_exist_is_named(toy: ToyNetwork):
 
 def one_of(stack: Adapters, row: int) -> Adapters:
     """Identity `row` of a stack, alone."""
-    alone = made(meta=True)
+    meta, rank = stack.by_name["block.out"].mid is not None, stack.by_name["block.out"].up.shape[-1]
+    alone = made(meta, rank)
     for name, adapter in alone.by_name.items():
         for role, weight in adapter.weights().items():
             stacked = stack.by_name[name].weights()[role].detach()
-            weight.data = (stacked[row] if role in IDENTITY else stacked).clone()
+            weight.data = (stacked[row] if stacked.ndim == 3 else stacked).clone()
     return alone
 
 
-def test_a_stack_of_identities_equals_single_adapters_forward_and_gradients(toy: ToyNetwork):
-    stack, rows = made(meta=True, identities=4), torch.tensor([2, 0, 2])
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("meta", [True, False])
+def test_a_stack_of_identities_equals_single_adapters_forward_and_gradients(toy: ToyNetwork, meta: bool, rank: int):
+    stack, rows = made(meta, rank, identities=4), torch.tensor([2, 0, 2])
     with stack.worn_by(rows):
         together = adapted(toy, stack)
     together.square().sum().backward()
@@ -111,16 +114,43 @@ def test_a_stack_of_identities_equals_single_adapters_forward_and_gradients(toy:
         for name, adapter in single.by_name.items():
             for role, weight in adapter.weights().items():
                 slot = expected[f"{name}.{role}"]
-                (slot[row] if role in IDENTITY else slot).add_(weight.grad)
+                (slot[row] if slot.ndim == 3 else slot).add_(weight.grad)
     for name, adapter in stack.by_name.items():
         for role, weight in adapter.weights().items():
             torch.testing.assert_close(weight.grad, expected[f"{name}.{role}"])
     assert not stack.by_name["block.to_q"].up.grad[[1, 3]].any(), "an absent identity has no gradient"
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize("moving", [True, False], ids=["Meta-Down moves", "Meta-Down is frozen"])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_stacks_are_equation_1_and_its_gradients_in_fp64(rank: int, moving: bool, dtype: torch.dtype, tolerance: float):
+    drawn = torch.Generator().manual_seed(2)
+
+    def matrix(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=drawn).to(dtype)  # numbers that every precision has
+
+    down, mid, up = matrix(16, 24), matrix(3, rank, 16), matrix(3, 20, rank)
+    x, gradient = matrix(3, 50, 24), matrix(3, 50, 20)
+    adapter = Adapter(down.float(), mid.float(), up.float(), scale=0.5)
+    adapter.down.requires_grad_(moving)
+    x.requires_grad_()
+    adapter(x).backward(gradient)
+    exact = [part.detach().double().requires_grad_() for part in (down, mid, up, x)]
+    added = 0.5 * torch.einsum("bor,brm,mi,bni->bno", exact[2], exact[1], exact[0], exact[3])
+    added.backward(gradient.double())
+    found = [adapter(x), adapter.down.grad, adapter.mid.grad, adapter.up.grad, x.grad]
+    for was, meant in zip(found, [added, *(part.grad for part in exact)], strict=True):
+        if was is None:
+            assert not moving
+        else:
+            assert (was.double() - meant).norm() <= tolerance * meant.norm()
+
+
+@pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("meta", [True, False])
-def test_gradients_match_a_finite_difference_in_fp64(toy: ToyNetwork, meta: bool):
-    toy, adapters = toy.double(), made(meta)
+def test_gradients_match_a_finite_difference_in_fp64(toy: ToyNetwork, meta: bool, rank: int):
+    toy, adapters = toy.double(), made(meta, rank)
     inputs = {name: x.double() for name, x in INPUTS.items()}
     for adapter in adapters.by_name.values():
         adapter.double()

@@ -47,10 +47,11 @@ def trained(denoiser, adapters: Adapters, people: list[Person], config: Personal
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 @pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("method", ["meta-lora", "lora-crops"])
-def test_together_is_alone_in_double_precision(denoiser: ToyDenoiser, method: str, batch: int, clip: float):
+def test_together_is_alone_in_double_precision(denoiser: ToyDenoiser, method: str, rank: int, batch: int, clip: float):
     denoiser.network.double()
-    config, people = replace(CONFIG, method=method, batch=batch, max_grad_norm=clip), toy_people()
+    config, people = replace(CONFIG, method=method, rank=rank, batch=batch, max_grad_norm=clip), toy_people()
     stack = stacked([fresh(config, TOY_SITES, person.seed) for person in people])
     losses = trained(denoiser, stack, people, config)
     alone = []
