@@ -64,12 +64,13 @@ def rows_of(device: str, *, quick: bool = False, peak: str = H200_TFLOP, backbon
 def cpu_rows(quick: bool) -> list[Row]:
     """The miniature's size on one thread: the tensors are so small that several would wait for each other."""
     thread = ["--threads", "1"]
-    few, many = [*thread, "--steps", "3" if quick else "12"], [*thread, "--steps", "3" if quick else "50"]
+    few, many = [*thread, "--steps", "3" if quick else "20"], [*thread, "--steps", "3" if quick else "50"]
     rows = [Row("step", "stage 2, ours and PEFT", STEP, many)]
     techniques = {name: TECHNIQUES[name] for name in ("selective checkpoints", "full checkpoints", "int8")}
     for technique, more in {**techniques, "attention math": ["--attention", "math"]}.items():
         rows.append(Row(named("step", technique), ONE_TECHNIQUE, STEP, [*few, *ALONE, *more]))
     rows.append(Row("mixed", "stage 1", MIXED, few))
+    rows.append(Row("mixed-bf16", "stage 1", MIXED, [*few, "--precision", "bf16"]))
     rows.append(Row("person", ALL_STEPS, PERSON, [*thread, *(["--steps", "3"] if quick else [])]))
     rows.append(Row("images", "images", IMAGES, [*thread, *(["--sampling-steps", "2"] if quick else [])]))
     rows.append(Row("job", "the whole job", JOB, [*thread, *(["--steps", "3"] if quick else [])]))
@@ -79,7 +80,7 @@ def cpu_rows(quick: bool) -> list[Row]:
 def gpu_rows(device: str, quick: bool, peak: str, backbone: str) -> list[Row]:
     """FLUX.1-dev's shapes with random weights."""
     flux = ["--device", device, "--size", "flux-dev", "--precision", "bf16"]
-    timed, floor = ["--steps", "5" if quick else "10"], ["--peak", peak]  # a GPU's steps hardly differ
+    timed, floor = ["--steps", "5" if quick else "20"], ["--peak", peak]
     rows = []
     sizes = (512,) if quick else (512, 1024)
     for pixels in sizes:

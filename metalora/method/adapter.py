@@ -53,10 +53,10 @@ class Adapter(nn.Module):
 
         In two dimensions from the first product to the last: autograd then has fewer operations to remember.
         """
-        tokens = x.flatten(0, -2)
+        tokens, samples = x.flatten(0, -2), x.shape[0]
         for weight in self.inner():
-            tokens = project(tokens, weight, len(x), rows)
-        tokens = project(tokens if self.scale == 1.0 else self.scale * tokens, self.up, len(x), rows)
+            tokens = project(tokens, weight, samples, rows)
+        tokens = project(tokens if self.scale == 1.0 else self.scale * tokens, self.up, samples, rows)
         return tokens.view(*x.shape[:-1], -1)
 
     def inner(self) -> tuple[Tensor, ...]:
@@ -65,11 +65,12 @@ class Adapter(nn.Module):
         A Meta-Down that learns has its inputs kept for it in any case, so that at rank 1 the tokens may go through
         Mid MetaDown at once, a meta_rank-th of the arithmetic. With a frozen one they are better forgotten.
         """
-        if self.mid is None:
-            return (self.down,)
-        if self.mid.shape[-2] == 1 and self.down.requires_grad:
-            return (self.mid @ self.down,)
-        return self.down, self.mid
+        down, mid = self.down, self.mid  # a module looks its parameters up by name
+        if mid is None:
+            return (down,)
+        if mid.shape[-2] == 1 and down.requires_grad:
+            return (mid @ down,)
+        return down, mid
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The matrices by role; a plain LoRA has no mid."""
