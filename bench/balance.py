@@ -19,8 +19,8 @@ from metalora.store.report.reading import read_results
 from metalora.store.report.results import Results, Variant
 
 from .reproduce_balance import above_the_curve, curve_of
+from .reproduce_balance_plot import balance_plot
 from .reproduce_figures import CLIP_T, R_FACESIM
-from .reproduce_plots import balance_plot
 from .reproduce_report import ABOVE, interval, signed, table
 
 CURVE = ("none", "lora-crops")

@@ -90,7 +90,7 @@ def pieces_of(out: Path, size: Size, inputs: Inputs) -> list[Piece]:
         weighted = ["--background-weight", "0.1"]
         variations.append(("head-loss", "stage 1 counts the head as stage 2 does", weighted))
         both = [*weighted, "--start", "repeated"]
-        variations.append(("head-loss-repeated", "the same from where two looks at one person agree", both))
+        variations.append(("head-loss-repeated", "both: from where two looks agree, the head counted most", both))
     if size.even_rows:
         variations.append(("as-trained", "the Meta-Down's rows as stage 1 leaves them", ["--no-even-rows"]))
     variations += [("no-warm-up", "stage 1 without warm-up", ["--warmup-steps", "0"])] if size.no_warm_up else []

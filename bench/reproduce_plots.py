@@ -6,12 +6,10 @@ from typing import Any
 
 from metalora.store.report.results import Figure, Results, Variant
 
-from .reproduce_balance import curve_of
 from .reproduce_figures import CLIP_T, COPYING, R_FACESIM, line, ranks_of
 
 NAMES = {"meta-lora": "Meta-LoRA", "lora-crops": "LoRA + crops", "lora": "LoRA, whole photo"}
 COLOURS = {"meta-lora": "#0072b2", "lora-crops": "#d55e00", "lora": "#009e73"}  # told apart by the colour-blind too
-OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#b8860b", "#7570b3", "#666666", "#1b4f72", "#66a61e", "#8b1a1a")
 MARKS = {"meta-lora": "o", "lora-crops": "s", "lora": "^"}
 SCORES = ((R_FACESIM, "R-FaceSim (higher: more like)"), (CLIP_T, "CLIP-T (higher: as asked)"))
 SCORES += ((COPYING, "copying (lower: better)"),)
@@ -99,31 +97,6 @@ def sweep_plot(rows: Sequence[tuple[str, int | None, Figure]]) -> bytes:
     axes.set_yticks([-place for place in range(len(titles))], titles)
     axes.set(xlabel="R-FaceSim, minus the preset's at equal steps", ylim=(0.5 - len(titles), 0.5))
     return finished(figure, "")
-
-
-def balance_plot(results: Results, others: Sequence[tuple[str, Variant]]) -> bytes:
-    """Where others lie beside the curve of LoRA + crops: a line for each title, along it its step counts."""
-    figure = new_figure(9, 5.5)
-    axes = figure.subplots()
-    rank = min(ranks_of(results))
-    preset = [("Meta-LoRA", variant) for variant in line(results, "meta-lora", rank)]
-    lines: dict[str, list[Variant]] = {f"{NAMES['lora-crops']}, rank {rank}": curve_of(results, rank)}
-    for title, variant in (*preset, *others):
-        lines.setdefault(title, []).append(variant)
-    for index, (title, variants) in enumerate(lines.items()):
-        found = [(v, x, y) for v in variants if (x := v.figure(CLIP_T)) and (y := v.figure(R_FACESIM))]
-        found.sort(key=lambda point: point[0].steps or 0)
-        colour = OTHERS[(index - 1) % len(OTHERS)] if index else COLOURS["lora-crops"]
-        mark = "oDv^<>pP*X"[(index - 1) % 10] if index else MARKS["lora-crops"]
-        across, up = [x for _, x, _ in found], [y for _, _, y in found]
-        places, heights = [x.mean for x in across], [y.mean for y in up]
-        axes.plot(places, heights, color=colour, marker=mark, label=title, linewidth=2 if index == 0 else 1)
-        axes.errorbar(places, heights, errors(up), errors(across), fmt="none", alpha=0.15, color=colour)
-        for variant, x, y in found:
-            place = {"textcoords": "offset points", "fontsize": 8, "color": colour}
-            axes.annotate(str(variant.steps or "no LoRA"), (x.mean, y.mean), (5, 5), **place)
-    axes.set(xlabel="CLIP-T (higher: as asked)", ylabel="R-FaceSim (higher: more like)")
-    return finished(figure, "numbers beside the points: training steps", columns=2)
 
 
 def draw(

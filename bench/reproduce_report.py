@@ -10,9 +10,10 @@ from metalora.store.report.reading import read_results
 from metalora.store.report.results import Figure, Results, Variant
 
 from .reproduce_balance import above_the_curve, curve_of
+from .reproduce_balance_plot import balance_plot
 from .reproduce_figures import CLIP_T, COPYING, R_FACESIM, Pace, difference, like, paces
 from .reproduce_pieces import Piece
-from .reproduce_plots import balance_plot, rank_plot, step_plot, sweep_plot, trade_off_plot
+from .reproduce_plots import rank_plot, step_plot, sweep_plot, trade_off_plot
 
 PLOTS = {"methods": (("trade-off", trade_off_plot), ("steps", step_plot)), "ranks": (("ranks", rank_plot),)}
 ABOVE = "above LoRA + crops at the same CLIP-T"

@@ -7,6 +7,7 @@ from statistics import mean
 import pytest
 from made_up_results import made_up_run
 
+from bench import reproduce_balance_plot
 from bench.balance import main
 from bench.reproduce_balance import above_the_curve, curve_of
 from bench.reproduce_figures import CLIP_T, R_FACESIM, line, values
@@ -63,6 +64,27 @@ def test_several_runs_are_told_apart_and_drawn_beside_the_curve(tmp_path: Path, 
     expected = above_the_curve(read_results(tmp_path / "ours").variants[1], curve)
     assert rows[6][3].startswith(f"{expected.mean:+.3f} [")
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 15])
+def test_no_two_lines_of_a_drawing_look_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int):
+    made_up_run(tmp_path / "methods")
+    results, drawn = read_results(tmp_path / "methods"), []
+    ours = line(results, "meta-lora", 1)
+    finished = reproduce_balance_plot.finished
+    monkeypatch.setattr(
+        reproduce_balance_plot,
+        "finished",
+        lambda figure, *more, **words: drawn.append(figure) or finished(figure, *more, **words),
+    )
+    reproduce_balance_plot.balance_plot(results, [(f"change {number}", v) for number in range(count) for v in ours])
+    panels = drawn[0].axes
+    named = [axes.get_title() for axes in panels] if len(panels) > 1 else panels[0].get_legend_handles_labels()[1][2:]
+    assert named == [f"change {number}" for number in range(count)]
+    for axes in panels:
+        looks = [(curve.get_color(), curve.get_marker()) for curve in axes.get_lines() if len(curve.get_xdata()) > 0]
+        assert len(looks) >= 3
+        assert len(set(looks)) == len(looks)
 
 
 def test_without_a_curve_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture):
