@@ -69,7 +69,6 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 METHODS = ("meta-lora", "lora", "lora-crops")
-HEADS = ("zero", "mean")
 NONE = "none"  # the method of a benchmark that personalizes nothing: the base alone
 PARTS = ("several-photos", "single-photo")  # of a benchmark
 FEWEST_PEOPLE = 5  # for an interval: the bootstrap of fewer is absurdly wide, or has no width at all
@@ -118,9 +117,6 @@ class PersonalizeConfig:
     weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = knob(1, "r2, the rank of the finished LoRA", low=1, high=128)
     meta_rank: int = knob(16, "r1, the rank of a random Meta-Down; a Meta-Down file brings its own", low=1, high=512)
-    heads: str = knob(
-        "zero", "where heads start: zero changes nothing; mean: those stage 1 learned, on average", choices=HEADS
-    )
     scale: float = knob(1.0, "s, the strength of the adapter while training", low=0.0, high=100.0)
     batch: int = knob(1, "crops of one aspect ratio in each step", low=1, high=64)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")

@@ -44,9 +44,9 @@ def main(folder: Path, steps: int, dtype: torch.dtype, kill: tuple[int, int] | N
                 losses.append(step.loss)
                 if step.index % 4 == 0 or step.index == steps:
                     checkpoints.save(training, step.index, {"losses": losses})
-        heads, mean = gathered(training), training.mean_heads(steps).products
+        heads = gathered(training)
         if ranks.index == 0:
-            result = {"down": training.down.flat.data, "losses": losses, "heads": heads, "began": start, "mean": mean}
+            result = {"down": training.down.flat.data, "losses": losses, "heads": heads, "began": start}
             torch.save(result, folder / "result.pt")
 
 

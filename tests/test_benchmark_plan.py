@@ -122,3 +122,12 @@ def test_a_plan_without_crops_has_no_lora_on_crops(tiny: FluxBackbone, tmp_path:
     methods = replace(CONFIG, methods=("none", "lora", "meta-lora"))
     plan = run(make_plan(tmp_path / "two", tiny, INPUTS, methods, TRAINING, whole, SAMPLING))
     assert plan.crop_config() == whole
+
+
+def test_a_plan_with_a_setting_of_another_version_is_refused(tiny: FluxBackbone, tmp_path: Path):
+    planned(tmp_path, tiny)
+    record = json.loads((tmp_path / "plan.json").read_text())
+    record["training"]["heads"] = "mean"
+    (tmp_path / "plan.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"is not a plan of this version .*heads.* Plan again in another folder"):
+        read_plan(tmp_path)

@@ -1,5 +1,6 @@
 """Meta-Downs from other places: taken out of files in every spelling, distilled from LoRAs with a known subspace."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.lora_downs import read_downs
 from metalora.backbones.lora_spellings import SPELLINGS, spell_lora
 from metalora.cli import main
-from metalora.config import UserError
+from metalora.config import PersonalizeConfig, UserError
 from metalora.jobs import run
 from metalora.jobs.meta_down_sources import import_meta_down, inspect_meta_down, meta_down_from_loras
-from metalora.jobs.meta_downs import read_meta_down
+from metalora.jobs.meta_downs import read_meta_down, starting_adapters
 from metalora.method.shared_directions import shared_directions
 from metalora.store import files
 
@@ -79,6 +80,22 @@ def test_import_says_what_it_took_and_personalize_can_use_it(tiny: FluxBackbone,
     assert all(torch.equal(downs[name], lora[name][0]) for name in lora)
     assert facts["meta_domain"] == "woman"
     assert "effective rank" in inspect_meta_down(tmp_path / "out.safetensors")
+
+
+def test_an_older_file_with_more_tensors_and_settings_than_are_known_now_is_read_as_one_without(
+    tiny: FluxBackbone, tmp_path: Path
+):
+    plain = meta_down_file(tiny, tmp_path / "plain.safetensors")
+    tensors, facts = files.read(plain, ("meta-down",))
+    tensors |= {f"{site.name}.mean_heads": torch.randn(site.out_features, 16) for site in tiny.sites("all")}
+    facts |= {"mean_heads_of": "32", "knobs": json.dumps({"start": "gradients", "even_rows": True})}
+    older = tmp_path / "older.safetensors"
+    files.write(older, tensors, "meta-down", facts)
+    starts = [starting_adapters(tiny, PersonalizeConfig(), str(path))[0].tensors() for path in (plain, older)]
+    assert starts[0].keys() == starts[1].keys()
+    assert all(torch.equal(tensor, starts[1][name]) for name, tensor in starts[0].items())
+    assert inspect_meta_down(older) == inspect_meta_down(plain)
+    assert main(["meta-down", "inspect", str(older)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..config import UserError
 from ..config_meta_train import MetaTrainConfig
-from ..method.mean_heads import MeanHeads
 from ..method.meta_train import MetaTraining
 from ..store import files
 
@@ -49,10 +48,8 @@ class Checkpoints:
         moments = training.down.optimizer.state_dict()["state"].get(0, {})
         tensors |= {f"optimizer.{name}": value.cpu() for name, value in moments.items()}
         tensors |= heads
-        tensors |= {f"mean.{name}.product": product for name, product in training.mean.products.items()}
-        tensors |= {f"mean.{name}.down": down for name, down in training.mean.downs.items()}
         tensors |= {f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in history.items()}
-        facts = {**self.facts, "step": str(step), "visit": str(training.visit), "mean_of": str(training.mean.people)}
+        facts = {**self.facts, "step": str(step), "visit": str(training.visit)}
         files.write(self.folder / f"step-{step:08d}.safetensors", tensors, "checkpoint", facts)
         for old in self.all()[: -self.keep]:
             old.unlink()
@@ -73,7 +70,6 @@ class Checkpoints:
             for row, name in enumerate(training.heads.names):
                 for part, stack in rows_of(training).items():
                     stack[row] = tensors[f"heads.{name}.{part}"].to(stack)
-        training.mean = mean_of(tensors, int(facts.get("mean_of", 0)))
         moments = {name: tensors[f"optimizer.{name}"] for name in MOMENTS if f"optimizer.{name}" in tensors}
         optimizer = training.down.optimizer
         optimizer.load_state_dict(
@@ -85,16 +81,6 @@ class Checkpoints:
             if name.startswith("history.")
         }
         return int(facts["step"]), history
-
-
-def mean_of(tensors: dict[str, Tensor], people: int) -> MeanHeads:
-    """The mean heads as a checkpoint holds them."""
-    found: dict[str, dict[str, Tensor]] = {"product": {}, "down": {}}
-    for name, tensor in tensors.items():
-        if name.startswith("mean."):
-            site, _, part = name.removeprefix("mean.").rpartition(".")
-            found[part][site] = tensor
-    return MeanHeads(people, found["product"], found["down"])
 
 
 def rows_of(training: MetaTraining) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def write(
 
 def inspect_meta_down(path: Path) -> str:
     """How many directions each kind of site has, how long its rows are, and how evenly they are spread."""
-    tensors, facts = files.read(path, ("meta-down",))
+    tensors, _ = files.read(path, ("meta-down",))
     kinds: dict[str, list[Tensor]] = {}
     downs_by_name = {name: tensor for name, tensor in tensors.items() if name.endswith(".down")}
     for name, down in downs_by_name.items():
@@ -135,8 +135,6 @@ def inspect_meta_down(path: Path) -> str:
         spread = sum(effective_rank(down) for down in downs) / len(downs)
         size = " x ".join(map(str, downs[0].shape))
         lines.append(f"{kind:58}{len(downs):6}{size:>16}{length:12.4f}{spread:16.2f}")
-    people = facts.get("mean_heads_of", "0")
-    lines.append(f"Mean heads, for --heads mean: {f'of {people} people' if people != '0' else 'none'}.")
     lines.append("A random Meta-Down has rows of length 0.577 and an effective rank just below r1.")
     return "\n".join(lines)
 

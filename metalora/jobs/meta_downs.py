@@ -9,7 +9,6 @@ from ..backbones.protocol import Backbone
 from ..config import PersonalizeConfig, UserError
 from ..method.adapter import Adapters, Site, new_adapters, random_meta_down
 from ..method.flow import generator_of
-from ..method.mean_heads import start_at_mean
 from ..store import files
 
 RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed: the control
@@ -38,16 +37,11 @@ def starting_adapters(
         return new_adapters(sites, config.rank, generator, scale=config.scale), {}
     meta_down = meta_down or default_meta_down(backbone.name, config.class_name)
     if meta_down == RANDOM:
-        if config.heads == "mean":
-            raise UserError(f"--heads mean needs a Meta-Down of stage 1; --meta-down {RANDOM} has learned no heads.")
         downs = untrained_meta_down(sites, config, config.rank)
         origin = {"meta_down": f"random, seed {config.seed}", "meta_rank": str(config.meta_rank)}
     else:
         downs, origin = read_meta_down(Path(meta_down), sites, backbone.name, config.rank)
-    adapters = new_adapters(sites, config.rank, generator, meta_down=downs, scale=config.scale)
-    if config.heads == "mean":
-        start_at_mean(adapters, read_mean_heads(Path(meta_down), sites))
-    return adapters, origin
+    return new_adapters(sites, config.rank, generator, meta_down=downs, scale=config.scale), origin
 
 
 def untrained_meta_down(sites: Sequence[Site], config: PersonalizeConfig, rank: int) -> dict[str, Tensor]:
@@ -90,15 +84,3 @@ def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> t
         raise UserError(f"{path} has rank {meta_rank} (r1), so --rank (r2) can be at most that, not {rank}.")
     origin = {"meta_down": files.digest_of_tensors(tensors), "meta_rank": str(meta_rank)}
     return downs, origin | {"meta_domain": facts["domain"]} if "domain" in facts else origin
-
-
-def read_mean_heads(path: Path, sites: Sequence[Site]) -> dict[str, Tensor]:
-    """Site name -> [out, meta_rank], the mean of up @ mid over the people of stage 1; refused where a site has none."""
-    tensors, _ = files.read(path, ("meta-down",))
-    absent = [site.name for site in sites if f"{site.name}.mean_heads" not in tensors]
-    if absent:
-        raise UserError(
-            f"{path} has no mean heads at {len(absent)} of the {len(sites)} sites, such as {absent[0]}: only stage 1 "
-            "stores them. Leave --heads at zero, or make the Meta-Down with `metalora meta-train`."
-        )
-    return {site.name: tensors[f"{site.name}.mean_heads"] for site in sites}

@@ -83,17 +83,13 @@ def meta_train_people(
                 history = yield from train(denoiser, training, people, checkpoints, folder, board)
             finally:
                 board.close()
-    mean = training.mean_heads(config.steps)
     if ranks.index == 0:
         downs = training.meta_down()
         if config.even_rows:
             lengths = row_lengths(config, folder, list(downs))
-            evened = {name: even_rows(down, lengths[name]) for name, down in downs.items()}
-            mean, downs = mean.on(evened), evened
+            downs = {name: even_rows(down, lengths[name]) for name, down in downs.items()}
         tensors = {f"{name}.down": down for name, down in downs.items()}
-        tensors |= {f"{name}.mean_heads": product for name, product in mean.products.items()}
-        more = {"steps": str(config.steps), "mean_heads_of": str(mean.people)}
-        files.write(out, tensors, "meta-down", {**facts, **more})
+        files.write(out, tensors, "meta-down", {**facts, "steps": str(config.steps)})
     ranks.wait()
     return MetaTrained(out, folder, history)
 

@@ -13,7 +13,6 @@ from .adapter import IDENTITY, SHARED, Adapter, Adapters, Site
 from .buckets import Draws, Person, Sample, lanes, place, shared_steps
 from .flat import FlatDown, Heads, fresh_heads
 from .flow import Denoiser, Times, flow_losses, generator_of
-from .mean_heads import MeanHeads, summed_products
 from .ranks import ALONE, Ranks
 
 
@@ -48,7 +47,6 @@ class MetaTraining:
         self.down = FlatDown(self.adapters.parameters(SHARED), config.weight_decay)
         self.visit = -1
         self.heads = self.new_heads([], "none")
-        self.mean = MeanHeads()  # of the buckets before this one
 
     def new_heads(self, names: Sequence[str], *key: object) -> Heads:
         """Fresh heads: each identity's depend on its name and the key alone, not on who else is trained."""
@@ -68,13 +66,6 @@ class MetaTraining:
         own = [person.name for position, person in enumerate(bucket) if self.owner(position, visit) == self.ranks.index]
         self.heads = self.new_heads(own, "heads", visit)
         self.row = {name: row for row, name in enumerate(own)}
-
-    def mean_heads(self, taken: int) -> MeanHeads:
-        """Over everyone so far, after so many steps; fresh heads count when their warm-up is over."""
-        if self.visit < 0 or place(taken - 1, self.config).warm_up:
-            return self.mean
-        sums, people = summed_products(self.heads, list(self.adapters.by_name), self.ranks)
-        return self.mean.joined_by(sums, people, self.meta_down())
 
     def bucket(self, visit: int) -> Sequence[Person]:
         """Buckets are gone round."""
@@ -112,7 +103,6 @@ def meta_train(
     for batch in batches:
         visit, iteration, warm_up = place(batch.step, config)
         if visit != training.visit:
-            training.mean = training.mean_heads(batch.step)
             training.begin(visit)  # fresh heads for the bucket's people
         down.train(not warm_up)
         value = 0.0

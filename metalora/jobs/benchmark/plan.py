@@ -261,7 +261,7 @@ def read_plan(run: Path) -> Plan:
         record["people"] = [PlannedPerson(**person) for person in record["people"]]
         record["prompts"] = [PlannedPrompt(**prompt) for prompt in record["prompts"]]
         plan = Plan(**record)
-        Speed(**plan.speed)
+        _ = PersonalizeConfig(**plan.training), plan.crop_config(), plan.sampling_config(), Speed(**plan.speed)
     except (TypeError, KeyError) as error:
         raise UserError(f"{path} is not a plan of this version ({error}). Plan again in another folder.") from error
     if plan.format != FORMAT:

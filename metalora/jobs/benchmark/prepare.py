@@ -15,7 +15,7 @@ from ...store import files
 from ...store.manifest import Manifest, read_manifest
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
-from ..meta_downs import RANDOM, read_mean_heads, read_meta_down, shipped_meta_downs, untrained_meta_down
+from ..meta_downs import RANDOM, read_meta_down, shipped_meta_downs, untrained_meta_down
 from ..personalize import check_photos_for
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
 from .pictures import readable, truncation
@@ -202,8 +202,6 @@ def meta_downs_of(
             given = RANDOM_META_DOWN
         path = run / given if given == RANDOM_META_DOWN else Path(given).absolute()
         _, origin = read_meta_down(path, sites, backbone.name, rank)
-        if training.heads == "mean":
-            read_mean_heads(path, sites)  # refused now if it has none
         named = given if given == RANDOM_META_DOWN else str(path)
         found[class_name] = {"path": named, "sha256": origin["meta_down"]}
     return found
