@@ -12,7 +12,6 @@ from metalora.store import files
 from metalora.store.cache import Cache
 
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
-TINY = ["--backbone", "tiny"]
 FAST = ["--resolution", "64", "--steps", "12", "--bucket-steps", "6", "--warmup-steps", "2", "--batch", "2"]
 FAST += ["--bucket-people", "4", "--save-every", "5", "--validation-people", "1", "--validation-steps", "2"]
 
@@ -59,9 +58,7 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     assert main(personal) == 0
 
 
-def test_a_start_at_first_gradients_is_found_once_and_holds_more_of_new_people(
-    here: Path, capsys: pytest.CaptureFixture
-):
+def test_a_start_at_first_gradients_is_found_once(here: Path, capsys: pytest.CaptureFixture):
     command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST, "--out", "man.safetensors"]
     command += ["--start", "gradients", "--start-people", "4", "--meta-rank", "4"]
     assert main([*command, "--steps", "1", "--bucket-steps", "7", "--down-rate", "0"]) == 0
@@ -82,15 +79,6 @@ def test_a_start_at_first_gradients_is_found_once_and_holds_more_of_new_people(
         checkpoint.unlink()
     assert main([*command, "--steps", "2", "--bucket-steps", "8", "--down-rate", "0", "--overwrite"]) == 0
     assert "the first gradients" in capsys.readouterr().err
-    assert main(["meta-down", "compare", "man.safetensors", "--people", BENCHMARK, "--class", "man", *TINY]) == 0
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
-    assert rows.keys() == {"man.safetensors", "random"}
-    command = ["meta-down", "compare", "man.safetensors", "--people", BENCHMARK, "--class", "man", *TINY]
-    assert main([*command, "--by-site", "sites.csv"]) == 0
-    assert "most theirs of what man.safetensors holds:" in capsys.readouterr().out
-    assert (here / "sites.csv").read_text().startswith("meta_down,site,held,own,common,input_energy\nman.safetensors,")
-    held = {name: float(row[0].rstrip("%")) for name, row in rows.items()}
-    assert held["man.safetensors"] > 2 * held["random"]
 
 
 def test_a_start_where_two_looks_agree(here: Path, capsys: pytest.CaptureFixture):
