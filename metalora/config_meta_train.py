@@ -6,8 +6,6 @@ from typing import Any
 
 from .config import UserError, check_knobs, knob
 
-STARTS = ("random", "gradients", "repeated")
-
 
 @dataclass(frozen=True, kw_only=True)
 class MetaTrainConfig:
@@ -19,20 +17,10 @@ class MetaTrainConfig:
     batch: int = knob(4, "photos in each iteration, over all processes together", low=1, high=4096)
     bucket_people: int = knob(50, "people in a bucket, at most", low=1)
     learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
-    down_rate: float = knob(1.0, "learning rate of the Meta-Down, as a share of the heads'", low=0.0, high=100.0)
     rate_warmup: int = knob(0, "let the learning rate rise over the first so many steps, per bucket for heads", low=0)
     weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = knob(1, "r2, the rank of the heads", low=1, high=128)
     meta_rank: int = knob(16, "r1, the rank of the Meta-Down", low=1, high=512)
-    start: str = knob(
-        "random",
-        "the Meta-Down's start: random, as the paper's; gradients: the directions people's first gradients share; "
-        "repeated: those in which two looks at one person agree",
-        choices=STARTS,
-    )
-    start_people: int = knob(
-        64, "people who are looked at for a start that is not random, or in each of its turns", low=2, high=100_000
-    )
     scale: float = knob(1.0, "s, the strength of the adapters while training", low=0.0, high=100.0)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
     class_name: str = knob("person", "train on people of this class; 'all' takes every class at once", flag="--class")
@@ -54,9 +42,6 @@ class MetaTrainConfig:
         "what the loss counts around the head, where the head counts 1; 1, as in the paper: the same",
         low=0.0,
         high=1.0,
-    )
-    even_rows: bool = knob(
-        False, "write the Meta-Down with orthogonal rows of a fresh one's length: the same directions at an even pace"
     )
     gradient_checkpointing: bool = knob(False, "recompute activations to save memory")
     save_every: int = knob(500, "write a checkpoint, and validate, every so many steps", low=1)
@@ -96,31 +81,9 @@ META_PRESETS: dict[str, dict[str, Any]] = {
         "batch": 8,
         "bucket_people": 20,
         "learning_rate": 3e-3,
-        "start": "gradients",
-        "down_rate": 0.03,
         "resolution": 128,
         "max_upscale": 4.0,
         "save_every": 250,
-        "even_rows": True,
-    },
-    # The first gradients of all 32 people are looked at; two of their four buckets are trained on.
-    "miniature-5-minutes": {
-        "steps": 300,
-        "bucket_steps": 150,
-        "warmup_steps": 60,
-        "batch": 8,
-        "bucket_people": 8,
-        "limit_people": 32,
-        "learning_rate": 3e-3,
-        "start": "gradients",
-        "down_rate": 0.03,
-        "start_people": 32,
-        "meta_rank": 4,
-        "resolution": 128,
-        "max_upscale": 4.0,
-        "save_every": 150,
-        "validation_steps": 20,
-        "even_rows": True,
     },
 }
 

@@ -44,11 +44,6 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     assert "going on from step 5" in capsys.readouterr().err
     again, _ = files.read(here / "again.safetensors", ("meta-down",))
     assert all(torch.equal(again[name], down) for name, down in downs.items())
-    # the same directions with even rows: no step is done again
-    assert main([*command, "--even-rows", "--out", "again.safetensors", "--overwrite"]) == 0
-    evened, _ = files.read(here / "again.safetensors", ("meta-down",))
-    for name in (key.removesuffix(".down") for key in downs if key.endswith(".down")):
-        torch.testing.assert_close(evened[f"{name}.down"] @ evened[f"{name}.down"].T, torch.eye(16) / 3)
     # another seed is another run
     assert main([*command, "--seed", "1", "--out", "again.safetensors", "--overwrite"]) == 1
     assert "knobs differ" in capsys.readouterr().err
@@ -56,43 +51,6 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     personal = ["personalize", "ada.jpg", "--backbone", "tiny", "--meta-down", "man.safetensors", "--steps", "2"]
     personal += ["--resolution", "64"]
     assert main(personal) == 0
-
-
-def test_a_start_at_first_gradients_is_found_once(here: Path, capsys: pytest.CaptureFixture):
-    command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST, "--out", "man.safetensors"]
-    command += ["--start", "gradients", "--start-people", "4", "--meta-rank", "4"]
-    assert main([*command, "--steps", "1", "--bucket-steps", "7", "--down-rate", "0"]) == 0
-    said = capsys.readouterr().err
-    assert "the first gradients of 4 people in each of 3 turns" in said
-    assert "the start holds " in said
-    started, _ = files.read(here / "man" / "start.safetensors", ("meta-down",))
-    downs, _ = files.read(here / "man.safetensors", ("meta-down",))
-    for name, start in started.items():  # in the warm-up the Meta-Down does not move
-        torch.testing.assert_close(downs[name], start)
-    # killed before the first checkpoint: what was found is not looked for again
-    for checkpoint in (here / "man" / "checkpoints").iterdir():
-        checkpoint.unlink()
-    assert main([*command, "--steps", "2", "--bucket-steps", "7", "--down-rate", "0", "--overwrite"]) == 0
-    assert "the first gradients" not in capsys.readouterr().err
-    # another run's start is not taken for this one's
-    for checkpoint in (here / "man" / "checkpoints").iterdir():
-        checkpoint.unlink()
-    assert main([*command, "--steps", "2", "--bucket-steps", "8", "--down-rate", "0", "--overwrite"]) == 0
-    assert "the first gradients" in capsys.readouterr().err
-
-
-def test_a_start_where_two_looks_agree(here: Path, capsys: pytest.CaptureFixture):
-    command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST, "--out", "man.safetensors"]
-    command += ["--start", "repeated", "--start-people", "3", "--meta-rank", "4", "--even-rows"]
-    assert main([*command, "--steps", "8", "--bucket-steps", "7", "--warmup-steps", "1"]) == 0
-    assert "2 looks at each of 3 people" in capsys.readouterr().err
-    started, _ = files.read(here / "man" / "start.safetensors", ("meta-down",))
-    downs, _ = files.read(here / "man.safetensors", ("meta-down",))
-    for name, start in started.items():  # stage 1 turned the rows and left them as long as they were
-        lengths = downs[name].norm(dim=1)
-        torch.testing.assert_close(lengths, start.norm(dim=1), rtol=1e-3, atol=0)
-        assert not torch.equal(downs[name], start)
-    assert len({round(start.norm(dim=1)[0].item(), 3) for start in started.values()}) > 2  # each site has its own
 
 
 def test_bad_people_are_refused_before_anything_is_encoded(here: Path, capsys: pytest.CaptureFixture):

@@ -87,11 +87,10 @@ def test_where_all_cells_count_the_same_nobody_looks_for_heads(source: Path, tin
     assert not any("head" in one for one in said)
     person = people.train[0]
     assert people.weights(person.name, 0, False) is None
-    assert people.some_photos(person, ("key",))[2] is None
     assert [one.weights for one in people.held_out_people()] == [None]
 
 
-def test_every_batch_and_look_brings_the_weights_of_its_own_photos(source: Path, tiny: FluxBackbone, tmp_path: Path):
+def test_every_batch_brings_the_weights_of_its_own_photos(source: Path, tiny: FluxBackbone, tmp_path: Path):
     people, _ = of(source, tiny, Cache(tmp_path / "cache"))
     sites = tiny.sites("all")
     downs = random_meta_down(sites, 16, generator_of(0))
@@ -102,9 +101,6 @@ def test_every_batch_and_look_brings_the_weights_of_its_own_photos(source: Path,
         expected = [people.weights(bucket[one.position].name, one.photo, one.mirrored) for one in batch.samples]
         assert torch.equal(batch.weights, torch.stack(expected))
         assert batch.weights.shape == (len(batch.latents), 1, *batch.latents.shape[2:])
-    person = people.train[0]
-    latents, _, weights = people.some_photos(person, ("key",))
-    assert weights.shape == (len(latents), 1, *latents.shape[2:])
     (held_out,) = people.held_out_people()
     assert torch.equal(held_out.weights[1], held_out.weights[0].flip(2))
     assert [one.weights.shape[:2] for one in held_out.unseen] == [(1, 1)] * len(held_out.unseen)

@@ -18,7 +18,7 @@ from ..method.meta_train import MetaTraining
 from ..store import files
 
 # They change no step.
-FREE_KNOBS = ("steps", "save_every", "keep", "gradient_checkpointing", "validation_steps", "even_rows")
+FREE_KNOBS = ("steps", "save_every", "keep", "gradient_checkpointing", "validation_steps")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 ROWS = ("weights", "mean", "square", "steps")
 

@@ -14,7 +14,6 @@ from ..config_meta_train import MetaTrainConfig
 from ..method.adaptability import HeldOut, adaptability
 from ..method.adapter import random_meta_down
 from ..method.buckets import deal, place
-from ..method.even_rows import even_rows
 from ..method.flow import generator_of
 from ..method.meta_train import MetaTraining, meta_train, planned
 from ..method.ranks import ALONE, Ranks
@@ -27,7 +26,6 @@ from .meta_train_logs import History, TensorBoard, write_logs
 from .personalize import check_output
 from .stage_one_data import prepared
 from .stage_one_people import People
-from .stage_one_start import row_lengths, start_at_gradients
 
 
 @dataclass(frozen=True)
@@ -76,19 +74,13 @@ def meta_train_people(
     )
     with backbone.denoiser() as denoiser:
         denoiser.checkpointing(config.gradient_checkpointing)
-        if config.start != "random" and checkpoints.latest() is None:
-            yield from start_at_gradients(denoiser, training, people, backbone, facts, folder)
         with training.adapters.attached(denoiser.network):
             try:
                 history = yield from train(denoiser, training, people, checkpoints, folder, board)
             finally:
                 board.close()
     if ranks.index == 0:
-        downs = training.meta_down()
-        if config.even_rows:
-            lengths = row_lengths(config, folder, list(downs))
-            downs = {name: even_rows(down, lengths[name]) for name, down in downs.items()}
-        tensors = {f"{name}.down": down for name, down in downs.items()}
+        tensors = {f"{name}.down": down for name, down in training.meta_down().items()}
         files.write(out, tensors, "meta-down", {**facts, "steps": str(config.steps)})
     ranks.wait()
     return MetaTrained(out, folder, history)

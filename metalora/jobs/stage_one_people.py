@@ -10,7 +10,7 @@ from ..backbones.protocol import Backbone, Prompt
 from ..config_meta_train import MetaTrainConfig
 from ..method.adaptability import HeldOut, Unseen
 from ..method.buckets import Person, Sample
-from ..method.flow import generator_of, joined
+from ..method.flow import joined
 from ..method.meta_train import Batch, MetaTraining
 from ..store import files
 from ..store.cache import Cache
@@ -81,25 +81,6 @@ class People:
             device = self.backbone.device
             stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
             yield Batch(step, own, stacked, joined(prompts) if prompts else None, stacked_weights(weights, device))
-
-    def some_photos(
-        self, person: Person, key: tuple[object, ...], part: int = 0, parts: int = 1
-    ) -> tuple[torch.Tensor, Prompt, torch.Tensor | None]:
-        """Up to a batch of someone's photos of the size they have most of, drawn by chance, none mirrored.
-
-        Latents, prompts, and what the latents' cells count, as in `Batch`.
-
-        Of several `parts` no photo is in two, as far as there are photos enough; which is in which depends on the key.
-        """
-        size = max(sorted(set(person.sizes)), key=person.sizes.count)
-        photos = [photo for photo, own in enumerate(person.sizes) if own == size]
-        order = torch.randperm(len(photos), generator=generator_of(*key, person.name)).tolist()
-        chosen = [photos[index] for index in (order[part::parts] or order)[: self.config.batch]]
-        latents = torch.stack([self.shards.read(self.keys[person.name], photo, 0) for photo in chosen])
-        prompt_of = self.prompts()
-        prompts = joined([prompt_of(self.caption(person.name, photo, False)) for photo in chosen])
-        weights = [self.weights(person.name, photo, False) for photo in chosen]
-        return latents.to(self.backbone.device), prompts, stacked_weights(weights, self.backbone.device)
 
     def held_out_people(self) -> list[HeldOut]:
         """The first photo to adapt to, the next few to measure on."""

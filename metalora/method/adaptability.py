@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .even_rows import even_rows
 from .flow import Denoiser, Times, flow_loss, generator_of, noised, velocity
 from .meta_train import MetaTraining
 
@@ -39,20 +38,16 @@ def adaptability(denoiser: Denoiser, training: MetaTraining, people: Sequence[He
 
     Every process does its share of the people; heads, noise and times are the same each time this is called.
     """
-    ranks, heads, weights = training.ranks, training.heads, training.down.flat.detach().clone()
+    ranks, heads = training.ranks, training.heads
     training.down.train(False)
     sums = torch.zeros(3, dtype=torch.float64)
     try:
-        if training.config.even_rows:  # tried as it will be written
-            for adapter in training.adapters.by_name.values():
-                adapter.down.data.copy_(even_rows(adapter.down.data))
         for person in people[ranks.index :: ranks.count]:
             training.heads = training.new_heads([person.name], "held out")
             sums += torch.tensor([*adapted(denoiser, training, person), 1.0], dtype=torch.float64)
     finally:  # also when it is stopped inside: a checkpoint is of the people who are trained on
         training.heads = heads
         heads.wear(heads.rows)
-        training.down.flat.data.copy_(weights)
     sums = sums.to(training.down.flat.device, torch.float32)
     ranks.add_up(sums)
     before, after, count = sums.tolist()

@@ -84,12 +84,6 @@ class MetaTraining:
         bucket = self.bucket(self.visit)
         return torch.tensor([self.row[bucket[sample.position].name] for sample in samples], dtype=torch.long)
 
-    def start_at(self, meta_down: dict[str, Tensor]) -> None:
-        """Another Meta-Down than the one it was made with, before its first step."""
-        with torch.no_grad():
-            for name, adapter in self.adapters.by_name.items():
-                adapter.down.copy_(meta_down[name])
-
     def meta_down(self) -> dict[str, Tensor]:
         """Site name -> [meta_rank, in], copies on the CPU: what stage 1 is for."""
         return {name: adapter.down.detach().cpu().clone() for name, adapter in self.adapters.by_name.items()}
@@ -122,7 +116,7 @@ def meta_train(
                 "Lower the learning rate, or let it rise slowly with --rate-warmup."
             )
         if not warm_up:
-            down.step(config.down_rate * risen(config, shared_steps(batch.step, config)))
+            down.step(risen(config, shared_steps(batch.step, config)))
         yield Step(batch.step + 1, config.steps, value)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .even_rows import ROW_LENGTH
+ROW_LENGTH = 3**-0.5  # of a fresh down layer's rows (uniform in +-1/sqrt(in)): heads then learn at the pace they know
 
 
 def shared_directions(loras: Sequence[tuple[Tensor, Tensor]], meta_rank: int, generator: torch.Generator) -> Tensor:
