@@ -11,7 +11,6 @@ import torch
 
 from metalora.config import UserError
 
-from .energy import counter, joules_a_step
 from .measuring import Steps, alternating_times, peak_memory
 from .worlds import facts
 
@@ -51,7 +50,7 @@ def written(
 
 
 def measured(arguments: argparse.Namespace, loops: Loops) -> dict:
-    """Seconds, peak memory and, where it is counted, energy of a step of each loop; they take turns in one run."""
+    """Seconds and peak memory of a step of each loop; they take turns in one run."""
     running = {name: loop(arguments) for name, loop in loops.items()}
     seconds = alternating_times(running, arguments.steps, arguments.device)
     report = {
@@ -60,19 +59,13 @@ def measured(arguments: argparse.Namespace, loops: Loops) -> dict:
     }
     if arguments.device.startswith("cuda"):
         report["whole_peak_mb"] = torch.cuda.max_memory_allocated() / 1e6  # weights too, of every loop
-    read = counter(arguments.device)
-    if isinstance(read, str):
-        return {**report, "energy": read}
-    joules = {name: joules_a_step(steps, arguments.steps, arguments.device, read) for name, steps in running.items()}
-    return {**report, "joules": joules}
+    return report
 
 
 def table(report: dict) -> str:
     """For a terminal."""
-    lines = [f"{'':12}{'s a step':>12}{'peak MB':>12}{'J a step':>12}"]
-    for name, seconds in report["seconds"].items():
-        joules = f"{report['joules'][name]:12.1f}" if "joules" in report else f"{'-':>12}"
-        lines.append(f"{name:12}{seconds:12.4f}{report['peak_mb'][name]:12.1f}{joules}")
+    lines = [f"{'':12}{'s a step':>12}{'peak MB':>12}"]
+    lines += [f"{name:12}{seconds:12.4f}{report['peak_mb'][name]:12.1f}" for name, seconds in report["seconds"].items()]
     shown = ("time_ratio", "memory_ratio", "tflop_per_second", "times_the_floor", "mixed_to_one_person")
     shown += ("mixed_to_separate", "base_to_separate")
     lines += [f"{name.replace('_', ' ')}: {report[name]:.3f}" for name in shown if name in report]

@@ -2,15 +2,15 @@
 
 import argparse
 import json
-from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench import personalization
-from bench.energy import counter, joules_a_step
 from bench.phases import summed, timed
+from bench.profile import kind_of
+from bench.profile import table as profile_table
 from bench.reporting import OUT_OF_MEMORY, REFUSED, table, written
 from bench.training_step import tflop
 from bench.worlds import options
@@ -59,13 +59,6 @@ def test_what_does_not_fit_or_is_not_to_be_had_is_a_result(tmp_path: Path, error
     assert report[key] == str(error).splitlines()[0]
 
 
-def test_energy_is_the_counters_difference_over_the_steps_or_a_reason():
-    steps, joules = count(), iter((1000.0, 1600.0))
-    assert joules_a_step(steps, 20, "cpu", lambda: next(joules)) == 30
-    assert next(steps) == 20
-    assert counter("cpu") == "no GPU, so no counter"
-
-
 def test_all_steps_of_a_person_are_timed_on_crops_of_the_five_aspect_ratios(monkeypatch: pytest.MonkeyPatch):
     sizes, draw = set(), personalization.TrainingImages.draw
 
@@ -79,3 +72,24 @@ def test_all_steps_of_a_person_are_timed_on_crops_of_the_five_aspect_ratios(monk
     assert sizes == {(12, 22), (14, 18), (16, 16), (18, 14), (22, 12)}
     assert report["whole_seconds"] == pytest.approx(sum(report["phases"].values()))
     assert set(report["phases"]) == {"encoding", "first steps", "other steps"}
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("image 3 of 18: a-beach-0.png", "image"),
+        ("personalizing: lora-crops, 25 crops, 'a photo of a woman'", "personalizing: lora-crops"),
+        ("group 1 of 2, 2 x woman: meta-lora, rank 4; about a minute left", "training meta-lora"),
+        ("group 1 of 2, 2 x woman: images of lora-crops-375-r4; about a minute left", "images of lora-crops"),
+        ("woman without a LoRA: images of none; time left not known yet", "images of none"),
+        ("encoding 42 crops", "encoding crops"),
+    ],
+)
+def test_a_profile_adds_up_phases_of_one_kind(said: str, kind: str):
+    assert kind_of(said) == kind
+
+
+def test_a_profile_shows_the_longest_phase_first():
+    lines = profile_table({"short": (9.0, 1.0), "long": (4.0, 3.0)}, "title").splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["long", "short", "all"]
+    assert lines[-1].split() == ["all", "4.00", "100.0", "%", "13.00"]
