@@ -111,9 +111,6 @@ class PersonalizeConfig:
     )
     steps: int = knob(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
     learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
-    mid_rate: float = knob(
-        1.0, "learning rate of the heads' mids, as a share of that of their ups", low=0.0, high=100.0
-    )
     weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = knob(1, "r2, the rank of the finished LoRA", low=1, high=128)
     meta_rank: int = knob(16, "r1, the rank of a random Meta-Down; a Meta-Down file brings its own", low=1, high=512)

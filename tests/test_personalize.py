@@ -9,7 +9,6 @@ from toy import TOY_SITES, ToyDenoiser
 from metalora.config import PersonalizeConfig, UserError
 from metalora.method.adapter import IDENTITY, SHARED, Adapters, new_adapters, random_meta_down
 from metalora.method.flow import generator_of
-from metalora.method.merge import fold_all
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
 
 # 5 crops of one person, 2 views each: much in common, a little of their own
@@ -60,28 +59,6 @@ def test_a_plain_lora_trains_its_own_down(denoiser: ToyDenoiser):
     config = replace(CONFIG, method="lora-crops")
     born, (adapters, _) = fresh(config), trained(denoiser, config)
     assert all(not torch.equal(a, b) for a, b in zip(born.parameters(), adapters.parameters(), strict=True))
-
-
-def test_a_mid_rate_is_a_longer_meta_down_with_shorter_mids(denoiser: ToyDenoiser):
-    """AdamW's steps have the length of the rate, whatever the gradient's: the same LoRA either way."""
-    config = replace(CONFIG, steps=6, weight_decay=0.0)
-    longer = fresh(config)
-    for adapter in longer.by_name.values():
-        adapter.down.data *= 4
-        adapter.mid.data /= 4
-    with longer.attached(denoiser.network):
-        list(personalize(denoiser, longer, new_optimizer(longer, config), [Person(IMAGES, 0)], config))
-    (faster, _), (slower, _) = (trained(denoiser, replace(config, mid_rate=rate)) for rate in (4.0, 1.0))
-    for one, other, third in zip(*(fold_all(each).values() for each in (faster, longer, slower)), strict=True):
-        for matrix, same, different in zip(one, other, third, strict=True):
-            torch.testing.assert_close(matrix, same, rtol=1e-3, atol=1e-4)
-            assert not torch.allclose(matrix, different, rtol=1e-3, atol=1e-4)
-
-
-def test_a_mid_rate_is_nothing_to_a_plain_lora(denoiser: ToyDenoiser):
-    config = replace(CONFIG, method="lora-crops")
-    (one, _), (other, _) = (trained(denoiser, replace(config, mid_rate=rate)) for rate in (1.0, 7.0))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("batch", [1, 3])

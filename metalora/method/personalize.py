@@ -66,21 +66,13 @@ def trained_roles(config: PersonalizeConfig) -> tuple[str, ...]:
 def new_optimizer(adapters: Adapters, config: PersonalizeConfig) -> torch.optim.AdamW:
     """AdamW on the weights that stage 2 trains, which become views of one buffer; the others are frozen here.
 
-    A step then is one update of one tensor, and not of a hundred small ones. Mids with a learning rate of their own
-    have a buffer of their own. LoRA+ (Hayou et al., arXiv 2402.12354) found that a LoRA's two matrices want different
-    ones; here mid moves the LoRA's down within a few directions, and slowly: by r1 numbers a step where a plain
-    LoRA's down moves by as many as the layer has inputs.
+    A step then is one update of one tensor, and not of a hundred small ones.
     """
     roles = trained_roles(config)
     for weight in adapters.parameters(SHARED):
         weight.requires_grad_("down" in roles)
-    apart = ("mid",) if config.mid_rate != 1 else ()
-    rates = [
-        (adapters.parameters(tuple(role for role in roles if role not in apart)), config.learning_rate),
-        (adapters.parameters(apart), config.mid_rate * config.learning_rate),  # a plain LoRA has none
-    ]
-    groups = [{"params": [in_one_buffer(weights)[0]], "lr": rate} for weights, rate in rates if weights]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    flat, _ = in_one_buffer(adapters.parameters(roles))
+    return torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def personalize(
