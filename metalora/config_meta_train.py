@@ -6,20 +6,38 @@ from typing import Any
 
 from .config import UserError, check_knobs, knob
 
+OBJECTIVES = ("across-photos", "paper")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetaTrainConfig:
-    """Stage 1 (paper, Algorithm 1): many people to one Meta-Down. The defaults are the paper's for FLUX.1-dev."""
+    """Stage 1: many people to one Meta-Down. The defaults are for FLUX.1-dev, where nobody has measured them yet."""
 
-    steps: int = knob(50_000, "iterations in all (q_total)", low=1, high=10_000_000)
-    bucket_steps: int = knob(2_500, "iterations of each bucket of people (q_bucket)", low=1)
-    warmup_steps: int = knob(1_000, "first iterations of a bucket, in which only heads move (q_warm-up)", low=0)
-    batch: int = knob(4, "photos in each iteration, over all processes together", low=1, high=4096)
-    bucket_people: int = knob(50, "people in a bucket, at most", low=1)
-    learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
-    rate_warmup: int = knob(0, "let the learning rate rise over the first so many steps, per bucket for heads", low=0)
-    weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
-    rank: int = knob(1, "r2, the rank of the heads", low=1, high=128)
+    objective: str = knob(
+        "across-photos",
+        "across-photos: heads from one photo's face, judged on another photo of the person; paper: Algorithm 1",
+        choices=OBJECTIVES,
+    )
+    generator_rate: float = knob(1e-3, "AdamW learning rate of the head generator", low=0.0, high=1.0)
+    faces: str = knob("sface", "what embeds faces: sface, facenet, facenet:FILE or arcface")
+    phrase_dropout: float = knob(
+        0.15, "leave each phrase of a caption, between its commas, out so often; the first stays", low=0.0, high=1.0
+    )
+    identity_words: str = knob(
+        "hair bald beard stubble moustache shaven",
+        "phrases with one of these words say what the face shows: they are left out more often",
+    )
+    identity_dropout: float = knob(0.7, "how often such a phrase is left out", low=0.0, high=1.0)
+    caption_variants: int = knob(4, "shortened forms of each caption that are encoded", low=1, high=64)
+    steps: int = knob(20_000, "iterations in all (q_total)", low=1, high=10_000_000)
+    batch: int = knob(16, "photos in each iteration, over all processes together", low=1, high=4096)
+    learning_rate: float = knob(4e-4, "AdamW learning rate; of Meta-Down and shared up, or of all", low=0.0, high=1.0)
+    bucket_steps: int = knob(2_500, "paper: iterations of each bucket of people (q_bucket)", low=1)
+    warmup_steps: int = knob(1_000, "paper: first iterations of a bucket, in which only heads move (q_warm-up)", low=0)
+    bucket_people: int = knob(50, "paper: people in a bucket, at most", low=1)
+    rate_warmup: int = knob(0, "paper: let the learning rate rise over so many steps, per bucket for heads", low=0)
+    weight_decay: float = knob(0.01, "paper: AdamW weight decay; torch's own default", low=0.0, high=1.0)
+    rank: int = knob(1, "paper: r2, the rank of the heads", low=1, high=128)
     meta_rank: int = knob(16, "r1, the rank of the Meta-Down", low=1, high=512)
     scale: float = knob(1.0, "s, the strength of the adapters while training", low=0.0, high=100.0)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
@@ -30,7 +48,7 @@ class MetaTrainConfig:
     own_captions: bool = knob(True, "use the captions that come with the photos, where there are some")
     resolution: int = knob(1024, "a photo becomes about resolution x resolution pixels", low=64, high=2048)
     max_upscale: float = knob(2.0, "refuse photos that would have to be enlarged more than this", low=1.0, high=16.0)
-    flips: bool = knob(True, "train on mirrored photos too, each time by the toss of a coin")
+    flips: bool = knob(False, "paper: train on mirrored photos too, each time by the toss of a coin")
     time_sampling: str = knob(
         "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
     )
@@ -38,7 +56,7 @@ class MetaTrainConfig:
         1.0, "move training times: above 1 towards noise, below 1 towards detail; 1: as drawn", low=0.01, high=100.0
     )
     background_weight: float = knob(
-        1.0,
+        0.1,
         "what the loss counts around the head, where the head counts 1; 1, as in the paper: the same",
         low=0.0,
         high=1.0,
@@ -46,8 +64,8 @@ class MetaTrainConfig:
     gradient_checkpointing: bool = knob(False, "recompute activations to save memory")
     save_every: int = knob(500, "write a checkpoint, and validate, every so many steps", low=1)
     keep: int = knob(3, "checkpoints to keep; older ones are deleted", low=1)
-    validation_people: int = knob(4, "people kept out of training, on whom the Meta-Down is tried", low=0)
-    validation_steps: int = knob(40, "steps of stage 2 that each of them gets, on their first photo", low=1)
+    validation_people: int = knob(8, "people kept out of training, on whom it is tried", low=0)
+    validation_steps: int = knob(40, "paper: steps of stage 2 that each of them gets, on their first photo", low=1)
     seed: int = knob(0, "seed of Meta-Down, heads, buckets, noise and times", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
@@ -56,6 +74,11 @@ class MetaTrainConfig:
             raise UserError(
                 f"MetaTrainConfig: warmup_steps {self.warmup_steps} must be less than bucket_steps "
                 f"{self.bucket_steps}, or the Meta-Down would never move. The paper's share is 0.4."
+            )
+        if self.flips and self.objective == "across-photos":
+            raise UserError(
+                "MetaTrainConfig: flips is for objective paper; a mirrored face is not the person's, and across photos "
+                "there are others to learn from."
             )
         if self.rank > self.meta_rank:
             raise UserError(f"MetaTrainConfig: rank (r2) {self.rank} is larger than meta_rank (r1) {self.meta_rank}.")
@@ -71,21 +94,32 @@ class MetaTrainConfig:
             ) from error
 
 
-# bucket_steps x batch / 10 uses of a photo / 20 photos of a person = people, in either preset (spec of the method).
 META_PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
+    "flux": {},
     "miniature": {
-        "steps": 2_000,
-        "bucket_steps": 500,
-        "warmup_steps": 200,
-        "batch": 8,
-        "bucket_people": 20,
-        "learning_rate": 3e-3,
+        "steps": 6_000,
+        "learning_rate": 2e-3,
         "resolution": 128,
         "max_upscale": 4.0,
-        "save_every": 250,
+        "validation_people": 40,
+    },
+    # Algorithm 1 with the paper's settings for FLUX.1-dev.
+    "paper": {
+        "objective": "paper",
+        "steps": 50_000,
+        "batch": 4,
+        "flips": True,
+        "background_weight": 1.0,
+        "validation_people": 4,
     },
 }
+
+
+def preset_of(base: str, objective: str | None) -> str:
+    """Where settings start: by the objective, and by the base's name."""
+    if objective == "paper":
+        return "paper"
+    return "miniature" if base in ("tiny", "miniature") else "flux"
 
 
 def meta_train_config(preset: str, **given: Any) -> MetaTrainConfig:

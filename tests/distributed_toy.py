@@ -14,7 +14,7 @@ import torch
 from stage_one import CONFIG, toy_batches, toy_training
 from toy import ToyDenoiser, ToyNetwork
 
-from metalora.jobs.checkpoints import Checkpoints, gathered
+from metalora.jobs.meta_train.checkpoints import Checkpoints, gathered
 from metalora.jobs.processes import joined_processes
 from metalora.method.meta_train import meta_train
 

@@ -11,7 +11,7 @@ import torch
 
 from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
-from metalora.jobs.stage_one_data import drawn, limited
+from metalora.jobs.meta_train.data import drawn, limited
 from metalora.store.identities import read_identities
 from metalora.store.images import save_image
 from metalora.store.latent_shards import LatentShards

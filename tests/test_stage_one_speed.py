@@ -13,7 +13,7 @@ from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Speed
 from metalora.cli import main
 from metalora.config_meta_train import MetaTrainConfig
-from metalora.jobs.stage_one_memory import stage_one_memory
+from metalora.jobs.meta_train.memory import stage_one_memory
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..config import UserError
 from ..config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config, meta_train_knobs
+from ..config_meta_train import preset_of as meta_preset_of
 from ..flags import add_knobs
 from .base_model import add_backbone, add_speed, cache_of, chosen_backbone, fast_backbone_of, preset_of
 from .choices import add_overwrite
@@ -34,7 +35,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--preset", choices=tuple(META_PRESETS), help="settings to start from (default: by base model)")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's logs too")
     add_overwrite(parser)
-    add_knobs(parser, MetaTrainConfig, "training (defaults: preset paper)")
+    add_knobs(parser, MetaTrainConfig, "training (defaults: preset flux)")
     add_backbone(parser)
     add_speed(parser)
 
@@ -45,11 +46,11 @@ def meta_train(args: argparse.Namespace) -> None:
 
     from ..jobs import run
     from ..jobs.meta_train import meta_train_people
+    from ..jobs.meta_train.memory import check_memory
     from ..jobs.processes import joined_processes, process_index
-    from ..jobs.stage_one_memory import check_memory
 
-    preset = args.preset or ("miniature" if preset_of(args) in ("tiny", "miniature") else "paper")
     given = {name: value for name, value in vars(args).items() if name in meta_train_knobs()}
+    preset = args.preset or meta_preset_of(preset_of(args), given.get("objective"))
     config = meta_train_config(preset, **given)
     if "LOCAL_RANK" in os.environ and args.device == "auto":
         args.device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda_is_here() else "cpu"
@@ -70,13 +71,26 @@ def meta_train(args: argparse.Namespace) -> None:
         )
         result = driven(job) if process_index() == 0 else run(job)
     if process_index() == 0:
-        before, after = result.history["before"], result.history["after"]
-        if before:
-            gains = f"{before[0] - after[0]:.4f} at the start, {before[-1] - after[-1]:.4f} now"
-            print(f"held-out people gain from {config.validation_steps} steps on one photo: {gains}")
+        if result.history["validated"]:
+            print(outcome(result.history, config))
         print(f"wrote {result.meta_down}; look at {result.folder / 'progress.png'}")
         flags = f"--meta-down {args.out} --class {config.class_name}"
         print(f"next:  metalora personalize photo.jpg {flags}{chosen_backbone(args)}")
+
+
+def outcome(history: dict[str, list[float]], config: MetaTrainConfig) -> str:
+    """What people who were held out gain, in one line."""
+    if config.objective == "paper":
+        first, last = (history["before"][at] - history["after"][at] for at in (0, -1))
+        return (
+            f"held-out people gain from {config.validation_steps} steps on one photo: {first:.4f} at the start, "
+            f"{last:.4f} now"
+        )
+    own, another, none = (history[name][-1] for name in ("own_face", "another_face", "no_heads"))
+    return (
+        f"loss on unseen people's other photos: {own:.4f} with heads from their own face, {another:.4f} from "
+        f"another's, {none:.4f} without"
+    )
 
 
 def cuda_is_here() -> bool:

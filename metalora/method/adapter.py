@@ -226,7 +226,10 @@ def new_adapters(
             by_name[site.name] = Adapter(drawn(rank, site.in_features), None, up, scale)
         else:
             down = meta_down[site.name].float().clone()
-            by_name[site.name] = Adapter(down, drawn(rank, down.shape[0]), up, scale)
+            mid = drawn(rank, len(down))
+            if rank == len(down):  # nothing has to be chosen among the Meta-Down's directions
+                mid = torch.eye(rank).expand_as(mid).clone()
+            by_name[site.name] = Adapter(down, mid, up, scale)
     return Adapters(sites, by_name)
 
 

@@ -6,17 +6,21 @@ from functools import lru_cache
 
 import torch
 
-from ..backbones.protocol import Backbone, Prompt
-from ..config_meta_train import MetaTrainConfig
-from ..method.adaptability import HeldOut, Unseen
-from ..method.buckets import Person, Sample
-from ..method.flow import joined
-from ..method.meta_train import Batch, MetaTraining
-from ..store import files
-from ..store.cache import Cache
-from ..store.identities import Identity
-from ..store.latent_shards import LatentShards
-from .stage_one_weights import cell_weights
+from ...backbones.protocol import Backbone, Prompt
+from ...config_meta_train import MetaTrainConfig
+from ...measure.faces import load_faces
+from ...method.across_photos import Pair, PairBatch
+from ...method.adaptability import HeldOut, Unseen
+from ...method.buckets import Person, Sample
+from ...method.flow import generator_of, joined
+from ...method.meta_train import Batch, MetaTraining
+from ...store import files
+from ...store.cache import Cache
+from ...store.identities import Identity
+from ...store.latent_shards import LatentShards
+from .captions import shortened
+from .faces import Faces, cell_weights, head_on
+from .frames import framed
 
 KEPT_PROMPTS = 32  # of captions, in memory; FLUX's are 4 MB each
 UNSEEN = 4  # photos of a held-out person that are measured
@@ -32,7 +36,7 @@ class People:
     identities: dict[str, Identity]
     keys: dict[str, str]  # of shards, by name
     shards: LatentShards
-    heads_seen: dict[str, torch.Tensor]  # [photos, 4] of each, 0..1; nobody's where all cells count the same
+    faces: dict[str, Faces]  # of everyone; nobody's where none were looked for
     cache: Cache
     backbone: Backbone
     config: MetaTrainConfig
@@ -54,12 +58,28 @@ class People:
         own = (one.mirrored_caption if mirrored else None) or one.caption
         return own if own and self.config.own_captions else self.config.caption_of(kind_of(who, self.config))
 
+    def shortened(self, name: str, photo: int, form: int) -> str:
+        """One of the `caption_variants` shortened forms of the photo's caption (across-photos)."""
+        return shortened(self.caption(name, photo, False), self.config, name, photo, form)
+
+    @property
+    def embedder(self) -> str:
+        """What embedded the faces, and its file's hash; empty where no generator was made of them."""
+        if self.config.objective != "across-photos":
+            return ""
+        analyser = load_faces(self.config.faces)
+        return f"{analyser.name} {analyser.digest}"
+
     def weights(self, name: str, photo: int, mirrored: bool) -> torch.Tensor | None:
         """[1, h, w], what each cell of a photo's latents counts in the loss; None where all count 1."""
-        if name not in self.heads_seen:
+        if self.config.background_weight == 1:
             return None
         height, width = self.shards.shapes(self.keys[name])[photo][-2:]
-        return cell_weights(self.heads_seen[name][photo], self.config.background_weight, height, width, mirrored)
+        faces = self.faces[name]
+        across, down = (int(side) for side in faces.sizes[photo])
+        frame = framed(across, down, self.config, self.backbone.multiple)
+        head = head_on(faces, photo, frame, (width, height))
+        return cell_weights(head, self.config.background_weight, height, width, mirrored)
 
     def batches(self, training: MetaTraining, steps: Iterable[tuple[int, int, list[Sample]]]) -> Iterator[Batch]:
         """This process's share of each step, read from disk."""
@@ -81,6 +101,27 @@ class People:
             device = self.backbone.device
             stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
             yield Batch(step, own, stacked, joined(prompts) if prompts else None, stacked_weights(weights, device))
+
+    def pair_batch(self, people: Sequence[Person], step: int, pairs: Sequence[Pair]) -> PairBatch:
+        """Pairs of these people, read from disk: the faces of the photos A; of the photos B all else."""
+        prompt_of, device = self.prompts(), self.backbone.device
+        faces, latents, prompts, weights = [], [], [], []
+        for slot, person, reference, target in pairs:
+            name = people[person].name
+            generator = generator_of(self.config.seed, "form", step, slot)
+            form = int(torch.randint(self.config.caption_variants, (1,), generator=generator))
+            faces.append(self.faces[name].embeddings[reference])
+            latents.append(self.shards.read(self.keys[name], target, 0))
+            prompts.append(prompt_of(self.shortened(name, target, form)))
+            weights.append(self.weights(name, target, False))
+        return PairBatch(
+            step,
+            [pair.slot for pair in pairs],
+            torch.stack(faces).to(device) if faces else torch.empty(0, device=device),
+            torch.stack(latents).to(device) if latents else torch.empty(0, device=device),
+            joined(prompts) if prompts else None,
+            stacked_weights(weights, device),
+        )
 
     def held_out_people(self) -> list[HeldOut]:
         """The first photo to adapt to, the next few to measure on."""

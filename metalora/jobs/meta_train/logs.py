@@ -4,36 +4,31 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import UserError
-from ..config_meta_train import MetaTrainConfig
-from ..method.buckets import place
-from ..store.files import write_bytes
-from .plots import SMOOTHING
+from ...config import UserError
+from ...store.files import write_bytes
+from ..plots import SMOOTHING
+from .checkpoints import History
+from .objectives import Run
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-History = dict[str, list[float]]  # "losses", one a step; "validated", "before" and "after", one a validation
 
-
-def write_logs(folder: Path, history: History, config: MetaTrainConfig) -> None:
+def write_logs(folder: Path, history: History, run: Run) -> None:
     """steps.csv, validation.csv and progress.png, each replaced whole."""
-    rows = ["step,bucket_visit,warm_up,loss"]
+    rows = [",".join(["step", *run.place(0), "loss"])]
     for index, loss in enumerate(history["losses"]):
-        visit, _, warm_up = place(index, config)
-        rows.append(f"{index + 1},{visit},{int(warm_up)},{loss:.6g}")
+        rows.append(",".join([str(index + 1), *map(str, run.place(index).values()), f"{loss:.6g}"]))
     write_bytes(folder / "steps.csv", ("\n".join(rows) + "\n").encode())
-    rows = ["step,loss_before_adapting,loss_after_adapting"]
-    rows += [
-        f"{int(step)},{before:.6g},{after:.6g}"
-        for step, before, after in zip(history["validated"], history["before"], history["after"], strict=True)
-    ]
+    rows = [",".join(["step", *(f"loss_{name}" for name in run.measures)])]
+    for step, *found in zip(history["validated"], *(history[name] for name in run.measures), strict=True):
+        rows.append(",".join([str(int(step)), *(f"{value:.6g}" for value in found)]))
     write_bytes(folder / "validation.csv", ("\n".join(rows) + "\n").encode())
-    save_progress(folder / "progress.png", history, config)
+    save_progress(folder / "progress.png", history, run)
 
 
-def save_progress(path: Path, history: History, config: MetaTrainConfig) -> None:
-    """The training loss, warm-ups shaded; below, what held-out people gain from a few steps."""
+def save_progress(path: Path, history: History, run: Run) -> None:
+    """The training loss; below, what matters: what unseen people gain."""
     from matplotlib.figure import Figure  # imported late: not every job draws
 
     figure = Figure(figsize=(8, 6), layout="constrained")
@@ -41,18 +36,12 @@ def save_progress(path: Path, history: History, config: MetaTrainConfig) -> None
     losses = history["losses"]
     means = [sum(losses[max(0, i - SMOOTHING) : i]) / min(i, SMOOTHING) for i in range(1, len(losses) + 1)]
     above.plot(range(1, len(losses) + 1), means, linewidth=1.5)
-    for start in range(0, len(losses), config.bucket_steps):
-        above.axvspan(start, min(start + config.warmup_steps, len(losses)), alpha=0.12, color="gray", linewidth=0)
-    above.set(ylabel="flow-matching loss", title=f"training loss, mean of {SMOOTHING} steps; grey: only heads move")
-    if history["validated"]:
-        gain = [before - after for before, after in zip(history["before"], history["after"], strict=True)]
-        below.plot(history["validated"], gain, marker="o", markersize=3)
-    below.axhline(0, color="gray", linewidth=0.8)
-    below.set(
-        xlabel="step",
-        ylabel="fall of the loss on unseen photos",
-        title=f"held-out people after {config.validation_steps} steps on one photo: higher is better",
-    )
+    above.set(ylabel="flow-matching loss", title=f"training loss, mean of {SMOOTHING} steps")
+    title, y, lines = run.plotted(history)
+    for label, values in lines.items():
+        below.plot(history["validated"], values, marker="o", markersize=3, label=label)
+    below.set(xlabel="step", ylabel=y, title=title)
+    below.legend()
     for axes in (above, below):
         axes.grid(alpha=0.3)
     buffer = io.BytesIO()

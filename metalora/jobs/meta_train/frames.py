@@ -1,9 +1,9 @@
 """What of a photo stage 1 is trained on, and at which size: as much of it as one of five aspect ratios has room for."""
 
-from ..config_meta_train import MetaTrainConfig
-from ..method import crops
-from ..method.crops import RATIOS, Box
-from .photos import Crop
+from ...config_meta_train import MetaTrainConfig
+from ...method import crops
+from ...method.crops import RATIOS, Box
+from ..photos import Crop
 
 
 def framed(width: int, height: int, config: MetaTrainConfig, multiple: int) -> Crop:

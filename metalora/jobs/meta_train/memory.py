@@ -10,15 +10,15 @@ from dataclasses import replace
 
 import torch
 
-from ..backbones.flux import FluxBackbone
-from ..backbones.memory import TrainingMemory, adapter_numbers, training_memory
-from ..backbones.protocol import Backbone
-from ..backbones.speed import AS_IT_IS
-from ..config import UserError
-from ..config_meta_train import MetaTrainConfig
-from ..method.adapter import Site
-from ..method.crops import training_size
-from .memory import free_memory
+from ...backbones.flux import FluxBackbone
+from ...backbones.memory import TrainingMemory, adapter_numbers, training_memory
+from ...backbones.protocol import Backbone
+from ...backbones.speed import AS_IT_IS
+from ...config import UserError
+from ...config_meta_train import MetaTrainConfig
+from ...method.adapter import Site
+from ...method.crops import training_size
+from ..memory import free_memory
 
 
 def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> TrainingMemory:

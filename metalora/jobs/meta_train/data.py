@@ -5,27 +5,35 @@ from pathlib import Path
 
 import torch
 
-from ..backbones.protocol import Autoencoder, Backbone
-from ..config import Phase, Step, UserError
-from ..config_meta_train import MetaTrainConfig
-from ..method import crops
-from ..method.buckets import Person
-from ..method.ranks import Ranks
-from ..store import files
-from ..store.cache import Cache
-from ..store.identities import Identity, read_identities, refuse
-from ..store.images import read_photo, resize_crop
-from ..store.latent_shards import LatentShards
-from . import Job
-from .stage_one_frames import framed
-from .stage_one_people import ALL, People, kind_of
-from .stage_one_weights import found_heads
+from ...backbones.protocol import Autoencoder, Backbone
+from ...config import Phase, Step, UserError
+from ...config_meta_train import MetaTrainConfig
+from ...method import crops
+from ...method.buckets import Person
+from ...method.ranks import Ranks
+from ...store import files
+from ...store.cache import Cache
+from ...store.identities import Identity, read_identities, refuse
+from ...store.images import read_photo, resize_crop
+from ...store.latent_shards import LatentShards
+from .. import Job
+from .faces import Faces, found_faces, usable
+from .frames import framed
+from .people import ALL, People, kind_of
 
 
 def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, ranks: Ranks) -> Job[People]:
     """Read, check and encode; every problem of the data is one UserError before anything is encoded."""
     identities = limited(chosen(read_identities(source), config, source), config)
     shards = LatentShards(cache.folder / "people")
+    faces: dict[str, Faces] = {}
+    if config.objective == "across-photos" or config.background_weight < 1:
+        faces = yield from found_faces(identities, config, cache, ranks)
+    if config.objective == "across-photos":
+        found = usable(identities, faces)
+        for text in found.left_out:
+            yield Phase(text)
+        identities, faces = found.identities, found.faces
     yield Phase(f"looking at {sum(len(one.photos) for one in identities)} photos of {len(identities)} people")
     settings: dict[str, str | int | float | bool] = {
         "resolution": config.resolution,
@@ -40,8 +48,7 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
     ranks.wait()
     yield from encode(own, keys, shards, backbone, config)
     by_name = {one.name: one for one in identities}
-    heads = yield from found_heads(by_name, keys, backbone, config, cache, ranks)
-    people = People([], [], by_name, keys, shards, heads, cache, backbone, config)
+    people = People([], [], by_name, keys, shards, faces, cache, backbone, config)
     if ranks.index == 0:
         yield from embed(captions_of(people), backbone, cache)
     ranks.wait()  # what the others encoded is there
@@ -51,6 +58,10 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
 
 def captions_of(people: People) -> list[str]:
     """Everything that stage 1 will say."""
+    if people.config.objective == "across-photos":
+        photos = [(name, photo) for name in people.identities for photo in range(people.photos(name))]
+        forms = range(people.config.caption_variants)
+        return sorted({people.shortened(name, photo, form) for name, photo in photos for form in forms})
     views = (False, True)[: 1 + people.config.flips]
     photos = [(name, photo) for name in people.identities for photo in range(people.photos(name))]
     return sorted({people.caption(name, photo, mirrored) for name, photo in photos for mirrored in views})

@@ -1,0 +1,226 @@
+"""The two objectives of stage 1 as one kind of run: what it steps through, saves, validates and leaves."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ...backbones.protocol import Backbone, Denoiser
+from ...config import Step
+from ...config_meta_train import MetaTrainConfig
+from ...method.across_photos import AcrossPhotos, PairBatch, Pairs, across_photos, unseen_likeness
+from ...method.adaptability import adaptability
+from ...method.adapter import Adapters, random_meta_down
+from ...method.buckets import deal, place
+from ...method.flow import generator_of
+from ...method.head_generator import HeadGenerator
+from ...method.meta_train import MetaTraining, meta_train, planned
+from ...method.ranks import Ranks
+from ...store.prefetch import prefetched
+from .checkpoints import History
+from .people import People
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
+ROWS = ("weights", "mean", "square", "steps")  # of heads
+
+
+class Plotted(NamedTuple):
+    """What the lower half of the progress picture shows."""
+
+    title: str
+    y: str
+    lines: dict[str, list[float]]
+
+
+class Run(Protocol):
+    """A training of stage 1."""
+
+    measures: tuple[str, ...]  # what a validation finds
+
+    @property
+    def adapters(self) -> Adapters: ...
+    def about(self) -> str:
+        """On whom, in words."""
+        ...
+
+    def steps(self, denoiser: Denoiser, start: int) -> Iterator[Step]: ...
+    def place(self, step: int) -> dict[str, int]:
+        """Where a step, counted from 0, lies: more columns of the log."""
+        ...
+
+    def validate(self, denoiser: Denoiser) -> tuple[float, ...]:
+        """The measures on people who are held out; every process calls this. Empty if nobody is."""
+        ...
+
+    def plotted(self, history: History) -> Plotted: ...
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, on process 0; every process calls this."""
+        ...
+
+    def restore(self, state: dict[str, Tensor], step: int) -> None: ...
+    def result(self) -> dict[str, Tensor]:
+        """The tensors of the Meta-Down file."""
+        ...
+
+
+def new_run(people: People, backbone: Backbone, config: MetaTrainConfig, ranks: Ranks) -> Run:
+    """The objective that the config names, at its start."""
+    sites = backbone.sites(config.sites)
+    down = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
+    if config.objective == "paper":
+        return PaperRun(people, MetaTraining(sites, down, deal(people.train, config), config, backbone.device, ranks))
+    faces = torch.cat([people.faces[person.name].embeddings for person in people.train])
+    generator = HeadGenerator(faces, len(sites), config.meta_rank, generator_of(config.seed, "head generator"))
+    return AcrossRun(people, AcrossPhotos(sites, down, generator, config, backbone.device, ranks))
+
+
+class AcrossRun:
+    """Heads from one photo, judged on another."""
+
+    measures: tuple[str, ...] = ("own_face", "another_face", "no_heads")
+
+    def __init__(self, people: People, training: AcrossPhotos):
+        self.people, self.training = people, training
+        self.pairs = self._pairs_of(people.train, training.config.seed)
+        self.unseen = self._unseen()
+
+    @property
+    def adapters(self) -> Adapters:
+        return self.training.adapters
+
+    def about(self) -> str:
+        photos = sum(len(person.sizes) for person in self.people.train)
+        return f"across {photos} photos of {len(self.people.train)} people"
+
+    def steps(self, denoiser: Denoiser, start: int) -> Iterator[Step]:
+        with closing(prefetched(self._batches(start))) as batches:
+            yield from across_photos(denoiser, self.training, batches)
+
+    def place(self, step: int) -> dict[str, int]:
+        return {}
+
+    def validate(self, denoiser: Denoiser) -> tuple[float, ...]:
+        return tuple(unseen_likeness(denoiser, self.training, self.unseen)) if self.unseen else ()
+
+    def plotted(self, history: History) -> Plotted:
+        names = {"own_face": "heads from their own face", "another_face": "from another's", "no_heads": "no heads"}
+        lines = {names[measure]: history[measure] for measure in self.measures}
+        return Plotted("unseen people's other photos: own face below the others is a person learned", "loss", lines)
+
+    def state(self) -> dict[str, Tensor]:
+        state = {"weights": self.training.flat.detach().cpu().clone()}
+        for part, moments in self.training.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{part}.{name}": value.cpu() for name, value in moments.items()}
+        return state
+
+    def restore(self, state: dict[str, Tensor], step: int) -> None:
+        optimizer = self.training.optimizer
+        with torch.no_grad():
+            self.training.flat.copy_(state["weights"])
+        groups = optimizer.state_dict()["param_groups"]
+        moments = {part: {name: state[f"optimizer.{part}.{name}"] for name in MOMENTS} for part in range(len(groups))}
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def result(self) -> dict[str, Tensor]:
+        return self.training.tensors()
+
+    def _pairs_of(self, people: Sequence, seed: int) -> Pairs:
+        return Pairs([person.sizes for person in people], self.training.config.batch, seed)
+
+    def _batches(self, start: int) -> Iterator[PairBatch]:
+        ranks = self.training.ranks
+        for step in range(start, self.training.config.steps):
+            own = self.pairs.batch(step)[ranks.index :: ranks.count]
+            yield self.people.pair_batch(self.people.train, step, own)
+
+    def _unseen(self) -> list[PairBatch]:
+        """About one pass over the photos of those held out, the same in every run."""
+        held_out, config = self.people.held_out, self.training.config
+        if len(held_out) < 2:
+            return []
+        pairs = self._pairs_of(held_out, 0)
+        count = -(-sum(len(person.sizes) for person in held_out) // (2 * config.batch))
+        return [self.people.pair_batch(held_out, step, pairs.batch(step)) for step in range(count)]
+
+
+class PaperRun:
+    """Algorithm 1."""
+
+    measures: tuple[str, ...] = ("before", "after")
+
+    def __init__(self, people: People, training: MetaTraining):
+        self.people, self.training = people, training
+        self.held_out = people.held_out_people()
+
+    @property
+    def adapters(self) -> Adapters:
+        return self.training.adapters
+
+    def about(self) -> str:
+        return f"on {len(self.people.train)} people in {len(self.training.buckets)} buckets"
+
+    def steps(self, denoiser: Denoiser, start: int) -> Iterator[Step]:
+        config = self.training.config
+        with closing(prefetched(self.people.batches(self.training, planned(self.training, config, start)))) as batches:
+            yield from meta_train(denoiser, self.training, batches, config)
+
+    def place(self, step: int) -> dict[str, int]:
+        visit, _, warm_up = place(step, self.training.config)
+        return {"bucket_visit": visit, "warm_up": int(warm_up)}
+
+    def validate(self, denoiser: Denoiser) -> tuple[float, ...]:
+        return adaptability(denoiser, self.training, self.held_out) if self.held_out else ()
+
+    def plotted(self, history: History) -> Plotted:
+        steps = self.training.config.validation_steps
+        gain = [before - after for before, after in zip(history["before"], history["after"], strict=True)]
+        title = f"held-out people after {steps} steps on one photo: higher is better"
+        return Plotted(title, "fall of the loss on unseen photos", {"gain": gain})
+
+    def state(self) -> dict[str, Tensor]:
+        heads = gathered(self.training)
+        moments = self.training.down.optimizer.state_dict()["state"].get(0, {})
+        state = {f"{name}.down": down for name, down in self.training.meta_down().items()}
+        state |= {f"optimizer.{name}": value.cpu() for name, value in moments.items()}
+        return state | heads | {"visit": torch.tensor(self.training.visit)}
+
+    def restore(self, state: dict[str, Tensor], step: int) -> None:
+        training = self.training
+        training.begin(int(state["visit"]))
+        with torch.no_grad():
+            for name, adapter in training.adapters.by_name.items():
+                adapter.down.data.copy_(state[f"{name}.down"])
+            for row, name in enumerate(training.heads.names):
+                for part, stack in rows_of(training).items():
+                    stack[row] = state[f"heads.{name}.{part}"].to(stack)
+        moments = {name: state[f"optimizer.{name}"] for name in MOMENTS if f"optimizer.{name}" in state}
+        optimizer = training.down.optimizer
+        optimizer.load_state_dict(
+            {"state": {0: moments} if moments else {}, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
+
+    def result(self) -> dict[str, Tensor]:
+        return {f"{name}.down": down for name, down in self.training.meta_down().items()}
+
+
+def rows_of(training: MetaTraining) -> dict[str, Tensor]:
+    """What belongs to the identities of this process, a row each."""
+    return {part: getattr(training.heads, part) for part in ROWS}
+
+
+def gathered(training: MetaTraining) -> dict[str, Tensor]:
+    """The heads of everyone in the bucket on process 0, by identity: another number of processes deals them anew."""
+    heads: dict[str, Tensor] = {}
+    device = training.down.flat.device
+    for position, person in enumerate(training.bucket(training.visit)):
+        owner = training.owner(position, training.visit)
+        for part, stack in rows_of(training).items():
+            own = owner == training.ranks.index
+            row = stack[training.row[person.name]] if own else stack.new_empty(stack.shape[1:])
+            if own or training.ranks.index == 0:
+                row = training.ranks.to_first(row.to(device), owner)
+            if training.ranks.index == 0:
+                heads[f"heads.{person.name}.{part}"] = row.clone()
+    return heads

@@ -1,0 +1,223 @@
+"""Stage 1 across photos: heads are made from one photo of a person and judged on another.
+
+    for each person of a batch: a photo A, and another photo B
+        g = generator(face of A)                                   heads, made from A
+        loss = flow loss on B of  h = W0 x + Up (g * (MetaDown x))
+    MetaDown, Up and the generator learn together
+
+Algorithm 1 of the paper fits heads to the photos whose loss then moves the Meta-Down. Whatever fits those photos is
+rewarded, their walls and their light included. Here nothing of A but its face reaches the loss on B, so what is
+rewarded is what a person keeps from photo to photo. There is no state per person: any number of people, no buckets.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..config import Step, UserError
+from ..config_meta_train import MetaTrainConfig
+from .adapter import Adapters, Site
+from .flat import in_one_buffer
+from .flow import Denoiser, Times, flow_losses, generator_of, noised, velocity
+from .head_generator import GeneratedAdapter, HeadGenerator, generated_adapters
+from .ranks import ALONE, Ranks
+from .shared_directions import ROW_LENGTH
+
+BETAS = (0.9, 0.99)  # of AdamW: gradients through 16 faces change faster than 0.999 follows
+CLIP = 1.0  # the longest gradient, over all weights together
+WARM_UP, DECAY = 100, 0.4  # steps in which the rates rise; the share of all steps in which they fall to FLOOR
+FLOOR = 0.02
+
+Size = tuple[int, int]
+
+
+class Pair(NamedTuple):
+    """A sample: its slot in the batch, whose it is, the photo A that heads are made from, the photo B that judges."""
+
+    slot: int
+    person: int
+    reference: int
+    target: int
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """This process's share of a step: faces [b, d] of the photos A; of the photos B latents [b, c, h, w] and prompts.
+
+    Weights [b, 1, h, w], if there are some, say what each cell counts in the loss.
+    """
+
+    step: int
+    slots: list[int]
+    faces: Tensor
+    latents: Tensor
+    prompt: Any
+    weights: Tensor | None = None
+
+
+class Pairs:
+    """Who is in which batch: every photo once a pass as B, beside another photo of the person as A.
+
+    A batch has photos of one size, and what it holds depends on the seed and the step alone.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[Size]], batch: int, seed: int):
+        """`sizes`: of each photo of each person, who has at least two."""
+        assert all(len(photos) > 1 for photos in sizes), "whoever has one photo cannot be judged on another"
+        self.photos_of = [len(photos) for photos in sizes]
+        self.batch_size, self.seed = batch, seed
+        self._orders: dict[object, tuple[int, list[int]]] = {}
+        self.by_size: dict[Size, list[tuple[int, int]]] = defaultdict(list)
+        for person, photos in enumerate(sizes):
+            for photo, size in enumerate(photos):
+                self.by_size[size].append((person, photo))
+        self.of_a_pass = [size for size, group in sorted(self.by_size.items()) for _ in range(-(-len(group) // batch))]
+
+    def batch(self, step: int) -> list[Pair]:
+        """All pairs of a step, counted from 0."""
+        turn, place = divmod(step, len(self.of_a_pass))
+        order = self._shuffled(len(self.of_a_pass), "batches", turn)
+        chosen = order[place]
+        size = self.of_a_pass[chosen]
+        before = turn * self.of_a_pass.count(size) + chosen - self.of_a_pass.index(size)  # batches of this size
+        group = self.by_size[size]
+        pairs = []
+        for slot in range(self.batch_size):
+            again, index = divmod(before * self.batch_size + slot, len(group))
+            person, target = group[self._shuffled(len(group), size, again)[index]]
+            other = torch.randint(self.photos_of[person] - 1, (1,), generator=self._drawn("A", step, slot)).item()
+            pairs.append(Pair(slot, person, int(other) + (other >= target), target))
+        return pairs
+
+    def _shuffled(self, count: int, what: object, turn: int) -> list[int]:
+        if self._orders.get(what, (-1, []))[0] != turn:  # kept for a pass: it is asked for again and again
+            self._orders[what] = (turn, torch.randperm(count, generator=self._drawn(what, turn)).tolist())
+        return self._orders[what][1]
+
+    def _drawn(self, *key: object) -> torch.Generator:
+        return generator_of(self.seed, "pairs", *key)
+
+
+class AcrossPhotos:
+    """What this stage 1 changes: Meta-Down and shared up of every site, the generator, and their optimizer."""
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        meta_down: dict[str, Tensor],
+        generator: HeadGenerator,
+        config: MetaTrainConfig,
+        device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
+    ):
+        self.config, self.ranks = config, ranks
+        self.by_name: dict[str, GeneratedAdapter] = generated_adapters(sites, meta_down)
+        self.adapters = Adapters(sites, dict(self.by_name)).to(device)
+        self.generator = generator.to(device)
+        matrices = self.adapters.parameters()
+        network = list(generator.parameters())
+        self.flat, self.gradients = in_one_buffer([*matrices, *network], spare=1)  # the loss rides along
+        cut = sum(weight.numel() for weight in matrices)
+        groups = []
+        for part, rate in ((slice(cut), config.learning_rate), (slice(cut, None), config.generator_rate)):
+            weights = torch.nn.Parameter(self.flat.data[part])
+            weights.grad = self.gradients[: self.flat.numel()][part]
+            groups.append({"params": [weights], "lr": rate, "rate": rate})
+        self.optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0, fused=True)
+
+    def wear(self, faces: Tensor | None, samples: int) -> None:
+        """Sample b of the next batch gets the heads that the generator makes of faces[b]; None: heads of nothing."""
+        gains = None if faces is None else self.generator(faces)
+        for index, adapter in enumerate(self.by_name.values()):
+            adapter.gains = adapter.down.new_zeros(samples, len(adapter.down)) if gains is None else gains[:, index]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a Meta-Down file holds: of every site down, mid and the shared up; and "generator.<weight>".
+
+        The rows of a trained Meta-Down differ in length, and heads would learn along the long ones alone. So down has
+        the same directions as orthogonal rows of a fresh one's length, and mid what is left: mid @ down is as trained.
+        """
+        tensors = {f"generator.{name}": weight.cpu().clone() for name, weight in self.generator.state_dict().items()}
+        for name, adapter in self.by_name.items():
+            left, lengths, rows = torch.linalg.svd(adapter.down.detach().cpu(), full_matrices=False)
+            tensors[f"{name}.down"] = ROW_LENGTH * rows
+            tensors[f"{name}.mid"] = left * lengths / ROW_LENGTH
+            tensors[f"{name}.up"] = adapter.up.detach().cpu().clone()
+        return tensors
+
+    def step(self, index: int) -> None:
+        """One AdamW step of the gradients that backward has left and the processes have added up; they are cleared."""
+        gradients = self.gradients[:-1]
+        gradients.mul_((CLIP / (gradients.norm() + 1e-6)).clamp(max=1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * rate_at(index, self.config.steps)
+        self.optimizer.step()
+        self.gradients.zero_()
+
+
+def across_photos(denoiser: Denoiser, training: AcrossPhotos, batches: Iterable[PairBatch]) -> Iterator[Step]:
+    """Yield after every step. The caller attaches `training.adapters`, and gives this process's share of each batch."""
+    config = training.config
+    times = Times(config.time_sampling, config.time_shift)
+    for batch in batches:
+        value = 0.0
+        if batch.slots:
+            training.wear(batch.faces, len(batch.slots))  # heads from the photos A
+            generators = [generator_of(config.seed, "noise", batch.step, slot) for slot in batch.slots]
+            weights = () if batch.weights is None else batch.weights.split(1)
+            losses = flow_losses(denoiser, batch.latents.split(1), batch.prompt, generators, times, weights)
+            loss = torch.stack(losses).sum() / config.batch  # judged on the photos B
+            loss.backward()
+            value = loss.item()
+        training.gradients[-1] = value
+        training.ranks.add_up(training.gradients)
+        value = training.gradients[-1].item()
+        if not abs(value) < float("inf"):
+            raise UserError(
+                f"The loss became {value} at step {batch.step + 1}. The checkpoints before it are kept. "
+                "Lower --learning-rate and --generator-rate."
+            )
+        training.step(batch.step)
+        yield Step(batch.step + 1, config.steps, value)
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The share of the learning rates: a short rise, constant, and a straight fall over the last part of the run."""
+    left = (steps - step) / (DECAY * steps)
+    return min(1.0, (step + 1) / WARM_UP) * min(1.0, max(FLOOR, left))
+
+
+class Likeness(NamedTuple):
+    """The mean loss on unseen people's photos B: with heads from their own face, from another's, and without heads."""
+
+    own: float
+    another: float
+    none: float
+
+
+@torch.no_grad()
+def unseen_likeness(denoiser: Denoiser, training: AcrossPhotos, batches: Sequence[PairBatch]) -> Likeness:
+    """How much of a person the generator's heads hold, on people who are not trained on, at fixed times and noise.
+
+    `another` gives every sample the face of its neighbour in the batch. Every process does its share of the batches.
+    """
+    sums = torch.zeros(4, dtype=torch.float64)
+    for batch in batches[training.ranks.index :: training.ranks.count]:
+        count = len(batch.slots)
+        t = (torch.arange(count) + 0.5) / count
+        noise = torch.randn(batch.latents.shape, generator=generator_of("unseen", batch.step)).to(batch.latents)
+        t = t[torch.randperm(count, generator=generator_of("unseen times", batch.step))].to(batch.latents)
+        for place, faces in enumerate((batch.faces, batch.faces.roll(1, 0), None)):
+            training.wear(faces, count)
+            predicted = denoiser(noised(batch.latents, noise, t), t, batch.prompt)
+            error = (predicted - velocity(batch.latents, noise)).square()
+            sums[place] += (error if batch.weights is None else batch.weights * error).mean().item() * count
+        sums[3] += count
+    sums = sums.to(training.flat.device, torch.float32)
+    training.ranks.add_up(sums)
+    own, another, none, count = sums.tolist()
+    return Likeness(own / count, another / count, none / count)
