@@ -34,6 +34,8 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
         for text in found.left_out:
             yield Phase(text)
         identities, faces = found.identities, found.faces
+    elif without := sum(there is False for one in faces.values() for there in one.found()):
+        yield Phase(f"{without} photos show no face that was found: all of each counts as background")
     yield Phase(f"looking at {sum(len(one.photos) for one in identities)} photos of {len(identities)} people")
     settings: dict[str, str | int | float | bool] = {
         "resolution": config.resolution,
