@@ -21,6 +21,15 @@ are compared, and what differs is named. The paired differences of one variant w
   metalora benchmark compare my-run other-run --against my-run:meta-lora-375-r1
 """
 
+FRONTIER_HELP = """\
+Steps, rates and ranks buy likeness with prompts. So two methods are compared at equal CLIP-T and at equal R-FaceSim:
+every setting of the given runs against the curve through the settings of --curve (those that no other of them beats in
+both), paired by person, with intervals.
+
+  metalora benchmark frontier meta-lora --curve plain-lora
+  metalora benchmark frontier meta-lora --curve plain-lora plain-lora-rank-4 --plot frontier.png
+"""
+
 PRINTED = ("r_facesim", "clip_t", "adherence")
 
 
@@ -37,6 +46,13 @@ def add_to(kinds: Commands) -> None:
     compare.add_argument(
         "--against", metavar="RUN:VARIANT", help="whose differences with all others (default: the first of the ranking)"
     )
+    curve = kinds.add("frontier", "one method against another's curve", FRONTIER_HELP, compare_on_frontier)
+    curve.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs of one method")
+    curve.add_argument("--curve", type=Path, nargs="+", required=True, metavar="RUN", help="runs of the other method")
+    curve.add_argument(
+        "--only", nargs="+", default=[], metavar="TEXT", help="only people whose names hold one of these"
+    )
+    curve.add_argument("--plot", type=Path, metavar="PNG", help="draw both curves")
 
 
 def report_benchmark(args: argparse.Namespace) -> None:
@@ -61,3 +77,26 @@ def compare_benchmarks(args: argparse.Namespace) -> None:
         if found.score in PRINTED and found.misses in (None, "left out"):
             interval = "" if found.low is None else f" ({found.low:+.4f} to {found.high:+.4f})"
             print(f"{found.one} minus {found.other}: {found.score} {found.mean:+.4f}{interval}, {found.count} people")
+
+
+def compare_on_frontier(args: argparse.Namespace) -> None:
+    """Print each setting and its distances from the other method's curve."""
+    from ..jobs.benchmark.frontier import BACKGROUND, LIKENESS, PROMPT
+    from ..jobs.benchmark.frontier import frontier as job
+
+    found = driven(job(args.runs, args.curve, args.only, args.plot))
+    width = max(len(f"{one.setting.run} {one.setting.label}") for one in found)
+    print(
+        f"{'':{width}}  R-FaceSim  CLIP-T  background  R-FaceSim at equal CLIP-T  CLIP-T at equal R-FaceSim  "
+        "background at equal R-FaceSim"
+    )
+    for one in found:
+        own = one.setting
+        means = [f"{own.mean(LIKENESS):9.3f}", f"{own.mean(PROMPT):6.2f}", f"{own.mean(BACKGROUND):10.0%}"]
+        distances = [
+            "off the curve" if d is None else f"{d.mean:+.{digits}f} ({d.low:.{digits}f} to {d.high:.{digits}f})"
+            for d, digits in ((one.likeness, 3), (one.prompt, 2), (one.background, 3))
+        ]
+        print(f"{own.run + ' ' + own.label:{width}}  {'  '.join(means)}  {'  '.join(f'{d:>25}' for d in distances)}")
+    if args.plot:
+        print(f"wrote {args.plot}")

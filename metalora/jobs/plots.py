@@ -46,6 +46,23 @@ def likeness_plot(held_out: list[float | None], reference: list[float | None]) -
     return _png(figure)
 
 
+def frontier_plot(curves: dict[str, list[tuple[float, float, str]]]) -> bytes:
+    """A PNG: each method's settings as points (CLIP-T, R-FaceSim, label), joined in the order of CLIP-T."""
+    from matplotlib.figure import Figure  # imported late: not every job draws
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        ordered = sorted(points)
+        axes.plot([x for x, _, _ in ordered], [y for _, y, _ in ordered], "o-", label=name)
+        for x, y, label in ordered:
+            axes.annotate(label, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+    axes.set(xlabel="CLIP-T: shows what was asked", ylabel="R-FaceSim: is like the person", title="above is better")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})

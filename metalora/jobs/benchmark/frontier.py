@@ -1,0 +1,110 @@
+"""Methods of finished runs on the frontier of likeness and prompt: each setting of one against the curve of another."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+from ...config import FEWEST_PEOPLE, Phase, UserError
+from ...measure.frontier import Scores, above
+from ...measure.intervals import Interval
+from ...store.files import write_bytes
+from ...store.report.leaderboard import check_comparable
+from ...store.report.reading import read_results
+from ...store.report.results import Variant
+from .. import Job
+from ..plots import frontier_plot
+from .summary import identity_values
+
+LIKENESS, PROMPT, BACKGROUND = "R-FaceSim", "CLIP-T", "background"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variant of one run: each person's scores by name."""
+
+    run: str
+    label: str
+    scores: dict[str, Scores]
+
+    def mean(self, score: str) -> float:
+        """Over people; NaN where nobody has this score."""
+        return mean(self.scores[score].values()) if self.scores[score] else float("nan")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A setting, and how far above the other method's curve it lies; None where that does not go there."""
+
+    setting: Setting
+    likeness: Interval | None  # at equal CLIP-T
+    prompt: Interval | None  # at equal R-FaceSim
+    background: Interval | None  # at equal R-FaceSim
+
+
+def frontier(runs: Sequence[Path], curve: Sequence[Path], only: Sequence[str], plot: Path | None) -> Job[list[Placed]]:
+    """Every setting of `runs` against the curve that the settings of `curve` make together.
+
+    `only`: people with this in their names. `plot`: a PNG of both.
+    """
+    yield Phase(f"reading {len(runs) + len(curve)} runs")
+    ours = [setting for run in runs for setting in settings(run, only)]
+    theirs = [setting for run in curve for setting in settings(run, only)]
+    check_comparable({str(run): read_results(run) for run in (*runs, *curve)})
+    if len(theirs) < 2:
+        raise UserError(f"A curve needs two settings, such as two step counts; {curve[0]} has {len(theirs)}.")
+    people = set.intersection(*(set(one.scores[LIKENESS]) for one in (*ours, *theirs)))
+    if len(people) < FEWEST_PEOPLE:
+        raise UserError(f"{len(people)} people have a score in every setting; at least {FEWEST_PEOPLE} are needed.")
+    theirs = undominated(theirs)
+    if plot is not None:
+        names = (" ".join(path.name for path in paths) for paths in (runs, curve))
+        points = [[(one.mean(PROMPT), one.mean(LIKENESS), one.label) for one in group] for group in (ours, theirs)]
+        write_bytes(plot, frontier_plot(dict(zip(names, points, strict=True))))
+    return [placed(one, theirs) for one in ours]
+
+
+def undominated(settings: Sequence[Setting]) -> list[Setting]:
+    """Those that no other one beats in both likeness and prompt: what a method reaches at its best."""
+
+    def beaten(one: Setting) -> bool:
+        return any(
+            other.mean(LIKENESS) > one.mean(LIKENESS) and other.mean(PROMPT) > one.mean(PROMPT) for other in settings
+        )
+
+    return [one for one in settings if not beaten(one)]
+
+
+def placed(own: Setting, theirs: Sequence[Setting]) -> Placed:
+    """One setting against a curve."""
+
+    def distance(score: str, at: str) -> Interval | None:
+        points = [(one.scores[score], one.scores[at]) for one in theirs]
+        return above(own.scores[score], own.scores[at], points)
+
+    return Placed(own, distance(LIKENESS, PROMPT), distance(PROMPT, LIKENESS), distance(BACKGROUND, LIKENESS))
+
+
+def settings(run: Path, only: Sequence[str]) -> list[Setting]:
+    """The variants of a run, on these people."""
+    results = read_results(run)
+    people = {
+        person.identity
+        for person in results.people
+        if person.held_out and (not only or any(text in person.identity for text in only))
+    }
+    return [Setting(results.folder.name, variant.label, scores_of(variant, people)) for variant in results.variants]
+
+
+def scores_of(variant: Variant, people: set[str]) -> dict[str, Scores]:
+    """By name, each person's mean."""
+    images = [asdict(image) for image in variant.images if image.identity in people]
+    kept: dict[str, list[int]] = {}
+    for image in variant.images:
+        if image.identity in people and image.shown and "background" in image.shown:
+            kept.setdefault(image.identity, []).append(image.shown["background"])
+    return {
+        LIKENESS: identity_values(images, "r_facesim", "left out", people),
+        PROMPT: identity_values(images, "clip_t", None, people),
+        BACKGROUND: {name: mean(values) for name, values in kept.items()},
+    }
