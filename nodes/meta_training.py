@@ -33,8 +33,8 @@ class MetaTrain(io.ComfyNode):
             node_id="MetaLoRA_MetaTrain",
             display_name="Meta-Train Meta-Down (stage 1)",
             category=CATEGORY,
-            description="Trains a Meta-Down on photos of many people of one class. It takes long, and once: a person "
-            "then needs minutes. Cancel keeps a checkpoint; queue the same prompt to go on.",
+            description="Trains a Meta-Down on photos of many people, at least two of each: what a face says of one photo is "
+            "judged on another. It takes long, and once. Cancel keeps a checkpoint; queue the same prompt to go on.",
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model that the Meta-Down is for; it is not changed."),
@@ -44,7 +44,7 @@ class MetaTrain(io.ComfyNode):
                     "dataset", default="", tooltip="A folder with a sub-folder of photos for each person, or a JSONL."
                 ),
                 io.String.Input("name", default="woman", tooltip="What the Meta-Down's file is called."),
-                io.Combo.Input("preset", options=list(META_PRESETS), tooltip="paper: for FLUX.1-dev, days on a GPU."),
+                io.Combo.Input("preset", options=list(META_PRESETS), tooltip="miniature or flux, by the model: across photos. paper: Algorithm 1."),
                 *[
                     io.Int.Input(key, default=0, min=0, max=10_000_000, tooltip=f"{key} of training; 0: the preset's.")
                     for key in PRESETS_OWN
@@ -54,7 +54,7 @@ class MetaTrain(io.ComfyNode):
             ],
             outputs=[
                 MetaDownSocket.Output(display_name="meta_down", tooltip="For Train Meta-LoRA Personalization."),
-                io.Image.Output(display_name="progress", tooltip="The loss, and what held-out people gain."),
+                io.Image.Output(display_name="progress", tooltip="The loss, and what unseen people gain."),
                 io.String.Output(display_name="file", tooltip="Where it was written; Load Meta-Down lists it."),
             ],
         )
