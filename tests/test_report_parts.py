@@ -14,16 +14,15 @@ from PIL import Image
 from report_pages import Page
 
 from metalora.config import UserError
-from metalora.store.report import choice
+from metalora.store.report import pictures
 from metalora.store.report.axes import Scale, scale_of, tick_text
 from metalora.store.report.charts import Row, interval_chart, label_places
-from metalora.store.report.choice import choose, extremes, shown_people, shown_variants
 from metalora.store.report.headline import headline
+from metalora.store.report.pictures import SIZES, choose, extremes, read_small, shown_people, shown_variants, thumbnails
 from metalora.store.report.reading import read_results
 from metalora.store.report.results import Results
 from metalora.store.report.scores import number, ranked, share
 from metalora.store.report.tables import differences_table
-from metalora.store.report.thumbnails import SIZES, read_small, thumbnails
 
 TWO = (("meta-lora", 375), ("lora-crops", 375))
 NUMBERS = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -166,18 +165,18 @@ def test_the_choice_is_of_the_same_prompt_for_all_variants_and_within_bounds(tmp
     methods = tuple((method, steps) for method in ("meta-lora", "lora", "lora-crops") for steps in (50, 100, 200, 375))
     results = read_results(made_up_run(tmp_path, 6, 5, 1, methods))
     variants = shown_variants(results)
-    assert len(variants) == choice.MOST_VARIANTS
+    assert len(variants) == pictures.MOST_VARIANTS
     assert {variant.method for variant in variants if variant.steps == 375} == {"meta-lora", "lora", "lora-crops"}
     chosen = choose(results)
     assert len(chosen.strips) == len(shown_people(results)) == 6
     for strip in chosen.strips:
-        assert len(strip.rows) == choice.MOST_PROMPTS
+        assert len(strip.rows) == pictures.MOST_PROMPTS
         for prompt, cells in strip.rows:
             assert [variant for variant, _ in cells] == variants
             assert {(image.prompt, image.identity) for _, image in cells if image} == {
                 (prompt.id, strip.person.identity)
             }
-    assert len(chosen.images) <= choice.MOST_PICTURES + choice.EXTREMES + choice.WITHOUT_A_FACE
+    assert len(chosen.images) <= pictures.MOST_PICTURES + pictures.EXTREMES + pictures.WITHOUT_A_FACE
 
 
 def test_thumbnails_shrink_until_they_fit_the_budget_repeats_included():

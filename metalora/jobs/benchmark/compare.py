@@ -10,7 +10,7 @@ from ...store.files import write_bytes
 from ...store.report.leaderboard import check_comparable, leaderboard_page, merged
 from ...store.report.reading import read_results
 from ...store.report.results import Comparison, Results
-from ...store.report.tables_csv import variants_csv
+from ...store.report.scores import variants_csv
 from .. import Job
 from .summary import comparisons
 

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 from ...config import UserError
 from ..prompts import WORDS, BenchmarkPrompt
-from .choice import Choice, Extremes, Strip, shown_people, shown_variants
 from .html import Html, element, folded, joined, note, paragraph, section
 from .marks import named
+from .pictures import Choice, Extremes, Strip, Thumbnails, shown_people, shown_variants
 from .results import ImageRow, Person, Prompt, Results, Variant
 from .scores import counted, number
-from .thumbnails import Thumbnails
 
 OPEN_PEOPLE = 3  # the others unfold: a page of 16 people is long on a phone
 LISTED_PATHS = 30

@@ -5,16 +5,15 @@ from pathlib import Path
 from string import Template
 
 from .charts import Row, against_steps, interval_chart, scatter
-from .choice import Choice
 from .galleries import Galleries
 from .headline import headline
 from .html import Html, element, joined, paragraph, section
 from .marks import colour_class, methods, named
+from .pictures import Choice, Thumbnails
 from .provenance import provenance
 from .results import Results
 from .scores import CLIP_T, R_FACESIM, counted, ranked, turned
 from .tables import by_class, by_prompt, differences_table, meanings, published_table, truncated_prompts, variants_table
-from .thumbnails import Thumbnails
 
 DATA = Path(__file__).parents[2] / "data" / "report"
 CHARTED_PAIRS = 12

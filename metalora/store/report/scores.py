@@ -1,14 +1,19 @@
-"""The scores of a report: what they are called, what they say in one sentence, and how they are written."""
+"""The scores of a report: what they are called, what they say, how they are written, and all of them as CSV."""
 
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from ...config import FEWEST_PEOPLE
 from .html import Html, element
-from .results import Comparison, Figure, Misses, Results, Variant
+from .results import Comparison, Figure, ImageRow, Misses, Results, Variant
 
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EM DASH}"
 TOO_FEW = f"fewer than {FEWEST_PEOPLE} people"
+INTERVAL = ("mean", "low", "high", "count")
 
 
 @dataclass(frozen=True)
@@ -143,17 +148,8 @@ def comparison(results: Results, one: Variant, other: Variant, score: str, misse
 
 def turned(found: Comparison) -> Comparison:
     """The same difference the other way round."""
-    low, high = found.low, found.high
-    return Comparison(
-        found.other,
-        found.one,
-        found.score,
-        found.misses,
-        -found.mean,
-        None if high is None else -high,
-        None if low is None else -low,
-        found.count,
-    )
+    low, high = (None if end is None else -end for end in (found.high, found.low))
+    return replace(found, one=found.other, other=found.one, mean=-found.mean, low=low, high=high)
 
 
 def verdict(found: Comparison) -> str:
@@ -161,3 +157,54 @@ def verdict(found: Comparison) -> str:
     if found.low is None or found.high is None:
         return TOO_FEW
     return "yes" if found.low > 0 or found.high < 0 else "no"
+
+
+def images_csv(results: Results) -> bytes:
+    """One row an image."""
+    people = {person.identity: person for person in results.people}
+    scores = [field.name for field in fields(ImageRow)]
+    columns = ["variant", "method", "label", "steps", "rank", "class", "part", *scores]
+    return _written(
+        columns,
+        (
+            [*_named(variant), people[image.identity].class_name, people[image.identity].part, *asdict(image).values()]
+            for variant in results.variants
+            for image in variant.images
+        ),
+    )
+
+
+def variants_csv(results: Results) -> bytes:
+    """One row a variant; every score with its interval, those of faces also with misses counted as zero.
+
+    `no_interval` says why ends are empty where a mean is there.
+    """
+    figures = [(score.key, "left out") for score in (*ALL, *shown_scores(results))]
+    figures += [(score.key, "as zero") for score in ALL[:3]]  # the scores that need a face
+    columns = ["variant", "method", "label", "steps", "rank"]
+    columns += [f"{key}{'_as_zero' * (misses == 'as zero')}_{end}" for key, misses in figures for end in INTERVAL]
+    columns += ["detection_rate", "position", "images", "missing", "no_interval"]
+    return _written(columns, (_variant_row(variant, figures) for variant in results.variants))
+
+
+def _variant_row(variant: Variant, figures: Sequence[tuple[str, Any]]) -> list[Any]:
+    cells: list[Any] = _named(variant)
+    for key, misses in figures:
+        figure = variant.figure(key, misses)
+        cells += [None] * len(INTERVAL) if figure is None else [getattr(figure, end) for end in INTERVAL]
+    summary = variant.summary
+    figures_there = [figure for key, misses in figures if (figure := variant.figure(key, misses))]
+    why = TOO_FEW if any(figure.low is None for figure in figures_there) else None
+    return [*cells, summary["detection_rate"], summary["position"], len(variant.images), len(variant.missing), why]
+
+
+def _named(variant: Variant) -> list[Any]:
+    return [variant.id, variant.method, variant.label, variant.steps, variant.rank]
+
+
+def _written(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8")
