@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ...config import FEWEST_PEOPLE
-from .html import Html, element
 from .results import Comparison, Figure, ImageRow, Misses, Results, Variant
 
 MINUS = "\N{MINUS SIGN}"
@@ -114,14 +113,6 @@ def interval(figure: Figure | Comparison, digits: int, signed: bool = False) -> 
     if figure.low is None or figure.high is None:
         return f"no interval: {TOO_FEW}"
     return f"{number(figure.low, digits, signed)} to {number(figure.high, digits, signed)}"
-
-
-def with_interval(figure: Figure | None, digits: int) -> Html | str:
-    """The mean, and its interval under it in small print."""
-    if figure is None:
-        return NOTHING
-    mean = element("b", {}, number(figure.mean, digits))
-    return element("span", {"class": "figure"}, mean, element("small", {}, interval(figure, digits)))
 
 
 def ranked(results: Results, score: str, misses: Misses = "left out") -> list[Variant]:
