@@ -26,7 +26,7 @@ from metalora.store.report.charts import (
     scatter,
     width_of,
 )
-from metalora.store.report.page import differences, headline
+from metalora.store.report.page import differences, render
 from metalora.store.report.pictures import SIZES, choose, extremes, read_small, shown_people, shown_variants, thumbnails
 from metalora.store.report.reading import read_results
 from metalora.store.report.results import Figure, Results
@@ -54,7 +54,7 @@ def with_difference(folder: Path, tmp_path: Path, low: float, high: float, **oth
 
 
 def said(results: Results) -> str:
-    return Page(headline(results)).text
+    return Page(render("headline.html", results=results)).text
 
 
 def test_the_headline_says_who_is_first_by_how_much_and_how_sure(folder: Path, tmp_path: Path):

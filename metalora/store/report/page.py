@@ -11,29 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...config import UserError
 from ..prompts import WORDS, BenchmarkPrompt
-from .charts import COLOURS, GLYPHS, against_steps, difference_chart, likeness, methods, scatter
+from . import charts, scores
 from .pictures import Choice, Thumbnails, shown_people, shown_variants
 from .results import Comparison, Misses, Person, Prompt, Results
-from .scores import (
-    ALL,
-    AS_ZERO,
-    AUTOENCODER_POSITION,
-    CLIP_T,
-    FACES,
-    IDENTIFIED,
-    R_FACESIM,
-    TOO_FEW,
-    Score,
-    comparison,
-    counted,
-    interval,
-    number,
-    present,
-    ranked,
-    share,
-    turned,
-    verdict,
-)
+from .scores import ALL, AS_ZERO, FACES, R_FACESIM, Score, present, turned
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "meta_phd" / "published.json"
 OPEN_PEOPLE = 3  # the others unfold: a page of 16 people is long on a phone
@@ -64,11 +45,6 @@ def report_page(results: Results, choice: Choice, thumbnails: Thumbnails, held_o
 def leaderboard_page(together: Results, runs: Mapping[str, Results]) -> str:
     """The page of several runs; `together` is what `merged` gave, with comparisons of one variant with the others."""
     return render("leaderboard.html", title=f"Leaderboard: {together.name}", runs=runs, **_of(together))
-
-
-def headline(results: Results) -> str:
-    """The first paragraphs of a page."""
-    return render("headline.html", results=results)
 
 
 def _of(results: Results) -> dict[str, Any]:
@@ -148,11 +124,9 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-FUNCTIONS: list[Any] = [number, share, counted, interval, ranked, present, comparison, verdict, product]
-FUNCTIONS += [methods, likeness, scatter, against_steps, difference_chart]
-FUNCTIONS += [score_columns, differences, grouped, faces_found, filled, left_out]
-ENVIRONMENT.globals |= {each.__name__: each for each in FUNCTIONS}
-ENVIRONMENT.globals |= {"COLOURS": COLOURS, "GLYPHS": GLYPHS, "AS_ZERO": AS_ZERO, "TOO_FEW": TOO_FEW}
-ENVIRONMENT.globals |= {"R_FACESIM": R_FACESIM, "IDENTIFIED": IDENTIFIED, "AUTOENCODER_POSITION": AUTOENCODER_POSITION}
-ENVIRONMENT.globals |= {"CLIP_T": CLIP_T, "SCORES": {score.key: score for score in ALL}}
+ENVIRONMENT.globals |= {**vars(scores), **vars(charts)}  # whatever these define, templates may use
 ENVIRONMENT.globals |= {"OPEN_PEOPLE": OPEN_PEOPLE, "LISTED_PATHS": LISTED_PATHS, "MOST_ROWS": MOST_ROWS}
+ENVIRONMENT.globals |= {"product": product, "SCORES": {score.key: score for score in ALL}}
+ENVIRONMENT.globals |= {
+    each.__name__: each for each in (score_columns, differences, grouped, faces_found, filled, left_out)
+}
