@@ -143,6 +143,17 @@ def test_prompts_that_clip_cut_are_named_once(folder: Path, page: Page, tmp_path
     assert text.count("a very long prompt") == text.count("another <b>") == 1
 
 
+def test_every_column_says_what_it_means(folder: Path, page: Page):
+    """A column without a meaning, or a meaning without a column, would be a renamed score."""
+    columns = {cell for table in re.findall(r"<table.*?</table>", page.source, re.DOTALL)[:2] for cell in cells(table)}
+    meanings = set(re.findall(r"<dt>(.*?)</dt>", page.source.split("What the columns mean")[1].split("</dl>")[0]))
+    assert columns - {"Variant", "Images"} == meanings - {"95% interval"}
+
+
+def cells(table: str) -> list[str]:
+    return re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
+
+
 def test_the_papers_values_are_grey_and_apart(page: Page):
     (grey,) = re.findall(r'<table [^>]*class="grey">.*?</table>', page.source, re.DOTALL)
     assert "0.7716" in grey

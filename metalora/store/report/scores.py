@@ -17,47 +17,18 @@ INTERVAL = ("mean", "low", "high", "count")
 
 @dataclass(frozen=True)
 class Score:
-    """One score; `key` is its name in results.json."""
+    """One score; `key` is its name in results.json. What it says stands in templates/meanings.html."""
 
     key: str
     title: str
-    meaning: str
     digits: int = 3
 
 
-R_FACESIM = Score(
-    "r_facesim",
-    "R-FaceSim",
-    "how like the person the generated faces are: their mean cosine similarity to real photos of the person that were "
-    "not trained on. Higher is better.",
-)
-FACESIM = Score("facesim", "FaceSim", "the same, to the one photo that was trained on. Copying that photo raises it.")
-COPYING = Score(
-    "copying",
-    "Copying",
-    "FaceSim minus R-FaceSim: how much more the images are like the trained photo than like the person. Lower is "
-    "better.",
-)
-IDENTIFIED = Score(
-    "identified",
-    "Identified",
-    "the share of images whose face is more like the right person than like anybody else of the gallery; an image "
-    "without a face counts as not identified. Higher is better.",
-)
-AUTOENCODER_POSITION = Score(
-    "autoencoder_position",
-    "Under the autoencoder",
-    "where R-FaceSim lies between the same images against other people (0) and real photos that the base's autoencoder "
-    "encoded and decoded against the person's other photos (1), which no image of this base can be expected to pass.",
-)
-CLIP_T = Score(
-    "clip_t", "CLIP-T", "how well images fit their prompts: cosine of CLIP embeddings, times 100. Higher is better.", 2
-)
-ADHERENCE = Score(
-    "adherence", "Prompt followed", "the share of what the prompts ask for that CLIP recognises. Higher is better."
-)
-CLIP_I = Score("clip_i", "CLIP-I", "likeness of the whole image to the trained photo, by CLIP, times 100.", 2)
-DINO = Score("dino", "DINO", "likeness of the whole image to the trained photo, by DINO, times 100.", 2)
+R_FACESIM, FACESIM = Score("r_facesim", "R-FaceSim"), Score("facesim", "FaceSim")
+COPYING, IDENTIFIED = Score("copying", "Copying"), Score("identified", "Identified")
+AUTOENCODER_POSITION = Score("autoencoder_position", "Under the autoencoder")
+CLIP_T, ADHERENCE = Score("clip_t", "CLIP-T", 2), Score("adherence", "Prompt followed")
+CLIP_I, DINO = Score("clip_i", "CLIP-I", 2), Score("dino", "DINO", 2)
 FACES = (R_FACESIM, FACESIM, COPYING, IDENTIFIED, AUTOENCODER_POSITION)
 ALL = (*FACES, CLIP_T, ADHERENCE, CLIP_I, DINO)
 AS_ZERO = "R-FaceSim, no face = 0"
@@ -65,14 +36,7 @@ AS_ZERO = "R-FaceSim, no face = 0"
 
 def shown_scores(results: Results) -> list[Score]:
     """One for each attribute that has alternatives."""
-    return [
-        Score(
-            f"shown.{name}",
-            f"{name.capitalize()} as asked",
-            f"the share of images whose {name}, as asked, is what CLIP finds nearest among {count}. Higher is better.",
-        )
-        for name, count in results.alternatives.items()
-    ]
+    return [Score(f"shown.{name}", f"{name.capitalize()} as asked") for name in results.alternatives]
 
 
 def present(results: Results) -> list[Score]:
