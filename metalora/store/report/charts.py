@@ -14,9 +14,9 @@ from .pictures import inline_svg, printable
 from .results import Figure, Results, Variant
 from .scores import CLIP_T, R_FACESIM, Score, interval, number, ranked, turned
 
-# A method has a colour and a shape, the same in charts and tables: neither alone has to be told apart. The colours are
-# Okabe and Ito's, which the colour-blind tell apart, dark enough for letters on white; .m0 to .m5 in the style sheet.
-COLOURS = ("#0065a0", "#b84a00", "#00735a", "#a04f80", "#8a6000", "#22242a")
+# A method has a colour and a shape, the same in charts and tables: neither alone has to be told apart. The colour-blind
+# tell these colours apart, and letters in them are dark enough for white paper; .m0 to .m4 in the style sheet.
+COLOURS = ("#0069b4", "#c84400", "#008060", "#22242a", "#8a3ffc")
 SHAPES, GLYPHS = "osD^", "●■◆▲"
 INK, FAINT, RULE = "#22242a", "#5f636d", "#d9dad6"
 WIDTH, SIDE, LEFT, BOTTOM, TOP = 420, 14, 48, 40, 30  # units of the drawings, a little less than a pixel each
