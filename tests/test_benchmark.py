@@ -23,7 +23,7 @@ from metalora.measure.faces import load_faces
 from metalora.store.cache import Cache
 from metalora.store.images import read_image_facts
 from metalora.store.manifest import Identity
-from metalora.store.report.schema import problems
+from metalora.store.report.reading import problems
 
 MINI = mini_benchmark()
 SCHEMA = json.loads((MINI.parent / "results.schema.json").read_text())

@@ -13,14 +13,17 @@ from made_up_results import MINI, made_up_run, read, write
 from PIL import Image
 from report_pages import Page
 
+import metalora
 from metalora.cli import main
 from metalora.jobs import run
 from metalora.jobs.benchmark.plan import FORMAT, Plan
 from metalora.jobs.benchmark.report import benchmark_report
 from metalora.store.files import digest
-from metalora.store.report.html import element, joined
-from metalora.store.report.page import DATA
+from metalora.store.report.charts import likeness, scatter
+from metalora.store.report.page import ENVIRONMENT
+from metalora.store.report.reading import read_results
 
+TEMPLATES = Path(metalora.__file__).parent / "store" / "report" / "templates"
 ONE = (("lora-crops", 375),)
 HOSTILE = '<script>alert("x")</script> & <b>"quoted\' </style>'
 
@@ -44,8 +47,12 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page: Page):
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in ("src", "href", "srcset", "action", "data", "xlink:href"):
-            assert (attributes.get(name) or "data:").startswith("data:"), (tag, name)
-    style = (DATA / "page.css").read_text()
+            inside = ("data:", "#")  # "#": a part of the page itself
+            assert (attributes.get(name) or "data:").startswith(inside), (
+                tag,
+                name,
+            )  # itself, or a part of itself
+    style = (TEMPLATES / "page.css").read_text()
     assert "url(" not in style
     assert "@import" not in style
     assert any("default-src 'none'" in (meta.get("content") or "") for meta in page.named("meta"))
@@ -54,7 +61,7 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page: Page):
 def test_nothing_is_wider_than_a_phone(page: Page):
     """What can be said without a browser."""
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.named("meta")
-    style = (DATA / "page.css").read_text()
+    style = (TEMPLATES / "page.css").read_text()
     fixed = [int(width) for width in re.findall(r"[;{ ](?:min-)?width: (\d+)px", style)]
     columns = [int(width) for width in re.findall(r"minmax\((\d+)px", style)]
     assert max(fixed + columns) <= 390 - 2 * 16
@@ -69,7 +76,11 @@ def test_every_picture_and_chart_says_what_it_shows(page: Page):
     drawn = [picture for picture in page.named("svg") if picture.get("role") == "img"]
     assert len(drawn) == 5  # likeness, R-FaceSim against CLIP-T, both against steps, differences
     assert all(set((picture["aria-labelledby"] or "").split()) <= set(ids) for picture in drawn)
-    assert len(ids) == len(set(ids)) == 10
+    assert len(ids) == len(set(ids))
+    used = [value for _, attributes in page.tags for value in attributes.values() if value]
+    references = [found for value in used for found in re.findall(r"^#(.+)|url\(#(.+?)\)", value)]
+    assert references
+    assert {one or other for one, other in references} <= set(ids), "a mark or a clip of no chart on the page"
 
 
 def test_names_from_files_cannot_break_the_page(folder: Path, tmp_path: Path):
@@ -93,10 +104,23 @@ def test_names_from_files_cannot_break_the_page(folder: Path, tmp_path: Path):
     assert " ".join(HOSTILE.split()) in broken.text
 
 
-def test_text_is_escaped_where_it_is_put_in_and_markup_is_not():
-    paragraph = element("p", {"title": '"<'}, "<b>", element("b", {}, "&"))
-    assert paragraph == '<p title="&quot;&lt;">&lt;b&gt;<b>&amp;</b></p>'
-    assert joined(["<", element("i", {})]) == "&lt;<i></i>"
+def test_every_template_escapes_what_it_shows():
+    assert ENVIRONMENT.autoescape is True
+    assert ENVIRONMENT.from_string("<b>{{ text }}</b>").render(text=HOSTILE).count("<") == 2
+    for template in TEMPLATES.glob("*.html"):
+        assert not re.search(r"\|\s*safe|autoescape|Markup", template.read_text()), template
+
+
+def test_a_label_with_a_dollar_a_control_or_half_a_letter_is_drawn_as_it_is(folder: Path, tmp_path: Path):
+    record = read(folder)
+    for variant, label in zip(
+        record["variants"], ["$\\frac{", "a\x00b\x0bc", "half \ud800 letter", "$5$"], strict=False
+    ):
+        variant["label"] = label
+    write(tmp_path, record)
+    results = read_results(tmp_path)
+    assert "$\\frac{" in str(likeness(results))
+    assert "$5$" in str(scatter(results))
 
 
 def test_the_page_holds_the_numbers_of_the_results(folder: Path, page: Page):
@@ -117,6 +141,17 @@ def test_prompts_that_clip_cut_are_named_once(folder: Path, page: Page, tmp_path
     text = page_of(tmp_path).text
     assert "ViT-B-32 openai reads only the beginning of 2 prompts" in text
     assert text.count("a very long prompt") == text.count("another <b>") == 1
+
+
+def test_every_column_says_what_it_means(folder: Path, page: Page):
+    """A column without a meaning, or a meaning without a column, would be a renamed score."""
+    columns = {cell for table in re.findall(r"<table.*?</table>", page.source, re.DOTALL)[:2] for cell in cells(table)}
+    meanings = set(re.findall(r"<dt>(.*?)</dt>", page.source.split("What the columns mean")[1].split("</dl>")[0]))
+    assert columns - {"Variant", "Images"} == meanings - {"95% interval"}
+
+
+def cells(table: str) -> list[str]:
+    return re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
 
 
 def test_the_papers_values_are_grey_and_apart(page: Page):

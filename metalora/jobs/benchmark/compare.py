@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ...config import Phase, Step, UserError
 from ...store.files import write_bytes
-from ...store.report.leaderboard import check_comparable, leaderboard_page, merged
+from ...store.report.leaderboard import check_comparable, merged
+from ...store.report.page import leaderboard_page
 from ...store.report.reading import read_results
 from ...store.report.results import Comparison, Results
-from ...store.report.tables_csv import variants_csv
+from ...store.report.scores import variants_csv
 from .. import Job
 from .summary import comparisons
 

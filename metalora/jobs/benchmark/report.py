@@ -8,12 +8,11 @@ from PIL import Image
 from ...config import Phase, Step, UserError
 from ...store.files import write_bytes
 from ...store.manifest import Manifest, read_manifest
-from ...store.report.choice import choose
 from ...store.report.page import report_page
+from ...store.report.pictures import choose, read_small, thumbnails
 from ...store.report.reading import read_results
 from ...store.report.results import Results
-from ...store.report.tables_csv import images_csv, variants_csv
-from ...store.report.thumbnails import read_small, thumbnails
+from ...store.report.scores import images_csv, variants_csv
 from .. import Job
 from .plan import read_plan
 

@@ -1,19 +1,12 @@
 """One ranking over several runs, and only over runs that measured the same thing with the same instruments."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ...config import UserError
-from .charts import scatter
-from .headline import headline
-from .html import Html, element, folded, joined, paragraph, section
-from .marks import named
-from .page import differences, likeness, whole_page
-from .provenance import run_facts
 from .results import Embedder, Results
-from .scores import CLIP_T, R_FACESIM, ranked
-from .tables import meanings, published_table, truncated_prompts, variants_table
+from .scores import R_FACESIM, ranked
 
 
 def check_comparable(runs: Mapping[str, Results]) -> None:
@@ -70,34 +63,3 @@ def merged(runs: Mapping[str, Results]) -> Results:
     order = ranked(together, R_FACESIM.key)
     scored = {variant.id for variant in order}
     return replace(together, variants=[*order, *(variant for variant in variants if variant.id not in scored)])
-
-
-def leaderboard_page(together: Results, runs: Mapping[str, Results]) -> str:
-    """The page; `together` is what `merged` gave, with comparisons of the first with the others."""
-    charts = [
-        element("figure", {}, chart) for chart in (likeness(together), scatter(together, CLIP_T, R_FACESIM)) if chart
-    ]
-    legend = [element("li", {}, named(together, variant)) for variant in together.variants]
-    body = [
-        headline(together),
-        section(
-            "Ranking by R-FaceSim",
-            _scope(together, list(runs)),
-            variants_table(together),
-            truncated_prompts(together),
-            meanings(together),
-        ),
-        section("Charts", element("ul", {"class": "legend"}, *legend), element("div", {"class": "charts"}, *charts)),
-        differences(together),
-        published_table(),
-        section("The runs", *(folded(name, run_facts(results)) for name, results in runs.items())),
-    ]
-    return whole_page(f"Leaderboard: {together.name}", joined(body))
-
-
-def _scope(together: Results, names: Sequence[str]) -> Html:
-    return paragraph(
-        f"{len(together.variants)} variants of {len(names)} runs, all of the same photos, prompts and "
-        f"embedders, by their hashes. Faces are compared by {together.faces.name}; runs with another embedder are "
-        "refused. Neighbours in this ranking may be equal: see the differences below."
-    )

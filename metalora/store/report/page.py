@@ -1,121 +1,132 @@
-"""The page of one run: one HTML file that needs nothing else, readable by those who have not read the paper."""
+"""The pages of a report, from `templates/`: each is one HTML file that needs nothing else and runs nothing."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from string import Template
+from typing import Any
 
-from .charts import Row, against_steps, interval_chart, scatter
-from .choice import Choice
-from .galleries import Galleries
-from .headline import headline
-from .html import Html, element, joined, paragraph, section
-from .marks import colour_class, methods, named
-from .provenance import provenance
-from .results import Results
-from .scores import CLIP_T, R_FACESIM, counted, ranked, turned
-from .tables import by_class, by_prompt, differences_table, meanings, published_table, truncated_prompts, variants_table
-from .thumbnails import Thumbnails
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-DATA = Path(__file__).parents[2] / "data" / "report"
-CHARTED_PAIRS = 12
+from ...config import UserError
+from ..prompts import WORDS, BenchmarkPrompt
+from . import charts, scores
+from .pictures import Choice, Thumbnails, shown_people, shown_variants
+from .results import Comparison, Misses, Person, Prompt, Results
+from .scores import ALL, AS_ZERO, FACES, R_FACESIM, Score, present, turned
+
+PUBLISHED = Path(__file__).parents[2] / "data" / "meta_phd" / "published.json"
+OPEN_PEOPLE = 3  # the others unfold: a page of 16 people is long on a phone
+LISTED_PATHS = 30
+MOST_ROWS = 200  # of a table that grows with the square of the variants
+
+
+def render(template: str, **values: Any) -> str:
+    """A template with these values; every text in them is escaped."""
+    return ENVIRONMENT.get_template(template).render(values)
 
 
 def report_page(results: Results, choice: Choice, thumbnails: Thumbnails, held_out: Mapping[str, str]) -> str:
-    """The whole page. `held_out` names, by identity, the thumbnail of one photo that was not trained on."""
-    galleries = Galleries(results, choice, thumbnails, held_out)
-    body = [
-        headline(results),
-        section("Scores", _scope(results), variants_table(results), truncated_prompts(results), meanings(results)),
-        _charts(results),
-        differences(results),
-        galleries.strips(),
-        galleries.best_and_worst(),
-        galleries.faces_not_found(),
-        galleries.missing(),
-        published_table(),
-        section("In parts", by_class(results), by_prompt(results)),
-        provenance(results),
-    ]
-    return whole_page(f"Likeness of generated faces: {results.name}", joined(body))
-
-
-def whole_page(title: str, body: Html) -> str:
-    """The body in the template, with its style inside."""
-    template = Template((DATA / "page.html").read_text(encoding="utf-8"))
-    style = (DATA / "page.css").read_text(encoding="utf-8")
-    return template.substitute(title=joined([title]), style=style, body=body)
-
-
-def _scope(results: Results) -> Html:
-    scored = sum(1 for person in results.people if person.held_out)
-    images = sum(len(variant.images) for variant in results.variants)
-    people = f"{counted(len(results.people), 'person')} ({scored} with photos that were not trained on)"
-    sizes = [people, counted(len(results.prompts), "prompt"), counted(len(results.seeds), "seed")]
-    sizes += [counted(len(results.variants), "variant"), counted(images, "image")]
-    return paragraph(
-        f"{', '.join(sizes)}, made by {results.backbone}. "
-        f"Faces are compared by {results.faces.name}: its scores cannot be set beside those of another embedder."
+    """The page of one run. `held_out` names, by identity, the thumbnail of one photo that was not trained on."""
+    return render(
+        "report.html",
+        title=f"Likeness of generated faces: {results.name}",
+        choice=choice,
+        thumbnails=thumbnails,
+        held_out=held_out,
+        people={person.identity: person for person in results.people},
+        prompts={prompt.id: prompt for prompt in results.prompts},
+        texts={prompt.id: prompt.text for prompt in results.prompts},
+        **_of(results),
     )
 
 
-def _charts(results: Results) -> Html:
-    drawn = [likeness(results), scatter(results, CLIP_T, R_FACESIM)]
-    drawn += [against_steps(results, R_FACESIM), against_steps(results, CLIP_T)]
-    figures = [element("figure", {}, picture) for picture in drawn if picture]
-    if not figures:
-        return Html()
-    legend = [element("li", {}, named(results, variant)) for variant in results.variants]
-    about = "Points are means over people, bars their 95% intervals. Numbers and marks are those of the table."
-    return section(
-        "Charts",
-        paragraph(about),
-        element("ul", {"class": "legend"}, *legend),
-        element("div", {"class": "charts"}, *figures),
-    )
+def leaderboard_page(together: Results, runs: Mapping[str, Results]) -> str:
+    """The page of several runs; `together` is what `merged` gave, with comparisons of one variant with the others."""
+    return render("leaderboard.html", title=f"Leaderboard: {together.name}", runs=runs, **_of(together))
 
 
-def likeness(results: Results) -> Html | None:
-    """Every variant between another person and the same person."""
-    rows = []
-    for variant in ranked(results, R_FACESIM.key):
-        figure, index = variant.figure(R_FACESIM.key), methods(results).index(variant.method)
-        assert figure is not None
-        label = (f"{results.variants.index(variant) + 1}. {variant.label}",)
-        rows.append(Row(label, figure.mean, figure.low, figure.high, colour_class(results, variant), index))
-    if not rows:
-        return None
-    faces = results.faces
-    ends = [(faces.impostor_mean, "different people"), (faces.genuine_mean, "same person, real photos")]
-    references = [(value, words) for value, words in ends if value is not None]
-    return interval_chart("likeness", "R-FaceSim of every variant", "R-FaceSim", rows, references)
+def _of(results: Results) -> dict[str, Any]:
+    """What both pages need."""
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    labels = {variant.id: variant.label for variant in results.variants}
+    return {"results": results, "published": published, "labels": labels}
 
 
-def differences(results: Results) -> Html:
-    if not results.comparisons:
-        return Html()
-    about = (
-        "Two variants are compared person by person, since people differ more than variants do. A bar that crosses 0 "
-        "means that these people do not tell the two apart."
-    )
-    chart = _difference_chart(results)
-    charts = [element("div", {"class": "charts"}, element("figure", {}, chart))] if chart else []
-    return section("Differences", paragraph(about), *charts, differences_table(results))
+@dataclass(frozen=True)
+class Column:
+    """A score in a table, with images without a face left out or as zero."""
+
+    title: str
+    score: Score
+    misses: Misses = "left out"
 
 
-def _difference_chart(results: Results) -> Html | None:
-    """R-FaceSim by pairs, the largest first; with many variants, only pairs with the first."""
-    variants = {variant.id: variant for variant in results.variants}
-    pairs = [found for found in results.comparisons if (found.score, found.misses) == (R_FACESIM.key, "left out")]
-    shown = [found if found.mean >= 0 else turned(found) for found in pairs]
-    if len(shown) > CHARTED_PAIRS:
-        first = ranked(results, R_FACESIM.key)[0].id
-        shown = [found for found in shown if first in (found.one, found.other)][:CHARTED_PAIRS]
-    rows = [
-        Row((variants[found.one].label, f"minus {variants[found.other].label}"), found.mean, found.low, found.high)
-        for found in sorted(shown, key=lambda found: -found.mean)
-    ]
-    if not rows:
-        return None
-    return interval_chart(
-        "differences", "Paired differences of R-FaceSim", "difference of R-FaceSim", rows, [(0.0, "no difference")]
-    )
+def score_columns(results: Results) -> tuple[list[Column], list[Column]]:
+    """The scores of faces, and those of whole images."""
+    there = present(results)
+    faces = [Column(score.title, score) for score in there if score in FACES]
+    if R_FACESIM in there:
+        faces.insert(1, Column(AS_ZERO, R_FACESIM, "as zero"))
+    return faces, [Column(score.title, score) for score in there if score not in FACES]
+
+
+def differences(results: Results) -> list[Comparison]:
+    """The paired differences, score by score, the larger side first."""
+    order = [score.key for score in ALL]
+    found = [one if one.mean >= 0 else turned(one) for one in results.comparisons]
+    return sorted(found, key=lambda one: order.index(one.score))
+
+
+def grouped(results: Results, group: str) -> tuple[list[str], list[Score]]:
+    """The classes or prompts that the summaries have means of, and of which scores."""
+    summaries = [variant.summary[group] for variant in results.variants]
+    names = list(dict.fromkeys(name for summary in summaries for name in summary))
+    if group == "by_prompt":
+        known = {prompt.id for prompt in results.prompts}
+        names = [name for name in names if name in known]
+    keys = {key for summary in summaries for means in summary.values() for key in means}
+    return names, [score for score in ALL if score.key in keys]
+
+
+def faces_found(results: Results) -> bool:
+    """Whether any image has a face."""
+    return any(image.faces for variant in results.variants for image in variant.images)
+
+
+def filled(prompt: Prompt, person: Person) -> str:
+    """The prompt as this person's images were asked for; as the file has it where that cannot be told."""
+    text = BenchmarkPrompt(prompt.id, prompt.part, prompt.class_name, prompt.group, prompt.text)
+    try:
+        return text.filled(person.class_name) if person.class_name in WORDS else prompt.text
+    except UserError:
+        return prompt.text
+
+
+def left_out(results: Results, choice: Choice) -> str:
+    """How much of the run the page does not show."""
+    total = len({image.path for variant in results.variants for image in variant.images})
+    parts = [f"{len({image.path for image in choice.images})} of {total} images are on this page"]
+    for shown, all_of_them, name in (
+        (shown_people(results), results.people, "people"),
+        (shown_variants(results), results.variants, "variants"),
+    ):
+        if len(shown) < len(all_of_them):
+            parts.append(f"{len(shown)} of {len(all_of_them)} {name}")
+    return ", ".join(parts) + "; all scores are in images.csv."
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.globals |= {**vars(scores), **vars(charts)}  # whatever these define, templates may use
+ENVIRONMENT.globals |= {"OPEN_PEOPLE": OPEN_PEOPLE, "LISTED_PATHS": LISTED_PATHS, "MOST_ROWS": MOST_ROWS}
+ENVIRONMENT.globals |= {"product": product, "SCORES": {score.key: score for score in ALL}}
+ENVIRONMENT.globals |= {
+    each.__name__: each for each in (score_columns, differences, grouped, faces_found, filled, left_out)
+}

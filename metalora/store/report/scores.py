@@ -1,59 +1,34 @@
-"""The scores of a report: what they are called, what they say in one sentence, and how they are written."""
+"""The scores of a report: what they are called, what they say, how they are written, and all of them as CSV."""
 
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from ...config import FEWEST_PEOPLE
-from .html import Html, element
-from .results import Comparison, Figure, Misses, Results, Variant
+from .results import Comparison, Figure, ImageRow, Misses, Results, Variant
 
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EM DASH}"
 TOO_FEW = f"fewer than {FEWEST_PEOPLE} people"
+INTERVAL = ("mean", "low", "high", "count")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score; `key` is its name in results.json."""
+    """One score; `key` is its name in results.json. What it says stands in templates/meanings.html."""
 
     key: str
     title: str
-    meaning: str
     digits: int = 3
 
 
-R_FACESIM = Score(
-    "r_facesim",
-    "R-FaceSim",
-    "how like the person the generated faces are: their mean cosine similarity to real photos of the person that were "
-    "not trained on. Higher is better.",
-)
-FACESIM = Score("facesim", "FaceSim", "the same, to the one photo that was trained on. Copying that photo raises it.")
-COPYING = Score(
-    "copying",
-    "Copying",
-    "FaceSim minus R-FaceSim: how much more the images are like the trained photo than like the person. Lower is "
-    "better.",
-)
-IDENTIFIED = Score(
-    "identified",
-    "Identified",
-    "the share of images whose face is more like the right person than like anybody else of the gallery; an image "
-    "without a face counts as not identified. Higher is better.",
-)
-AUTOENCODER_POSITION = Score(
-    "autoencoder_position",
-    "Under the autoencoder",
-    "where R-FaceSim lies between the same images against other people (0) and real photos that the base's autoencoder "
-    "encoded and decoded against the person's other photos (1), which no image of this base can be expected to pass.",
-)
-CLIP_T = Score(
-    "clip_t", "CLIP-T", "how well images fit their prompts: cosine of CLIP embeddings, times 100. Higher is better.", 2
-)
-ADHERENCE = Score(
-    "adherence", "Prompt followed", "the share of what the prompts ask for that CLIP recognises. Higher is better."
-)
-CLIP_I = Score("clip_i", "CLIP-I", "likeness of the whole image to the trained photo, by CLIP, times 100.", 2)
-DINO = Score("dino", "DINO", "likeness of the whole image to the trained photo, by DINO, times 100.", 2)
+R_FACESIM, FACESIM = Score("r_facesim", "R-FaceSim"), Score("facesim", "FaceSim")
+COPYING, IDENTIFIED = Score("copying", "Copying"), Score("identified", "Identified")
+AUTOENCODER_POSITION = Score("autoencoder_position", "Under the autoencoder")
+CLIP_T, ADHERENCE = Score("clip_t", "CLIP-T", 2), Score("adherence", "Prompt followed")
+CLIP_I, DINO = Score("clip_i", "CLIP-I", 2), Score("dino", "DINO", 2)
 FACES = (R_FACESIM, FACESIM, COPYING, IDENTIFIED, AUTOENCODER_POSITION)
 ALL = (*FACES, CLIP_T, ADHERENCE, CLIP_I, DINO)
 AS_ZERO = "R-FaceSim, no face = 0"
@@ -61,14 +36,7 @@ AS_ZERO = "R-FaceSim, no face = 0"
 
 def shown_scores(results: Results) -> list[Score]:
     """One for each attribute that has alternatives."""
-    return [
-        Score(
-            f"shown.{name}",
-            f"{name.capitalize()} as asked",
-            f"the share of images whose {name}, as asked, is what CLIP finds nearest among {count}. Higher is better.",
-        )
-        for name, count in results.alternatives.items()
-    ]
+    return [Score(f"shown.{name}", f"{name.capitalize()} as asked") for name in results.alternatives]
 
 
 def present(results: Results) -> list[Score]:
@@ -111,14 +79,6 @@ def interval(figure: Figure | Comparison, digits: int, signed: bool = False) -> 
     return f"{number(figure.low, digits, signed)} to {number(figure.high, digits, signed)}"
 
 
-def with_interval(figure: Figure | None, digits: int) -> Html | str:
-    """The mean, and its interval under it in small print."""
-    if figure is None:
-        return NOTHING
-    mean = element("b", {}, number(figure.mean, digits))
-    return element("span", {"class": "figure"}, mean, element("small", {}, interval(figure, digits)))
-
-
 def ranked(results: Results, score: str, misses: Misses = "left out") -> list[Variant]:
     """The variants that have the score, the highest first; those with missing images after all others.
 
@@ -143,17 +103,8 @@ def comparison(results: Results, one: Variant, other: Variant, score: str, misse
 
 def turned(found: Comparison) -> Comparison:
     """The same difference the other way round."""
-    low, high = found.low, found.high
-    return Comparison(
-        found.other,
-        found.one,
-        found.score,
-        found.misses,
-        -found.mean,
-        None if high is None else -high,
-        None if low is None else -low,
-        found.count,
-    )
+    low, high = (None if end is None else -end for end in (found.high, found.low))
+    return replace(found, one=found.other, other=found.one, mean=-found.mean, low=low, high=high)
 
 
 def verdict(found: Comparison) -> str:
@@ -161,3 +112,54 @@ def verdict(found: Comparison) -> str:
     if found.low is None or found.high is None:
         return TOO_FEW
     return "yes" if found.low > 0 or found.high < 0 else "no"
+
+
+def images_csv(results: Results) -> bytes:
+    """One row an image."""
+    people = {person.identity: person for person in results.people}
+    scores = [field.name for field in fields(ImageRow)]
+    columns = ["variant", "method", "label", "steps", "rank", "class", "part", *scores]
+    return _written(
+        columns,
+        (
+            [*_named(variant), people[image.identity].class_name, people[image.identity].part, *asdict(image).values()]
+            for variant in results.variants
+            for image in variant.images
+        ),
+    )
+
+
+def variants_csv(results: Results) -> bytes:
+    """One row a variant; every score with its interval, those of faces also with misses counted as zero.
+
+    `no_interval` says why ends are empty where a mean is there.
+    """
+    figures = [(score.key, "left out") for score in (*ALL, *shown_scores(results))]
+    figures += [(score.key, "as zero") for score in ALL[:3]]  # the scores that need a face
+    columns = ["variant", "method", "label", "steps", "rank"]
+    columns += [f"{key}{'_as_zero' * (misses == 'as zero')}_{end}" for key, misses in figures for end in INTERVAL]
+    columns += ["detection_rate", "position", "images", "missing", "no_interval"]
+    return _written(columns, (_variant_row(variant, figures) for variant in results.variants))
+
+
+def _variant_row(variant: Variant, figures: Sequence[tuple[str, Any]]) -> list[Any]:
+    cells: list[Any] = _named(variant)
+    for key, misses in figures:
+        figure = variant.figure(key, misses)
+        cells += [None] * len(INTERVAL) if figure is None else [getattr(figure, end) for end in INTERVAL]
+    summary = variant.summary
+    figures_there = [figure for key, misses in figures if (figure := variant.figure(key, misses))]
+    why = TOO_FEW if any(figure.low is None for figure in figures_there) else None
+    return [*cells, summary["detection_rate"], summary["position"], len(variant.images), len(variant.missing), why]
+
+
+def _named(variant: Variant) -> list[Any]:
+    return [variant.id, variant.method, variant.label, variant.steps, variant.rank]
+
+
+def _written(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8")

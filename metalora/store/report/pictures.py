@@ -1,8 +1,20 @@
-"""Which of a run's images its page shows: a full run has thousands, and a page of 5 MB has room for hundreds."""
+"""Which images of a run its page shows, and how large: a full run has thousands, a page of 5 MB room for hundreds."""
 
-from collections.abc import Iterable
+import base64
+import io
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
 
+from markupsafe import Markup
+from PIL import Image
+
+from ...config import UserError
+from ..decode import decode
+from ..files import digest
+from ..images import RESAMPLER
 from .results import ImageRow, Person, Prompt, Results, Variant
 
 MOST_PICTURES = 360  # in the strips; at 128 pixels such a page has about 3 MB
@@ -11,6 +23,8 @@ MOST_PROMPTS = 3
 MOST_VARIANTS = 8
 EXTREMES = 32  # best and worst images, of all variants together
 WITHOUT_A_FACE = 24
+BUDGET = 3_600_000  # bytes of all pictures of a page, so that the page stays under 5 MB
+SIZES = ((160, 82), (144, 80), (128, 76), (112, 72), (96, 68), (80, 60), (64, 50))  # longer side, JPEG quality
 
 
 @dataclass(frozen=True)
@@ -54,9 +68,9 @@ def choose(results: Results) -> Choice:
         strips=_strips(results),
         extremes=[found for variant in results.variants if (found := extremes(variant, a_side)).best],
         without_a_face=[
-            (variant, [image for image in variant.images if image.faces == 0][:faceless])
+            (variant, images[:faceless])
             for variant in results.variants
-            if any(image.faces == 0 for image in variant.images)
+            if (images := [image for image in variant.images if image.faces == 0])
         ],
     )
 
@@ -106,21 +120,17 @@ def _strips(results: Results) -> list[Strip]:
     room = (MOST_PICTURES - 2 * len(people)) // max(1, len(people) * len(variants))
     strips = []
     for person in people:
-        prompts = _spread(_asked(results, person), max(1, min(MOST_PROMPTS, room)))
+        asked = [
+            prompt
+            for prompt in results.prompts
+            if prompt.part == person.part and prompt.class_name in (None, person.class_name)
+        ]
         rows = [
             (prompt, [(variant, images.get((variant.id, person.identity, prompt.id))) for variant in variants])
-            for prompt in prompts
+            for prompt in _spread(asked, max(1, min(MOST_PROMPTS, room)))
         ]
         strips.append(Strip(person, rows))
     return strips
-
-
-def _asked(results: Results, person: Person) -> list[Prompt]:
-    return [
-        prompt
-        for prompt in results.prompts
-        if prompt.part == person.part and prompt.class_name in (None, person.class_name)
-    ]
 
 
 def _spread(prompts: list[Prompt], most: int) -> list[Prompt]:
@@ -128,3 +138,77 @@ def _spread(prompts: list[Prompt], most: int) -> list[Prompt]:
     if len(prompts) <= most:
         return prompts
     return [prompts[index * len(prompts) // most] for index in range(most)]
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Data URIs by the path in results.json, and why some are not there."""
+
+    uris: dict[str, str]
+    absent: dict[str, str]
+    side: int  # pixels of the longer side
+
+
+def read_small(path: Path, sha256: str | None = None) -> Image.Image | str:
+    """A picture at the largest thumbnail size, or why it cannot be shown: a page must not pass off another one."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return "not in the run's folder"
+    if sha256 is not None and digest(data) != sha256:
+        return "changed since it was scored"
+    try:
+        picture = decode(path)
+    except UserError:
+        return "cannot be read"
+    return _reduced(picture, SIZES[0][0])
+
+
+def thumbnails(pictures: Mapping[str, Image.Image | str], shown: Iterable[str], budget: int = BUDGET) -> Thumbnails:
+    """The largest size at which all shown pictures, repeats included, fit the budget together."""
+    there = {key: picture for key, picture in pictures.items() if not isinstance(picture, str)}
+    absent = {key: reason for key, reason in pictures.items() if isinstance(reason, str)}
+    shown = [key for key in shown if key in there]
+    for side, quality in SIZES:
+        uris = {key: jpeg_uri(_reduced(picture, side), quality=quality) for key, picture in there.items()}
+        if sum(len(uris[key]) for key in shown) <= budget:
+            return Thumbnails(uris, absent, side)
+    raise UserError(f"{len(shown)} pictures do not fit into {budget} bytes; give the report fewer variants.")
+
+
+def _reduced(picture: Image.Image, side: int) -> Image.Image:
+    scale = min(1.0, side / max(picture.size))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture if scale == 1 else picture.resize(size, RESAMPLER)
+
+
+def jpeg_uri(picture: Image.Image, **settings: int) -> str:
+    """The picture inside the page that shows it."""
+    data = io.BytesIO()
+    picture.save(data, "JPEG", optimize=True, **settings)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def inline_svg(svg: bytes, name: str, title: str, said: str) -> Markup:
+    """A drawing inside a page that holds others: as wide as its place, its ids begin with its name."""
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
+            parent.remove(child)
+    for element in root.iter():
+        own = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+        for key in own.keys() & {"id", "href", "clip-path"}:
+            own[key] = re.sub(r"^(#|url\(#)?", rf"\g<1>{name}-", own[key])
+        element.tag, element.attrib = element.tag.rpartition("}")[2], own
+    box = root.attrib["viewBox"]
+    root.attrib = {"class": "chart", "viewBox": box, "role": "img", "aria-labelledby": f"{name}-title {name}-desc"}
+    for index, (kind, words) in enumerate((("title", title), ("desc", said))):
+        element = ElementTree.Element(kind, {"id": f"{name}-{kind}"})
+        element.text = printable(words)
+        root.insert(index, element)
+    return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
+
+
+def printable(words: str) -> str:
+    """Without the characters that XML cannot hold."""
+    return "".join(letter if letter.isprintable() else " " for letter in words)
