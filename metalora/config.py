@@ -106,7 +106,8 @@ class PersonalizeConfig:
 
     method: str = knob(
         "meta-lora",
-        "meta-lora: heads on a frozen Meta-Down; lora: plain LoRA, whole photo; lora-crops: plain LoRA, crops",
+        "meta-lora: heads on a frozen Meta-Down, where there is one; lora: plain LoRA on the whole photo; lora-crops: "
+        "on crops",
         choices=METHODS,
     )
     steps: int = knob(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
@@ -284,8 +285,22 @@ PRESETS: dict[str, dict[str, int | float | str]] = {
 Config = TypeVar("Config", CropConfig, PersonalizeConfig, GenerateConfig, BenchmarkConfig)
 
 
+# What a method wants that is not the default one, by backbone; "" is any other. A plain LoRA takes 625 steps (paper).
+METHOD_PRESETS: dict[str, dict[str, dict[str, int | float | str]]] = {
+    "": {"lora": {"steps": 625}, "lora-crops": {"steps": 625}},
+    "miniature": {"lora": {"learning_rate": 1e-3}, "lora-crops": {"learning_rate": 1e-3}},
+    "tiny": {},
+}
+
+
+def method_preset(backbone: str, method: str) -> dict[str, int | float | str]:
+    """A method's own settings on a backbone, over the backbone's."""
+    return METHOD_PRESETS.get(backbone, METHOD_PRESETS[""]).get(method, {})
+
+
 def with_preset(kind: type[Config], backbone: str, **given: Any) -> Config:
-    """The config of what was given, over the backbone's preset, over the defaults."""
+    """The config of what was given, over the method's preset, over the backbone's, over the defaults."""
     names = {knob_field.name for knob_field in dataclasses.fields(kind)}
-    preset = {name: value for name, value in PRESETS.get(backbone, {}).items() if name in names}
-    return kind(**{**preset, **given})
+    method = given.get("method", METHODS[0]) if "method" in names else ""
+    presets = {**PRESETS.get(backbone, {}), **method_preset(backbone, method)}
+    return kind(**{**{name: value for name, value in presets.items() if name in names}, **given})

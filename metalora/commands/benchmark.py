@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from ..config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError, method_preset
 from ..flags import add_knobs, knobs_from
 from . import benchmark_report
 from .base_model import (
@@ -121,6 +121,9 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         described=args.captions == "photo",
     )
     preset = preset_of(args)
+    if "learning_rate" not in args and "own_learning_rates" not in args:
+        rates = ((method, method_preset(preset, method).get("learning_rate")) for method in trained_methods(args))
+        args.own_learning_rates = [f"{method}={rate}" for method, rate in rates if rate]
     plan = driven(
         make_plan(
             args.run,
@@ -136,6 +139,11 @@ def plan_benchmark(args: argparse.Namespace) -> None:
     print(f"{len(plan.people)} people, {images} images of each of {len(plan.variants())} variants")
     print(f"wrote {args.run / 'plan.json'}")
     print(f"next:  metalora benchmark run {quote(str(args.run))}")
+
+
+def trained_methods(args: argparse.Namespace) -> list[str]:
+    """The methods of the plan that train."""
+    return [method for method in getattr(args, "methods", METHODS) if method in METHODS]
 
 
 def run_benchmark(args: argparse.Namespace) -> None:

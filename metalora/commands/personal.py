@@ -11,6 +11,7 @@ from .base_model import (
     add_backbone,
     add_fit,
     add_speed,
+    backbone_of,
     cache_of,
     chosen_backbone,
     fast_backbone_of,
@@ -31,9 +32,9 @@ Find the face, plan up to 25 crops around it and write them as they would be tra
 PERSONALIZE_HELP = """\
 Fit one person's photo and write an ordinary LoRA file that stock loaders read.
 
-  metalora personalize ada.jpg --class woman --meta-down woman.safetensors --backbone flux-dev
-  metalora personalize ada.jpg --class woman --method lora-crops     without a Meta-Down: a plain LoRA on the crops
-  metalora personalize ada.jpg --class woman --method lora-crops --backbone flux-dev --fit     on a small card
+  metalora personalize ada.jpg --class woman
+  metalora personalize ada.jpg --class woman --backbone flux-dev --fit     a plain LoRA, on a small card
+  metalora personalize ada.jpg --class woman --backbone flux-dev --meta-down people.safetensors
 
 Ctrl-C keeps what was trained; the same command goes on from there.
 """
@@ -130,6 +131,7 @@ def personalize(args: argparse.Namespace) -> None:
     from ..jobs.fitting import fit_personalization
     from ..jobs.personalize import personalize_photos
 
+    choose_method(args)
     config, crop_config = (
         knobs_from(args, PersonalizeConfig, preset_of(args)),
         knobs_from(args, CropConfig, preset_of(args)),
@@ -154,6 +156,19 @@ def personalize(args: argparse.Namespace) -> None:
     print(f"wrote {result.lora} (the LoRA), {result.adapter}, {result.curve}")
     example = f"--lora {quote(str(result.lora))} --compare --prompt {quote(config.prompt)}"
     print(f"next:  metalora generate{chosen_backbone(args)} {example}")
+
+
+def choose_method(args: argparse.Namespace) -> None:
+    """Where none is named: Meta-LoRA if there is a Meta-Down for this base and class, else a plain LoRA."""
+    from ..jobs.meta_downs import shipped_meta_down
+
+    if "method" in args:
+        return
+    class_name = getattr(args, "class_name", PersonalizeConfig().class_name)
+    there = args.meta_down or shipped_meta_down(backbone_of(args).name, class_name)
+    args.method = "meta-lora" if there else "lora-crops"
+    if not there:
+        print("no Meta-Down is known for this base and class: a plain LoRA is trained on crops (--method lora-crops)")
 
 
 def generate(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from .demo_person import demo_person
 from .demo_scores import likenesses
 from .demonstration import BASE, Demonstration, labels_of
 from .generate import Image, generate_images
-from .meta_downs import RANDOM, shipped_meta_downs
+from .meta_downs import RANDOM, shipped_meta_down
 from .personalize import Personalized, personalize_photos
 from .plots import save_loss_curve
 
@@ -24,7 +24,7 @@ def demonstrate(backbone: Backbone, out: Path, cache: Cache, preset: str) -> Job
     yield Phase(f"the portrait: {person.credit}")
     sheet = yield from write_crops(person.portrait, out / "crops", crop_config, multiple=backbone.multiple)
 
-    shipped = shipped_meta_downs(backbone.name).get(person.class_name)
+    shipped = shipped_meta_down(backbone.name, person.class_name)
     labels = labels_of(trained=shipped is not None)
     results: dict[str, Personalized] = {}
     pictures: dict[str, list[Image]] = {BASE: []}

@@ -15,6 +15,15 @@ RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed
 SHIPPED = Path(__file__).parents[1] / "data" / "meta_downs"
 
 
+ALL = "all"  # the domain of a Meta-Down that was trained on every class at once
+
+
+def shipped_meta_down(base: str, class_name: str) -> Path | None:
+    """The Meta-Down that comes with the package for this base and class, or for every class."""
+    shipped = shipped_meta_downs(base)
+    return shipped.get(class_name, shipped.get(ALL))
+
+
 def shipped_meta_downs(base: str) -> dict[str, Path]:
     """By class, the Meta-Downs that come with the package for this base."""
     found = {}
@@ -56,9 +65,9 @@ def untrained_meta_down(sites: Sequence[Site], config: PersonalizeConfig, rank: 
 
 def default_meta_down(base: str, class_name: str) -> str:
     """The shipped one, where none is named; where none is shipped either, what to do."""
+    if found := shipped_meta_down(base, class_name):
+        return str(found)
     shipped = shipped_meta_downs(base)
-    if class_name in shipped:
-        return str(shipped[class_name])
     others = f"For {base} there are shipped ones: say --class {' or --class '.join(shipped)}. " if shipped else ""
     raise UserError(
         f"--method meta-lora needs --meta-down FILE, trained for this base and class. {others}Without one, "

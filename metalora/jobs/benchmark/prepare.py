@@ -15,7 +15,7 @@ from ...store import files
 from ...store.manifest import Manifest, read_manifest
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
-from ..meta_downs import RANDOM, read_meta_down, shipped_meta_downs, untrained_meta_down
+from ..meta_downs import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
 from ..personalize import check_photos_for
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
 from .pictures import readable, truncation
@@ -186,10 +186,11 @@ def meta_downs_of(
     if unused := sorted(set(inputs.meta_downs) - {*classes, ANY_CLASS}):
         raise UserError(f"--meta-down names {', '.join(unused)}, but the people are {', '.join(classes)}.")
     sites = backbone.sites(training.sites)
-    shipped = {class_name: str(path) for class_name, path in shipped_meta_downs(backbone.name).items()}
     found = {}
     for class_name in classes:
-        given = inputs.meta_downs.get(class_name, inputs.meta_downs.get(ANY_CLASS, shipped.get(class_name)))
+        given = inputs.meta_downs.get(class_name) or inputs.meta_downs.get(ANY_CLASS)
+        if given is None and (shipped := shipped_meta_down(backbone.name, class_name)):
+            given = str(shipped)
         if given is None:
             raise UserError(
                 f"The method meta-lora needs a Meta-Down for the class {class_name}: --meta-down {class_name}=FILE. "
