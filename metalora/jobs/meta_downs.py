@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..backbones.protocol import Backbone
@@ -75,11 +76,11 @@ def default_meta_down(base: str, class_name: str) -> str:
 def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(site name -> [meta_rank, in], facts); refused unless it was made for this base and every site fits."""
     tensors, facts = files.read(path, ("meta-down",), base=base)
-    downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items() if name.endswith(".down")}
+    downs = downs_of(path, tensors)
     absent = [site.name for site in sites if site.name not in downs]
     if absent:
         raise UserError(f"{path} has no Meta-Down for {len(absent)} of the {len(sites)} sites, such as {absent[0]}.")
-    misfits = [site for site in sites if downs[site.name].ndim != 2 or downs[site.name].shape[1] != site.in_features]
+    misfits = [site for site in sites if downs[site.name].shape[1] != site.in_features]
     if misfits:
         raise UserError(
             f"{path} does not fit at {len(misfits)} sites: {misfits[0].name} has shape "
@@ -92,6 +93,19 @@ def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> t
     return downs, origin | {"meta_domain": facts["domain"]} if "domain" in facts else origin
 
 
+def downs_of(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Site name -> [meta_rank, in] of a Meta-Down file's tensors; refused unless all are finite matrices."""
+    downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items() if name.endswith(".down")}
+    for name, down in downs.items():
+        if down.ndim != 2 or not down.numel() or not down.is_floating_point():
+            raise UserError(f"{path} is damaged: {name}.down is {list(down.shape)} of {down.dtype}, not a matrix.")
+        if not torch.isfinite(down.float()).all():
+            raise UserError(f"{path} is damaged: {name}.down holds NaN or infinity.")
+    if not downs:
+        raise UserError(f"{path} says that it is a Meta-Down, but holds no down layer: it is damaged.")
+    return downs
+
+
 def read_mean_heads(path: Path, sites: Sequence[Site]) -> dict[str, Tensor]:
     """Site name -> [out, meta_rank], the mean of up @ mid over the people of stage 1; refused where a site has none."""
     tensors, _ = files.read(path, ("meta-down",))
@@ -101,4 +115,12 @@ def read_mean_heads(path: Path, sites: Sequence[Site]) -> dict[str, Tensor]:
             f"{path} has no mean heads at {len(absent)} of the {len(sites)} sites, such as {absent[0]}: only stage 1 "
             "stores them. Leave --heads at zero, or make the Meta-Down with `metalora meta-train`."
         )
-    return {site.name: tensors[f"{site.name}.mean_heads"] for site in sites}
+    heads = {site.name: tensors[f"{site.name}.mean_heads"] for site in sites}
+    for site in sites:
+        shape, meta_rank = list(heads[site.name].shape), len(tensors.get(f"{site.name}.down", ()))
+        if shape != [site.out_features, meta_rank] or not torch.isfinite(heads[site.name].float()).all():
+            raise UserError(
+                f"{path} is damaged: {site.name}.mean_heads is {shape} or not finite, expected "
+                f"[{site.out_features}, {meta_rank}]."
+            )
+    return heads
