@@ -35,7 +35,7 @@ class Downs:
 
 def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
     """The down layers; a UserError if nothing in the file fits this base, or something in it contradicts the base."""
-    refuse_other_bases(tensors, shape)
+    refuse_other_bases({key: tuple(tensor.shape) for key, tensor in tensors.items()}, shape)
     layers: dict[tuple[Site, ...], dict[str, str]] = defaultdict(dict)  # layer -> role -> key
     known = known_layers(shape)
     for key in tensors:

@@ -1,7 +1,7 @@
 """What a LoRA file holds that FLUX.1's blocks cannot take: another base, another method, other parts of the model."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -60,45 +60,56 @@ def refuse_other_methods(keys: Iterable[str]) -> None:
                 )
 
 
-def refuse_other_bases(tensors: dict[str, Tensor], shape: FluxShape) -> None:
+Shapes = Mapping[str, tuple[int, ...]]  # of a file's tensors by key
+
+
+def refuse_other_bases(shapes: Shapes, shape: FluxShape) -> None:
     """A UserError, if a file is surely of another base: by names that FLUX.1 has not, by blocks or shapes."""
+    found = base_of(shapes)
+    if found:
+        raise UserError(f"it looks like {found[0]} LoRA ({found[1]}): it was made for another base than {shape.name}")
     counts = {"double": shape.double_blocks, "single": shape.single_blocks}
-    for key, tensor in tensors.items():
+    for key, size in shapes.items():
         if TEXT_ENCODERS.search(key):
             continue
-        name = next((name for name, pattern in BASES if re.search(pattern, key)), "")
-        name = name or ("a FLUX.2" if gated(key, tensors) else "")
-        if name:
-            name = stable_diffusion(tensors) if name == BASES[0][0] else name
-            raise UserError(f"it looks like {name} LoRA ({key}): it was made for another base than {shape.name}")
         block = BLOCKS.search(key)
         kind = "single" if block and block[1].startswith("single") else "double"
         if block and (len(block[2]) > 4 or int(block[2]) >= counts[kind]):
             raise UserError(f"it has {key}, but {shape.name} has {counts[kind]} {kind} blocks: it is of another base")
-        if TOKENS_IN.search(key) and tensor.ndim == 2 and tensor.shape[1] in (n * shape.in_channels for n in (2, 6)):
+        if TOKENS_IN.search(key) and size[1:] in [(n * shape.in_channels,) for n in (2, 6)]:
             raise UserError(
-                f"it looks like a control LoRA, Depth, Canny or Fill ({key} takes {tensor.shape[1]} numbers a token, "
+                f"it looks like a control LoRA, Depth, Canny or Fill ({key} takes {size[1]} numbers a token, "
                 f"{shape.name} has {shape.in_channels}): it needs another picture as input"
             )
 
 
-def gated(key: str, tensors: dict[str, Tensor]) -> bool:
+def base_of(shapes: Shapes) -> tuple[str, str] | None:
+    """(another base than FLUX.1, the key that tells) or None."""
+    for key in shapes:
+        if not TEXT_ENCODERS.search(key):
+            name = next((name for name, pattern in BASES if re.search(pattern, key[:500])), "")
+            if name or gated(key, shapes):
+                return (stable_diffusion(shapes) if name == BASES[0][0] else name or "a FLUX.2"), key
+    return None
+
+
+def gated(key: str, shapes: Shapes) -> bool:
     """Whether a key is of FLUX.2's MLP, which is gated, so that its first layer is twice as large."""
-    up, down = tensors[key], tensors.get(key.replace("lora_up", "lora_down").replace("lora_B", "lora_A"))
-    if down is None or down is up or (up.ndim, down.ndim) != (2, 2):
+    up, down = shapes[key], shapes.get(key.replace("lora_up", "lora_down").replace("lora_B", "lora_A"), ())
+    if len(up) != 2 or len(down) != 2 or up == down:
         return False
-    return any(pattern.search(key) and len(up) == ratio * down.shape[1] for pattern, ratio in GATED)
+    return any(pattern.search(key) and up[0] == ratio * down[1] for pattern, ratio in GATED)
 
 
-def stable_diffusion(tensors: dict[str, Tensor]) -> str:
+def stable_diffusion(shapes: Shapes) -> str:
     """Which one, by the width of its text embeddings."""
     widths = {
-        tensor.shape[1]
-        for key, tensor in tensors.items()
-        if tensor.ndim == 2 and re.search(r"attn2[._].*to_k.*(down|lora_A)", key)
+        size[1]
+        for key, size in shapes.items()
+        if len(size) >= 2 and re.search(r"attn2[._].*to_k.*(down|lora_A)", key[:500])
     }
     names = {768: "a Stable Diffusion 1.5", 1024: "a Stable Diffusion 2", 2048: "an SDXL"}
-    return names.get(widths.pop(), "a Stable Diffusion") if len(widths) == 1 else "a Stable Diffusion"
+    return names.get(widths.pop(), BASES[0][0]) if len(widths) == 1 else BASES[0][0]
 
 
 def part_of(key: str, name: str) -> str:

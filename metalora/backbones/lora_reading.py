@@ -49,7 +49,7 @@ def read_lora(tensors: dict[str, Tensor], shape: FluxShape, declared: Declared |
     """
     if any(len(key) > LONGEST for key in tensors):
         raise UserError(f"a name in it has more than {LONGEST} characters: it is no LoRA, or damaged")
-    refuse_other_bases(tensors, shape)
+    refuse_other_bases({key: tuple(tensor.shape) for key, tensor in tensors.items()}, shape)
     refuse_other_methods(tensors)
     if declared is not None and declared.dora:
         raise UserError("its configuration says DoRA, which also rescales the base's weights: it cannot be read")
@@ -159,7 +159,7 @@ def check_width(parts: dict[str, dict[str, Tensor]], layers: Layers, shape: Flux
 def refuse_the_useless(tensors: dict[str, Tensor], lora: LoRA, left: dict[str, str], shape: FluxShape) -> None:
     """Refuse a file of which nothing, or only what nobody knows, would be left."""
     if not tensors:
-        raise UserError("it is empty")
+        return
     if not lora and set(left.values()) - {UNKNOWN}:
         raise UserError(f"nothing in it is for the blocks of {shape.name}: {'; '.join(notices(left, tensors))}")
     unknown = [key for key in left if left[key] == UNKNOWN]

@@ -60,6 +60,8 @@ def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
         config = path.with_name(CONFIG_FILE) if of_peft or path.name == PEFT_FILE else None
         declared = declared_in(metadata, None if config is None else text_of(config))
         reading = read_lora(tensors, backbone.shape, declared)
+        if not tensors:
+            raise UserError("it is empty")
     except UserError as error:
         raise UserError(f"{path} cannot be read as a LoRA of {backbone.name}: {error}.") from error
     said = notices(reading.left, tensors)
