@@ -157,12 +157,25 @@ def alpha_tensors(folder: Path) -> Made:
 def peft_file(folder: Path, config: Any) -> Made:
     import peft
 
+    torch.manual_seed(0)  # what PEFT draws
     model = peft.get_peft_model(TinyFlux().transformer("cpu", torch.float32), config)
     model.save_pretrained(folder)
     return Made(folder / "adapter_model.safetensors", TINY, deltas_of(model, "default"))
 
 
 LINEAR = ["to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "to_out.0", "proj_mlp"]
+
+
+def diffusers_model(folder: Path) -> Made:
+    """What a model's own save_lora_adapter writes: no prefix, in the metadata neither."""
+    from peft import LoraConfig
+
+    torch.manual_seed(0)
+    model = TinyFlux().transformer("cpu", torch.float32)
+    config = LoraConfig(r=R, lora_alpha=6, target_modules=LINEAR, init_lora_weights=False)
+    model.add_adapter(config, adapter_name="theirs")
+    model.save_lora_adapter(folder, adapter_name="theirs")
+    return Made(next(folder.glob("*.safetensors")), TINY, deltas_of(model, "theirs"))
 
 
 def peft_lora(folder: Path) -> Made:
@@ -259,6 +272,7 @@ def lycoris(folder: Path) -> Made:
 MAKERS: dict[str, tuple[str, str, Callable[[Path], Made]]] = {
     "diffusers": ("`transformer.`, `lora_adapter_metadata` with patterns", "diffusers", diffusers_patterns),
     "diffusers, rslora": ("the same, `use_rslora`", "diffusers", diffusers_rslora),
+    "diffusers, a model's": ("no prefix, `lora_adapter_metadata`", "diffusers", diffusers_model),
     "SimpleTuner": ("`transformer.`, `lora_adapter_metadata`", "diffusers", simpletuner),
     "ai-toolkit": ("`transformer.`, bf16", "diffusers", ai_toolkit),
     "older diffusers": ("`transformer.` with `.alpha` tensors", "diffusers", alpha_tensors),
@@ -293,7 +307,7 @@ def table() -> Iterator[str]:
     for maker, (layout, reader, make) in MAKERS.items():
         with tempfile.TemporaryDirectory() as folder:
             count, most, largest = differences(make(Path(folder)))
-        yield f"| {maker} | {layout} | {count} | {most:.1e} | {largest:.2g} | {reader} |"
+        yield f"| {maker} | {layout} | {count} | {most:.2g} | {largest:.3g} | {reader} |"
 
 
 if __name__ == "__main__":

@@ -37,7 +37,12 @@ def delta(lora: LoRA, name: str) -> torch.Tensor:
 def test_every_makers_file_adds_what_its_own_reader_adds(maker: str, tmp_path: Path):
     count, most, largest = differences(MAKERS[maker][2](tmp_path))
     assert count >= 8
-    assert most < 1e-6 * max(largest, 1)
+    assert most < 1e-6 * largest
+
+
+def test_the_docs_have_a_row_for_every_maker():
+    page = (Path(__file__).parents[1] / "docs" / "loras.md").read_text(encoding="utf-8")
+    assert all(f"| {maker} | {layout} |" in page for maker, (layout, _, _) in MAKERS.items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64], ids=str)

@@ -51,7 +51,8 @@ def declared_in(metadata: dict[str, str], config_json: str | None) -> Declared |
     if METADATA_KEY in metadata:
         config = parsed(metadata[METADATA_KEY], METADATA_KEY)
         prefix = "transformer."
-        config = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+        if not config.keys() & {"r", "lora_alpha"}:  # a pipeline's; a model's own save_lora_adapter writes no prefix
+            config = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
         return declared(config, METADATA_KEY) if config else None
     return None if config_json is None else declared(parsed(config_json, CONFIG_FILE), CONFIG_FILE)
 

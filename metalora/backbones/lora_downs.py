@@ -14,7 +14,7 @@ from ..config import UserError
 from ..method.adapter import Site
 from .keys import FluxShape, sites
 from .lora_foreign import refuse_other_bases
-from .lora_products import matrix_of
+from .lora_products import STRONGEST, matrix_of
 from .lora_reading import layer_and_role
 from .lora_spellings import PREFIXES, known_layers, split
 
@@ -50,7 +50,10 @@ def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
         if down is None:
             problems += [problem] if problem else []
             continue
-        by_site |= per_site(fused, matrix_of(tensors[down], down), roles, tensors)
+        matrix = matrix_of(tensors[down], down)
+        if matrix.abs().max() > STRONGEST:
+            raise UserError(f"{down} holds numbers of {matrix.abs().max():.1e}: it is damaged.")
+        by_site |= per_site(fused, matrix, roles, tensors)
         taken.append(down)
     if problems:
         raise UserError(
@@ -59,6 +62,10 @@ def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
         )
     if not by_site:
         example = next(iter(tensors), "none")
+        if any(layer_and_role(key)[1].startswith(("lokr", "hada")) for key in tensors):
+            raise UserError(
+                f"It is a LoKr or LoHa ({example}), which has no down layer. `from-loras` takes such files."
+            )
         raise UserError(
             f"None of the {len(tensors)} keys is a down layer of {shape.name}. Found keys such as {example!r}; "
             f"expected a layer's name, such as {sites(shape, 'all', fused=False)[1].name!r} in any LoRA spelling, "

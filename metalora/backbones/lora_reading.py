@@ -64,7 +64,7 @@ def read_lora(tensors: dict[str, Tensor], shape: FluxShape, declared: Declared |
     lora: LoRA = {}
     for layer, (fused, keys) in layers.items():
         alpha = alpha_of(tensors[keys["alpha"]], keys["alpha"]) if "alpha" in keys else None
-        pair = layer_pair(layer, parts[layer], fused, alpha, declared)
+        pair = layer_pair(layer, parts.pop(layer), fused, alpha, declared)
         if fused not in taken:
             taken[fused] = pair
             for name, own in split(fused, *pair).items():
@@ -86,7 +86,7 @@ def grouped(tensors: dict[str, Tensor], shape: FluxShape) -> tuple[Layers, dict[
     left: dict[str, str] = {}
     for key in tensors:
         layer, role = layer_and_role(key)
-        fused = known.get(PREFIXES.sub("", layer)) if role else None
+        fused = known.get(PREFIXES.sub("", layer).rstrip("_")) if role else None
         if fused is None:
             left[key] = part_of(key, PREFIXES.sub("", key))
             continue

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..backbones.lora_products import STRONGEST
 from ..backbones.protocol import Backbone
 from ..config import PersonalizeConfig, UserError
 from ..method.adapter import Adapters, Site, new_adapters, random_meta_down
@@ -94,13 +95,13 @@ def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> t
 
 
 def downs_of(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Site name -> [meta_rank, in] of a Meta-Down file's tensors; refused unless all are finite matrices."""
+    """Site name -> [meta_rank, in] of a Meta-Down file's tensors; refused unless all are sane matrices."""
     downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items() if name.endswith(".down")}
     for name, down in downs.items():
         if down.ndim != 2 or not down.numel() or not down.is_floating_point():
             raise UserError(f"{path} is damaged: {name}.down is {list(down.shape)} of {down.dtype}, not a matrix.")
-        if not torch.isfinite(down.float()).all():
-            raise UserError(f"{path} is damaged: {name}.down holds NaN or infinity.")
+        if not down.float().abs().max() <= STRONGEST:
+            raise UserError(f"{path} is damaged: {name}.down holds NaN, infinity or numbers like it.")
     if not downs:
         raise UserError(f"{path} says that it is a Meta-Down, but holds no down layer: it is damaged.")
     return downs
