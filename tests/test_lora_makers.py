@@ -216,10 +216,13 @@ def test_half_a_layer_is_damage_and_half_an_unknown_file_is_no_lora():
         read_lora(LORA | {"strange": torch.zeros(10_000)}, SMALL)
 
 
-def test_an_empty_file_is_no_lora(tmp_path: Path):
-    save_file({}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="is empty"):
-        load_lora(tmp_path / "x.safetensors", BACKBONE)
+def test_an_empty_file_and_one_of_zeros_are_no_loras(tmp_path: Path):
+    stem = "lora_unet_double_blocks_0_img_attn_qkv.lora"
+    zeros = {f"{stem}_down.weight": torch.zeros(3, 8), f"{stem}_up.weight": torch.zeros(24, 3)}
+    for tensors, said in (({}, "is empty"), (zeros, "are zero")):
+        save_file(tensors, tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match=said):
+            load_lora(tmp_path / "x.safetensors", BACKBONE)
 
 
 def test_a_lokr_too_large_for_memory_is_refused_before_it_is_made():

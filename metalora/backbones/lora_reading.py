@@ -163,6 +163,8 @@ def refuse_the_useless(tensors: dict[str, Tensor], lora: LoRA, left: dict[str, s
     if not lora and set(left.values()) - {UNKNOWN}:
         raise UserError(f"nothing in it is for the blocks of {shape.name}: {'; '.join(notices(left, tensors))}")
     unknown = [key for key in left if left[key] == UNKNOWN]
+    if not lora and not left:
+        raise UserError("all its numbers are zero")
     if not lora:
         raise UserError(
             f"it is no LoRA of FLUX.1: none of its {len(tensors)} tensors, such as {unknown[0]}, is one of a layer of "

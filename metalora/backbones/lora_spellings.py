@@ -136,19 +136,25 @@ def known_layers(shape: FluxShape) -> dict[str, tuple[Site, ...]]:
         for stem, fused in layers_of(spelling, shape).items():
             name = PREFIXES.sub("", stem)
             known |= {name: fused, name.replace(".", "_"): fused}
+    return known | older_names(known, shape)
+
+
+def older_names(known: dict[str, tuple[Site, ...]], shape: FluxShape) -> dict[str, tuple[Site, ...]]:
+    """XLabs' names, with the stream behind them (1 image, 2 text), and those that diffusers had before PEFT."""
+    found: dict[str, tuple[Site, ...]] = {}
     for block in range(shape.double_blocks):
         stem, attention = f"double_blocks.{block}", f"transformer_blocks.{block}.attn"
-        for stream, bfl in (("1", "img_attn"), ("2", "txt_attn")):  # XLabs
-            known |= {f"{stem}.processor.{name}{stream}": known[f"{stem}.{bfl}.{name}"] for name in ("qkv", "proj")}
-        known |= {f"{attention}.{name}": known[f"{attention}.{name}.0"] for name in ("to_out",)}
-        old = ("to_q", "to_k", "to_v", "to_out", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-        known |= {f"{attention}.processor.{name}": known[f"{attention}.{name}"] for name in old}  # diffusers, once
+        for stream, theirs in (("1", "img_attn"), ("2", "txt_attn")):
+            found |= {f"{stem}.processor.{name}{stream}": known[f"{stem}.{theirs}.{name}"] for name in ("qkv", "proj")}
+        found[f"{attention}.to_out"] = found[f"{attention}.processor.to_out"] = known[f"{attention}.to_out.0"]
+        for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"):
+            found[f"{attention}.processor.{name}"] = known[f"{attention}.{name}"]
     for block in range(shape.single_blocks):
         stem, attention = f"single_blocks.{block}", f"single_transformer_blocks.{block}.attn"
-        known |= {f"{stem}.processor.qkv": known[f"{stem}.linear1"][:3]}
-        known |= {f"{stem}.processor.proj": known[f"{stem}.linear2"]}
-        known |= {f"{attention}.processor.{name}": known[f"{attention}.{name}"] for name in ("to_q", "to_k", "to_v")}
-    return known
+        found[f"{stem}.processor.qkv"] = known[f"{stem}.linear1"][:3]
+        found[f"{stem}.processor.proj"] = known[f"{stem}.linear2"]
+        found |= {f"{attention}.processor.{name}": known[f"{attention}.{name}"] for name in ("to_q", "to_k", "to_v")}
+    return found
 
 
 def misfit(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> str:
