@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,6 +30,7 @@ from metalora.jobs import run
 from metalora.jobs.info import describe
 from metalora.jobs.lora import load_lora, merge_adapter
 from metalora.jobs.meta_down_sources import import_meta_down, inspect_meta_down, meta_down_from_loras
+from metalora.store import files
 
 COUNT = int(os.environ.get("METALORA_FUZZ", 300))
 SLOWEST, MOST_MEMORY = 5.0, 1_000_000  # seconds, kB
@@ -134,7 +136,8 @@ def readers(folder: Path) -> dict[str, Callable[[Path], object]]:
     }
 
 
-def test_no_file_is_a_traceback(tmp_path: Path):
+def test_no_file_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files.os, "fsync", lambda _: None)  # thousands of files are written
     made = seeds(torch.Generator().manual_seed(0))
     (tmp_path / "loras").mkdir()
     for number in range(2):
@@ -153,7 +156,7 @@ def test_no_file_is_a_traceback(tmp_path: Path):
         for name, reader in readers(tmp_path).items():
             if name == "from-loras" and number % 20:
                 continue  # what it reads, generate reads
-            start = time.monotonic()
+            start = time.process_time()
             try:
                 reader(path)
                 outcomes[f"{name}: read"] += 1
@@ -161,7 +164,7 @@ def test_no_file_is_a_traceback(tmp_path: Path):
                 outcomes[f"{name}: refused"] += 1
             except Exception as error:
                 raise AssertionError(f"file {number}, {name}: {error!r}") from error
-            slowest = max(slowest, time.monotonic() - start)
+            slowest = max(slowest, time.process_time() - start)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"\n{COUNT} files, {dict(sorted(outcomes.items()))}, slowest {slowest:.2f} s, {memory / 1000:.0f} MB in all")
     assert slowest < SLOWEST
