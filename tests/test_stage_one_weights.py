@@ -11,10 +11,10 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.config import Phase
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs import run
-from metalora.jobs.photos import HEAD
 from metalora.jobs.meta_train.data import prepared
-from metalora.jobs.meta_train.people import People
 from metalora.jobs.meta_train.faces import cell_weights
+from metalora.jobs.meta_train.people import People
+from metalora.jobs.photos import HEAD
 from metalora.measure.faces import load_faces
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import deal

@@ -13,6 +13,9 @@ from torch import Tensor
 from ..config import UserError
 from ..method.adapter import Site
 from .keys import FluxShape, sites
+from .lora_foreign import refuse_other_bases
+from .lora_products import STRONGEST, matrix_of
+from .lora_reading import layer_and_role
 from .lora_spellings import PREFIXES, known_layers, split
 
 DOWN = re.compile(r"^(lora_A|lora_down|lora\.down|(lora_)?meta_?down|lora_meta_down|lomd|down)(\.\w+)?$", re.IGNORECASE)
@@ -32,6 +35,7 @@ class Downs:
 
 def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
     """The down layers; a UserError if nothing in the file fits this base, or something in it contradicts the base."""
+    refuse_other_bases({key: tuple(tensor.shape) for key, tensor in tensors.items()}, shape)
     layers: dict[tuple[Site, ...], dict[str, str]] = defaultdict(dict)  # layer -> role -> key
     known = known_layers(shape)
     for key in tensors:
@@ -46,15 +50,22 @@ def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
         if down is None:
             problems += [problem] if problem else []
             continue
-        by_site |= per_site(fused, tensors[down].float(), roles, tensors)
+        matrix = matrix_of(tensors[down], down)
+        if matrix.abs().max() > STRONGEST:
+            raise UserError(f"{down} holds numbers of {matrix.abs().max():.1e}: it is damaged.")
+        by_site |= per_site(fused, matrix, roles, tensors)
         taken.append(down)
     if problems:
         raise UserError(
             f"The file does not fit {shape.name} at {len(problems)} layers: {'; '.join(problems[:3])}. "
-            "It was made for another base: choose it with --backbone."
+            "It was made for another base (choose it with --backbone), or is damaged."
         )
     if not by_site:
         example = next(iter(tensors), "none")
+        if any(layer_and_role(key)[1].startswith(("lokr", "hada")) for key in tensors):
+            raise UserError(
+                f"It is a LoKr or LoHa ({example}), which has no down layer. `from-loras` takes such files."
+            )
         raise UserError(
             f"None of the {len(tensors)} keys is a down layer of {shape.name}. Found keys such as {example!r}; "
             f"expected a layer's name, such as {sites(shape, 'all', fused=False)[1].name!r} in any LoRA spelling, "
@@ -66,6 +77,10 @@ def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
 
 def layer_of(key: str, known: dict[str, tuple[Site, ...]]) -> tuple[tuple[Site, ...], str] | None:
     """(the layer's sites, what the key says after the layer's name) or None; the longest name that fits wins."""
+    layer, matrix = layer_and_role(key)
+    layer = PREFIXES.sub("", layer)
+    if matrix in ("down", "up") and layer in known:
+        return known[layer], f"lora_{matrix}"
     words = PREFIXES.sub("", key).split(".")
     for count in range(len(words), 0, -1):
         name = ".".join(words[:count])
@@ -98,7 +113,7 @@ def per_site(
     fused: tuple[Site, ...], down: Tensor, roles: dict[str, str], tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """The down of each slice of a fused layer. Where the up shows blocks, each slice has its own; else all share it."""
-    up = next((tensors[key].float() for role, key in roles.items() if UP.match(role)), None)
+    up = next((matrix_of(tensors[key], key) for role, key in roles.items() if UP.match(role)), None)
     writes = sum(site.out_features for site in fused)
     if len(fused) == 1 or up is None or tuple(up.shape) != (writes, len(down)) or not up.any():
         return {site.name: down.clone() for site in fused}

@@ -28,12 +28,9 @@ SPELLINGS = tuple(STEMS)
 
 # Whatever stands before a layer's name in the files of other makers, in any order and number.
 PREFIXES = re.compile(
-    r"^(base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|transformer\.|unet\.|"
+    r"^(base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|transformer\.|unet\.|module\.|_orig_mod\.|"
     r"lora_unet_|lora_transformer_|lycoris_)+"
 )
-# The role of a tensor; PEFT puts the adapter's name ("default") before ".weight".
-KEY = re.compile(r"^(?P<layer>.+)\.(?:(?:lora_|lora\.)(?P<role>A|B|down|up)(?:\.\w+)?\.weight|(?P<alpha>alpha))$")
-ROLES = {"A": "down", "down": "down", "B": "up", "up": "up"}
 
 
 def spell_lora(lora: LoRA, spelling: str, shape: FluxShape) -> dict[str, Tensor]:
@@ -55,37 +52,6 @@ def spell_lora(lora: LoRA, spelling: str, shape: FluxShape) -> dict[str, Tensor]
                 alpha = torch.tensor(float(len(down)))
                 tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": alpha}
     return tensors
-
-
-def read_lora(tensors: dict[str, Tensor], shape: FluxShape) -> tuple[LoRA, list[str]]:
-    """(the LoRA in float32 with its alphas applied, the keys that belong to no layer), from any spelling or a mixture.
-
-    A fused LoRA that is not made of blocks is read as one LoRA per layer, all with its whole down.
-    """
-    known = known_layers(shape)
-    found: dict[tuple[Site, ...], dict[str, str]] = {}
-    unmatched = []
-    for key in tensors:
-        match = KEY.match(key)
-        fused = known.get(PREFIXES.sub("", match["layer"])) if match else None
-        role = ROLES.get(match["role"], "alpha") if match else ""
-        if fused is None or role in found.setdefault(fused, {}):
-            unmatched.append(key)
-        else:
-            found[fused][role] = key
-    lora: LoRA = {}
-    for fused, keys in found.items():
-        if not keys.keys() >= {"down", "up"} or any(site.name in lora for site in fused):
-            unmatched += keys.values()
-            continue
-        down, up = tensors[keys["down"]].float(), tensors[keys["up"]].float()
-        wrong = misfit(fused, down, up)
-        if wrong:
-            raise UserError(f"{keys['up']}: {wrong} in {shape.name}. The LoRA was made for another base.")
-        scale = tensors[keys["alpha"]].item() / len(down) if "alpha" in keys else 1.0
-        lora |= split(fused, down, up if scale == 1 else up * scale)
-    order = [site.name for site in sites(shape, "all", fused=False) if site.name in lora]
-    return {name: lora[name] for name in order}, sorted(unmatched)
 
 
 def check_lora(tensors: dict[str, Tensor], spelling: str, shape: FluxShape) -> None:
@@ -170,7 +136,25 @@ def known_layers(shape: FluxShape) -> dict[str, tuple[Site, ...]]:
         for stem, fused in layers_of(spelling, shape).items():
             name = PREFIXES.sub("", stem)
             known |= {name: fused, name.replace(".", "_"): fused}
-    return known
+    return known | older_names(known, shape)
+
+
+def older_names(known: dict[str, tuple[Site, ...]], shape: FluxShape) -> dict[str, tuple[Site, ...]]:
+    """XLabs' names, with the stream behind them (1 image, 2 text), and those that diffusers had before PEFT."""
+    found: dict[str, tuple[Site, ...]] = {}
+    for block in range(shape.double_blocks):
+        stem, attention = f"double_blocks.{block}", f"transformer_blocks.{block}.attn"
+        for stream, theirs in (("1", "img_attn"), ("2", "txt_attn")):
+            found |= {f"{stem}.processor.{name}{stream}": known[f"{stem}.{theirs}.{name}"] for name in ("qkv", "proj")}
+        found[f"{attention}.to_out"] = found[f"{attention}.processor.to_out"] = known[f"{attention}.to_out.0"]
+        for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"):
+            found[f"{attention}.processor.{name}"] = known[f"{attention}.{name}"]
+    for block in range(shape.single_blocks):
+        stem, attention = f"single_blocks.{block}", f"single_transformer_blocks.{block}.attn"
+        found[f"{stem}.processor.qkv"] = known[f"{stem}.linear1"][:3]
+        found[f"{stem}.processor.proj"] = known[f"{stem}.linear2"]
+        found |= {f"{attention}.processor.{name}": known[f"{attention}.{name}"] for name in ("to_q", "to_k", "to_v")}
+    return found
 
 
 def misfit(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> str:

@@ -23,7 +23,8 @@ split or fused, two matrices a layer or three. Says what was taken and what was 
 
 LORAS_HELP = """\
 Distill ordinary LoRAs of people into a Meta-Down: at each layer the directions of the input that their updates share
-most. The LoRAs may be of any spelling and rank, and must be of the same base model. All are held in memory.
+most. The LoRAs may be of any maker, spelling and rank, and must be of the same base model; a file that cannot be read
+is named and skipped. All are held in memory.
 """
 
 
@@ -83,6 +84,8 @@ def from_loras(args: argparse.Namespace) -> None:
     )
     found = driven(job)
     print(f"distilled {len(found.taken)} LoRAs into {args.meta_rank} directions a layer, sites: {found.sites}")
+    if found.left:
+        print(f"skipped {len(found.left)} files, for the reasons above: {', '.join(found.left[:5])}")
     show_next(args)
 
 

@@ -48,7 +48,9 @@ def generate_images(
         raise UserError("--compare shows images with and without a LoRA: say which with --lora FILE.")
     weights, digest = None, None
     if lora is not None:
-        loaded, _ = load_lora(lora, backbone)
+        loaded, left_out = load_lora(lora, backbone)
+        for sentence in left_out:
+            yield Phase(sentence)
         weights = lora_adapters(loaded, backbone, config.strength).to(backbone.device)
         digest = files.digest_of_tensors(weights.tensors())
     wanted = plan_images(prompts, out, config, with_lora=lora is not None, compare=compare)

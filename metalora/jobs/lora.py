@@ -1,12 +1,19 @@
 """Finished LoRA files: checked before they are written, loaded back after; and read again in any spelling."""
 
 import json
+from dataclasses import asdict
+from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..backbones.keys import FluxShape
-from ..backbones.lora_spellings import LoRA, check_lora, read_lora, spell_lora
+from ..backbones.lora_declared import CONFIG_FILE, declared_in
+from ..backbones.lora_foreign import notices
+from ..backbones.lora_reading import read_lora
+from ..backbones.lora_spellings import LoRA, check_lora, spell_lora
 from ..backbones.protocol import Backbone
 from ..config import UserError
 from ..method.adapter import Adapter, Adapters
@@ -14,11 +21,18 @@ from ..method.merge import fold
 from ..store import files
 from . import Job
 
+PEFT_FILE = "adapter_model.safetensors"
+ROLES = ("down", "mid", "up")  # in the order of the products
+LARGEST_SIZE = 100_000  # of any number of an architecture
+MOST_BLOCKS = 1000
+LARGEST_CONFIG = 10_000_000  # bytes
+
 
 def save_lora(path: Path, lora: LoRA, spelling: str, shape: FluxShape, facts: dict[str, str]) -> None:
     """Write an ordinary LoRA: every key exists in the base, every shape fits, nothing is NaN, and it loads back."""
     tensors = spell_lora(lora, spelling, shape)
     check_lora(tensors, spelling, shape)
+    read_lora(tensors, shape)  # before it is written: whatever we would refuse to read
     files.write(path, tensors, "lora", {**facts, "spelling": spelling, **model_spec(facts, shape)})
     back, _ = files.read(path, ("lora",))
     reread, unmatched = read_lora(back, shape)
@@ -30,31 +44,41 @@ def save_lora(path: Path, lora: LoRA, spelling: str, shape: FluxShape, facts: di
         raise UserError(f"{path} did not read back as it was written ({len(unmatched)} unknown keys); it was removed.")
 
 
-def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, dict[str, str]]:
-    """An ordinary LoRA of any maker and spelling; refused unless every key belongs to this base and fits."""
+def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
+    """(an ordinary LoRA of any maker and spelling, a sentence for each part of its file that was left out)."""
     with files.opened(path) as file:
-        facts = files.facts_of(file.metadata())
+        metadata = file.metadata() or {}
+        facts = files.facts_of(metadata)
         if facts.get("kind", "lora") != "lora":
             raise UserError(
                 f"{path} is of kind {facts['kind']!r}, not a finished LoRA. `metalora merge` makes one of an adapter."
             )
         files.check_base(path, facts, backbone.name)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    lora, unmatched = read_lora(tensors, backbone.shape)
-    if unmatched or not lora:
-        raise UserError(
-            f"{path} has {len(unmatched)} of {len(tensors)} keys that {backbone.name} does not know"
-            f"{', such as ' + sorted(unmatched)[0] if unmatched else ''}. It was made for another base."
-        )
-    sites = {site.name: site for site in backbone.sites("all")}
-    for name, (down, up) in lora.items():
-        site = sites[name]
-        if (down.shape[1], up.shape[0]) != (site.in_features, site.out_features):
-            raise UserError(
-                f"{path}: {name} is {down.shape[1]} -> {up.shape[0]}, but in {backbone.name} the layer is "
-                f"{site.in_features} -> {site.out_features}. It was made for another base."
-            )
-    return lora, facts
+        tensors = files.all_tensors(file)
+    try:
+        of_peft = any(key.startswith("base_model.model.") for key in tensors)
+        config = path.with_name(CONFIG_FILE) if of_peft or path.name == PEFT_FILE else None
+        declared = declared_in(metadata, None if config is None else text_of(config))
+        reading = read_lora(tensors, backbone.shape, declared)
+        if not tensors:
+            raise UserError("it is empty")
+    except UserError as error:
+        raise UserError(f"{path} cannot be read as a LoRA of {backbone.name}: {error}.") from error
+    said = notices(reading.left, tensors)
+    if of_peft and declared is None and not any(key.endswith(".alpha") for key in tensors):
+        said.append(f"no {CONFIG_FILE} lies beside it, so alpha is taken to be the rank")
+    return reading.lora, [f"{path.name}: {sentence}" for sentence in said]
+
+
+def text_of(config: Path) -> str | None:
+    """The text of a configuration, which need not be there."""
+    try:
+        with config.open("rb") as file:
+            return file.read(LARGEST_CONFIG).decode("utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{config} cannot be read ({error}), so the LoRA's strength is unknown") from error
 
 
 def lora_adapters(lora: LoRA, backbone: Backbone, strength: float) -> Adapters:
@@ -70,17 +94,59 @@ def merge_adapter(adapter: Path, out: Path, spelling: str, overwrite: bool = Fal
     tensors, facts = files.read(adapter, ("adapter",))
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
-    scale, shape = float(facts["scale"]), FluxShape(**json.loads(facts["shape"]))
-    lora = {
-        name.removesuffix(".up"): fold(
-            tensors[name.removesuffix("up") + "down"], tensors.get(name.removesuffix("up") + "mid"), up, scale
-        )
-        for name, up in tensors.items()
-        if name.endswith(".up")
-    }
+    scale, shape = scale_of(adapter, facts), shape_of(adapter, facts)
+    lora = {name: folded(adapter, name, tensors, scale) for name in names_of(adapter, tensors)}
     save_lora(out, lora, spelling, shape, facts)
     return out
     yield  # a job, though it has no steps
+
+
+def names_of(path: Path, tensors: dict[str, Tensor]) -> list[str]:
+    """The sites of an adapter file; refused unless each has its matrices."""
+    names = [name.removesuffix(".up") for name in tensors if name.endswith(".up")]
+    absent = [f"{name}.down" for name in names if f"{name}.down" not in tensors]
+    strange = [key for key in tensors if key.rpartition(".")[2] not in ROLES or key.rpartition(".")[0] not in names]
+    if not names or absent or strange:
+        what = f"{absent[0]} is missing" if absent else f"{strange[0]} has no up" if strange else "it has no layers"
+        raise UserError(f"{path} is damaged: {what}. Personalize again, or copy it again.")
+    return names
+
+
+def folded(path: Path, name: str, tensors: dict[str, Tensor], scale: float) -> tuple[Tensor, Tensor]:
+    """One site's three matrices, or two, as a LoRA's two; refused unless they are matrices that follow each other."""
+    found = [tensors.get(f"{name}.{role}") for role in ROLES]
+    chain = [matrix for matrix in found if matrix is not None]
+    fits = all(m.ndim == 2 and m.is_floating_point() and m.numel() for m in chain)
+    if not fits or any(after.shape[1] != len(before) for before, after in pairwise(chain)):
+        shapes = ", ".join(str(list(matrix.shape)) for matrix in chain)
+        raise UserError(f"{path} is damaged: the matrices of {name} are {shapes}. Copy it again.")
+    return fold(chain[0], found[1], chain[-1], scale)
+
+
+def scale_of(path: Path, facts: dict[str, str]) -> float:
+    """What an adapter file says that its product is multiplied by."""
+    try:
+        scale = float(facts["scale"])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: its scale is {facts.get('scale')!r}, expected a number.") from error
+    if not isfinite(scale):
+        raise UserError(f"{path} is damaged: its scale is {scale}, expected a finite number.")
+    return scale
+
+
+def shape_of(path: Path, facts: dict[str, str]) -> FluxShape:
+    """The architecture that an adapter file says it is for."""
+    try:
+        shape = FluxShape(**json.loads(facts["shape"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: its shape is {facts.get('shape')!r}, expected a FLUX's sizes.") from error
+    sizes = {key: value for key, value in asdict(shape).items() if key != "guidance"}
+    limits = {"double_blocks": (0, MOST_BLOCKS), "single_blocks": (0, MOST_BLOCKS)}
+    for key, value in sizes.items():
+        low, high = limits.get(key, (1, LARGEST_SIZE))
+        if type(value) is not int or not low <= value <= high:
+            raise UserError(f"{path} is damaged: its shape says {key} = {value!r}, expected {low} to {high}.")
+    return shape
 
 
 def model_spec(facts: dict[str, str], shape: FluxShape) -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..backbones.keys import PRESETS
@@ -14,7 +15,8 @@ from ..method.flow import generator_of
 from ..method.shared_directions import shared_directions
 from ..store import files
 from . import Job
-from .lora import load_lora
+from .lora import LoRA, load_lora
+from .meta_downs import downs_of
 from .personalize import check_output
 
 
@@ -37,9 +39,12 @@ def import_meta_down(
     with files.opened(source) as file:
         facts = files.facts_of(file.metadata())
         files.check_base(source, facts, backbone.name)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        tensors = files.all_tensors(file)
     yield Phase(f"reading {len(tensors)} tensors")
-    downs = read_downs(tensors, backbone.shape)
+    try:
+        downs = read_downs(tensors, backbone.shape)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     preset, chosen = covered(downs.by_site, backbone, sites, source)
     ranks = sorted({len(down) for down in chosen.values()})
     origin = {"origin": "imported", "imported_from": files.digest_of_tensors(tensors)}
@@ -78,26 +83,41 @@ def meta_down_from_loras(
     if first is not None and first > len(paths):
         raise UserError(f"--first {first}: {folder} has only {len(paths)} LoRAs.")
     paths = paths[:first]
-    if meta_rank < 1:
-        raise UserError(f"--meta-rank must be at least 1, got {meta_rank}.")
+    if not 1 <= meta_rank <= backbone.shape.width:
+        raise UserError(f"--meta-rank must be from 1 to {backbone.shape.width}, the base's width, got {meta_rank}.")
     if len(paths) < 2:
         raise UserError(f"{folder} has {len(paths)} .safetensors files; at least 2 LoRAs of people are needed.")
     yield Phase(f"reading {len(paths)} LoRAs")
-    loras = []
+    loras: dict[str, LoRA] = {}
+    skipped: dict[str, str] = {}
     for count, path in enumerate(paths, 1):
-        loras.append(load_lora(path, backbone)[0])
+        try:
+            lora, said = load_lora(path, backbone)
+            covered({name: down for name, (down, _) in lora.items()}, backbone, "auto", path)
+            loras[path.name] = lora
+        except UserError as error:
+            skipped[path.name] = str(error)
+            said = [f"skipped {path.name}: {error}"]
+        for sentence in said:
+            yield Phase(sentence)
         yield Step(count, len(paths))
-    shared = set.intersection(*(set(lora) for lora in loras))
-    preset, _ = covered({name: loras[0][name][0] for name in shared}, backbone, "auto", folder)
+    if len(loras) < 2:
+        raise UserError(
+            f"{len(loras)} of the {len(paths)} files in {folder} could be used; at least 2 LoRAs of people are needed. "
+            f"The first that was skipped: {next(iter(skipped.values()))}"
+        )
+    first_lora, *_ = loras.values()
+    shared = set.intersection(*(set(lora) for lora in loras.values()))
+    preset, _ = covered({name: first_lora[name][0] for name in shared}, backbone, "auto", folder)
     sites = backbone.sites(preset)
     yield Phase(f"finding the {meta_rank} directions that are shared most at {len(sites)} sites")
     downs = {}
     for count, site in enumerate(sites, 1):
         generator = generator_of("from loras", site.name)
-        downs[site.name] = shared_directions([lora[site.name] for lora in loras], meta_rank, generator)
+        downs[site.name] = shared_directions([lora[site.name] for lora in loras.values()], meta_rank, generator)
         yield Step(count, len(sites))
-    write(out, downs, backbone, domain, preset, {"origin": f"distilled from {len(paths)} LoRAs"})
-    return Imported(out, preset, [meta_rank], [path.name for path in paths], [])
+    write(out, downs, backbone, domain, preset, {"origin": f"distilled from {len(loras)} LoRAs"})
+    return Imported(out, preset, [meta_rank], list(loras), list(skipped))
 
 
 def lora_files(folder: Path) -> list[Path]:
@@ -125,10 +145,9 @@ def inspect_meta_down(path: Path) -> str:
     """How many directions each kind of site has, how long its rows are, and how evenly they are spread."""
     tensors, _ = files.read(path, ("meta-down",))
     kinds: dict[str, list[Tensor]] = {}
-    downs_by_name = {name: tensor for name, tensor in tensors.items() if name.endswith(".down")}
-    for name, down in downs_by_name.items():
-        words = name.removesuffix(".down").split(".")
-        kinds.setdefault(f"{words[0]}.*.{'.'.join(words[2:])}", []).append(down)
+    for name, down in downs_of(path, tensors).items():
+        words = name.split(".")
+        kinds.setdefault(f"{words[0]}.*.{'.'.join(words[2:])}", []).append(down.double())
     lines = [f"{'sites':58}{'count':>6}{'r1 x inputs':>16}{'row length':>12}{'effective rank':>16}"]
     for kind, downs in sorted(kinds.items()):
         length = sum(down.norm(dim=1).mean().item() for down in downs) / len(downs)
@@ -141,8 +160,7 @@ def inspect_meta_down(path: Path) -> str:
 
 def effective_rank(down: Tensor) -> float:
     """exp of the entropy of the squared singular values: r1 if all directions are equally strong, 1 if one is all."""
-    import torch
-
-    share = torch.linalg.svdvals(down.double()).square()
-    share = share / share.sum()
+    strengths = torch.linalg.svdvals(down.double())
+    share = (strengths / strengths.max().clamp_min(1e-300)).square()  # of the largest, whose square may not exist
+    share = share / share.sum().clamp_min(1e-300)
     return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum()))

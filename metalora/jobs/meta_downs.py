@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..backbones.lora_products import STRONGEST
 from ..backbones.protocol import Backbone
 from ..config import PersonalizeConfig, UserError
 from ..method.adapter import Adapters, Site, new_adapters, random_meta_down
@@ -78,11 +79,11 @@ def default_meta_down(base: str, class_name: str) -> str:
 def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(site name -> [meta_rank, in], facts); refused unless it was made for this base and every site fits."""
     tensors, facts = files.read(path, ("meta-down",), base=base)
-    downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items() if name.endswith(".down")}
+    downs = downs_of(path, tensors)
     absent = [site.name for site in sites if site.name not in downs]
     if absent:
         raise UserError(f"{path} has no Meta-Down for {len(absent)} of the {len(sites)} sites, such as {absent[0]}.")
-    misfits = [site for site in sites if downs[site.name].ndim != 2 or downs[site.name].shape[1] != site.in_features]
+    misfits = [site for site in sites if downs[site.name].shape[1] != site.in_features]
     if misfits:
         raise UserError(
             f"{path} does not fit at {len(misfits)} sites: {misfits[0].name} has shape "
@@ -93,3 +94,16 @@ def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> t
         raise UserError(f"{path} has rank {meta_rank} (r1), so --rank (r2) can be at most that, not {rank}.")
     origin = {"meta_down": files.digest_of_tensors(tensors), "meta_rank": str(meta_rank)}
     return downs, origin | {"meta_domain": facts["domain"]} if "domain" in facts else origin
+
+
+def downs_of(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Site name -> [meta_rank, in] of a Meta-Down file's tensors; refused unless all are sane matrices."""
+    downs = {name.removesuffix(".down"): tensor for name, tensor in tensors.items() if name.endswith(".down")}
+    for name, down in downs.items():
+        if down.ndim != 2 or not down.numel() or not down.is_floating_point():
+            raise UserError(f"{path} is damaged: {name}.down is {list(down.shape)} of {down.dtype}, not a matrix.")
+        if not down.float().abs().max() <= STRONGEST:
+            raise UserError(f"{path} is damaged: {name}.down holds NaN, infinity or numbers like it.")
+    if not downs:
+        raise UserError(f"{path} says that it is a Meta-Down, but holds no down layer: it is damaged.")
+    return downs

@@ -65,7 +65,12 @@ def read(path: Path, kinds: tuple[str, ...], base: str | None = None) -> tuple[d
                 "`metalora info FILE` shows what a file is."
             )
         check_base(path, facts, base)
-        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118  # not a dict
+        return all_tensors(file), facts
+
+
+def all_tensors(file: safe_open) -> dict[str, Tensor]:
+    """By name."""
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
 
 
 def check_base(path: Path, facts: dict[str, str], base: str | None) -> None:
@@ -80,17 +85,19 @@ def check_base(path: Path, facts: dict[str, str], base: str | None) -> None:
 @contextmanager
 def opened(path: Path) -> Iterator[safe_open]:
     """A safetensors file open for reading; everything that can be wrong with it is a UserError."""
-    if not path.is_file():
-        raise UserError(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; a .safetensors file is needed."
-        )
     try:
+        if not path.is_file():
+            raise UserError(
+                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; a .safetensors file is needed."
+            )
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
         raise UserError(
             f"{path} is not a readable safetensors file ({error}). It may be cut short: copy it again."
         ) from error
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def facts_of(metadata: dict[str, str] | None) -> dict[str, str]:

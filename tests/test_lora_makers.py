@@ -1,0 +1,339 @@
+"""LoRAs of any maker: read as diffusers and PEFT read them, left out with a notice, or refused by their true name."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lora_makers import MAKERS, R, Tensors, differences, pairs
+from safetensors.torch import save_file
+
+from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.lora_declared import declared_in
+from metalora.backbones.lora_reading import read_lora
+from metalora.backbones.lora_spellings import LoRA, spell_lora
+from metalora.cli import main
+from metalora.config import UserError
+from metalora.jobs.info import describe
+from metalora.jobs.lora import load_lora, merge_adapter
+from metalora.store import files
+
+SMALL = FluxShape(8, 2, 2, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
+BACKBONE: Any = SimpleNamespace(shape=SMALL, name=SMALL.name)
+Q = "transformer_blocks.0.attn.to_q"
+A, B = f"transformer.{Q}.lora_A.weight", f"transformer.{Q}.lora_B.weight"
+LORA = pairs(SMALL)
+
+
+def delta(lora: LoRA, name: str) -> torch.Tensor:
+    down, up = lora[name]
+    return up @ down
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_every_makers_file_adds_what_its_own_reader_adds(maker: str, tmp_path: Path):
+    count, most, largest = differences(MAKERS[maker][2](tmp_path))
+    assert count >= 8
+    assert most < 1e-6 * largest
+
+
+def test_the_docs_have_a_row_for_every_maker():
+    page = (Path(__file__).parents[1] / "docs" / "loras.md").read_text(encoding="utf-8")
+    assert all(f"| {maker} | {layout} |" in page for maker, (layout, _, _) in MAKERS.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64], ids=str)
+@pytest.mark.parametrize("size", [(), (1,), (1, 1)])
+def test_alpha_is_one_number_of_any_kind(dtype: torch.dtype, size: tuple[int, ...]):
+    lora, _ = read_lora(LORA | {f"transformer.{Q}.alpha": torch.full(size, 2, dtype=dtype)}, SMALL)
+    torch.testing.assert_close(delta(lora, Q), LORA[B] @ LORA[A] * 2 / R)
+
+
+def test_an_adapter_config_counts_beside_peft_files_only(tmp_path: Path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": R, "lora_alpha": 12}))
+    save_file(LORA, tmp_path / "adapter_model.safetensors")
+    save_file(LORA, tmp_path / "other.safetensors")
+    save_file(
+        {key.replace("transformer.", "base_model.model.", 1): t for key, t in LORA.items()}, tmp_path / "p.safetensors"
+    )
+    for name, times in (("adapter_model", 3), ("p", 3), ("other", 1)):
+        lora, said = load_lora(tmp_path / f"{name}.safetensors", BACKBONE)
+        torch.testing.assert_close(delta(lora, Q), LORA[B] @ LORA[A] * times)
+        assert not said
+    (tmp_path / "adapter_config.json").unlink()
+    _, said = load_lora(tmp_path / "p.safetensors", BACKBONE)
+    assert said == ["p.safetensors: no adapter_config.json lies beside it, so alpha is taken to be the rank"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["{", "[]", "null", '{"transformer.r": "4"}', '{"transformer.lora_alpha": null}', '{"transformer.lora_alpha": NaN}',
+     '{"transformer.r": 0}', '{"transformer.rank_pattern": [1]}', '{"transformer.alpha_pattern": {"(a+)+": 2}}',
+     '{"transformer.alpha_pattern": {"(": 2}}', '{"transformer.alpha_pattern": {"to_q": [2]}}', "[" * 100_000,
+     '{"transformer.r": 16}', '{"transformer.use_dora": true}'],
+)  # fmt: skip
+def test_a_configuration_that_makes_no_sense_is_refused(config: str):
+    with pytest.raises(UserError):
+        read_lora(LORA, SMALL, declared_in({"lora_adapter_metadata": config}, None))
+
+
+def test_lokr_and_loha_of_a_high_rank_are_exact_too():
+    g = torch.Generator().manual_seed(0)
+    w1, w2 = torch.randn(4, 2, generator=g), torch.randn(2, 4, generator=g)
+    lora, _ = read_lora({f"diffusion_model.{Q}.lokr_w1": w1, f"diffusion_model.{Q}.lokr_w2": w2,
+                         f"diffusion_model.{Q}.alpha": torch.tensor(1e5)}, SMALL)  # fmt: skip
+    torch.testing.assert_close(delta(lora, Q), torch.kron(w1, w2))
+    for rank in (1, 2, 5):
+        factors = [torch.randn(*size, generator=g) for size in ((8, rank), (rank, 8)) * 2]
+        names = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+        lora, _ = read_lora(
+            {f"lycoris_{Q.replace('.', '_')}.{n}": t for n, t in zip(names, factors, strict=True)}, SMALL
+        )
+        torch.testing.assert_close(delta(lora, Q), (factors[0] @ factors[1]) * (factors[2] @ factors[3]))
+
+
+def test_whole_differences_are_read_and_a_layers_two_loras_add_up():
+    whole = torch.randn(24, 8)
+    tensors = {"diffusion_model.double_blocks.0.img_attn.qkv.diff": whole} | {A: LORA[A], B: LORA[B]}
+    lora, _ = read_lora(tensors, SMALL)
+    torch.testing.assert_close(delta(lora, Q), whole[:8] + LORA[B] @ LORA[A])
+    torch.testing.assert_close(delta(lora, Q.replace("to_q", "to_k")), whole[8:16])
+
+
+@pytest.mark.parametrize(
+    "name", ["attn.processor.to_q_lora", "attn.to_q.lora", "attn.to_q.lora.linear_layer", "attn.to_q_lora"]
+)
+def test_the_names_of_older_diffusers(name: str):
+    stem = f"transformer.transformer_blocks.0.{name}"
+    lora, _ = read_lora({f"{stem}.down.weight": LORA[A], f"{stem}.up.weight": LORA[B]}, SMALL)
+    assert torch.equal(delta(lora, Q), LORA[B] @ LORA[A])
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "text-encoder layers"),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.dora_scale", "text-encoder layers"),
+        ("text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight", "text-encoder layers"),
+        ("text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.lora_up", "text-encoder layers"),
+        ("transformer.x_embedder.lora_A.weight", "embedder and output layers"),
+        ("transformer.proj_out.lora_B.weight", "embedder and output layers"),
+        ("diffusion_model.final_layer.adaLN_modulation.1.lora_up.weight", "embedder and output layers"),
+        ("lora_unet_time_in_in_layer.lora_down.weight", "embedder and output layers"),
+        ("lora_transformer_time_text_embed_text_embedder_linear_1.alpha", "embedder and output layers"),
+        (f"transformer.{Q}.lora_B.bias", "biases"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv.diff_b", "biases"),
+        ("diffusion_model.double_blocks.0.img_attn.norm.key_norm.diff", "norms"),
+        ("bundle_emb.ada.clip_l", "embeddings of words"),
+        ("emb_params", "embeddings of words"),
+        ("something.else", "tensors of unknown names"),
+    ],
+)  # fmt: skip
+def test_what_the_blocks_cannot_take_is_left_out_and_said(tmp_path: Path, key: str, part: str):
+    whole = sum(tensor.numel() for tensor in LORA.values())
+    save_file(LORA | {key: torch.randn(1, 8)}, tmp_path / "ada.safetensors")
+    lora, said = load_lora(tmp_path / "ada.safetensors", BACKBONE)
+    assert len(lora) == len(LORA) / 2
+    share = f"{8 / (whole + 8):.1%}"
+    assert said == [f"ada.safetensors: left out {part}: 1 layer, {share} of the file's numbers, such as {key}"]
+    save_file({key: torch.randn(1, 8)}, tmp_path / "only.safetensors")
+    with pytest.raises(UserError, match=part if "unknown" not in part else "no LoRA of FLUX.1"):
+        load_lora(tmp_path / "only.safetensors", BACKBONE)
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "named"),
+    [
+        (f"transformer.{Q}.lora_magnitude_vector", (8,), "DoRA"),
+        (f"lora_transformer_{Q.replace('.', '_')}.dora_scale", (8, 1), "DoRA"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.oft_blocks", (2, 4, 4), "OFT"),
+        (f"diffusion_model.{Q}.a1.weight", (8, 2), "GLoRA"),
+        (f"transformer.{Q}.lora_mid.weight", (4, 4), "Tucker"),
+        ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight", (4, 2048), "an SDXL"),
+        ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight", (4, 768),
+         "a Stable Diffusion 1.5"),
+        ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_k.lora_down.weight", (4, 640), "a Stable Diffusion"),
+        ("diffusion_model.blocks.0.cross_attn.k.lora_A.weight", (4, 5120), "a Wan"),
+        ("lora_unet_blocks_0_self_attn_q.lora_down.weight", (4, 5120), "a Wan"),
+        ("diffusion_model.layers.0.attention.to_q.lora_A.weight", (4, 3840), "a Z-Image"),
+        ("transformer.transformer_blocks.0.img_mlp.net.0.proj.lora_A.weight", (4, 8), "a Qwen-Image"),
+        ("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj.lora_A.weight", (4, 8), "a FLUX.2"),
+        ("diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight", (4, 8), "a Stable Diffusion 3"),
+        ("transformer.transformer_blocks.18.attn.to_q.lora_A.weight", (4, 8), "has 2 double blocks"),
+        ("lora_unet_single_blocks_37_linear1.alpha", (), "has 2 single blocks"),
+        ("transformer.x_embedder.lora_A.weight", (4, 128), "control LoRA"),
+    ],
+)  # fmt: skip
+def test_other_methods_and_other_bases_are_refused_under_their_names(key: str, size: tuple[int, ...], named: str):
+    for tensors in (LORA | {key: torch.randn(size)}, {key: torch.randn(size)}):
+        with pytest.raises(UserError, match=named):
+            read_lora(tensors, SMALL)
+
+
+def test_flux_2_is_known_by_its_shapes_where_its_names_are_the_same():
+    stem = "lora_unet_single_blocks_0_linear1"
+    with pytest.raises(UserError, match=r"looks like a FLUX\.2"):
+        read_lora({f"{stem}.lora_down.weight": torch.randn(4, 8), f"{stem}.lora_up.weight": torch.randn(72, 4)}, SMALL)
+
+
+nan, inf = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({A: torch.full((R, 8), nan)}, "not finite"),
+        ({B: torch.full((8, R), inf)}, "not finite"),
+        ({B: LORA[B] * 1e30}, "not finite"),
+        ({A: LORA[A] * 1e30, B: LORA[B] * 1e30}, "not finite"),
+        ({B: LORA[B].double() * 1e200}, "not finite"),
+        ({f"transformer.{Q}.alpha": torch.tensor(nan)}, "is nan"),
+        ({f"transformer.{Q}.alpha": torch.tensor(1e25)}, "not finite"),
+        ({f"transformer.{Q}.alpha": torch.ones(3)}, "expected one number"),
+        ({A: torch.zeros(0, 8), B: torch.zeros(8, 0)}, "expected a matrix"),
+        ({A: torch.ones(R, 8, dtype=torch.int8)}, "not floating-point"),
+        ({A: torch.ones(R, 8, dtype=torch.complex64)}, "not floating-point"),
+        ({A: torch.zeros(R, 9)}, "do not fit a layer of 8 -> 8"),
+        ({B: torch.zeros(8, R + 1)}, "do not fit a layer of 8 -> 8"),
+        ({A: torch.zeros(R)}, "expected a matrix"),
+        ({A.replace("lora_A", "lora_A.other"): torch.zeros(R, 8)}, "two LoRAs"),
+        ({A.replace("transformer.", "diffusion_model.", 1): torch.zeros(R, 8),
+          B.replace("transformer.", "diffusion_model.", 1): torch.zeros(8, R)}, "twice"),
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_or_not_whole_is_refused_by_the_layers_name(changed: Tensors, complaint: str):
+    with pytest.raises(UserError, match=rf"{Q}(?s:.*){complaint}"):
+        read_lora(LORA | changed, SMALL)
+
+
+def test_half_a_layer_is_damage_and_half_an_unknown_file_is_no_lora():
+    with pytest.raises(UserError, match=rf"{Q}.*has no up"):
+        read_lora({key: tensor for key, tensor in LORA.items() if key != B}, SMALL)
+    with pytest.raises(UserError, match="is not understood: 1 tensors such as strange"):
+        read_lora(LORA | {"strange": torch.zeros(10_000)}, SMALL)
+
+
+def test_an_empty_file_and_one_of_zeros_are_no_loras(tmp_path: Path):
+    stem = "lora_unet_double_blocks_0_img_attn_qkv.lora"
+    zeros = {f"{stem}_down.weight": torch.zeros(3, 8), f"{stem}_up.weight": torch.zeros(24, 3)}
+    for tensors, said in (({}, "is empty"), (zeros, "are zero")):
+        save_file(tensors, tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match=said):
+            load_lora(tmp_path / "x.safetensors", BACKBONE)
+
+
+def test_a_lokr_too_large_for_memory_is_refused_before_it_is_made():
+    dev = FluxShape(3072, 19, 38, in_channels=64, joint_dim=4096, pooled_dim=768, guidance=True)
+    whole = torch.zeros(1).expand(16, 16), torch.zeros(1)
+    tensors = {}
+    for site in sites(dev, "all", fused=False):
+        tensors[f"lycoris_{site.name.replace('.', '_')}.lokr_w1"] = whole[0]
+        w2 = whole[1].expand(site.out_features // 16, site.in_features // 16)
+        tensors[f"lycoris_{site.name.replace('.', '_')}.lokr_w2"] = w2
+    with pytest.raises(UserError, match=r"take \d+ GB of memory"):
+        read_lora(tensors, dev)
+
+
+def test_one_bad_file_does_not_stop_from_loras(tiny: FluxBackbone, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "loras").mkdir()
+    good = {}
+    for name in ("ada", "bob"):
+        good = spell_lora(
+            {key: (torch.randn(2, i), torch.randn(o, 2)) for key, i, o in layers(tiny)}, "bfl", tiny.shape
+        )
+        save_file(good, tmp_path / "loras" / f"{name}.safetensors")
+    first = next(key for key in good if "lora_up" in key)
+    save_file(good | {first: good[first] * nan}, tmp_path / "loras" / "a-nan.safetensors")
+    save_file({"lora_te1_x.lora_down.weight": torch.zeros(1, 8)}, tmp_path / "loras" / "text.safetensors")
+    (tmp_path / "loras" / "cut.safetensors").write_bytes(b"12345678")
+    command = ["meta-down", "from-loras", str(tmp_path / "loras"), "--backbone", "tiny", "--meta-rank", "2"]
+    assert main([*command, "--out", str(tmp_path / "out.safetensors")]) == 0
+    said = capsys.readouterr()
+    assert "distilled 2 LoRAs" in said.out
+    assert "skipped 3 files" in said.out
+    for sentence in (
+        "skipped a-nan.safetensors",
+        first.removesuffix(".weight"),
+        "text-encoder",
+        "skipped cut.safetensors",
+    ):
+        assert sentence in said.err
+    (tmp_path / "loras" / "bob.safetensors").unlink()
+    assert main([*command, "--out", str(tmp_path / "none.safetensors")]) == 1
+    assert "1 of the 4 files" in capsys.readouterr().err
+
+
+def layers(backbone: FluxBackbone) -> list[tuple[str, int, int]]:
+    return [(site.name, site.in_features, site.out_features) for site in backbone.sites("all")]
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "said"),
+    [
+        (["transformer.transformer_blocks.0.attn.to_q.lora.down.weight"], None, "a LoRA of another maker, rank 4"),
+        (["transformer.transformer_blocks.0.attn.processor.to_q_lora.up.weight"], None, "a LoRA of another maker"),
+        (["unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight"], None,
+         "it looks like a Stable Diffusion LoRA"),
+        (["lora_unet_double_blocks_0_img_attn_qkv.lokr_w1"], None, "a LoKr of another maker"),
+        (["transformer.transformer_blocks.0.attn.to_q.lora_magnitude_vector"], None, "a DoRA of another maker"),
+        (["transformer_blocks.0.attn.to_q.weight.exp_avg"], None, "the state of an optimizer"),
+        (["state.0.exp_avg", "transformer_blocks.0.attn.to_q.weight"], None, "the state of an optimizer"),
+        (["transformer_blocks.0.attn.to_q.weight", "proj_out.weight"], None, "a FLUX checkpoint"),
+        (["model.diffusion_model.double_blocks.0.img_attn.qkv.weight"], None, "a FLUX checkpoint"),
+        (["transformer_blocks.0.attn.to_q.down"], "checkpoint", "checkpoint of meta-train"),
+        (["transformer_blocks.0.attn.to_q.down"], "state", "saved state of a stopped run"),
+        (["transformer_blocks.0.attn.to_q.something"], None, "not a file of this project"),
+    ],
+)  # fmt: skip
+def test_info_names_what_a_file_is(tmp_path: Path, keys: list[str], kind: str | None, said: str):
+    path = tmp_path / "x.safetensors"
+    save_file({key: torch.zeros(4, 8) for key in keys}, path, {"metalora.kind": kind} if kind else None)
+    assert said in describe(path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "tensors"),
+    [
+        ({"scale": None}, {}), ({"scale": "x"}, {}), ({"scale": "nan"}, {}),
+        ({"shape": None}, {}), ({"shape": "{"}, {}), ({"shape": '{"width": 8}'}, {}), ({"shape": "[]"}, {}),
+        ({"shape": "[" * 100_000}, {}), ({"double_blocks": 10**9}, {}), ({"width": -8}, {}), ({"width": "8"}, {}),
+        ({}, {f"{Q}.down": None}), ({}, {f"{Q}.up": None}), ({}, {f"{Q}.down": torch.zeros(4)}),
+        ({}, {f"{Q}.down": torch.zeros(3, 8)}), ({}, {f"{Q}.mid": torch.zeros(2, 3)}),
+        ({}, {f"{Q}.up": torch.zeros(8, 0)}), ({}, {f"{Q}.up": torch.full((8, 1), nan)}),
+        ({}, {f"{Q}.up": torch.ones(8, 1, dtype=torch.int32)}), ({}, {f"{Q}.up": torch.full((8, 1), 1e30)}),
+        ({}, {f"{Q}.strange": torch.zeros(1)}),
+    ],
+)  # fmt: skip
+def test_merge_says_what_is_wrong_with_a_damaged_adapter(
+    tmp_path: Path, facts: dict[str, Any], tensors: dict[str, Any]
+):
+    path, out = tmp_path / "ada.adapter.safetensors", tmp_path / "ada.safetensors"
+    shape = {**vars(SMALL), **{key: value for key, value in facts.items() if key in vars(SMALL)}}
+    written = {"scale": "1", "shape": json.dumps(shape), "base": SMALL.name, "kind": "adapter"}
+    written |= {key: value for key, value in facts.items() if key in written}
+    whole = {f"{Q}.down": torch.randn(4, 8), f"{Q}.mid": torch.randn(1, 4), f"{Q}.up": torch.randn(8, 1)} | tensors
+    save_file(
+        {key: tensor for key, tensor in whole.items() if tensor is not None},
+        path,
+        {f"metalora.{key}": value for key, value in written.items() if value is not None},
+    )
+    with pytest.raises(UserError):
+        list(merge_adapter(path, out, "diffusers"))
+    assert not out.exists()
+
+
+def test_inspect_says_what_is_wrong_with_a_damaged_meta_down(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for number, down in enumerate(
+        (torch.zeros(4), torch.zeros(0, 8), torch.full((4, 8), nan), torch.zeros(4, 8).int(), None)
+    ):
+        path = tmp_path / f"{number}.safetensors"
+        tensors = {"other": torch.zeros(1)} if down is None else {f"{Q}.down": down}
+        save_file(tensors, path, {"metalora.kind": "meta-down"})
+        assert main(["meta-down", "inspect", str(path)]) == 1
+        assert "damaged" in capsys.readouterr().err
+    files.write(path, {f"{Q}.down": torch.zeros(4, 8)}, "meta-down", {})
+    assert main(["meta-down", "inspect", str(path)]) == 0
+    assert "nan" not in capsys.readouterr().out
