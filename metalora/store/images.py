@@ -39,7 +39,10 @@ def photo_digest(photo: Tensor) -> str:
 def to_tensor(image: Image.Image) -> Tensor:
     """A Pillow image of mode RGB as [3, H, W] in 0..1."""
     assert image.mode == "RGB", image.mode
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
+    photo = torch.empty(3, image.height, image.width)
+    for channel in range(3):  # one by one: a large photo is in memory once as numbers, not three times
+        photo[channel] = torch.from_numpy(np.array(image.getchannel(channel)))
+    return photo.div_(255)
 
 
 def to_pil(photo: Tensor) -> Image.Image:
