@@ -12,9 +12,9 @@ from ..config import FEWEST_PEOPLE, Phase, Step, UserError
 from ..measure.faces import FaceAnalyser, load_faces
 from ..measure.intervals import Interval, bootstrap
 from ..measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
+from ..store.folders import pictures_in
 from ..store.image_prompts import read_image_prompts
 from ..store.images import photo_digest, read_image_facts, read_photo
-from ..store.labelled_pairs import pictures_in
 from . import Job
 from .evaluate_prompts import WholeImage, WholeReport, evaluate_whole
 from .face_embeddings import all_embeddings, only_embeddings

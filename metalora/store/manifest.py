@@ -13,7 +13,6 @@
 Optional: number, caption, attributes, gender, age, age_group, ethnicity, skin_tone.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from .files import digest
 from .images import read_photo
 from .near_duplicates import near_hashes, perceptual_hash
 from .prompts import SEVERAL, SINGLE, WORDS
+from .text import decoded, parse_json
 
 REQUIRED = ("identity", "class", "part", "role", "path", "sha256", "source", "author", "licence")
 OPTIONAL = ("number", "caption", "attributes", "gender", "age", "age_group", "ethnicity", "skin_tone")
@@ -76,10 +76,9 @@ def read_manifest(path: Path, *, look: bool = True) -> Manifest:
     """
     try:
         data = path.read_bytes()
-        lines = data.decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"The manifest {path} cannot be read: {error}") from error
-    photos, problems = read_lines(lines, path.parent)
+    photos, problems = read_lines(decoded(data, f"The manifest {path}").split("\n"), path.parent)
     problems += problems_of_files(photos)
     people = {photo.identity: [p for p in photos if p.identity == photo.identity] for photo in photos}
     for name, own in people.items():
@@ -102,7 +101,7 @@ def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[st
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             problems.append(f"line {number}: not JSON ({error})")
             continue
