@@ -29,6 +29,11 @@ def knob(
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "flag": flag})
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be written to a file: bytes of a command line that are not UTF-8 cannot."""
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def fill_in(template: str, words: Mapping[str, str]) -> str:
     """The template with each {name} replaced, and nothing else: str.format also takes attributes and widths.
 
@@ -62,7 +67,7 @@ def _problem(knob_field: dataclasses.Field, value: Any) -> str | None:
     if not _fits(value, knob_field.type):
         wanted = getattr(knob_field.type, "__name__", knob_field.type)
         return f"{name} must be {wanted}, got {value!r}"
-    if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if isinstance(value, str) and not is_text(value):
         return f"{name} is not text in this system's encoding (UTF-8 is needed), got {value!r}"
     if choices and value not in choices:
         return f"{name} must be one of {', '.join(choices)}, got {value!r}"

@@ -16,6 +16,7 @@ from ..store.cache import Cache
 from ..store.images import photo_digest, read_photo, resize_crop
 from . import Job
 
+SHOWN = 10  # prompts of one sentence
 HEAD = 1.6  # times the face's box, which ends at the forehead, the chin and the cheeks
 
 
@@ -163,7 +164,9 @@ def head_weights(photos: Sequence[PlannedPhoto], latents: Sequence[Tensor], back
 
 
 def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) -> Job[list[Prompt]]:
-    """The embeddings of each prompt. The text encoders are loaded only for a miss."""
+    """The embeddings of each prompt. The text encoders are loaded only for a miss; what is not read of one is said."""
+    if unread := unread_ends(prompts, backbone):
+        yield Phase(unread)
     keys = [cache.key(what="prompt", text=text, encoders=backbone.fingerprint("text_encoders")) for text in prompts]
     missing = {key: text for key, text in zip(keys, prompts, strict=True) if key not in cache}
     if missing:
@@ -172,6 +175,16 @@ def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) 
             for key, text in missing.items():
                 cache.put(key, encode(text)._asdict())
     return [Prompt(**cache.get(key)) for key in keys]
+
+
+def unread_ends(prompts: Sequence[str], backbone: Backbone) -> str | None:
+    """A sentence that names the prompts of which the base reads only the beginning; None where it reads all."""
+    ends = {prompt: end for prompt in dict.fromkeys(prompts) if (end := backbone.unread(prompt))}
+    if not ends:
+        return None
+    shown = [f"{prompt!r} is read without {end!r}" for prompt, end in list(ends.items())[:SHOWN]]
+    more = f"; and {len(ends) - SHOWN} more" if len(ends) > SHOWN else ""
+    return f"{backbone.name} reads {backbone.max_tokens} tokens of a prompt: {'; '.join(shown)}{more}"
 
 
 def _crop(box: Box, config: CropConfig, multiple: int) -> Crop:
