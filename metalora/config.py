@@ -117,6 +117,11 @@ class CropConfig:
         False, "learn from the whole photo instead of crops, whatever the method; a plain LoRA (lora) always does"
     )
     face: str = knob("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
+    turn: str = knob(
+        "refuse",
+        "a photo that is turned, by its face: refuse it, turn it (auto), or learn from it as it is (keep)",
+        choices=("refuse", "auto", "keep"),
+    )
     flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
 
     def __post_init__(self) -> None:
