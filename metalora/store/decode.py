@@ -107,8 +107,8 @@ def readable(path: Path) -> Iterator[IO[bytes]]:
         file = path.open("rb")
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: check the spelling, and the folder you are in.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be opened ({error.strerror}): check its permissions.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
+        raise UserError(f"{path} cannot be opened ({error}): check its name and permissions.") from error
     with file:
         if not file.read(1):
             raise UserError(f"{path} is empty (0 bytes): copy or download it again.")

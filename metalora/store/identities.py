@@ -6,6 +6,7 @@ is a text file beside its photo: ada/1.txt.
 """
 
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,7 +45,7 @@ def read_identities(source: Path) -> list[Identity]:
     people: dict[str, list[tuple[Photo, str | None]]] = {}
     owners: dict[Path, str] = {}
     for place, name, kind, photo in rows:
-        if not photo.path.is_file():
+        if not isfile(photo.path):  # also for names that no disk takes
             problems.append(f"{place}: {photo.path} does not exist")
         if photo.path in owners:
             problems.append(f"{place}: {photo.path} is listed already, for {owners[photo.path]}")

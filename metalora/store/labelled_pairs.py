@@ -2,6 +2,7 @@
 
 import csv
 from itertools import combinations
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
         if label not in SAME | DIFFERENT:
             problems.append(f"line {number}: same is {row['same']!r}, not one of {', '.join(sorted(SAME | DIFFERENT))}")
         files = [folder / (row[column] or "") for column in COLUMNS[:2]]
-        problems += [f"line {number}: {path} does not exist" for path in files if not path.is_file()]
+        problems += [f"line {number}: {path} does not exist" for path in files if not isfile(path)]
         pairs.append(Pair(files[0], files[1], label in SAME))
     if problems:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")

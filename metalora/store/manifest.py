@@ -16,6 +16,7 @@ Optional: number, caption, attributes, gender, age, age_group, ethnicity, skin_t
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,8 @@ def problems_of_files(photos: Sequence[Photo]) -> list[str]:
     for photo in photos:
         try:
             found = digest(photo.path.read_bytes())
-        except OSError as error:
-            problems.append(f"line {photo.line}: {photo.name} cannot be read ({error.strerror})")
+        except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
+            problems.append(f"line {photo.line}: {photo.name!r} cannot be read ({error})")
             continue
         if found != photo.sha256:
             problems.append(
@@ -199,7 +200,7 @@ def problems_of_pictures(photos: Sequence[Photo]) -> list[str]:
     """Photos that cannot be decoded, and different files that show the same picture."""
     problems, seen, hashes, mirrored = [], [], [], []
     for photo in photos:
-        if not photo.path.is_file():
+        if not isfile(photo.path):
             continue  # already a problem
         try:
             pixels = read_photo(photo.path)
