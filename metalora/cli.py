@@ -1,6 +1,8 @@
 """The command `metalora`: which commands there are, and how one ends."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +29,27 @@ Every command explains itself: metalora personalize --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, 1 after an error the user can mend, 2 for wrong usage, 130 after Ctrl-C."""
+    """Run one command; 0, 1 after an error the user can mend, 2 for wrong usage, 130 after Ctrl-C.
+
+    141 where the reader of the output has left, as `metalora info FILE | head -1` does.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal does not have is written as its number
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return run_command(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # Python flushes both once more when it ends
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return 141
+
+
+def run_command(arguments: Sequence[str] | None) -> int:
+    """The same without a care for who reads the output."""
     args = make_parser().parse_args(arguments)
     try:
         return args.action(args) or 0

@@ -5,8 +5,10 @@ help text is written in exactly one place. `UserError` lives here because every 
 """
 
 import dataclasses
+import string
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,6 +29,26 @@ def knob(
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "flag": flag})
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be written to a file: bytes of a command line that are not UTF-8 cannot."""
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def fill_in(template: str, words: Mapping[str, str]) -> str:
+    """The template with each {name} replaced, and nothing else: str.format also takes attributes and widths.
+
+    ValueError for braces that are not a name among the words.
+    """
+    text = ""
+    for literal, name, width, conversion in string.Formatter().parse(template):
+        text += literal
+        if name is not None:
+            if name not in words or width or conversion:
+                raise ValueError(f"{{{name}{'!' + conversion if conversion else ''}{':' + width if width else ''}}}")
+            text += words[name]
+    return text
+
+
 def flag_of(knob_field: dataclasses.Field) -> str:
     """The command-line spelling of a knob: `learning_rate` -> `--learning-rate`."""
     return knob_field.metadata.get("flag") or "--" + knob_field.name.replace("_", "-")
@@ -45,6 +67,8 @@ def _problem(knob_field: dataclasses.Field, value: Any) -> str | None:
     if not _fits(value, knob_field.type):
         wanted = getattr(knob_field.type, "__name__", knob_field.type)
         return f"{name} must be {wanted}, got {value!r}"
+    if isinstance(value, str) and not is_text(value):
+        return f"{name} is not text in this system's encoding (UTF-8 is needed), got {value!r}"
     if choices and value not in choices:
         return f"{name} must be one of {', '.join(choices)}, got {value!r}"
     if isinstance(value, float) and not abs(value) < float("inf"):
@@ -92,6 +116,11 @@ class CropConfig:
         False, "learn from the whole photo instead of crops, whatever the method; a plain LoRA (lora) always does"
     )
     face: str = knob("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
+    turn: str = knob(
+        "refuse",
+        "a photo that is turned, by its face: refuse it, turn it (auto), or learn from it as it is (keep)",
+        choices=("refuse", "auto", "keep"),
+    )
     flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
 
     def __post_init__(self) -> None:
@@ -164,10 +193,10 @@ class PersonalizeConfig:
 
     def _filled_in(self, trigger: str) -> str:
         try:
-            return self.caption.format_map({"class": self.class_name, "trigger": trigger})
-        except (KeyError, ValueError, IndexError) as error:
+            return fill_in(self.caption, {"class": self.class_name, "trigger": trigger})
+        except ValueError as error:
             raise UserError(
-                f"The caption {self.caption!r} cannot be filled in ({error!r}); it may hold {{class}} and {{trigger}}."
+                f"The caption {self.caption!r} cannot be filled in ({error}); it may hold {{class}} and {{trigger}}."
             ) from error
 
 

@@ -50,6 +50,10 @@ class ComfyBackbone:
         """Of a prompt."""
         return models.prompt_tokens(self.clip, self.shape)
 
+    def unread(self, prompt: str) -> str:
+        """Nothing: ComfyUI's text encoders read prompts of any length."""
+        return ""
+
     def sites(self, preset: str) -> list[Site]:
         """The sites of a preset, as slices of the fused layers that ComfyUI has."""
         return sites(self.shape, preset, fused=True)

@@ -56,6 +56,7 @@ class AugmentFaceCrops(io.ComfyNode):
                 io.Combo.Input(
                     "finder", options=list(ANALYSERS), tooltip="Who finds faces. arcface needs insightface."
                 ),
+                *widgets(CropConfig, "turn", optional=True),
             ],
             outputs=[
                 io.Image.Output(
@@ -86,8 +87,9 @@ class AugmentFaceCrops(io.ComfyNode):
         scales: str,
         learn_from: str,
         finder: str,
+        turn: str = "refuse",
     ) -> io.NodeOutput:
-        config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale)
+        config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale, turn=turn)
         with work():
             photos = photos_of(photo)
             shapes, sizes, analyser = ratios_of(ratios), scales_of(scales), load_faces(finder)

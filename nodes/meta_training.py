@@ -44,7 +44,11 @@ class MetaTrain(io.ComfyNode):
                     "dataset", default="", tooltip="A folder with a sub-folder of photos for each person, or a JSONL."
                 ),
                 io.String.Input("name", default="woman", tooltip="What the Meta-Down's file is called."),
-                io.Combo.Input("preset", options=list(META_PRESETS), tooltip="miniature or flux, by the model: across photos. paper: Algorithm 1."),
+                io.Combo.Input(
+                    "preset",
+                    options=list(META_PRESETS),
+                    tooltip="miniature or flux, by the model: across photos. paper: Algorithm 1.",
+                ),
                 *[
                     io.Int.Input(key, default=0, min=0, max=10_000_000, tooltip=f"{key} of training; 0: the preset's.")
                     for key in PRESETS_OWN

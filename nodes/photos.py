@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..metalora.backbones.fingerprints import fingerprint_of_files
 from ..metalora.config import UserError
+from ..metalora.store.folders import pictures_in
 from ..metalora.store.images import read_photo
-from ..metalora.store.labelled_pairs import pictures_in
 from .bridge import folders
 from .pictures import image_of
 from .running import work

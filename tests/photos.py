@@ -4,6 +4,7 @@ import functools
 import struct
 import zlib
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -70,3 +71,33 @@ def small_picture() -> Image.Image:
 def close(one: Tensor, other: Tensor, levels: float) -> bool:
     """Equal up to so many of 255 levels, on average."""
     return one.shape == other.shape and float((one - other).abs().mean()) * 255 <= levels
+
+
+def tiff_of(values: np.ndarray, *, planes: bool = False, order: str = "<", orientation: int = 1) -> bytes:
+    """An uncompressed TIFF of [H, W, C] numbers of any type, which Pillow itself cannot write."""
+    height, width, count = values.shape
+    data = np.moveaxis(values, 2, 0) if planes else values
+    pixels = np.ascontiguousarray(data).astype(values.dtype.newbyteorder(order)).tobytes()
+    strips = count if planes else 1
+    end = 8 + len(pixels)  # the lists of more than one number lie behind the pixels
+    lists = struct.pack(f"{order}{count}H", *[values.itemsize * 8] * count)
+    lists += struct.pack(f"{order}{count}H", *[{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * count)
+    lists += struct.pack(f"{order}{strips}I", *(8 + index * len(pixels) // strips for index in range(strips)))
+    lists += struct.pack(f"{order}{strips}I", *[len(pixels) // strips] * strips)
+    at = [end, end + 2 * count, end + 4 * count, end + 4 * count + 4 * strips]
+    single = count == 1
+    bits, kind = (struct.unpack_from(f"{order}{count}H", lists, 2 * count * index)[0] for index in range(2))
+    offsets, sizes = (8, len(pixels)) if strips == 1 else at[2:]
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, count, bits if single else at[0]), (259, 3, 1, 1)]
+    entries += [(262, 3, 1, 1 if single else 2), (273, 4, strips, offsets), (274, 3, 1, orientation)]
+    entries += [(277, 3, 1, count), (278, 4, 1, height), (279, 4, strips, sizes), (284, 3, 1, 2 if planes else 1)]
+    entries += [(339, 3, count, kind if single else at[1])]
+    table = struct.pack(f"{order}H", len(entries))
+    for tag, type_, number, value in entries:
+        short = type_ == 3 and number == 1
+        table += struct.pack(f"{order}HHI", tag, type_, number) + struct.pack(
+            f"{order}{'HH' if short else 'I'}", *([value, 0] if short else [value])
+        )
+    table += struct.pack(f"{order}I", 0)
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(f"{order}I", end + len(lists)) + pixels + lists + table

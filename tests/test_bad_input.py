@@ -52,7 +52,7 @@ def test_what_is_no_photo(attempt, portrait: Path, tmp_path: Path):
     for name in ("text.jpg", "empty.jpg", "cut.jpg", "missing.jpg"):
         attempt(tmp_path / name, name.replace(".", r"\."))
     (tmp_path / "bomb.png").write_bytes(png_that_claims(50_000, 50_000))
-    attempt(tmp_path / "bomb.png", r"bomb\.png is far larger than the 120 megapixels")
+    attempt(tmp_path / "bomb.png", r"bomb\.png is far larger than the 40 megapixels")
 
 
 def test_a_face_too_small_to_train_on(attempt, portrait: Path, tmp_path: Path, tiny, warm_cache):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from photos import SMALL, close, png_that_claims, small_picture
+from photos import SMALL, close, png_that_claims, small_picture, tiff_of
 from PIL import Image, ImageCms, ImageFile
 
 from metalora.config import UserError
@@ -94,6 +94,35 @@ def test_sixteen_bit_colour_is_read(picture, tmp_path, name):
     deep = np.asarray(picture)[..., ::-1].astype(np.uint16) * 257
     assert cv2.imwrite(str(tmp_path / name), deep)  # Pillow itself cannot write it
     assert close(read_photo(tmp_path / name), to_tensor(picture), levels=0.01)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bit_planes_without_compression_are_read(picture, tmp_path, order, channels):
+    pixels = np.asarray(picture)[..., :channels]
+    (tmp_path / "a.tif").write_bytes(tiff_of(pixels.astype(np.uint16) * 257, planes=channels > 1, order=order))
+    assert close(read_photo(tmp_path / "a.tif"), to_tensor(Image.fromarray(pixels.squeeze()).convert("RGB")), 0.01)
+
+
+@pytest.mark.parametrize(("kind", "white", "order"), [("f4", 1.0, "<"), ("f4", 1.0, ">"), ("u4", 2**32 - 1, "<")])
+def test_deep_grey_is_read_in_both_byte_orders_and_upright(picture, tmp_path, order, kind, white):
+    grey = np.asarray(picture.convert("L"))
+    values = (grey / 255 * white).astype(kind)[..., None]
+    (tmp_path / "a.tif").write_bytes(tiff_of(np.rot90(values), order=order, orientation=6))
+    assert close(read_photo(tmp_path / "a.tif"), to_tensor(Image.fromarray(grey).convert("RGB")), levels=0.01)
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", "f2", "u4", "i2", "i1"])
+@pytest.mark.parametrize("planes", [False, True])
+def test_numbers_that_nobody_reads_right_are_refused_as_such(picture, tmp_path, kind, planes):
+    values = (np.asarray(picture) / 255 * (1 if kind[0] == "f" else 100)).astype(kind)
+    (tmp_path / "a.tif").write_bytes(tiff_of(values, planes=planes))
+    with pytest.raises(UserError, match=r"a\.tif is a TIFF of .* 8 or 16 bits"):
+        read_photo(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(tiff_of(values[..., :1]))
+    if kind not in ("f4", "u4"):
+        with pytest.raises(UserError, match=r"a\.tif is a TIFF of .* 8 or 16 bits"):
+            read_photo(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("white", [1.0, 255.0])
@@ -178,8 +207,34 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path, with_data):
 
 def test_a_picture_just_too_large_is_refused_with_its_size(tmp_path):
     (tmp_path / "large.png").write_bytes(png_that_claims(13_000, 10_000))
-    with pytest.raises(UserError, match="13000 x 10000 pixels, 130 megapixels; at most 120"):
+    with pytest.raises(UserError, match="13000 x 10000 pixels, 130 megapixels; at most 40 are read from a PNG"):
         read_photo(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_a_small_file_of_many_pixels_and_frames_is_refused_before_decoding(tmp_path, monkeypatch, format):
+    size = (16_000, 7_500) if format != "WEBP" else (16_000, 4_000)
+    frames = {} if format in ("TIFF", "WEBP") else {"save_all": True, "append_images": [Image.new("L", size, 1)]}
+    Image.new("L", size).save(
+        tmp_path / "bomb", format, **({"compression": "tiff_lzw"} if format == "TIFF" else frames)
+    )
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("a pixel was decoded"))
+    with pytest.raises(
+        UserError, match=rf"bomb is 16000 x \d+ pixels, \d+ megapixels; at most 40 are read from a {format}"
+    ):
+        read_photo(tmp_path / "bomb")
+
+
+def test_of_an_animation_only_the_first_frame_is_decoded(picture, read):
+    frames = {"save_all": True, "append_images": [picture.rotate(180)] * 3}
+    assert close(read(picture, "a.webp", lossless=True, **frames), to_tensor(picture), levels=0.5)
+
+
+def test_a_jpeg_of_the_largest_cameras_is_read_at_half_its_size(tmp_path, picture):
+    picture.resize((8_000, 6_000)).save(tmp_path / "a.jpg")
+    photo = read_photo(tmp_path / "a.jpg")
+    assert photo.shape == (3, 3_000, 4_000)
+    assert close(photo, to_tensor(picture.resize((4_000, 3_000))), levels=3)
 
 
 @pytest.mark.parametrize(

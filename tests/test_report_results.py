@@ -79,7 +79,7 @@ def test_what_is_not_our_json_is_refused_in_a_sentence(text: str, tmp_path: Path
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
     (tmp_path / "results.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read as JSON"):
+    with pytest.raises(UserError, match="save it as UTF-8"):
         read_results(tmp_path)
 
 

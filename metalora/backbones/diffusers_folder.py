@@ -97,21 +97,26 @@ class DiffusersFolder:
             return max_tokens(KNOWN[self.name])
         return min(max_tokens(self.shape), self._config("tokenizer_2").get("model_max_length", 512))
 
+    def t5_tokenizer(self) -> Any:
+        """From the folder tokenizer_2."""
+        from transformers import T5TokenizerFast  # type: ignore[attr-defined]
+
+        self._check("text_encoders")
+        return T5TokenizerFast.from_pretrained(self.folder / "tokenizer_2")
+
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
         """As FluxPipeline loads them."""
-        from transformers import (  # type: ignore[attr-defined]
+        from transformers import (
             CLIPTextModel,
             CLIPTokenizer,
             T5EncoderModel,
-            T5TokenizerFast,
         )
 
         self._check("text_encoders")
         clip: Any = CLIPTextModel.from_pretrained(self.folder / "text_encoder", torch_dtype=dtype)
         t5: Any = T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", torch_dtype=dtype)
         clip_tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
-        t5_tokenizer = T5TokenizerFast.from_pretrained(self.folder / "tokenizer_2")
-        return clip_tokenizer, clip.to(device), t5_tokenizer, t5.to(device)
+        return clip_tokenizer, clip.to(device), self.t5_tokenizer(), t5.to(device)
 
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
         """As FluxPipeline loads it."""
@@ -183,6 +188,6 @@ class DiffusersFolder:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path} is not readable JSON ({error}): copy it again.") from error

@@ -28,6 +28,7 @@ class FluxBackbone:
     def __init__(self, parts: FluxParts, device: torch.device, dtype: torch.dtype, speed: Speed = AS_IT_IS):
         self.parts, self.device, self.dtype, self.speed = parts, device, dtype, speed
         self.memory_limit: int | None = None  # bytes, where a smaller card than the device is imitated
+        self._t5_tokenizer: Any = None  # of `unread`
         self._fingerprints: dict[str, str] = {}  # reading files of many GB is done once
 
     @cached_property
@@ -44,6 +45,16 @@ class FluxBackbone:
     def max_tokens(self) -> int:
         """Of a prompt."""
         return self.parts.max_tokens
+
+    def unread(self, prompt: str) -> str:
+        """What T5 leaves out. CLIP reads 77 tokens at most, but only for the one vector of the whole prompt."""
+        if len(prompt.encode()) + 2 <= self.max_tokens:  # a token is a byte at least: most prompts load no tokenizer
+            return ""
+        self._t5_tokenizer = self._t5_tokenizer or self.parts.t5_tokenizer()
+        read = self._t5_tokenizer(
+            prompt, truncation=True, max_length=self.max_tokens, return_offsets_mapping=True, verbose=False
+        )
+        return prompt[max(end for _, end in read.offset_mapping) :].strip()
 
     def sites(self, preset: str) -> list[Site]:
         """The sites of a preset, as diffusers names and splits the layers."""

@@ -34,6 +34,10 @@ class FluxParts(Protocol):
         """How many tokens of T5 a prompt is padded to, or cut at."""
         ...
 
+    def t5_tokenizer(self) -> Any:
+        """T5TokenizerFast, without the encoder."""
+        ...
+
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
         """(CLIPTokenizer, CLIPTextModel, T5TokenizerFast, T5EncoderModel)."""
         ...

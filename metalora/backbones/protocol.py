@@ -78,6 +78,10 @@ class Backbone(Protocol):
         """Of a prompt."""
         ...
 
+    def unread(self, prompt: str) -> str:
+        """The end of the prompt that lies behind `max_tokens`, which nobody reads; empty where all is read."""
+        ...
+
     def sites(self, preset: str) -> list[Site]: ...
     def fingerprint(self, part: str) -> str:
         """What the outputs of "text_encoders" or "autoencoder" depend on: part of every cache key."""

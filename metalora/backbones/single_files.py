@@ -55,6 +55,10 @@ class SingleFiles:
         _, t5 = self._tokenizers
         return min(max_tokens(self.shape), t5.model_max_length)
 
+    def t5_tokenizer(self) -> Any:
+        """The second of the tokenizers."""
+        return self._tokenizers[1]
+
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
         """The tokenizers first: they are what is most often missing, and quickly found to be."""
         self._check("text_encoders")

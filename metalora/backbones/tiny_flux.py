@@ -29,11 +29,15 @@ class TinyFlux:
         self.seed = seed
         self.scheduler_config = scheduler_config(SHAPE)
 
+    def t5_tokenizer(self) -> Any:
+        """Of letters."""
+        return t5_tokenizer(self.max_tokens)
+
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
         """CLIP of 2 layers on bytes, T5 of 2 layers on letters."""
         from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-        clip_words, t5_words = clip_tokenizer(), t5_tokenizer(self.max_tokens)
+        clip_words, t5_words = clip_tokenizer(), self.t5_tokenizer()
         clip = CLIPTextConfig(**clip_config(len(clip_words), SHAPE.pooled_dim, 64, 2, 77))
         t5 = T5Config(**t5_config(len(t5_words), SHAPE.joint_dim, 128, 2, 4, 16))
         return (

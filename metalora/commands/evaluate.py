@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import FEWEST_PEOPLE
 from .choices import add_dino, add_faces
@@ -10,7 +10,10 @@ from .parsers import Commands
 from .running import driven, written
 
 if TYPE_CHECKING:
+    from ..jobs.evaluate_images import ImageRow
     from ..jobs.evaluate_prompts import WholeReport
+
+SHOWN = 40  # images of the table
 
 EVALUATE_HELP = """\
 Scores of pictures, whoever made them.
@@ -59,6 +62,17 @@ def add_to(commands: Commands) -> None:
     )
     for scored in (pairs, images):
         add_faces(scored)
+        scored.add_argument(
+            "--turn",
+            choices=("refuse", "auto", "keep"),
+            default="refuse",
+            help="photos that are turned, by their faces: refuse them (the default), turn them (auto) or keep them",
+        )
+        scored.add_argument(
+            "--photos-as-they-are",
+            action="store_true",
+            help="go on with photos that show no face, several, another person or the same picture twice",
+        )
         scored.add_argument("--out", type=Path, metavar="JSON", help="write all numbers to this file too")
 
 
@@ -66,7 +80,7 @@ def evaluate_pairs(args: argparse.Namespace) -> None:
     """Say how well an embedder tells the people of some photos apart."""
     from ..jobs import evaluate_pairs as job
 
-    report = driven(job.evaluate_pairs(args.folder, args.pairs, args.faces))
+    report = driven(job.evaluate_pairs(args.folder, args.pairs, args.faces, **as_asked(args)))
     test = report.verification
     print(f"{report.embedder} ({report.licence}), {report.photos} photos")
     print(f"same person        {test.genuine_mean:.4f}   mean of {test.genuine} pairs")
@@ -81,8 +95,9 @@ def evaluate_images(args: argparse.Namespace) -> None:
     """Say how like a person generated images are."""
     from ..jobs import evaluate_images as job
 
-    given = {"clip": args.clip, "dino": args.dino, "prompts": args.prompts}
+    given = {"clip": args.clip, "dino": args.dino, "prompts": args.prompts, **as_asked(args)}
     report = driven(job.evaluate_images(args.images, args.photos, args.reference, args.faces, **given))
+    print_rows(report.rows)
     print(f"{report.embedder}, {report.images} images, a face in {report.detection_rate:.1%} of them")
     print(f"{'images without a face':24}" + "".join(f"{misses:>12}" for misses in report.r_facesim))
     for name, values in (("R-FaceSim", report.r_facesim), ("FaceSim", report.facesim)):
@@ -99,6 +114,24 @@ def evaluate_images(args: argparse.Namespace) -> None:
     if report.whole is not None:
         print_whole(report.whole)
     written(report, args.out)
+
+
+def as_asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What becomes of odd photos."""
+    return {"turn": args.turn, "as_they_are": args.photos_as_they_are}
+
+
+def print_rows(rows: "list[ImageRow]") -> None:
+    """A line for each image, as long as there are few."""
+    widest = max(len(row.file) for row in rows[:SHOWN])
+    print(f"{'image':{widest}}   R-FaceSim     FaceSim")
+    for row in rows[:SHOWN]:
+        values = [
+            f"{value:12.4f}" if value is not None else f"{'no face':>12}" for value in (row.held_out, row.reference)
+        ]
+        print(f"{row.file:{widest}}{''.join(values)}")
+    if len(rows) > SHOWN:
+        print(f"... and {len(rows) - SHOWN} more; --out FILE.json holds all")
 
 
 def print_whole(report: "WholeReport") -> None:

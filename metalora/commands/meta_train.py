@@ -1,6 +1,7 @@
 """Stage 1: many people to one Meta-Down."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..config import UserError
@@ -48,6 +49,7 @@ def meta_train(args: argparse.Namespace) -> None:
     from ..jobs.meta_train import meta_train_people
     from ..jobs.meta_train.memory import check_memory
     from ..jobs.processes import joined_processes, process_index
+    from ..store.identities import skipped_of
 
     given = {name: value for name, value in vars(args).items() if name in meta_train_knobs()}
     preset = args.preset or meta_preset_of(preset_of(args), given.get("objective"))
@@ -59,6 +61,8 @@ def meta_train(args: argparse.Namespace) -> None:
     backbone = fast_backbone_of(args)
     with joined_processes(config.batch, backbone.device) as ranks:
         check_memory(backbone, config, ranks.count)
+        if process_index() == 0 and (beside := skipped_of(args.people)):
+            print(beside, file=sys.stderr)
         job = meta_train_people(
             backbone,
             args.people,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from shlex import quote
 
-from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..config import CropConfig, GenerateConfig, PersonalizeConfig
 from ..flags import add_knobs, flags_given, knobs_from
 from .base_model import (
     DEFAULT_BACKBONE,
@@ -208,8 +208,6 @@ def merge(args: argparse.Namespace) -> None:
 
 def read_prompts(path: Path) -> list[str]:
     """One prompt a line; empty lines and lines that start with # are skipped."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts {path} cannot be read: {error}") from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    from ..store.text import read_lines
+
+    return [line.strip() for line in read_lines(path, "--prompts") if line.strip() and not line.startswith("#")]

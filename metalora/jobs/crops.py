@@ -12,7 +12,7 @@ from ..store import files
 from ..store.images import read_photo, resize_crop, save_image
 from ..store.pictures import draw_boxes, table
 from . import Job
-from .photos import PlannedPhoto, plan_photo
+from .photos import PlannedPhoto, plan_photo, said_of_turns
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ def write_crops(
             draw_boxes(pixels, boxes, [str(number) for number in range(1, len(boxes) + 1)]), out / "faces.png", {}
         )
         raise UserError(f"{error} {out / 'faces.png'} shows them with their numbers.") from error
+    if turned := said_of_turns([planned], [photo.name]):
+        yield Phase(turned)
     for index, crop in enumerate(planned.crops, 1):
         save_image(planned.image(crop), out / f"crop-{index:02d}-{crop.size[0]}x{crop.size[1]}.png")
         yield Step(index, len(planned.crops))

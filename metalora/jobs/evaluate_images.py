@@ -1,9 +1,9 @@
 """How like a person are generated images, from any method? R-FaceSim of folders of pictures."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,33 @@ from ..config import FEWEST_PEOPLE, Phase, Step, UserError
 from ..measure.faces import FaceAnalyser, load_faces
 from ..measure.intervals import Interval, bootstrap
 from ..measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
+from ..store.folders import people_in, pictures_in, skipped
 from ..store.image_prompts import read_image_prompts
-from ..store.images import photo_digest, read_image_facts, read_photo
-from ..store.labelled_pairs import pictures_in
+from ..store.images import SHEET, made_here, photo_digest, read_photo, size_of
 from . import Job
+from .evaluate_photos import Look, look_at, problems_of, refuse_odd, said_of_turned
 from .evaluate_prompts import WholeImage, WholeReport, evaluate_whole
-from .face_embeddings import all_embeddings, only_embeddings
+from .face_embeddings import all_embeddings
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image that was scored; None without a face."""
+
+    file: str
+    person: str
+    prompt: str
+    faces: int
+    held_out: float | None
+    reference: float | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A picture among the images that was not asked for."""
+
+    file: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,10 @@ class ImageReport:
     by_identity: dict[str, float]
     without_a_face: list[str]
     whole: WholeReport | None = None  # CLIP-T, CLIP-I and DINO, where they were asked for
+    rows: list[ImageRow] = field(default_factory=list)
+    photos: dict[str, list[str]] = field(default_factory=dict)  # by person; the reference first
+    left_out: list[LeftOut] = field(default_factory=list)
+    odd_photos: list[str] = field(default_factory=list)  # what is wrong with the photos, where that was let pass
 
 
 def evaluate_images(
@@ -46,6 +71,8 @@ def evaluate_images(
     clip: str | None = None,
     dino: str | None = None,
     prompts: Path | None = None,
+    turn: str = "refuse",
+    as_they_are: bool = False,
 ) -> Job[ImageReport]:
     """R-FaceSim of generated images against held-out photos, and FaceSim against the reference.
 
@@ -54,20 +81,44 @@ def evaluate_images(
     differ in the number at their end count as of one prompt. With `clip` or `dino`, also scores of the whole images.
     """
     people = people_of(images, photos, reference)
+    listed = read_image_prompts(prompts) if prompts else None
     analyser = load_faces(embedder)
-    wanted = [(person, path) for person in people for path in pictures_in(person.images)]
-    asked = asked_of([path for _, path in wanted], images, prompts)
+    compared = [[person.reference, *person.held_out()] for person in people]
+    if beside := skipped([folder for person in people for folder in (person.images, person.photos)]):
+        yield Phase(beside)
+    yield Phase(f"looking at {sum(map(len, compared))} photos to compare with")
+    looks = {person: list(look_at(analyser, paths, turn)) for person, paths in zip(people, compared, strict=True)}
+    for person, of_person in looks.items():
+        check_reference(person, of_person)
+    if turned := said_of_turned([look for of_person in looks.values() for look in of_person]):
+        yield Phase(turned)
+    wanted, left_out = wanted_images(people, looks, images, listed)
+    for picture in left_out:
+        yield Phase(f"left out: {picture.file} ({picture.why})")
+    odd = problems_of(list(looks.values()))
+    refuse_odd(odd, as_they_are)
+    for problem in odd:
+        yield Phase(f"as it is: {problem}")
+    asked = asked_of([path for _, path in wanted], images, prompts, listed)
     yield Phase(f"{len(people)} {'people' if len(people) > 1 else 'person'}, {len(wanted)} images")
-    real = {person: person_embeddings(analyser, person) for person in people}
+    real = {person: person_embeddings(person, of_person) for person, of_person in looks.items()}
     scores: list[ImageScore] = []
-    without: list[str] = []
     all_faces = all_embeddings(analyser, [path for _, path in wanted])
     for (person, path), faces in zip(wanted, all_faces, strict=True):
         scores.append(score_image(person.name, group_of(path, asked), faces, *real[person]))
-        if not len(faces):
-            without.append(str(path.relative_to(images)))
         yield Step(len(scores), len(wanted))
-    report = summarized(scores, without, analyser)
+    files = [path.relative_to(images).as_posix() for _, path in wanted]
+    without = [file for file, score in zip(files, scores, strict=True) if not score.faces]
+    report = replace(
+        summarized(scores, without, analyser),
+        rows=[
+            ImageRow(file, score.identity, score.prompt, score.faces, score.held_out, score.reference)
+            for file, score in zip(files, scores, strict=True)
+        ],
+        photos={person.name: [look.path.name for look in of_person] for person, of_person in looks.items()},
+        left_out=left_out,
+        odd_photos=odd,
+    )
     if clip is None and dino is None:
         return report
     whole = [WholeImage(p.name, path, p.reference, asked[path], group_of(path, asked)) for p, path in wanted]
@@ -83,12 +134,21 @@ class Person:
     photos: Path
     reference: Path
 
+    def held_out(self) -> list[Path]:
+        """The photos that were not trained on, at least one."""
+        paths = pictures_in(self.photos)
+        if not paths:
+            raise UserError(f"{self.photos} has no photo; held-out photos of {self.name} are needed.")
+        return paths
+
 
 def people_of(images: Path, photos: Path, reference: Path) -> list[Person]:
     """One person, or one for each sub-folder of `images`; whatever is missing is named at once."""
+    if photos.exists() and photos.samefile(images):
+        raise UserError(f"--photos is {photos}, the folder that is scored: give photos of the person, not images.")
     if pictures_in(images):
         return [Person(images.name, images, photos, reference)]
-    names = sorted(path.name for path in images.iterdir() if path.is_dir() and pictures_in(path))
+    names = [path.name for path in people_in(images) if pictures_in(path)]
     if not names:
         raise UserError(f"{images} has neither pictures nor sub-folders with pictures.")
     absent = [str(folder / name) for name in names for folder in (photos, reference) if not (folder / name).is_dir()]
@@ -103,40 +163,106 @@ def people_of(images: Path, photos: Path, reference: Path) -> list[Person]:
     return people
 
 
-def person_embeddings(analyser: FaceAnalyser, person: Person) -> tuple[Tensor, Tensor]:
-    """(held-out [m, d], reference [d]); a photo without a face, or the reference among the held-out, is refused."""
-    paths = pictures_in(person.photos)
-    if not paths:
-        raise UserError(f"{person.photos} has no photo; held-out photos of {person.name} are needed.")
-    digest = photo_digest(read_photo(person.reference))
-    for path in paths:
-        if photo_digest(read_photo(path)) == digest:
+def check_reference(person: Person, looks: Sequence[Look]) -> None:
+    """Refuse the reference among the held-out photos, under any name."""
+    for look in looks[1:]:
+        if look.digest == looks[0].digest:
             raise UserError(
-                f"{path} is the reference {person.reference} again. R-FaceSim leaves the reference out, or copying it "
-                "would pay: take it out of the held-out photos."
+                f"{look.path} is the reference {person.reference} again. R-FaceSim leaves the reference out, or "
+                "copying it would pay: take it out of the held-out photos."
             )
-    reference, *held_out = only_embeddings(analyser, [person.reference, *paths])
-    return torch.stack(held_out), reference
 
 
-def asked_of(paths: Sequence[Path], images: Path, table: Path | None) -> dict[Path, str | None]:
+def person_embeddings(person: Person, looks: Sequence[Look]) -> tuple[Tensor, Tensor]:
+    """(held-out [m, d], reference [d]); photos without a face were refused before, or are left out."""
+    reference, *held_out = looks
+    found = [look.faces[0] for look in held_out if len(look.faces)]
+    if not len(reference.faces) or not found:
+        missing = person.photos if len(reference.faces) else person.reference
+        raise UserError(f"No face was found in {missing}: there is nothing to compare with.")
+    return torch.stack(found), reference.faces[0]
+
+
+def wanted_images(
+    people: Sequence[Person], looks: Mapping[Person, Sequence[Look]], images: Path, listed: Mapping[str, str] | None
+) -> tuple[list[tuple[Person, Path]], list[LeftOut]]:
+    """(what is scored, what lies beside it): images made with a LoRA or by other programs, and those of a table.
+
+    Where all images were made without a LoRA, they are what was asked for.
+    """
+    wanted, left_out = [], []
+    for person in people:
+        paths = pictures_in(person.images)
+        made = {path: made_here(path) for path in paths}
+        known = known_photos(paths, looks[person])
+        if len(looks[person]) > 2 and {look.path for look in looks[person][1:]} <= set(known.values()):
+            raise UserError(
+                f"All photos of {person.photos} are among the images of {person.images}: give photos of the person."
+            )
+        reasons = {
+            path: None if listed and path.relative_to(images).as_posix() in listed else why_left_out(path, made, known)
+            for path in paths
+        }
+        if BARE in reasons.values() and not {None} & set(reasons.values()):
+            reasons = {path: None if why == BARE else why for path, why in reasons.items()}
+        for path, why in reasons.items():
+            if why is None:
+                wanted.append((person, path))
+            else:
+                left_out.append(LeftOut(path.relative_to(images).as_posix(), why))
+        if not {None} & set(reasons.values()):
+            named = "; ".join(f"{path.name} ({why})" for path, why in list(reasons.items())[:5])
+            raise UserError(f"{person.images} has no image to score: {named}.")
+    return wanted, left_out
+
+
+BARE = "made without a LoRA"
+
+
+def why_left_out(path: Path, made: Mapping[Path, Mapping[str, Any] | None], known: Mapping[Path, Path]) -> str | None:
+    """Why a picture is no image to score; None for one that is."""
+    facts = made[path]
+    if path in known:
+        return f"it is the photo {known[path]}"
+    if facts is not None and facts.get("kind") == SHEET:
+        return "a page of images"
+    if facts is not None:
+        return BARE if facts.get("lora", "") is None else None
+    twin = path.with_name(path.stem.removesuffix("-base") + path.suffix)
+    if twin != path and twin in made:
+        return BARE
+    if path.stem == SHEET:
+        return "a page of images"
+    return "it does not say how it was made, as the others do" if any(made.values()) else None
+
+
+def known_photos(paths: Sequence[Path], looks: Sequence[Look]) -> dict[Path, Path]:
+    """Images that are photos which images are compared with: the same pixels, in any lossless file."""
+    photos = {look.digest: look.path for look in looks}
+    sizes = {size for look in looks for size in (size_of(look.path), size_of(look.path)[::-1])}
+    found = {path: photos.get(photo_digest(read_photo(path))) for path in paths if size_of(path) in sizes}
+    return {path: photo for path, photo in found.items() if photo}
+
+
+def asked_of(
+    paths: Sequence[Path], images: Path, table: Path | None, listed: Mapping[str, str] | None
+) -> dict[Path, str | None]:
     """The prompt of each image: from the table, which then must name all of them, or from our own PNGs."""
-    if table is None:
+    if listed is None:
         return {path: prompt_of(path) for path in paths}
-    known = read_image_prompts(table)
     names = {path: path.relative_to(images).as_posix() for path in paths}
-    if absent := [name for name in names.values() if name not in known]:
+    if absent := [name for name in names.values() if name not in listed]:
         raise UserError(
             f"{table} has no prompt for {len(absent)} of {len(paths)} images in {images}, such as {absent[0]}. Name "
-            f"every image relative to that folder; {table} begins with {next(iter(known))}."
+            f"every image relative to that folder; {table} begins with {next(iter(listed))}."
         )
-    return {path: known[name] for path, name in names.items()}
+    return {path: listed[name] for path, name in names.items()}
 
 
 def prompt_of(path: Path) -> str | None:
     """What one of our PNGs says it shows."""
-    facts = read_image_facts(path).get("metalora")
-    return None if facts is None else json.loads(facts)["prompt"]
+    prompt = (made_here(path) or {}).get("prompt")
+    return prompt if isinstance(prompt, str) else None
 
 
 def group_of(path: Path, asked: Mapping[Path, str | None]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor
 from ..config import Phase, Step
 from ..measure.faces import load_faces
 from ..measure.verification import Verification, verify
+from ..store.folders import people_in, skipped
 from ..store.labelled_pairs import Pair, pairs_of_people, read_pairs
 from . import Job
-from .face_embeddings import all_embeddings
+from .evaluate_photos import Look, look_at, problems_of, refuse_odd, said_of_turned
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,35 @@ class PairReport:
     photos: int
     undetected: list[str]
     verification: Verification
+    odd_photos: list[str]  # what is wrong with photos, where that was let pass
 
 
-def evaluate_pairs(folder: Path, table: Path | None, embedder: str) -> Job[PairReport]:
+def evaluate_pairs(
+    folder: Path, table: Path | None, embedder: str, *, turn: str = "refuse", as_they_are: bool = False
+) -> Job[PairReport]:
     """Genuine and impostor scores of labelled photos; without a table, sub-folders are people."""
     pairs = read_pairs(table, folder) if table else pairs_of_people(folder)
     analyser = load_faces(embedder)
     paths = list(dict.fromkeys(path for pair in pairs for path in pair[:2]))
     yield Phase(f"{len(paths)} photos, {len(pairs)} pairs")
-    found: dict[Path, Tensor] = {}
-    for index, (path, faces) in enumerate(zip(paths, all_embeddings(analyser, paths), strict=True), 1):
-        if len(faces):
-            found[path] = faces[0]
-        yield Step(index, len(paths))
+    if table is None and (beside := skipped(people_in(folder), people=folder)):
+        yield Phase(beside)
+    looks: list[Look] = []
+    for look in look_at(analyser, paths, turn):
+        looks.append(look)
+        yield Step(len(looks), len(paths))
+    if turned := said_of_turned(looks):
+        yield Phase(turned)
+    by_person = [list(group) for _, group in groupby(looks, key=lambda look: look.path.parent)]
+    odd = problems_of([looks] if table else by_person, same_person=table is None)
+    refuse_odd(odd, as_they_are)
+    for problem in odd:
+        yield Phase(f"as it is: {problem}")
+    found = {look.path: look.faces[0] for look in looks if len(look.faces)}
     usable = [pair for pair in pairs if pair.first in found and pair.second in found]
     undetected = [str(path.relative_to(folder)) for path in paths if path not in found]
-    return PairReport(analyser.name, analyser.digest, analyser.licence, len(paths), undetected, verified(usable, found))
+    test = verified(usable, found)
+    return PairReport(analyser.name, analyser.digest, analyser.licence, len(paths), undetected, test, odd)
 
 
 def verified(pairs: Sequence[Pair], found: dict[Path, Tensor]) -> Verification:

@@ -2,9 +2,11 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -12,23 +14,18 @@ from ..config import UserError
 from ..measure.faces import FaceAnalyser
 from ..store.images import read_photo
 
+Found = TypeVar("Found")
+
 FILES_AT_ONCE = 8  # whose faces are embedded together
 MOST_THREADS = 16
 
 
 def only_embedding(analyser: FaceAnalyser, path: Path) -> Tensor:
-    """The largest face of a real photo."""
-    return only_embeddings(analyser, [path])[0]
-
-
-def only_embeddings(analyser: FaceAnalyser, paths: Sequence[Path]) -> list[Tensor]:
-    """The largest face [d] of each of several real photos."""
-    vectors = []
-    for path, faces in zip(paths, all_embeddings(analyser, paths), strict=True):
-        if not len(faces):
-            raise UserError(f"No face was found in {path}. Every photo that others are compared with must show one.")
-        vectors.append(faces[0])
-    return vectors
+    """The largest face [d] of a real photo."""
+    faces = embeddings(analyser, path)
+    if not len(faces):
+        raise UserError(f"No face was found in {path}. Every photo that others are compared with must show one.")
+    return faces[0]
 
 
 def embeddings(analyser: FaceAnalyser, path: Path) -> Tensor:
@@ -42,13 +39,18 @@ def all_embeddings(analyser: FaceAnalyser, paths: Sequence[Path]) -> Iterator[Te
     Threads read, search and embed a few pictures each, as nearly all of the time is spent in libraries that let go of
     Python's lock. They run ahead of the reader by no more than a group each, so memory does not grow with the folder.
     """
+    return by_groups(partial(_group, analyser), paths)
+
+
+def by_groups(work: Callable[[Sequence[Path]], list[Found]], paths: Sequence[Path]) -> Iterator[Found]:
+    """What `work` finds in each file, of a few files at a time, by threads that run ahead a little."""
     groups = [paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE)]
     threads = max(1, min(os.cpu_count() or 1, MOST_THREADS, len(groups)))
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[list[Tensor]]] = deque()
+        ahead: deque[Future[list[Found]]] = deque()
         try:
             for group in groups:
-                ahead.append(pool.submit(_group, analyser, group))
+                ahead.append(pool.submit(work, group))
                 if len(ahead) > threads:
                     yield from ahead.popleft().result()
             while ahead:

@@ -2,13 +2,14 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..backbones.protocol import Backbone
-from ..config import GenerateConfig, Phase, UserError
+from ..config import GenerateConfig, Phase, UserError, is_text
 from ..store import files
 from ..store.cache import Cache
 from ..store.images import read_image_facts, save_image
@@ -42,6 +43,8 @@ def generate_images(
 
     With `compare`, each image is made without the LoRA too, from the same noise, as `<prompt>-<seed>-base.png`.
     """
+    if broken := [prompt for prompt in prompts if not is_text(prompt)]:
+        raise UserError(f"The prompt {broken[0]!r} is not text in this system's encoding: UTF-8 is needed.")
     if not prompts:
         raise UserError("No prompt was given: say --prompt 'a photo of a woman in a garden'.")
     if compare and lora is None:
@@ -98,12 +101,28 @@ def plan_images(
 
 
 def unique_names(prompts: Sequence[str]) -> list[str]:
-    """A short file name for each prompt; equal ones are numbered."""
+    """A short file name for each prompt, of its letters and digits in any script; names that are alike are numbered.
+
+    No two are the same, also where a disk takes A for a, or an accented letter for the letter and its accent.
+    """
+    slugs = [slug(prompt) for prompt in prompts]
+    taken: set[str] = set()
     names: list[str] = []
-    for prompt in prompts:
-        name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "image"
-        names.append(name if name not in names else f"{name}-{len(names) + 1}")
+    for index, name in enumerate(slugs):
+        number = index + 1
+        while name in taken or (name != slugs[index] and name in slugs):  # a numbered name may be another's own
+            name, number = f"{slugs[index]}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
     return names
+
+
+def slug(prompt: str) -> str:
+    """At most 60 letters and 120 bytes of a prompt that every disk takes for a name; never empty."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", prompt).casefold())
+    kept = "".join(letter if unicodedata.category(letter)[0] in "LMN" else "-" for letter in folded)
+    short = re.sub("-+", "-", kept).strip("-")[:60].encode("utf-8", "ignore")[:120].decode("utf-8", "ignore")
+    return short.strip("-") or "image"
 
 
 def facts_of_image(image: Image, config: GenerateConfig, backbone: Backbone, lora: str | None) -> str:

@@ -22,7 +22,15 @@ from . import Job
 from .lora import save_lora
 from .memory import memory_warning, wants_checkpointing
 from .meta_downs import starting_adapters
-from .photos import PlannedPhoto, crop_latents, head_weights, plan_photo, prompt_embeddings, whole_photo
+from .photos import (
+    PlannedPhoto,
+    crop_latents,
+    head_weights,
+    plan_photo,
+    prompt_embeddings,
+    said_of_turns,
+    whole_photo,
+)
 from .plots import save_loss_curve
 from .prior import prior_images
 from .resume import SavedRun
@@ -70,6 +78,8 @@ def personalize_photos(
     check_output(out, overwrite)
     adapters, origin = starting_adapters(backbone, config, meta_down)
     planned = plan_photos(photos, config, crop_config, backbone, embedder)
+    if turned := said_of_turns(planned, [path.name for path in photos]):
+        yield Phase(turned)
     facts = facts_of_run(backbone, config, crop_config, planned, origin)
     saved = SavedRun(state_path, facts)
     trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from ..backbones.protocol import Backbone, Prompt
 from ..config import CropConfig, Phase, Step, UserError
 from ..measure.faces import Face, FaceAnalyser, choose_face
+from ..measure.turns import TURNS, quarter_turns
 from ..method import crops
 from ..method.crops import RATIOS, SCALES, SQUARE, Box, Ratio
 from ..store.cache import Cache
 from ..store.images import photo_digest, read_photo, resize_crop
 from . import Job
 
+SHOWN = 10  # prompts of one sentence
 HEAD = 1.6  # times the face's box, which ends at the forehead, the chin and the cheeks
 
 
@@ -37,6 +39,7 @@ class PlannedPhoto:
     crops: list[Crop]
     left_out: list[Box]
     drawn: Tensor | None = None  # [H, W] in 0..1: where the head is, where somebody says it
+    turned: int = 0  # quarter turns to the left that it was given
 
     def image(self, crop: Crop) -> Tensor:
         """The crop's pixels [3, h, w]."""
@@ -75,6 +78,23 @@ def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: in
     return plan_pixels(read_photo(path), path.name, config, faces, multiple, ratios, scales)
 
 
+def upright(photo: Tensor, name: str, turn: str) -> tuple[Tensor, int]:
+    """(the photo, how many quarter turns to the left it was given); a UserError for a turned one that may not be."""
+    turns = 0 if turn == "keep" else quarter_turns(photo)
+    if turns and turn == "refuse":
+        raise UserError(
+            f"{name} is turned: its face is upright after {TURNS[turns]}. Turn it and save it, or say --turn auto; "
+            "--turn keep learns from it as it is."
+        )
+    return (photo.rot90(turns, (1, 2)).contiguous() if turns else photo), turns
+
+
+def said_of_turns(planned: Sequence[PlannedPhoto], names: Sequence[str]) -> str | None:
+    """A sentence that names the photos that were turned."""
+    turned = [f"{name} by {TURNS[one.turned]}" for one, name in zip(planned, names, strict=True) if one.turned]
+    return f"turned: {', '.join(turned)}" if turned else None
+
+
 def plan_pixels(
     photo: Tensor,
     name: str,
@@ -85,6 +105,7 @@ def plan_pixels(
     scales: Sequence[float] = SCALES,
 ) -> PlannedPhoto:
     """The same of a photo [3, H, W]; `name` is what a message calls it."""
+    photo, turned = upright(photo, name, config.turn)
     face = choose_face(faces.find(photo), config.face, name)
     boxes = crops.plan(face.box, photo.shape[2], photo.shape[1], ratios, scales)
     planned = [_crop(box, config, multiple) for box in boxes]
@@ -95,7 +116,8 @@ def plan_pixels(
             f"{config.resolution} px: the largest crop would be enlarged {min(map(_enlarged, planned)):.1f} times, "
             f"more than max_upscale {config.max_upscale}. Use a larger photo, or lower --resolution."
         )
-    return PlannedPhoto(photo, photo_digest(photo), face, kept, [crop.box for crop in planned if crop not in kept])
+    left_out = [crop.box for crop in planned if crop not in kept]
+    return PlannedPhoto(photo, photo_digest(photo), face, kept, left_out, turned=turned)
 
 
 def whole_photo(path: Path, config: CropConfig, multiple: int, faces: FaceAnalyser | None = None) -> PlannedPhoto:
@@ -107,6 +129,7 @@ def whole_pixels(
     photo: Tensor, name: str, config: CropConfig, multiple: int, faces: FaceAnalyser | None = None
 ) -> PlannedPhoto:
     """The same of a photo [3, H, W]."""
+    photo, turned = upright(photo, name, config.turn)
     crop = _crop(Box(0, 0, photo.shape[2], photo.shape[1]), config, multiple)
     if _enlarged(crop) > config.max_upscale:
         raise UserError(
@@ -114,7 +137,7 @@ def whole_pixels(
             f"(enlarged {_enlarged(crop):.1f} times, max_upscale is {config.max_upscale}). Lower --resolution."
         )
     face = choose_face(faces.find(photo), config.face, name) if faces else None
-    return PlannedPhoto(photo, photo_digest(photo), face, [crop], [])
+    return PlannedPhoto(photo, photo_digest(photo), face, [crop], [], turned=turned)
 
 
 def crop_latents(photos: Sequence[PlannedPhoto], backbone: Backbone, flips: bool, cache: Cache) -> Job[list[Tensor]]:
@@ -163,7 +186,9 @@ def head_weights(photos: Sequence[PlannedPhoto], latents: Sequence[Tensor], back
 
 
 def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) -> Job[list[Prompt]]:
-    """The embeddings of each prompt. The text encoders are loaded only for a miss."""
+    """The embeddings of each prompt. The text encoders are loaded only for a miss; what is not read of one is said."""
+    if unread := unread_ends(prompts, backbone):
+        yield Phase(unread)
     keys = [cache.key(what="prompt", text=text, encoders=backbone.fingerprint("text_encoders")) for text in prompts]
     missing = {key: text for key, text in zip(keys, prompts, strict=True) if key not in cache}
     if missing:
@@ -172,6 +197,16 @@ def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) 
             for key, text in missing.items():
                 cache.put(key, encode(text)._asdict())
     return [Prompt(**cache.get(key)) for key in keys]
+
+
+def unread_ends(prompts: Sequence[str], backbone: Backbone) -> str | None:
+    """A sentence that names the prompts of which the base reads only the beginning; None where it reads all."""
+    ends = {prompt: end for prompt in dict.fromkeys(prompts) if (end := backbone.unread(prompt))}
+    if not ends:
+        return None
+    shown = [f"{prompt!r} is read without {end!r}" for prompt, end in list(ends.items())[:SHOWN]]
+    more = f"; and {len(ends) - SHOWN} more" if len(ends) > SHOWN else ""
+    return f"{backbone.name} reads {backbone.max_tokens} tokens of a prompt: {'; '.join(shown)}{more}"
 
 
 def _crop(box: Box, config: CropConfig, multiple: int) -> Crop:

@@ -13,7 +13,7 @@ from ..method.adapter import Adapters
 from ..store import files
 
 # Knobs that may differ when a run goes on: they do not change what a step does.
-FREE_KNOBS = ("steps", "save_every", "gradient_checkpointing")
+FREE_KNOBS = ("steps", "save_every", "gradient_checkpointing", "turn")  # a turned photo has another digest
 
 
 class SavedRun:

@@ -1,9 +1,10 @@
 """Pages of pictures: looking beats reading."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..store.images import read_photo, save_image
+from ..store.images import SHEET, read_photo, save_image
 from ..store.pictures import table
 from .generate import Image
 
@@ -19,5 +20,5 @@ def write_comparison(images: Sequence[Image], path: Path) -> Path:
         ]
         for prompt in prompts
     ]
-    save_image(table(rows), path)
+    save_image(table(rows), path, {"metalora": json.dumps({"kind": SHEET})})
     return path

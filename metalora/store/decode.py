@@ -4,8 +4,11 @@ Every way a file can be wrong has its sentence, and what a file claims to be is 
 """
 
 import contextlib
+import functools
+import importlib.util
 import io
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -13,12 +16,14 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from ..config import UserError
 
-MAX_MEGAPIXELS = 120  # the largest cameras and phones make 102 to 108; as a tensor this is 1.4 GB
+MAX_MEGAPIXELS = 40  # that are decoded: with all copies on the way to a tensor, less than 1 GB
+MAX_MEGAPIXELS_OF_JPEG = 120  # the largest cameras make 102 to 108; above the other limit they are read at half size
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
+HEIF_ENDINGS = {".heic", ".heif", ".hif"}
 CAMERA_RAW = {".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
 # What Pillow's decoders raise on a damaged file: each format has its own ways, found by damaging files at random.
@@ -34,15 +39,30 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-TAKEN = "JPEG, PNG, WebP, TIFF, BMP, GIF and AVIF files are read"
+BITS, PLANAR, SAMPLE_FORMAT, COLOURS = 258, 284, 339, 262  # tags of TIFF
+PLAIN_TIFF = {(1, bits) for bits in (1, 2, 4, 8, 16)}  # (sample format, bits) that Pillow and libtiff read right
+GREY_TIFF = {(1, 32), (2, 32), (3, 32)}  # and that OpenCV does, of grey pictures
+
+
+@functools.cache
+def endings() -> frozenset[str]:
+    """How the names of files end that `decode` reads here, in small letters: asked of the decoders that are there."""
+    Image.init()
+    known = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS and name in Image.OPEN}
+    heif = HEIF_ENDINGS if importlib.util.find_spec("pillow_heif") else set()
+    return frozenset(known | {".mpo"} | heif)
 
 
 def decode(path: Path) -> Image.Image:
     """The picture in a file, mode RGB; transparent parts lie on white. Of several frames the first."""
     with opened(path) as image, sentences(path):
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return in_srgb(on_white(eight_bit(upright)), image.info.get("icc_profile"))
+        if image.width * image.height > MAX_MEGAPIXELS * 1e6:
+            image.draft(image.mode, (image.width // 2, image.height // 2))  # a JPEG, decoded at half its size
+        profile = image.info.get("icc_profile")
+        upright: Image.Image = deep_grey(path, image) if image.mode in ("I", "F") else image
+        upright.load()
+        ImageOps.exif_transpose(upright, in_place=True)
+        return in_srgb(on_white(eight_bit(upright)), profile)
 
 
 @contextlib.contextmanager
@@ -53,6 +73,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
             image = identified(file, path)
         with image:
             check_size(image, path)
+            with sentences(path):
+                image = planes_apart(image, file, path)
             yield image
 
 
@@ -63,7 +85,8 @@ def sentences(path: Path) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{path} is far larger than the {MAX_MEGAPIXELS} megapixels that are read ({error}). Scale it down."
+            f"{path} is far larger than the {MAX_MEGAPIXELS} megapixels ({MAX_MEGAPIXELS_OF_JPEG} of a JPEG) that are "
+            f"read ({error}). Scale it down."
         ) from error
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory. Close other programs, or scale it down.") from error
@@ -84,8 +107,8 @@ def readable(path: Path) -> Iterator[IO[bytes]]:
         file = path.open("rb")
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: check the spelling, and the folder you are in.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be opened ({error.strerror}): check its permissions.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
+        raise UserError(f"{path} cannot be opened ({error}): check its name and permissions.") from error
     with file:
         if not file.read(1):
             raise UserError(f"{path} is empty (0 bytes): copy or download it again.")
@@ -104,9 +127,65 @@ def identified(file: IO[bytes], path: Path) -> Image.Image:
         file.seek(0)
         if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
             return opened_heif(file, path)
+        if start[:4] in TiffImagePlugin.PREFIXES:
+            raise UserError(
+                f"{path} is a TIFF of a kind that is not read, such as colours in floating point or 32 bits. "
+                "Export it as a TIFF or PNG of 8 or 16 bits."
+            ) from error
+        taken = ", ".join(sorted(ending[1:] for ending in endings()))
         raise UserError(
-            f"{path} is not a picture, whatever its name says, or its beginning is damaged. {TAKEN}."
+            f"{path} is not a picture, whatever its name says, or its beginning is damaged. What is read: {taken}."
         ) from error
+
+
+OPENING = threading.Lock()  # READ_LIBTIFF belongs to all threads
+
+
+def planes_apart(image: Image.Image, file: IO[bytes], path: Path) -> Image.Image:
+    """The same TIFF, opened so that it is read right; a UserError for numbers that no decoder here reads right.
+
+    Pillow's own reader takes 16-bit planes for 8-bit ones, and OpenCV takes planes for interleaved colours; libtiff,
+    which Pillow uses for compressed files, reads them right.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image
+    tags = image.tag_v2
+    bits, kinds = {*tags.get(BITS, (1,))}, {*tags.get(SAMPLE_FORMAT, (1,))}
+    numbers = {(kind, size) for kind in kinds for size in bits}
+    grey_whites = image.mode not in ("I", "F", "I;16", "I;16B") or tags.get(COLOURS) == 1
+    if not grey_whites or not numbers <= PLAIN_TIFF | (GREY_TIFF if image.mode in ("I", "F") else set()):
+        how = {1: "unsigned", 2: "signed", 3: "floating point"}
+        raise UserError(
+            f"{path} is a TIFF of {'/'.join(map(str, sorted(bits)))}-bit "
+            f"{'/'.join(how.get(kind, 'unknown') for kind in sorted(kinds))} numbers, which is not read right here. "
+            "Export it as a TIFF or PNG of 8 or 16 bits."
+        )
+    if tags.get(PLANAR) != 2 or max(bits) <= 8:
+        return image
+    with OPENING:
+        before, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
+        try:
+            file.seek(0)
+            return Image.open(file, formats=["TIFF"])
+        finally:
+            TiffImagePlugin.READ_LIBTIFF = before
+
+
+def deep_grey(path: Path, image: Image.Image) -> Image.Image:
+    """A grey TIFF of 32 bits by OpenCV, upright: it reads every byte order and sign. Other formats by Pillow."""
+    import cv2
+
+    if image.format != "TIFF":
+        return image
+    try:
+        values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        values = None
+    if values is None or values.shape != (image.height, image.width):
+        raise UserError(f"{path} is a damaged 32-bit TIFF, or oddly compressed. Export it with 8 or 16 bits.")
+    deep = Image.fromarray(values.astype(np.float32))
+    deep.info["whites"] = values.dtype.kind
+    return deep
 
 
 def opened_heif(file: IO[bytes], path: Path) -> Image.Image:
@@ -125,10 +204,11 @@ def opened_heif(file: IO[bytes], path: Path) -> Image.Image:
 def check_size(image: Image.Image, path: Path) -> None:
     """Refuse what would fill the memory: a few kilobytes can claim to be 50,000 x 50,000 pixels."""
     megapixels = image.width * image.height / 1e6
-    if megapixels > MAX_MEGAPIXELS:
+    most = MAX_MEGAPIXELS_OF_JPEG if image.format in ("JPEG", "MPO") else MAX_MEGAPIXELS
+    if megapixels > most:
         raise UserError(
-            f"{path} is {image.width} x {image.height} pixels, {megapixels:.0f} megapixels; at most {MAX_MEGAPIXELS} "
-            "are read. Scale it down, or cut out the person."
+            f"{path} is {image.width} x {image.height} pixels, {megapixels:.0f} megapixels; at most {most} are read "
+            f"from a {image.format} file. Scale it down, or cut out the person."
         )
 
 
@@ -151,14 +231,18 @@ def eight_bit(image: Image.Image) -> Image.Image:
         return image.convert("L")
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    scaled = values.clip(0) * (255 / white_point(image.mode, float(values.max())))
-    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    values = np.array(image, dtype=np.float32)
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    values.clip(0, None, out=values)
+    values *= 255 / white_point(image.mode, image.info.get("whites", ""), float(values.max()))
+    return Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
 
 
-def white_point(mode: str, brightest: float) -> float:
+def white_point(mode: str, numbers: str, brightest: float) -> float:
     """The value of white. Modes I and F do not say, so it is the smallest customary one that nothing exceeds."""
-    customary = {"I": (65535.0, 2.0**31 - 1), "F": (1.0, 255.0, 65535.0)}.get(mode, (65535.0,))
+    whole = (65535.0, 2.0**31 - 1, 2.0**32 - 1)
+    customary = {"I": whole, "F": (1.0, 255.0, 65535.0)}.get(mode, (65535.0,))
+    customary = whole if numbers in ("i", "u") and numbers else customary
     return next((white for white in customary if brightest <= white), brightest)
 
 

@@ -5,13 +5,14 @@ the last three may be left out, and other keys are not read. Paths are relative 
 is a text file beside its photo: ada/1.txt.
 """
 
-import json
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..config import UserError
-from .labelled_pairs import pictures_in
+from .folders import people_in, pictures_in, skipped
+from .text import parse_json, read_lines, read_text
 
 SHOWN = 10  # problems of one message
 
@@ -44,7 +45,7 @@ def read_identities(source: Path) -> list[Identity]:
     people: dict[str, list[tuple[Photo, str | None]]] = {}
     owners: dict[Path, str] = {}
     for place, name, kind, photo in rows:
-        if not photo.path.is_file():
+        if not isfile(photo.path):  # also for names that no disk takes
             problems.append(f"{place}: {photo.path} does not exist")
         if photo.path in owners:
             problems.append(f"{place}: {photo.path} is listed already, for {owners[photo.path]}")
@@ -76,28 +77,38 @@ def refuse(source: Path, problems: list[str]) -> None:
 
 def _folder_rows(folder: Path) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
-    for person in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for path in pictures_in(person):
+    problems: list[str] = []
+    for person in people_in(folder):
+        pictures = pictures_in(person)
+        if not pictures and (why := skipped([person])):
+            problems.append(f"{person.name} has no photo that is read: {why.rstrip('.')}")
+        for path in pictures:
             words = path.with_suffix(".txt")
-            caption = words.read_text(encoding="utf-8", errors="replace").strip() if words.is_file() else None
+            try:
+                caption = read_text(words, "The caption").strip() if words.is_file() else None
+            except UserError as error:
+                problems.append(str(error).rstrip("."))
+                continue
             rows.append((person.name, person.name, None, Photo(path, caption or None)))
-    return rows, []
+    return rows, problems
+
+
+def skipped_of(source: Path) -> str | None:
+    """A sentence that names what a folder of people holds beside photos and captions."""
+    return skipped(people_in(source), people=source) if source.is_dir() else None
 
 
 def _manifest_rows(manifest: Path) -> tuple[list[Row], list[str]]:
-    try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{manifest} cannot be read: {error}. A folder or a .jsonl file is needed.") from error
+    lines = read_lines(manifest, "The manifest")
     rows: list[Row] = []
     problems: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append(f"line {number}: not JSON ({error.msg})")
+            row = parse_json(line)
+        except ValueError as error:
+            problems.append(f"line {number}: not JSON ({error})")
             continue
         wrong = _wrong(row)
         if wrong:

@@ -8,10 +8,10 @@ ada/beach-0.png,a woman at a beach
 """
 
 import csv
-import json
 from pathlib import Path, PurePosixPath
 
 from ..config import UserError
+from .text import parse_json, read_text
 
 COLUMNS = ("image", "prompt")
 PLACE = "external/METHOD/"  # in the list of a plan
@@ -20,9 +20,9 @@ PLACE = "external/METHOD/"  # in the list of a plan
 def read_image_prompts(table: Path) -> dict[str, str]:
     """Image, relative and with forward slashes -> prompt; every problem in one message."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
-        rows = _of_lines(text) if table.suffix.lower() == ".jsonl" else _of_table(text)
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        lines = read_text(table, "The prompts").split("\n")
+        rows = _of_lines(lines) if table.suffix.lower() == ".jsonl" else _of_table(lines)
+    except (ValueError, csv.Error) as error:
         raise UserError(f"The prompts {table} cannot be read: {error}") from error
     problems: list[str] = []
     found: dict[str, str] = {}
@@ -41,13 +41,13 @@ def read_image_prompts(table: Path) -> dict[str, str]:
     return found
 
 
-def _of_table(text: str) -> list[tuple[int, object, object]]:
-    reader = csv.DictReader(text.splitlines())
+def _of_table(lines: list[str]) -> list[tuple[int, object, object]]:
+    reader = csv.DictReader(lines)
     if not set(COLUMNS) <= set(reader.fieldnames or ()):
         return []
     return [(number, row["image"], row["prompt"]) for number, row in enumerate(reader, 2)]
 
 
-def _of_lines(text: str) -> list[tuple[int, object, object]]:
-    records = [(number, json.loads(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+def _of_lines(lines: list[str]) -> list[tuple[int, object, object]]:
+    records = [(number, parse_json(line)) for number, line in enumerate(lines, 1) if line.strip()]
     return [(n, r.get("path"), r.get("prompt")) if isinstance(r, dict) else (n, None, None) for n, r in records]

@@ -4,6 +4,7 @@ import hashlib
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from ..config import UserError
 from ..method.crops import Box
 from .decode import decode, opened
 from .files import write_bytes
+from .text import parse_json
 
 RESAMPLER = Image.Resampling.LANCZOS  # antialiased; one for everything, since a face's embedding depends on it
 LANCZOS_REACH = 3  # pixels of the smaller image on each side
 JPEG_QUALITY = 95
+SHEET = "sheet"  # what a page of images says it is, so that it is not taken for one
 
 
 def read_photo(path: Path) -> Tensor:
@@ -39,7 +42,10 @@ def photo_digest(photo: Tensor) -> str:
 def to_tensor(image: Image.Image) -> Tensor:
     """A Pillow image of mode RGB as [3, H, W] in 0..1."""
     assert image.mode == "RGB", image.mode
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
+    photo = torch.empty(3, image.height, image.width)
+    for channel in range(3):  # one by one: a large photo is in memory once as numbers, not three times
+        photo[channel] = torch.from_numpy(np.array(image.getchannel(channel)))
+    return photo.div_(255)
 
 
 def to_pil(photo: Tensor) -> Image.Image:
@@ -69,6 +75,21 @@ def read_image_facts(path: Path) -> dict[str, str]:
     """The metadata that `save_image` wrote; empty for a picture without."""
     with opened(path) as image:
         return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture file as it is stored, which may lie on its side; no pixel is decoded."""
+    with opened(path) as image:
+        return image.size
+
+
+def made_here(path: Path) -> dict[str, Any] | None:
+    """What one of our PNGs says of how it was made: prompt, seed, lora, ...; None for any other picture."""
+    try:
+        facts = parse_json(read_image_facts(path).get("metalora", ""))
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def resize_crop(photo: Tensor, box: Box, width: int, height: int) -> Tensor:

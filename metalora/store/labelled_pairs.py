@@ -2,12 +2,14 @@
 
 import csv
 from itertools import combinations
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
 from ..config import UserError
+from .folders import people_in, pictures_in
+from .text import read_text
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SAME, DIFFERENT = {"1", "true", "yes", "same"}, {"0", "false", "no", "different"}
 COLUMNS = ("first", "second", "same")
 
@@ -20,16 +22,9 @@ class Pair(NamedTuple):
     same: bool
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures directly in a folder, by name."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; a folder of pictures is needed.")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-
-
 def pairs_of_people(folder: Path) -> list[Pair]:
     """Every pair of photos of a folder whose sub-folders are people."""
-    people = {person: pictures_in(person) for person in sorted(folder.iterdir()) if person.is_dir()}
+    people = {person: pictures_in(person) for person in people_in(folder)}
     photos = [(path, person) for person, paths in people.items() for path in paths]
     if len(people) < 2 or len(photos) <= len(people):
         raise UserError(
@@ -42,9 +37,8 @@ def pairs_of_people(folder: Path) -> list[Pair]:
 def read_pairs(table: Path, folder: Path) -> list[Pair]:
     """A CSV with the columns first, second (paths relative to `folder`) and same; every problem in one message."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(read_text(table, "The pairs").split("\n")))
+    except csv.Error as error:
         raise UserError(f"{table} cannot be read as a CSV file: {error}") from error
     absent = [column for column in COLUMNS if not rows or column not in rows[0]]
     if absent:
@@ -57,7 +51,7 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
         if label not in SAME | DIFFERENT:
             problems.append(f"line {number}: same is {row['same']!r}, not one of {', '.join(sorted(SAME | DIFFERENT))}")
         files = [folder / (row[column] or "") for column in COLUMNS[:2]]
-        problems += [f"line {number}: {path} does not exist" for path in files if not path.is_file()]
+        problems += [f"line {number}: {path} does not exist" for path in files if not isfile(path)]
         pairs.append(Pair(files[0], files[1], label in SAME))
     if problems:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")

@@ -13,10 +13,10 @@
 Optional: number, caption, attributes, gender, age, age_group, ethnicity, skin_tone.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .files import digest
 from .images import read_photo
 from .near_duplicates import near_hashes, perceptual_hash
 from .prompts import SEVERAL, SINGLE, WORDS
+from .text import decoded, parse_json
 
 REQUIRED = ("identity", "class", "part", "role", "path", "sha256", "source", "author", "licence")
 OPTIONAL = ("number", "caption", "attributes", "gender", "age", "age_group", "ethnicity", "skin_tone")
@@ -76,10 +77,9 @@ def read_manifest(path: Path, *, look: bool = True) -> Manifest:
     """
     try:
         data = path.read_bytes()
-        lines = data.decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"The manifest {path} cannot be read: {error}") from error
-    photos, problems = read_lines(lines, path.parent)
+    photos, problems = read_lines(decoded(data, f"The manifest {path}").split("\n"), path.parent)
     problems += problems_of_files(photos)
     people = {photo.identity: [p for p in photos if p.identity == photo.identity] for photo in photos}
     for name, own in people.items():
@@ -102,7 +102,7 @@ def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[st
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             problems.append(f"line {number}: not JSON ({error})")
             continue
@@ -164,8 +164,8 @@ def problems_of_files(photos: Sequence[Photo]) -> list[str]:
     for photo in photos:
         try:
             found = digest(photo.path.read_bytes())
-        except OSError as error:
-            problems.append(f"line {photo.line}: {photo.name} cannot be read ({error.strerror})")
+        except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
+            problems.append(f"line {photo.line}: {photo.name!r} cannot be read ({error})")
             continue
         if found != photo.sha256:
             problems.append(
@@ -200,7 +200,7 @@ def problems_of_pictures(photos: Sequence[Photo]) -> list[str]:
     """Photos that cannot be decoded, and different files that show the same picture."""
     problems, seen, hashes, mirrored = [], [], [], []
     for photo in photos:
-        if not photo.path.is_file():
+        if not isfile(photo.path):
             continue  # already a problem
         try:
             pixels = read_photo(photo.path)

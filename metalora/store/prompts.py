@@ -8,14 +8,14 @@ the phrase for it: {"background": {"green room": "green room background", ...}}.
 what was asked is then read by choosing among these phrases.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import PARTS, UserError
+from ..config import PARTS, UserError, fill_in
 from .files import digest
+from .text import decoded, parse_json
 
 SEVERAL, SINGLE = PARTS
 PAPER_PARTS = {"unsplash": SEVERAL, "ffhq": SINGLE}
@@ -48,10 +48,10 @@ class BenchmarkPrompt:
         possessive, pronoun = WORDS[class_name]
         words = {"class": class_name, "subject": class_name, "possessive": possessive, "pronoun": pronoun}
         try:
-            return self.text.format_map(words)
-        except (KeyError, ValueError, IndexError) as error:
+            return fill_in(self.text, words)
+        except ValueError as error:
             raise UserError(
-                f"Prompt {self.id} cannot be filled in ({error!r}): {self.text!r}. It may hold {{class}} or "
+                f"Prompt {self.id} cannot be filled in ({error}): {self.text!r}. It may hold {{class}} or "
                 "{subject}, {possessive} and {pronoun}."
             ) from error
 
@@ -74,7 +74,7 @@ def read_prompts(path: Path) -> Prompts:
     """The prompts of a file, each fillable and with its own id; every problem in one message."""
     try:
         data = path.read_bytes()
-        record = json.loads(data)
+        record = parse_json(decoded(data, f"The prompts {path}"))
     except (OSError, ValueError) as error:
         raise UserError(f"The prompts {path} cannot be read as JSON: {error}") from error
     if not isinstance(record, dict):
@@ -112,11 +112,16 @@ def problems_of_alternatives(given: Any, prompts: Sequence[BenchmarkPrompt]) -> 
 def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
     """(prompts, problems) of the file's object."""
     tags_of: dict[str, list[str]] = {}
-    for tag, texts in record.get("tags", {}).items():
+    prompts: list[BenchmarkPrompt] = []
+    problems: list[str] = []
+    tags = record.get("tags", {})
+    if not isinstance(tags, dict) or not all(_is_texts(texts) for texts in tags.values()):
+        problems.append("tags must map each tag to a list of texts")
+        tags = {}
+    for tag, texts in tags.items():
         for text in texts:
             tags_of.setdefault(text, []).append(tag)
-    prompts: list[BenchmarkPrompt] = []
-    problems = [
+    problems += [
         f"unknown key {key!r}"
         for key in record
         if key not in {"source", "tags", "alternatives", SEVERAL, SINGLE, *PAPER_PARTS}
@@ -124,6 +129,9 @@ def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
     for key, value in record.items():
         part = PAPER_PARTS.get(key, key)
         if part not in (SEVERAL, SINGLE):
+            continue
+        if wrong := problem_of_part(part, value):
+            problems.append(f"{key} {wrong}")
             continue
         for (class_name, group), entries in groups(part, value).items():
             name = "-".join(word for word in (key, class_name, group) if word)
@@ -137,6 +145,20 @@ def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
     unused = set(tags_of) - {prompt.text for prompt in prompts}
     problems += [f"a tag names a prompt that is not there: {text!r}" for text in sorted(unused)]
     return prompts, problems
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def problem_of_part(part: str, value: Any) -> str | None:
+    """What is wrong with the shape of a part, if something is."""
+    if part == SEVERAL:
+        return None if isinstance(value, list) else "must be a list of prompts"
+    by_class = value.values() if isinstance(value, dict) else [None]
+    if all(isinstance(one, dict) and all(isinstance(entries, list) for entries in one.values()) for one in by_class):
+        return None
+    return "must map classes to groups, and each group to a list of prompts"
 
 
 def groups(part: str, value: Any) -> dict[tuple[str | None, str | None], list[Any]]:
@@ -159,10 +181,12 @@ def one_prompt(
         raise UserError(f"{name} has the unknown fields {', '.join(sorted(unknown))}")
     if class_name is not None and class_name not in WORDS:
         raise UserError(f"{name} is for the class {class_name!r}, not one of {', '.join(WORDS)}")
-    text = given["prompt"]
-    prompt = BenchmarkPrompt(
-        given.get("id", name), part, class_name, group, text, tuple(tags_of.get(text, ())), given.get("asks", {})
-    )
+    asks, text = given.get("asks", {}), given["prompt"]
+    if not isinstance(asks, dict) or not all(isinstance(value, str) for value in asks.values()):
+        raise UserError(f"{name} has asks that are not an object of texts: {asks!r}")
+    if not isinstance(given.get("id", name), str) or not given.get("id", name):
+        raise UserError(f"{name} has the id {given['id']!r}, which is not a text")
+    prompt = BenchmarkPrompt(given.get("id", name), part, class_name, group, text, tuple(tags_of.get(text, ())), asks)
     if "/" in prompt.id or "\\" in prompt.id:
         raise UserError(f"the id {prompt.id!r} becomes a file name, so it must not hold / or \\")
     prompt.filled(class_name or "person")

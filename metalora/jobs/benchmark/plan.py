@@ -20,6 +20,7 @@ from ...method.flow import generator_of
 from ...store import files
 from ...store.manifest import Manifest, Photo
 from ...store.prompts import BenchmarkPrompt
+from ...store.text import decoded, parse_json
 
 FORMAT = "metalora-plan-1"
 LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
@@ -250,7 +251,7 @@ def read_plan(run: Path) -> Plan:
     """The plan of a run's folder."""
     path = run / "plan.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(decoded(path.read_bytes(), str(path)))
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}). `metalora benchmark plan {run}` makes the plan first."

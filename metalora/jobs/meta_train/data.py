@@ -17,6 +17,7 @@ from ...store.identities import Identity, read_identities, refuse
 from ...store.images import read_photo, resize_crop
 from ...store.latent_shards import LatentShards
 from .. import Job
+from ..photos import unread_ends
 from .faces import Faces, found_faces, usable
 from .frames import framed
 from .people import ALL, People, kind_of
@@ -167,6 +168,8 @@ def views(path: Path, autoencoder: Autoencoder, backbone: Backbone, config: Meta
 
 def embed(captions: list[str], backbone: Backbone, cache: Cache) -> Job[None]:
     """Every caption's embeddings into the cache, not into memory. The text encoders are loaded once, if at all."""
+    if unread := unread_ends(captions, backbone):
+        yield Phase(unread)
     encoders = backbone.fingerprint("text_encoders")
     missing = [
         (key, text) for text in captions if (key := cache.key(what="prompt", text=text, encoders=encoders)) not in cache

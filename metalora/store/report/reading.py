@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from ...config import UserError
+from ..text import decoded
 from .results import Comparison, Embedder, FaceEmbedder, ImageRow, Person, Prompt, PromptEmbedder, Results, Variant
 
 SCHEMA = Path(__file__).parents[2] / "data" / "results.schema.json"
@@ -41,7 +42,7 @@ def read_results(run: Path) -> Results:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return json.loads(decoded(path.read_bytes(), str(path)), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist. A report needs the folder of a finished run: `metalora benchmark run`."

@@ -1,0 +1,114 @@
+"""The photos that others are compared with, looked at first: a wrong one makes every score wrong, in silence."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import UserError
+from ..measure.faces import FaceAnalyser
+from ..measure.similarity import cosines
+from ..measure.turns import TURNS, quarter_turns
+from ..store.images import made_here, photo_digest, read_photo
+from ..store.near_duplicates import near_hashes, perceptual_hash
+from .face_embeddings import by_groups
+
+STRANGER = 0.2  # cosine to the photos that are most alike; of different people's photos it is about 0.1
+UNLIKE = 0.25  # by how much a photo is less alike than the person's others usually are
+SPREAD = 5.0  # or by so many times their median deviation, if that is more
+AS_THEY_ARE = "--photos-as-they-are"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One photo; all faces [k, d], the largest first."""
+
+    path: Path
+    faces: Tensor
+    turned: int  # quarter turns to the left that set it upright
+    mended: bool  # and that it was given before anything was looked for
+    generated: bool  # a file of `metalora generate`
+    digest: str
+    bits: np.ndarray
+    mirrored: np.ndarray
+
+
+def look_at(analyser: FaceAnalyser, paths: Sequence[Path], turn: str = "refuse") -> Iterator[Look]:
+    """Each photo; with turn `auto`, as it is upright."""
+    return by_groups(partial(_look_at_group, analyser, turn), paths)
+
+
+def _look_at_group(analyser: FaceAnalyser, turn: str, paths: Sequence[Path]) -> list[Look]:
+    looks = []
+    for path in paths:
+        photo = read_photo(path)
+        turned, mended = 0 if turn == "keep" else quarter_turns(photo), turn == "auto"
+        if turned and mended:
+            photo = photo.rot90(turned, (1, 2)).contiguous()
+        (faces,) = analyser.embeddings([photo])
+        bits, mirrored = perceptual_hash(photo), perceptual_hash(photo.flip(-1))
+        looks.append(Look(path, faces, turned, mended, bool(made_here(path)), photo_digest(photo), bits, mirrored))
+    return looks
+
+
+def problems_of(people: Sequence[Sequence[Look]], *, same_person: bool = True) -> list[str]:
+    """What is odd about the photos of each person; `same_person`: whether a group's photos should show one person."""
+    problems = [problem for looks in people for look in looks for problem in problems_of_one(look)]
+    if same_person:
+        problems += [problem for looks in people for problem in unlike_the_others(looks)]
+    everyone = [look for looks in people for look in looks]
+    for one, other, apart in near_hashes([look.bits for look in everyone], [look.mirrored for look in everyone]):
+        same = f"{everyone[other].path} shows the same picture as {everyone[one].path}"
+        problems.append(f"{same} ({apart:.0%} of their perceptual hashes differ)")
+    return problems
+
+
+def problems_of_one(look: Look) -> Iterator[str]:
+    """What is odd about a photo by itself."""
+    if look.generated:
+        yield f"{look.path} is a generated image, as its PNG says"
+    if look.turned and not look.mended:
+        yield f"{look.path} is turned: its face is upright after {TURNS[look.turned]}"
+    elif not len(look.faces):
+        yield f"{look.path} shows no face that is found"
+    elif len(look.faces) > 1:
+        yield f"{look.path} shows {len(look.faces)} faces, of which the largest would count"
+
+
+def unlike_the_others(looks: Sequence[Look]) -> list[str]:
+    """The photos of a person that show somebody else, as it seems: robust against a few of them."""
+    looks = [look for look in looks if len(look.faces) and (look.mended or not look.turned)]
+    if len(looks) < 2:
+        return []
+    alike = cosines(*[torch.stack([look.faces[0] for look in looks])] * 2)
+    others = alike[~torch.eye(len(looks), dtype=torch.bool)].view(len(looks), -1)
+    # The nearer half of the others: so a photo is not pulled down by the odd ones among them.
+    near = others.topk((others.shape[1] + 1) // 2, dim=1).values.mean(dim=1)
+    usual = near.median()
+    spread = (near - usual).abs().median()
+    least = max(STRANGER, float(usual - max(torch.tensor(UNLIKE), SPREAD * spread)))
+    return [
+        f"{look.path} is unlike the others of the person: cosine {value:.2f} to the nearest, where {usual:.2f} is usual"
+        for look, value in zip(looks, near.tolist(), strict=True)
+        if value < least
+    ]
+
+
+def said_of_turned(looks: Sequence[Look]) -> str | None:
+    """A sentence that names the photos that were set upright."""
+    turned = [f"{look.path} by {TURNS[look.turned]}" for look in looks if look.turned and look.mended]
+    return f"turned: {', '.join(turned)}" if turned else None
+
+
+def refuse_odd(problems: Sequence[str], as_they_are: bool) -> None:
+    """One UserError for all problems, unless the photos are wanted as they are."""
+    if problems and not as_they_are:
+        listed = "\n  ".join(problems)
+        raise UserError(
+            f"{len(problems)} of what images would be compared with is odd:\n  {listed}\n"
+            f"Mend or remove these photos (--turn auto sets turned ones upright), or go on with {AS_THEY_ARE}."
+        )
