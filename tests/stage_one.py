@@ -11,6 +11,7 @@ from metalora.method.meta_train import Batch, MetaTraining, meta_train, planned
 from metalora.method.ranks import ALONE, Ranks
 
 CONFIG = MetaTrainConfig(
+    objective="paper",
     steps=24,
     bucket_steps=12,
     warmup_steps=5,
