@@ -12,7 +12,20 @@ from metalora.store import files
 from metalora.store.cache import Cache
 
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
-FAST = ["--objective", "paper", "--resolution", "64", "--steps", "12", "--bucket-steps", "6", "--warmup-steps", "2", "--batch", "2"]
+FAST = [
+    "--objective",
+    "paper",
+    "--resolution",
+    "64",
+    "--steps",
+    "12",
+    "--bucket-steps",
+    "6",
+    "--warmup-steps",
+    "2",
+    "--batch",
+    "2",
+]
 FAST += ["--bucket-people", "4", "--save-every", "5", "--validation-people", "1", "--validation-steps", "2"]
 
 

@@ -26,8 +26,7 @@ CONFIG = MetaTrainConfig(objective="paper", batch=4, bucket_people=6, resolution
 
 def test_a_job_that_cannot_fit_is_refused_with_what_would(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
     need, saving = (
-        memory.stage_one_memory(tiny, replace(CONFIG, gradient_checkpointing=on)).total
-        for on in (False, True)
+        memory.stage_one_memory(tiny, replace(CONFIG, gradient_checkpointing=on)).total for on in (False, True)
     )
     assert saving < need
     monkeypatch.setattr(memory, "free_memory", lambda device: need)
