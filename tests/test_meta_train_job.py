@@ -104,7 +104,7 @@ def test_tensorboard_shows_every_step_once_also_of_a_run_that_was_stopped(here: 
     assert [step for step, _ in shown["loss"]] == list(range(1, 9))
     assert [loss for _, loss in shown["loss"]] == pytest.approx([loss for _, loss in losses], rel=1e-5)
     assert [step for step, _ in shown["unseen_after"]] == [0, 5, 8]
-    assert shown.keys() == {"loss", "bucket", "unseen_before", "unseen_after"}
+    assert shown.keys() == {"loss", "bucket_visit", "warm_up", "unseen_before", "unseen_after"}
 
 
 def test_tensorboard_that_is_not_installed_is_said_before_anything_is_done(
