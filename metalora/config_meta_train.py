@@ -39,7 +39,7 @@ class MetaTrainConfig:
     weight_decay: float = knob(0.01, "paper: AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = knob(1, "paper: r2, the rank of the heads", low=1, high=128)
     meta_rank: int = knob(16, "r1, the rank of the Meta-Down", low=1, high=512)
-    scale: float = knob(1.0, "s, the strength of the adapters while training", low=0.0, high=100.0)
+    scale: float = knob(1.0, "paper: s, the strength of the adapters while training", low=0.0, high=100.0)
     sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
     class_name: str = knob("person", "train on people of this class; 'all' takes every class at once", flag="--class")
     limit_people: int = knob(0, "train on only so many people, drawn by chance; 0: on all", low=0)

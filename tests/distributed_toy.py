@@ -1,55 +1,75 @@
 """One of several processes of a stage 1 run on the toy network; torchrun starts it. Not a test itself.
 
-python distributed_toy.py FOLDER STEPS DTYPE [KILL_RANK KILL_STEP]: goes on from FOLDER's last checkpoint, writes
-FOLDER/result.pt. With KILL_RANK, that process kills itself with -9 in the middle of KILL_STEP, once.
+python distributed_toy.py FOLDER OBJECTIVE DTYPE [--stop STEP] [--kill RANK STEP]: goes on from FOLDER's last
+checkpoint, writes FOLDER/result.pt. With --stop, all processes stop after that step; with --kill, that process kills
+itself with -9 after it, once, while the others are in the next.
 """
 
+import argparse
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import across_toy
+import stage_one
 import torch
-from stage_one import CONFIG, toy_batches, toy_training
 from toy import ToyDenoiser, ToyNetwork
 
-from metalora.jobs.meta_train.checkpoints import Checkpoints, gathered
+from metalora.config import Phase
+from metalora.config_meta_train import MetaTrainConfig
+from metalora.jobs.meta_train import train
+from metalora.jobs.meta_train.checkpoints import Checkpoints
+from metalora.jobs.meta_train.logs import TensorBoard
+from metalora.jobs.meta_train.objectives import PaperRun, Run
 from metalora.jobs.processes import joined_processes
-from metalora.method.meta_train import meta_train
+from metalora.method.ranks import Ranks
+
+CONFIGS = {"paper": stage_one.CONFIG, "across-photos": across_toy.CONFIG}
 
 
-def main(folder: Path, steps: int, dtype: torch.dtype, kill: tuple[int, int] | None) -> None:
+def new_run(config: MetaTrainConfig, ranks: Ranks, dtype: torch.dtype) -> Run:
+    """As the job's own `new_run`, on toy people."""
+    if config.objective == "across-photos":
+        return across_toy.toy_run(config, across_toy.ToyPeople(dtype), ranks)
+    people = SimpleNamespace(held_out_people=list, batches=stage_one.loaded)
+    return PaperRun(people, stage_one.toy_training(config, ranks, dtype))
+
+
+def main(folder: Path, objective: str, dtype: torch.dtype, stop: int, kill: list[int]) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     denoiser = ToyDenoiser(ToyNetwork().requires_grad_(False).to(dtype))
-    config = replace(CONFIG, steps=steps)
+    config = replace(CONFIGS[objective], save_every=4, keep=2)
     with joined_processes(config.batch, torch.device("cpu")) as ranks:
-        training = toy_training(config, ranks, dtype)
-        checkpoints = Checkpoints(folder, {"kind of run": "toy"}, keep=2)
-        latest, start, losses = checkpoints.latest(), 0, []
-        if latest is not None:
-            start, history = checkpoints.load(latest, training)
-            losses = history["losses"]
-
-        def batches():
-            for batch in toy_batches(training, config, start):
-                if kill == (ranks.index, batch.step) and not (folder / "killed").exists():
+        run = new_run(config, ranks, dtype)
+        checkpoints = Checkpoints(folder, {"kind of run": objective}, config.keep)
+        latest = checkpoints.latest()
+        began = 0 if latest is None else int(latest.stem.removeprefix("step-"))
+        with run.adapters.attached(denoiser.network):
+            job = train(denoiser, run, config, ranks, checkpoints, folder / "logs", TensorBoard(None))
+            for progress in job:
+                if isinstance(progress, Phase):
+                    continue
+                if kill == [ranks.index, progress.index] and not (folder / "killed").exists():
                     (folder / "killed").touch()
                     os.kill(os.getpid(), signal.SIGKILL)
-                yield batch
-
-        with training.adapters.attached(denoiser.network):
-            for step in meta_train(denoiser, training, batches(), config):
-                losses.append(step.loss)
-                if step.index % 4 == 0 or step.index == steps:
-                    checkpoints.save(training, step.index, {"losses": losses})
-        heads = gathered(training)
+                if progress.index == stop:
+                    job.close()
+        state = run.state()
         if ranks.index == 0:
-            result = {"down": training.down.flat.data, "losses": losses, "heads": heads, "began": start}
-            torch.save(result, folder / "result.pt")
+            path = checkpoints.latest()
+            history = checkpoints.load(path)[2]
+            torch.save({"state": state, "history": history, "began": began}, folder / "result.pt")
 
 
 if __name__ == "__main__":
-    kill = (int(sys.argv[4]), int(sys.argv[5])) if len(sys.argv) > 4 else None
-    main(Path(sys.argv[1]), int(sys.argv[2]), getattr(torch, sys.argv[3]), kill)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("objective", choices=CONFIGS)
+    parser.add_argument("dtype")
+    parser.add_argument("--stop", type=int, default=0)
+    parser.add_argument("--kill", type=int, nargs=2, default=[])
+    given = parser.parse_args()
+    main(given.folder, given.objective, getattr(torch, given.dtype), given.stop, given.kill)

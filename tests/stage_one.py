@@ -11,6 +11,7 @@ from metalora.method.meta_train import Batch, MetaTraining, meta_train, planned
 from metalora.method.ranks import ALONE, Ranks
 
 CONFIG = MetaTrainConfig(
+    objective="paper",
     steps=24,
     bucket_steps=12,
     warmup_steps=5,
@@ -37,8 +38,13 @@ def toy_training(config: MetaTrainConfig = CONFIG, ranks: Ranks = ALONE, dtype: 
 
 
 def toy_batches(training: MetaTraining, config: MetaTrainConfig, start: int = 0):
+    return loaded(training, planned(training, config, start))
+
+
+def loaded(training: MetaTraining, steps):
+    """The batches of planned steps, as `People.batches` reads them from disk."""
     dtype = training.down.flat.dtype
-    for step, visit, samples in planned(training, config, start):
+    for step, visit, samples in steps:
         own, bucket = training.own(samples, visit), training.bucket(visit)
         photos = [latents_of(bucket[sample.position].name, sample.photo).to(dtype) for sample in own]
         latents = torch.stack(photos) if photos else torch.empty(0, 2, 2, 4, dtype=dtype)

@@ -40,6 +40,18 @@ def test_a_new_adapter_changes_nothing(toy: ToyNetwork, meta: bool, dtype: torch
     assert torch.equal(adapted(toy, made(meta, trained=False), inputs), toy(**inputs))
 
 
+@pytest.mark.parametrize("identities", [None, 3])
+def test_a_fresh_mid_is_the_identity_where_it_has_nothing_to_choose_and_drawn_where_it_has(identities: int | None):
+    chosen, whole = made(meta=True, rank=15, identities=identities), made(meta=True, rank=16, identities=identities)
+    for name, adapter in whole.by_name.items():
+        shape = (16, 16) if identities is None else (3, 16, 16)
+        assert torch.equal(adapter.mid, torch.eye(16).expand(shape))
+        drawn = chosen.by_name[name].mid
+        assert (drawn != 0).all()
+        assert drawn.abs().max() <= 16**-0.5
+    assert torch.equal(whole.by_name["block.out"].down, chosen.by_name["block.out"].down)
+
+
 def test_a_trained_adapter_changes_something(toy: ToyNetwork):
     assert not torch.allclose(adapted(toy, made(meta=True)), toy(**INPUTS), atol=1e-2)
 

@@ -30,7 +30,7 @@ def test_the_papers_numbers():
 
 
 def test_steps_go_round_the_buckets():
-    config = MetaTrainConfig(steps=30, bucket_steps=10, warmup_steps=4)
+    config = MetaTrainConfig(objective="paper", steps=30, bucket_steps=10, warmup_steps=4)
     places = [place(step, config) for step in range(30)]
     assert [p.visit for p in places] == [0] * 10 + [1] * 10 + [2] * 10
     assert [p.warm_up for p in places] == ([True] * 4 + [False] * 6) * 3

@@ -12,7 +12,20 @@ from metalora.store import files
 from metalora.store.cache import Cache
 
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
-FAST = ["--resolution", "64", "--steps", "12", "--bucket-steps", "6", "--warmup-steps", "2", "--batch", "2"]
+FAST = [
+    "--objective",
+    "paper",
+    "--resolution",
+    "64",
+    "--steps",
+    "12",
+    "--bucket-steps",
+    "6",
+    "--warmup-steps",
+    "2",
+    "--batch",
+    "2",
+]
 FAST += ["--bucket-people", "4", "--save-every", "5", "--validation-people", "1", "--validation-steps", "2"]
 
 
@@ -91,7 +104,7 @@ def test_tensorboard_shows_every_step_once_also_of_a_run_that_was_stopped(here: 
     assert [step for step, _ in shown["loss"]] == list(range(1, 9))
     assert [loss for _, loss in shown["loss"]] == pytest.approx([loss for _, loss in losses], rel=1e-5)
     assert [step for step, _ in shown["unseen_after"]] == [0, 5, 8]
-    assert shown.keys() == {"loss", "bucket", "unseen_before", "unseen_after"}
+    assert shown.keys() == {"loss", "bucket_visit", "warm_up", "unseen_before", "unseen_after"}
 
 
 def test_tensorboard_that_is_not_installed_is_said_before_anything_is_done(

@@ -15,40 +15,39 @@ from metalora.backbones.memory import activation_numbers
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
-from metalora.jobs import stage_one_memory
+from metalora.jobs.meta_train import memory
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of
 from metalora.method.meta_train import MetaTraining, worn_adapters
 
-CONFIG = MetaTrainConfig(batch=4, bucket_people=6, resolution=256)
+CONFIG = MetaTrainConfig(objective="paper", batch=4, bucket_people=6, resolution=256)
 
 
 def test_a_job_that_cannot_fit_is_refused_with_what_would(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
     need, saving = (
-        stage_one_memory.stage_one_memory(tiny, replace(CONFIG, gradient_checkpointing=on)).total
-        for on in (False, True)
+        memory.stage_one_memory(tiny, replace(CONFIG, gradient_checkpointing=on)).total for on in (False, True)
     )
     assert saving < need
-    monkeypatch.setattr(stage_one_memory, "free_memory", lambda device: need)
-    stage_one_memory.check_memory(tiny, CONFIG)
-    monkeypatch.setattr(stage_one_memory, "free_memory", lambda device: need - 1)
+    monkeypatch.setattr(memory, "free_memory", lambda device: need)
+    memory.check_memory(tiny, CONFIG)
+    monkeypatch.setattr(memory, "free_memory", lambda device: need - 1)
     with pytest.raises(UserError, match=r"Stage 1 at 256 px, batch 4, needs about .* Use --gradient-checkpointing"):
-        stage_one_memory.check_memory(tiny, CONFIG)
-    stage_one_memory.check_memory(tiny, replace(CONFIG, gradient_checkpointing=True))
-    stage_one_memory.check_memory(tiny, CONFIG, processes=2)  # two GPUs share the batch and the people
+        memory.check_memory(tiny, CONFIG)
+    memory.check_memory(tiny, replace(CONFIG, gradient_checkpointing=True))
+    memory.check_memory(tiny, CONFIG, processes=2)  # two GPUs share the batch and the people
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # but on one machine's processors they share its memory
     with pytest.raises(UserError, match="are free"):
-        stage_one_memory.check_memory(tiny, CONFIG, processes=2)
+        memory.check_memory(tiny, CONFIG, processes=2)
 
 
 def test_the_command_refuses_before_it_looks_at_the_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr(stage_one_memory, "free_memory", lambda device: 10**6)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10**6)
     command = ["meta-train", "nowhere", "--out", str(tmp_path / "x.safetensors"), "--backbone", "tiny"]
     assert main(command) == 1
-    assert "Stage 1 at 128 px, batch 8, needs about" in capsys.readouterr().err
+    assert "Stage 1 at 128 px, batch 16, needs about" in capsys.readouterr().err
 
 
 def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackbone):
@@ -65,7 +64,7 @@ def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackb
     held = [training.down.flat, training.down.exchanged, moments["exp_avg"], moments["exp_avg_sq"]]
     held += [heads.weights, heads.mean, heads.square, heads.gradient]
     held += [tensor for parameter in heads.parameters for tensor in (parameter, parameter.grad)]
-    estimated = stage_one_memory.stage_one_memory(tiny, CONFIG).adapters
+    estimated = memory.stage_one_memory(tiny, CONFIG).adapters
     assert 1 <= estimated / sum(tensor.nbytes for tensor in held) < 1.1  # it counts a temporary copy more
 
 

@@ -22,9 +22,24 @@ from metalora.store import files
 from metalora.store.cache import Cache
 
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
-FAST = ["--resolution", "64", "--steps", "2", "--bucket-steps", "2", "--warmup-steps", "1", "--batch", "2"]
+FAST = [
+    "--objective",
+    "paper",
+    "--resolution",
+    "64",
+    "--steps",
+    "2",
+    "--bucket-steps",
+    "2",
+    "--warmup-steps",
+    "1",
+    "--batch",
+    "2",
+]
 FAST += ["--bucket-people", "4", "--validation-people", "0", "--backbone", "tiny"]
-CONFIG = MetaTrainConfig(steps=2, bucket_steps=2, warmup_steps=0, batch=2, bucket_people=3, learning_rate=1e-2)
+CONFIG = MetaTrainConfig(
+    objective="paper", steps=2, bucket_steps=2, warmup_steps=0, batch=2, bucket_people=3, learning_rate=1e-2
+)
 
 
 def test_an_8_bit_base_is_named_in_the_meta_down_and_counted_as_small(

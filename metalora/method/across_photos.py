@@ -48,7 +48,8 @@ class Pair(NamedTuple):
 class PairBatch:
     """This process's share of a step: faces [b, d] of the photos A; of the photos B latents [b, c, h, w] and prompts.
 
-    Weights [b, 1, h, w], if there are some, say what each cell counts in the loss.
+    Weights [b, 1, h, w], if there are some, say what each cell counts in the loss. A batch of unseen people also has a
+    face of somebody else for each sample.
     """
 
     step: int
@@ -57,6 +58,7 @@ class PairBatch:
     latents: Tensor
     prompt: Any
     weights: Tensor | None = None
+    others: Tensor | None = None
 
 
 class Pairs:
@@ -203,15 +205,16 @@ class Likeness(NamedTuple):
 def unseen_likeness(denoiser: Denoiser, training: AcrossPhotos, batches: Sequence[PairBatch]) -> Likeness:
     """How much of a person the generator's heads hold, on people who are not trained on, at fixed times and noise.
 
-    `another` gives every sample the face of its neighbour in the batch. Every process does its share of the batches.
+    Every process does its share of the batches.
     """
     sums = torch.zeros(4, dtype=torch.float64)
     for batch in batches[training.ranks.index :: training.ranks.count]:
+        assert batch.others is not None, "no faces to compare with"
         count = len(batch.slots)
         t = (torch.arange(count) + 0.5) / count
         noise = torch.randn(batch.latents.shape, generator=generator_of("unseen", batch.step)).to(batch.latents)
         t = t[torch.randperm(count, generator=generator_of("unseen times", batch.step))].to(batch.latents)
-        for place, faces in enumerate((batch.faces, batch.faces.roll(1, 0), None)):
+        for place, faces in enumerate((batch.faces, batch.others, None)):
             training.wear(faces, count)
             predicted = denoiser(noised(batch.latents, noise, t), t, batch.prompt)
             error = (predicted - velocity(batch.latents, noise)).square()

@@ -29,7 +29,7 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
     shards = LatentShards(cache.folder / "people")
     faces: dict[str, Faces] = {}
     if config.objective == "across-photos" or config.background_weight < 1:
-        faces = yield from found_faces(identities, config, cache, ranks)
+        faces = yield from found_faces(identities, source, config, cache, ranks)
     if config.objective == "across-photos":
         found = usable(identities, faces)
         for text in found.left_out:

@@ -5,19 +5,20 @@ What surrounds people is chance: which wall, which light. Faces are found once a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...config import Phase, Step
+from ...config import Phase, Step, UserError
 from ...config_meta_train import MetaTrainConfig
 from ...measure.faces import load_faces
 from ...method import crops
 from ...method.crops import Box
 from ...method.ranks import Ranks
 from ...store.cache import Cache
-from ...store.identities import Identity, Photo
+from ...store.identities import Identity, Photo, refuse
 from ...store.images import read_photo
 from ...store.latent_shards import LatentShards
 from .. import Job
@@ -47,9 +48,12 @@ class Faces(NamedTuple):
 
 
 def found_faces(
-    identities: Sequence[Identity], config: MetaTrainConfig, cache: Cache, ranks: Ranks
+    identities: Sequence[Identity], source: Path, config: MetaTrainConfig, cache: Cache, ranks: Ranks
 ) -> Job[dict[str, Faces]]:
-    """By person. Every process looks at its share of those who are not in the cache."""
+    """By person. Every process looks at its share of those who are not in the cache.
+
+    Photos that cannot be read are all in one message.
+    """
     analyser = load_faces(config.faces)
     keys = {
         one.name: LatentShards.key(
@@ -60,8 +64,12 @@ def found_faces(
     own = [one for one in identities if keys[one.name] not in cache][ranks.index :: ranks.count]
     if own:
         yield Phase(f"finding faces on {sum(len(one.photos) for one in own)} photos")
+    problems: list[str] = []
     for count, one in enumerate(own, 1):
-        photos = [read_photo(photo.path) for photo in one.photos]
+        photos, unreadable = _read(one)
+        problems.extend(unreadable)
+        if problems:
+            continue  # nothing will come of it: look for more of them
         seen = [analyser.find(photo)[:1] for photo in photos]
         vectors = analyser.vectors(
             [analyser.cut(photo, face) for photo, faces in zip(photos, seen, strict=True) for face in faces]
@@ -72,8 +80,20 @@ def found_faces(
         sizes = torch.tensor([photo.shape[:0:-1] for photo in photos])
         cache.put(keys[one.name], Faces(boxes, sizes, embeddings)._asdict())
         yield Step(count, len(own))
+    refuse(source, problems)
     ranks.wait()
     return {name: Faces(**cache.get(key)) for name, key in keys.items()}
+
+
+def _read(one: Identity) -> tuple[list[Tensor], list[str]]:
+    """(someone's photos, what is wrong with those that cannot be read)"""
+    photos, problems = [], []
+    for photo in one.photos:
+        try:
+            photos.append(read_photo(photo.path))
+        except UserError as error:
+            problems.append(str(error).rstrip("."))
+    return photos, problems
 
 
 @dataclass(frozen=True)

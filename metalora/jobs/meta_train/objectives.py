@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -142,7 +143,14 @@ class AcrossRun:
             return []
         pairs = self._pairs_of(held_out, 0)
         count = -(-sum(len(person.sizes) for person in held_out) // (2 * config.batch))
-        return [self.people.pair_batch(held_out, step, pairs.batch(step)) for step in range(count)]
+        batches = []
+        for step in range(count):
+            batch = pairs.batch(step)
+            others = [held_out[(pair.person + 1) % len(held_out)].name for pair in batch]
+            faces = torch.stack([self.people.faces[name].embeddings[0] for name in others])
+            found = self.people.pair_batch(held_out, step, batch)
+            batches.append(replace(found, others=faces.to(found.faces)))
+        return batches
 
 
 class PaperRun:

@@ -1,4 +1,4 @@
-"""What the cells of stage 1's photos count: real photos, a real detector, the tiny FLUX's autoencoder."""
+"""Faces of stage 1's photos, and what their cells count: real photos, a real detector, the tiny FLUX's autoencoder."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from metalora.jobs.photos import HEAD
 from metalora.measure.faces import load_faces
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import deal
-from metalora.method.crops import cells_within, grown
+from metalora.method.crops import Box, cells_within, grown
 from metalora.method.flow import flow_loss, flow_losses, generator_of
 from metalora.method.meta_train import MetaTraining, planned
 from metalora.method.ranks import ALONE
@@ -27,7 +27,14 @@ from metalora.store.images import read_photo, save_image
 
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
 CONFIG = MetaTrainConfig(
-    resolution=128, max_upscale=4.0, batch=3, bucket_people=2, validation_people=1, background_weight=0.25
+    objective="paper",
+    flips=True,
+    resolution=128,
+    max_upscale=4.0,
+    batch=3,
+    bucket_people=2,
+    validation_people=1,
+    background_weight=0.25,
 )
 
 
@@ -60,8 +67,8 @@ def of(source: Path, tiny: FluxBackbone, cache: Cache, config: MetaTrainConfig =
 
 def test_the_head_counts_one_and_what_surrounds_it_less(source: Path, tiny: FluxBackbone, tmp_path: Path):
     people, said = of(source, tiny, Cache(tmp_path / "cache"))
-    assert "finding heads on 9 photos" in said
-    assert "1 of 9 photos show no face that was found: they count as background" in said
+    assert "finding faces on 9 photos" in said
+    assert "1 photos show no face that was found: all of each counts as background" in said
     faces = load_faces()
     for name, one in people.identities.items():
         for photo, listed in enumerate(one.photos):
@@ -78,13 +85,13 @@ def test_the_head_counts_one_and_what_surrounds_it_less(source: Path, tiny: Flux
             assert torch.equal(weights, expected)
             assert torch.equal(people.weights(name, photo, True), expected.flip(2))
     again, said = of(source, tiny, people.cache)
-    assert "finding heads on 9 photos" not in said, "found once"
-    assert again.heads_seen.keys() == people.heads_seen.keys()
+    assert "finding faces on 9 photos" not in said, "found once"
+    assert again.faces.keys() == people.faces.keys()
 
 
-def test_where_all_cells_count_the_same_nobody_looks_for_heads(source: Path, tiny: FluxBackbone, tmp_path: Path):
+def test_where_all_cells_count_the_same_nobody_looks_for_faces(source: Path, tiny: FluxBackbone, tmp_path: Path):
     people, said = of(source, tiny, Cache(tmp_path / "cache"), replace(CONFIG, background_weight=1))
-    assert not any("head" in one for one in said)
+    assert not any("face" in one for one in said)
     person = people.train[0]
     assert people.weights(person.name, 0, False) is None
     assert [one.weights for one in people.held_out_people()] == [None]
@@ -121,6 +128,6 @@ def test_a_weighted_loss_is_the_mean_of_weighted_errors(denoiser):
 
 
 def test_a_mirrored_photo_has_mirrored_weights():
-    box = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    box = Box(0.0, 1.0, 2.0, 4.0)
     assert cell_weights(box, 0.0, 4, 4, False)[0].tolist() == [[0] * 4] + [[1, 1, 0, 0]] * 3
     assert cell_weights(box, 0.0, 4, 4, True)[0].tolist() == [[0] * 4] + [[0, 0, 1, 1]] * 3
