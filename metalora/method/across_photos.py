@@ -151,10 +151,9 @@ class AcrossPhotos:
             tensors[f"{name}.up"] = adapter.up.detach().cpu().clone()
         return tensors
 
-    def step(self, index: int) -> None:
-        """One AdamW step of the gradients that backward has left and the processes have added up; they are cleared."""
-        gradients = self.gradients[:-1]
-        gradients.mul_((CLIP / (gradients.norm() + 1e-6)).clamp(max=1))
+    def step(self, index: int, norm: Tensor) -> None:
+        """One AdamW step of the gradients, whose norm this is, of all processes together; they are cleared."""
+        self.gradients[:-1].mul_((CLIP / (norm + 1e-6)).clamp(max=1))
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * rate_at(index, self.config.steps)
         self.optimizer.step()
@@ -177,13 +176,13 @@ def across_photos(denoiser: Denoiser, training: AcrossPhotos, batches: Iterable[
             value = loss.item()
         training.gradients[-1] = value
         training.ranks.add_up(training.gradients)
-        value = training.gradients[-1].item()
-        if not abs(value) < float("inf"):
+        value, norm = training.gradients[-1].item(), training.gradients[:-1].norm()
+        if not (abs(value) < float("inf") and norm.isfinite()):
             raise UserError(
-                f"The loss became {value} at step {batch.step + 1}. The checkpoints before it are kept. "
-                "Lower --learning-rate and --generator-rate."
+                f"The loss became {value}, its gradient {norm.item():g}, at step {batch.step + 1}. The checkpoints "
+                "before it are kept. Lower --learning-rate and --generator-rate."
             )
-        training.step(batch.step)
+        training.step(batch.step, norm)
         yield Step(batch.step + 1, config.steps, value)
 
 
