@@ -176,7 +176,7 @@ def test_rates_rise_stay_and_fall_to_the_floor():
 def test_a_step_uses_the_rates_of_matrices_and_generator_and_no_gradient_longer_than_one(denoiser: ToyDenoiser):
     run = toy_run()
     run.training.gradients[:-1] = 100.0
-    run.training.step(49)
+    run.training.step(49, run.training.gradients[:-1].norm())
     rates = [group["lr"] for group in run.training.optimizer.param_groups]
     assert rates == pytest.approx([CONFIG.learning_rate * rate_at(49, 24), CONFIG.generator_rate * rate_at(49, 24)])
     moments = run.training.optimizer.state_dict()["state"]
@@ -190,7 +190,7 @@ def test_a_nan_loss_stops_and_says_so(denoiser: ToyDenoiser):
     batch = run.people.pair_batch(run.people.train, 0, run.pairs.batch(0))
     before = run.training.flat.clone()
     spoiled = replace(batch, latents=batch.latents * float("nan"))
-    with run.adapters.attached(denoiser.network), pytest.raises(UserError, match="loss became nan at step 1"):
+    with run.adapters.attached(denoiser.network), pytest.raises(UserError, match="loss became nan, its gradient nan, at step 1"):
         list(across_photos(denoiser, run.training, [spoiled]))
     assert torch.equal(run.training.flat, before)
 
