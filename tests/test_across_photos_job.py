@@ -68,10 +68,10 @@ def test_from_photos_to_a_meta_down_stopped_and_killed_on_the_way(
 
     step = AcrossPhotos.step
 
-    def stopping(self: AcrossPhotos, index: int) -> None:
+    def stopping(self: AcrossPhotos, index: int, norm: torch.Tensor) -> None:
         if index == 4:
             raise KeyboardInterrupt
-        step(self, index)
+        step(self, index, norm)
 
     with monkeypatch.context() as patched:
         patched.setattr(AcrossPhotos, "step", stopping)
