@@ -12,6 +12,7 @@ from comfy_standin import PACK, ROOT, pack_on_the_standin
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import PersonalizeConfig
+from metalora.jobs.info import describe
 from metalora.jobs.meta_downs import starting_adapters
 from metalora.store import files
 
@@ -85,6 +86,10 @@ def test_photos_become_a_meta_down_that_a_training_starts_from(
     assert any(name.startswith("generator.") for name in tensors) == across
     assert facts["objective"] == ("across-photos" if across else "paper")
     assert facts["people"] == "2"
+    about = describe(Path(file))
+    assert f"trained by stage 1: {facts['objective']}" in about
+    assert ("loss on unseen people: own face " if across else "loss on unseen people: before ") in about
+    assert ("face embedder, its hash: " in about) == across
     adapters, origin = starting_adapters(tiny, PersonalizeConfig(method="meta-lora", rank=16), file)
     assert torch.equal(next(iter(adapters.by_name.values())).down, tensors[f"{next(iter(adapters.by_name))}.down"])
     assert origin["meta_domain"] == "all"
@@ -96,7 +101,9 @@ def test_a_preview_of_a_step_that_was_validated_shows_heads(node, dataset: Path,
     objectives = importlib.import_module(f"{PACK}.metalora.jobs.meta_train.objectives")
     runs = []
     made = objectives.AcrossRun.__init__
-    monkeypatch.setattr(objectives.AcrossRun, "__init__", lambda self, *given: (made(self, *given), runs.append(self))[0])
+    monkeypatch.setattr(
+        objectives.AcrossRun, "__init__", lambda self, *given: (made(self, *given), runs.append(self))[0]
+    )
 
     def sampled(preview):
         adapter = next(iter(runs[0].training.by_name.values()))
