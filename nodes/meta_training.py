@@ -40,7 +40,7 @@ class MetaTrain(io.ComfyNode):
             node_id="MetaLoRA_MetaTrain",
             display_name="Meta-Train Meta-Down (stage 1)",
             category=CATEGORY,
-            description="Trains a Meta-Down on photos of many people, at least two of each: what one photo's face tells "
+            description="Trains a Meta-Down on photos of many people, at least two of each: what a photo's face tells "
             "is judged on another. It takes long, and once. Cancel keeps a checkpoint; queue the same prompt to go on.",
             is_output_node=True,
             inputs=[
@@ -50,7 +50,7 @@ class MetaTrain(io.ComfyNode):
                 io.String.Input(
                     "dataset",
                     default="",
-                    tooltip="A folder with a sub-folder of photos for each person, two or more with a face, or a JSONL.",
+                    tooltip="A folder with a sub-folder for each person, with two or more photos of them; or JSONL.",
                 ),
                 io.String.Input("name", default="woman", tooltip="What the Meta-Down's file is called."),
                 io.Combo.Input(
