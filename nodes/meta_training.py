@@ -5,22 +5,29 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..metalora.config import PersonalizeConfig, UserError
+from ..metalora.config import UserError
 from ..metalora.config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config
 from ..metalora.jobs.meta_train import meta_train_people
+from ..metalora.jobs.meta_train.people import ALL
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.files import digest
 from ..metalora.store.images import read_photo
 from .backbone import ComfyBackbone
 from .bridge import folders
-from .memory import make_room
+from .memory import make_room_for_stage_one
 from .pictures import image_of
 from .previews import preview_inputs, preview_of
 from .running import driven, work
 from .sockets import CATEGORY, MetaDown, MetaDownSocket
 from .widgets import widgets
 
-PRESETS_OWN = ("steps", "bucket_steps", "batch", "resolution")  # 0: as the preset has it
+PRESETS_OWN = {  # 0: as the preset has it
+    "steps": "Iterations in all",
+    "bucket_steps": "Preset paper: iterations of each bucket of people",
+    "batch": "Photos in each iteration",
+    "resolution": "A photo becomes about resolution x resolution pixels",
+    "validation_people": "People kept out of training, on whom it is tried",
+}
 WARMUP_SHARE = 0.4  # of a bucket (paper)
 
 
@@ -33,27 +40,28 @@ class MetaTrain(io.ComfyNode):
             node_id="MetaLoRA_MetaTrain",
             display_name="Meta-Train Meta-Down (stage 1)",
             category=CATEGORY,
-            description="Trains a Meta-Down on photos of many people, at least two of each: what a face says of one photo is "
-            "judged on another. It takes long, and once. Cancel keeps a checkpoint; queue the same prompt to go on.",
+            description="Trains a Meta-Down on photos of many people, at least two of each: what a photo's face tells "
+            "is judged on another. It takes long, and once. Cancel keeps a checkpoint; queue the same prompt to go on.",
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model that the Meta-Down is for; it is not changed."),
                 io.Clip.Input("clip", tooltip="Its text encoders."),
                 io.Vae.Input("vae", tooltip="Its autoencoder."),
                 io.String.Input(
-                    "dataset", default="", tooltip="A folder with a sub-folder of photos for each person, or a JSONL."
+                    "dataset",
+                    default="",
+                    tooltip="A folder with a sub-folder for each person, with two or more photos of them; or JSONL.",
                 ),
                 io.String.Input("name", default="woman", tooltip="What the Meta-Down's file is called."),
                 io.Combo.Input(
                     "preset",
                     options=list(META_PRESETS),
-                    tooltip="miniature or flux, by the model: across photos. paper: Algorithm 1.",
+                    tooltip="flux or miniature, by the model: learns across photos. paper: the paper's Algorithm 1.",
                 ),
-                *[
-                    io.Int.Input(key, default=0, min=0, max=10_000_000, tooltip=f"{key} of training; 0: the preset's.")
-                    for key in PRESETS_OWN
-                ],
-                *widgets(MetaTrainConfig, "class_name", "gradient_checkpointing", "validation_people", "seed"),
+                *(number(key) for key in ("steps", "bucket_steps", "batch", "resolution")),
+                *widgets(MetaTrainConfig, "class_name", "gradient_checkpointing"),
+                number("validation_people"),
+                *widgets(MetaTrainConfig, "seed"),
                 *preview_inputs(every=250),
             ],
             outputs=[
@@ -94,23 +102,17 @@ class MetaTrain(io.ComfyNode):
         with work():
             config = meta_train_config(preset, **given)
             backbone = ComfyBackbone(model, clip, vae)
-            make_room(backbone, as_plain_lora(config), config.resolution)
+            make_room_for_stage_one(backbone, config)
             cache = Cache(default_folder())
             job = meta_train_people(backbone, Path(dataset).expanduser(), out, config, cache=cache)
-            who = "person" if config.class_name == "all" else config.class_name
-            seen = {"label": "stage 1", "caption": f"a photo of a {who}", "count": config.batch}
+            caption = config.caption_of("person" if config.class_name == ALL else config.class_name)
+            seen = {"label": "stage 1", "caption": caption, "count": config.batch}
             shown = preview_of(preview, preview_every, backbone, **seen, resolution=config.resolution, cache=cache)
             trained = driven(job, shown)
             progress = image_of(read_photo(trained.folder / "progress.png"))
             return io.NodeOutput(MetaDown(str(out)), progress, str(out), ui=ui.PreviewText(str(out)))
 
 
-def as_plain_lora(config: MetaTrainConfig) -> PersonalizeConfig:
-    """What needs as much memory: here the Meta-Down is trained, so layers keep their inputs as a plain LoRA's do."""
-    return PersonalizeConfig(
-        method="lora-crops",
-        rank=config.meta_rank,
-        batch=config.batch,
-        sites=config.sites,
-        gradient_checkpointing="on" if config.gradient_checkpointing else "off",
-    )
+def number(key: str) -> Any:
+    """The widget of a knob that a preset decides."""
+    return io.Int.Input(key, default=0, min=0, max=10_000_000, tooltip=f"{PRESETS_OWN[key]}; 0: the preset's.")

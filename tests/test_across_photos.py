@@ -190,7 +190,10 @@ def test_a_nan_loss_stops_and_says_so(denoiser: ToyDenoiser):
     batch = run.people.pair_batch(run.people.train, 0, run.pairs.batch(0))
     before = run.training.flat.clone()
     spoiled = replace(batch, latents=batch.latents * float("nan"))
-    with run.adapters.attached(denoiser.network), pytest.raises(UserError, match="loss became nan, its gradient nan, at step 1"):
+    with (
+        run.adapters.attached(denoiser.network),
+        pytest.raises(UserError, match="loss became nan, its gradient nan, at step 1"),
+    ):
         list(across_photos(denoiser, run.training, [spoiled]))
     assert torch.equal(run.training.flat, before)
 

@@ -14,11 +14,21 @@ from .parsers import Commands
 from .running import driven
 
 HELP = """\
-Meta-train a Meta-Down on many people (stage 1, the paper's Algorithm 1): once per class, for everyone after.
+Meta-train a Meta-Down on photos of many people (stage 1): once for a base model, for everyone after.
 
-  metalora meta-train people --class woman --out woman.safetensors --backbone flux-dev
-  metalora meta-train people.jsonl --class woman --out woman.safetensors
-  torchrun --nproc-per-node 8 --max-restarts 3 -m metalora.cli meta-train people ...     several GPUs or machines
+across photos (the default): a small network makes heads from the face on one photo of a person, and another photo of
+the same person judges them. Each person needs at least two photos with a face; any number of people.
+
+  metalora meta-train people --class all --out people.safetensors
+  metalora meta-train people --class all --out people.safetensors --backbone flux-dev --gradient-checkpointing
+
+paper: the paper's Algorithm 1. Buckets of people get heads of their own, which are thrown away in the end.
+
+  metalora meta-train people --objective paper --class woman --out woman.safetensors --backbone flux-dev
+
+On several GPUs or machines:
+
+  torchrun --nproc-per-node 8 --max-restarts 3 -m metalora.cli meta-train people ...
 
 people/ada/1.jpg, people/ada/2.jpg, people/bob/1.jpg, ... with captions, if any, in people/ada/1.txt; or a JSONL file,
 a line a photo: {"identity": "ada", "path": "ada/1.jpg", "class": "woman", "caption": "..."}, the last two optional.

@@ -27,6 +27,10 @@ FACTS = (
     ("crops", "crops trained on"),
     ("meta_down", "Meta-Down"),
     ("photos", "photos (hashes)"),
+    ("objective", "trained by stage 1"),
+    ("people", "people trained on"),
+    ("face_embedder", "face embedder, its hash"),
+    ("unseen", "loss on unseen people"),
     ("knobs", "knobs"),
 )
 ADAPTERS = ("LoRA", ("down", "up")), ("LoKr", ("lokr",)), ("LoHa", ("hada",)), ("LoRA of whole differences", ("diff",))

@@ -169,7 +169,8 @@ def stage_one(schemas: Schemas) -> Graph:
     model, clip, vae = flux_loaders(load)
     learn = graph.column("Learn", "learn", 400)
     wires = {"model": model, "clip": clip, "vae": vae}
-    made = learn.add("MetaLoRA_MetaTrain", **wires, dataset="people", class_name="woman", gradient_checkpointing=True)
+    chosen = {"dataset": "people", "name": "people", "preset": "flux", "class_name": "all"}
+    made = learn.add("MetaLoRA_MetaTrain", **wires, **chosen, gradient_checkpointing=True)
     look = graph.column("Look", "judge", 420)
     look.add("PreviewImage", "Progress", images=made["progress"])
     look.add("PreviewAny", "Where it is", source=made["file"])

@@ -65,7 +65,10 @@ def meta_train_people(
             finally:
                 board.close()
     if ranks.index == 0:
-        files.write(out, run.result(), "meta-down", {**facts, "steps": str(config.steps)})
+        facts = {**facts, "steps": str(config.steps)}
+        if history["validated"]:
+            facts["unseen"] = json.dumps({name.replace("_", " "): f"{history[name][-1]:.4f}" for name in run.measures})
+        files.write(out, run.result(), "meta-down", facts)
     ranks.wait()
     return MetaTrained(out, folder, history)
 

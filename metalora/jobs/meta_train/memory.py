@@ -1,7 +1,7 @@
 """Whether stage 1 fits, by arithmetic: asked before anything is loaded.
 
-It is refused and not tried, unlike stage 2: a bucket's warm-up needs less than what follows it, so that without this
-a run would break off after hours.
+It is refused and not tried, unlike stage 2: photos are encoded first, and a bucket's warm-up needs less than what
+follows it, so that without this a run would break off after hours.
 """
 
 import os
@@ -18,13 +18,17 @@ from ...config import UserError
 from ...config_meta_train import MetaTrainConfig
 from ...method.adapter import Site
 from ...method.crops import training_size
+from ...method.head_generator import NARROW, WIDE
 from ..memory import free_memory
+
+EMBEDDING = 512  # numbers of a face embedding, at most: FaceNet's and ArcFace's; SFace's has 128
 
 
 def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> TrainingMemory:
-    """What one of so many processes needs while Meta-Down and heads move together."""
+    """What one of so many processes needs while everything that is trained moves."""
     sites, share = backbone.sites(config.sites), -(-config.batch // processes)
     speed = backbone.speed if isinstance(backbone, FluxBackbone) else AS_IT_IS
+    bytes_per_number = torch.finfo(backbone.dtype).bits // 8
     need = training_memory(
         backbone.shape,
         sites,
@@ -32,20 +36,36 @@ def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int
         batch=share,
         rank=config.rank,
         meta_rank=None,  # the Meta-Down is trained: layers keep their inputs, as a plain LoRA's do (within 3%)
-        bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
+        bytes_per_number=bytes_per_number,
         checkpointing=config.gradient_checkpointing,
         text_tokens=backbone.max_tokens,
         eight_bit=speed.eight_bit,
         four_bit=speed.four_bit,
         swapped_blocks=speed.swapped_blocks,
     )
-    return replace(need, adapters=adapter_bytes(sites, config, -(-config.bucket_people // processes), share))
+    if config.objective == "paper":
+        people = -(-config.bucket_people // processes)
+        return replace(need, adapters=bucket_bytes(sites, config, people, share))
+    return replace(need, adapters=across_photos_bytes(sites, config, share, bytes_per_number))
 
 
-def adapter_bytes(sites: Sequence[Site], config: MetaTrainConfig, people: int, worn: int) -> int:
+def bucket_bytes(sites: Sequence[Site], config: MetaTrainConfig, people: int, worn: int) -> int:
     """The Meta-Down and the heads of so many people, with AdamW's moments; the worn copies with their gradients."""
     heads, down = adapter_numbers(list(sites), config.rank, config.meta_rank)
     return 4 * (4 * down + 3 * people * heads + 4 * worn * heads)
+
+
+def across_photos_bytes(sites: Sequence[Site], config: MetaTrainConfig, samples: int, bytes_per_number: int) -> int:
+    """Meta-Down, shared up and generator, with gradients and AdamW's moments; each sample's gains, with gradients.
+
+    Layers compute in the base's precision: where that is not float32, the matrices' copies wait for backward.
+    """
+    sites = list(sites)
+    matrices, _ = adapter_numbers(sites, config.meta_rank, None)
+    gains = config.meta_rank * len(sites)
+    generator = (EMBEDDING + 1) * WIDE + (WIDE + 1) * NARROW + (NARROW + 1) * gains
+    copies = bytes_per_number * matrices if bytes_per_number < 4 else 0
+    return 4 * (4 * (matrices + generator) + 2 * samples * gains) + copies
 
 
 def check_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> None:

@@ -103,7 +103,12 @@ class AcrossRun:
         return {}
 
     def validate(self, denoiser: Denoiser) -> tuple[float, ...]:
-        return tuple(unseen_likeness(denoiser, self.training, self.unseen)) if self.unseen else ()
+        if not self.unseen:
+            return ()
+        found = tuple(unseen_likeness(denoiser, self.training, self.unseen))
+        with torch.no_grad():  # it ended without heads; a preview of this step shows those of unseen people
+            self.training.wear(self.unseen[-1].faces, len(self.unseen[-1].slots))
+        return found
 
     def plotted(self, history: History) -> Plotted:
         names = {"own_face": "heads from their own face", "another_face": "from another's", "no_heads": "no heads"}
