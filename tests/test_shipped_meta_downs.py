@@ -56,10 +56,13 @@ def miniature() -> Backbone:
     return load_backbone("miniature", device="cpu")
 
 
-def test_the_miniature_comes_with_one_for_each_class_made_for_the_very_weights_that_ship(miniature: Backbone):
+def test_the_miniature_comes_with_one_for_every_class_made_for_the_very_weights_that_ship(miniature: Backbone):
     found = meta_downs.shipped_meta_downs(miniature.name)
-    assert found.keys() == {"woman", "man"}
-    for kind, path in found.items():
-        _, facts = files.read(path, ("meta-down",), base=miniature.name)
-        assert facts["base_fingerprint"] == miniature.fingerprint("transformer")
-        assert facts["domain"] == kind
+    assert found.keys() == {meta_downs.ALL}
+    assert meta_downs.shipped_meta_down(miniature.name, "woman") == found[meta_downs.ALL]
+    tensors, facts = files.read(found[meta_downs.ALL], ("meta-down",), base=miniature.name)
+    weights, _precision = facts["base_fingerprint"].rsplit("-", 1)
+    assert miniature.fingerprint("transformer").startswith(weights)
+    assert facts["objective"] == "across-photos"
+    sites = miniature.sites("all")
+    assert {f"{site.name}.{role}" for site in sites for role in ("down", "mid", "up")} < tensors.keys()

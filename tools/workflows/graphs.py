@@ -17,9 +17,11 @@ def demo(schemas: Schemas) -> Graph:
     load = graph.column("Load", "load")
     small = load.add("MetaLoRA_LoadMiniature")
     person = load.add("MetaLoRA_LoadDemoPerson")
-    down = load.add("MetaLoRA_LoadMetaDown", file="shipped: miniature-woman.safetensors")
+    down = load.add("MetaLoRA_LoadMetaDown", file="shipped: miniature.safetensors")
     learn = graph.column("Learn", "learn", 400)
-    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], **miniature("resolution"))
+    crops = learn.add(
+        "MetaLoRA_AugmentFaceCrops", photo=person["photo"], learn_from="the whole photo", **miniature("resolution")
+    )
     trained = learn.add(
         "MetaLoRA_TrainPersonalization",
         model=small["MODEL"],
@@ -30,11 +32,11 @@ def demo(schemas: Schemas) -> Graph:
         meta_down=down["meta_down"],
         class_name=person["class_name"],
         name="demo",
-        **miniature("rank", "learning_rate"),
+        **miniature("steps", "rank", "learning_rate", "flips", "background_weight", "time_shift"),
     )
     learn.add("MetaLoRA_MergeToLora", adapter=trained["adapter"], name="demo")
     seen = graph.column("See what was learned", "learn")
-    seen.add("PreviewImage", "Crops", images=crops["sheet"])
+    seen.add("PreviewImage", "The photo", images=crops["sheet"])
     seen.add("PreviewImage", "Loss", images=trained["loss_plot"])
     make = graph.column("Make images", "make")
     text = make.add("CLIPTextEncode", clip=small["CLIP"], text="a photo of a woman")["CONDITIONING"]
