@@ -158,8 +158,8 @@ def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Train
     for row, (path, facts) in enumerate(zip(lesson.loras, lesson.facts, strict=True)):
         adapters = taken_out(lesson.stack, row) if len(lesson.people) > 1 else lesson.stack
         save_lora(path, fold_all(adapters), "diffusers", backbone.shape, facts)
-    a_step = sum(seconds) / len(seconds) if seconds else 0.0
-    return Trained(config, losses, a_step * config.steps, lesson.loras)
+    whole = sum(seconds) / len(seconds) * config.steps if seconds else None
+    return Trained(config, losses, whole, lesson.loras)
 
 
 def _timed(steps: Iterator[Step], seconds: list[float]) -> Iterator[Step]:

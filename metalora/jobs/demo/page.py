@@ -37,7 +37,7 @@ class Trained:
 
     config: PersonalizeConfig
     losses: list[float]  # one a step, the mean over people
-    seconds: float  # of all steps, of all people together
+    seconds: float | None  # of all steps, of all people together; None: an earlier call made them
     loras: Sequence[Path]
 
 
@@ -174,7 +174,7 @@ def numbers(made: Demonstration, method: str) -> dict[str, Any]:
         training = [
             str(trained.config.steps),
             str(trained.config.rank),
-            f"{trained.seconds / len(made.people):.1f}",
+            text_of(trained.seconds and trained.seconds / len(made.people), ".1f"),
             f"{mean(path.stat().st_size for path in trained.loras) / 1e6:.2f} MB",
         ]
     return {

@@ -1,4 +1,4 @@
-"""How like the people the demo's images are, placed between other people and their own photos; and CLIP-T."""
+"""The demo's likeness, placed between other people and the people's own photos; and CLIP-T by the miniature's CLIP."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from statistics import mean
 
 import torch
 
-from ...measure.clip import load_clip
+from ...measure.clip import ClipScorer, load_clip
 from ...measure.faces import FaceAnalyser, load_faces
 from ...measure.similarity import cosines, identity_means, means_of, score_image
 from ..benchmark.pictures import as_bytes
@@ -46,6 +46,7 @@ def scores_of(people: Sequence[DemoPerson], images: Mapping[str, Sequence[Sequen
     references = [only_embedding(faces, person.portrait) for person in people]
     unseen = [torch.stack([face[0] for face in all_embeddings(faces, person.unseen)]) for person in people]
     between = [_between(faces, *each) for each in zip(people, references, unseen, strict=True)]
+    clip = load_clip() if importlib.util.find_spec("open_clip") else None
     found = {}
     for method, of_people in images.items():
         made = [(row, image) for row, several in enumerate(of_people) for image in several]
@@ -59,7 +60,7 @@ def scores_of(people: Sequence[DemoPerson], images: Mapping[str, Sequence[Sequen
             len(made),
             sum(bool(score.faces) for score in likeness),
             mean(of_person.values()) if of_person else None,
-            clip_t([(people[row].name, image) for row, image in made]),
+            clip_t(clip, [(people[row].name, image) for row, image in made]) if clip else None,
             of_person,
             {image.path: score.held_out for (_, image), score in zip(made, likeness, strict=True)},
         )
@@ -76,11 +77,8 @@ def _between(
     return cosines(unseen, strangers).mean().item(), own[~itself].mean().item()
 
 
-def clip_t(made: Sequence[tuple[str, Image]]) -> float | None:
-    """The mean over people of how well the images show what the prompts ask for, to the miniature's own CLIP."""
-    if importlib.util.find_spec("open_clip") is None:
-        return None
-    clip = load_clip()
+def clip_t(clip: ClipScorer, made: Sequence[tuple[str, Image]]) -> float:
+    """The mean over people of how well the images show what the prompts ask for."""
     seen = clip.images([as_bytes(image.path) for _, image in made])
     asked = clip.texts([image.prompt for _, image in made])
     cosine = (100 * cosines(seen, asked).diagonal()).tolist()
