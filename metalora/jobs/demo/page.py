@@ -81,7 +81,6 @@ def write_page(made: Demonstration) -> None:
         others=[row for row in rows if not row.learned],
         lines=[numbers(made, method) for method in made.labels],
         columns=COLUMNS,
-        capital=capital,
         likeness_of=lambda row: likeness_of(made, row),
         picture_uri=picture_uri,
     )
