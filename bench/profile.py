@@ -22,6 +22,7 @@ from metalora.jobs.benchmark.prepare import Inputs, make_plan, mini_benchmark
 from metalora.jobs.benchmark.run import run_benchmark
 from metalora.jobs.benchmark.units import Share
 from metalora.jobs.demo import demonstrate
+from metalora.jobs.demo.people import demo_people
 from metalora.store.cache import Cache
 
 from .measuring import machine
@@ -44,7 +45,7 @@ def main() -> None:
 
 def demo(backbone: FluxBackbone, folder: Path, preset: str) -> Job:
     """As the command makes it, but with nothing cached from before."""
-    return demonstrate(backbone, folder / "demo", Cache(folder / "cache"), preset)
+    return demonstrate(backbone, folder / "demo", Cache(folder / "cache"), preset, demo_people(preset))
 
 
 def benchmark(backbone: FluxBackbone, folder: Path, preset: str) -> Job:

@@ -17,7 +17,7 @@ DESCRIPTION = """\
 One photo of a person -> a small LoRA of that person -> images of them in new places.
 
   metalora doctor                                      is everything there, and does it fit?
-  metalora demo                                        the whole path on a portrait that comes along
+  metalora demo                                        the whole path on photos that come along
   metalora crops ada.jpg                               what would be learned from this photo
   metalora personalize ada.jpg --class woman ...       photo -> ada.safetensors
   metalora generate --lora ada.safetensors --prompt '...'

@@ -1,4 +1,4 @@
-"""The demo: its page needs no other file, shows what the run made, and says how like the person the images are."""
+"""The demo: its page needs no other file, shows what the run made, and claims what the run's own numbers say."""
 
 import base64
 import io
@@ -10,23 +10,24 @@ import pytest
 from PIL import Image
 
 from metalora.backbones.load import load_backbone
-from metalora.config import PRESETS
-from metalora.jobs import demo, run
-from metalora.jobs.demo_page import opening
-from metalora.jobs.demo_person import demo_person
-from metalora.jobs.demonstration import BASE, META_LORA, Demonstration, labels_of, summary
+from metalora.commands import demo as command
+from metalora.config import NONE, PRESETS, UserError
+from metalora.jobs import run
+from metalora.jobs.demo import demonstrate
+from metalora.jobs.demo.page import META_LORA, Demonstration, labels_of, notes, opening, rows_of, summary
+from metalora.jobs.demo.people import demo_people
 from metalora.store.cache import Cache
 from metalora.store.images import photo_digest, read_photo
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
-    """The tiny backbone on the miniature's rendered person: the path with a likeness to measure."""
+    """The tiny backbone on two of the miniature's rendered people: the path with a likeness to measure."""
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", PRESETS["tiny"] | {"steps": 3, "sampling_steps": 1})
-        patch.setattr(demo, "demo_person", lambda preset: demo_person("miniature"))
-        return run(demo.demonstrate(load_backbone("tiny", device="cpu"), folder, Cache(folder / "cache"), "tiny"))
+        backbone = load_backbone("tiny", device="cpu")
+        return run(demonstrate(backbone, folder, Cache(folder / "cache"), "tiny", demo_people("miniature", 2)))
 
 
 def test_the_page_needs_no_other_file_and_no_network(made):
@@ -38,13 +39,13 @@ def test_the_page_needs_no_other_file_and_no_network(made):
     assert len(page) < 5e6
 
 
-def test_every_image_on_the_page_is_one_that_the_run_wrote(made):
+def test_every_image_on_the_page_is_one_that_the_run_wrote_or_learned_from(made):
     shown = [
         Image.open(io.BytesIO(base64.b64decode(data)))
         for data in re.findall(r'src="data:image/jpeg;base64,([^"]*)"', made.page.read_text())
     ]
-    written = [image.path for images in made.pictures.values() for image in images]
-    written += [made.person.portrait, *made.person.unseen, made.crops.sheet, made.curve]
+    written = [image.path for people in made.images.values() for images in people for image in images]
+    written += [row.photo for row in rows_of(made)] + [made.crops, made.curve]
     assert len(shown) == len(written)
     small = [np.asarray(Image.open(path).convert("RGB").resize((16, 16)), dtype=float) for path in written]
     for picture in shown:
@@ -52,32 +53,101 @@ def test_every_image_on_the_page_is_one_that_the_run_wrote(made):
         assert min(np.abs(seen - one).mean() for one in small) < 3
 
 
+def test_the_page_begins_with_everyones_photo_and_images_and_ends_with_the_losses(made):
+    page = made.page.read_text()
+    firsts = [page.index(f"“{person.prompts[0]}”") for person in made.people]
+    assert firsts == sorted(firsts)
+    assert firsts[-1] < page.index("The other prompts") < page.index("All numbers") < page.index("training loss")
+
+
 def test_a_random_meta_down_is_called_one_and_a_trained_one_is_not(made):
     assert "random" in made.labels["meta-lora"]
-    assert "not meta-trained" in str(opening(made))
+    assert "not meta-trained" in str(notes(made))
     labels = labels_of(trained=True)
     assert labels["meta-lora"] == META_LORA
-    assert "not meta-trained" not in str(opening(replace(made, labels=labels)))
+    assert "not meta-trained" not in str(notes(replace(made, labels=labels)))
 
 
 def test_each_prompt_has_an_image_without_and_with_each_lora_from_the_same_noise(made):
-    assert list(made.pictures) == [BASE, *made.labels.values()]
-    for images in made.pictures.values():
-        assert [image.prompt for image in images] == list(made.person.prompts)
-        assert {image.seed for image in images} == {0}
+    assert list(made.images) == list(made.labels) == [NONE, "lora", "meta-lora"]
+    for people in made.images.values():
+        for person, images in zip(made.people, people, strict=True):
+            assert [image.prompt for image in images] == list(person.prompts)
+            assert {image.seed for image in images} == {person.seed}
+            assert all(image.path.exists() for image in images)
+
+
+def test_everyone_has_a_lora_file_of_their_own(made):
+    for trained in made.trained.values():
+        assert [path.stem for path in trained.loras] == [person.name for person in made.people]
+        assert len({path.read_bytes() for path in trained.loras}) == len(made.people)
 
 
 def test_likeness_is_measured_on_photos_that_nothing_was_learned_from(made):
-    learned = photo_digest(read_photo(made.person.portrait))
-    assert len(made.person.unseen) >= 3
-    assert learned not in {photo_digest(read_photo(path)) for path in made.person.unseen}
-    assert made.likeness is not None
-    assert made.likeness.floor < made.likeness.ceiling
-    assert {one.images for one in made.likeness.by_method.values()} == {len(made.person.prompts)}
-    assert f"({made.likeness.floor:.3f})" in summary(made)
+    assert made.scores is not None
+    assert made.scores.floor < made.scores.ceiling
+    for person in made.people:
+        assert len(person.unseen) >= 3
+        digests = {photo_digest(read_photo(path)) for path in (*person.unseen, *person.strangers)}
+        assert photo_digest(read_photo(person.portrait)) not in digests
+    assert {one.images for one in made.scores.by_method.values()} == {sum(len(p.prompts) for p in made.people)}
+    assert f"({made.scores.floor:.3f}, 0%)" in summary(made)
+
+
+def with_likeness(made: Demonstration, meta: float | None, plain: float | None, clip: tuple) -> Demonstration:
+    """The same, as if it had been measured so."""
+    found = dict(made.scores.by_method)
+    for method, value, asked in (("meta-lora", meta, clip[0]), ("lora", plain, clip[1])):
+        of_person = {} if value is None else {person.name: value for person in made.people}
+        found[method] = replace(found[method], r_facesim=value, clip_t=asked, of_person=of_person)
+    labels = labels_of(trained=True)
+    return replace(made, labels=labels, scores=replace(made.scores, by_method=found))
+
+
+def test_the_sentence_that_names_the_better_method_is_made_from_the_runs_numbers(made):
+    ahead = opening(with_likeness(made, 0.5, 0.4, (24.0, 25.0)))
+    assert ahead[0].startswith("Meta-LoRA's images are more like the 2 people than plain LoRA's")
+    assert "0.500 against 0.400, ahead for 2 of 2" in ahead[0]
+    assert "follow the prompts less well (CLIP-T 24.0 against 25.0)" in ahead[1]
+    behind = opening(with_likeness(made, 0.4, 0.5, (25.0, 24.0)))
+    assert behind[0].startswith("Plain LoRA's images are more like the 2 people than Meta-LoRA's")
+    assert "0.500 against 0.400, ahead for 2 of 2" in behind[0]
+    assert "follow the prompts better" in behind[1]
+    assert "equally like" in opening(with_likeness(made, 0.4, 0.4, (None, None)))[0]
+    assert "no face" in opening(with_likeness(made, None, 0.4, (None, None)))[0]
+
+
+def test_without_open_clip_its_score_is_left_out_and_that_is_said(made):
+    found = {method: replace(one, clip_t=None) for method, one in made.scores.by_method.items()}
+    without = replace(made, scores=replace(made.scores, by_method=found))
+    assert "CLIP-T" not in str(opening(without))
+    assert "open_clip" in str(notes(without))
 
 
 def test_a_base_that_knows_real_people_gets_a_real_one():
-    person = demo_person("flux-dev")
+    (person,) = demo_people("flux-dev")
     assert person.portrait.name == "astronaut.jpg"
     assert person.unseen == ()
+    with pytest.raises(UserError, match="miniature"):
+        demo_people("flux-dev", 2)
+
+
+def test_the_miniature_gets_people_of_both_classes_with_prompts_of_their_own():
+    people = demo_people("miniature")
+    assert len(people) == 5
+    assert {person.class_name for person in people} == {"woman", "man"}
+    assert len({person.prompts for person in people}) == 5
+    for number in (0, 17):
+        with pytest.raises(UserError, match="1 to 16"):
+            demo_people("miniature", number)
+
+
+@pytest.mark.parametrize(
+    ("display", "terminal", "opens"), [("", True, False), (":0", False, False), (":0", True, True)]
+)
+def test_the_page_opens_only_where_somebody_sits_at_a_screen(monkeypatch, display, terminal, opens):
+    monkeypatch.setattr(command.sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert command.is_watched() == opens

@@ -1,6 +1,9 @@
-"""The whole path on a portrait that comes along."""
+"""The whole path on photos that come along."""
 
 import argparse
+import os
+import sys
+import webbrowser
 from pathlib import Path
 
 from .base_model import add_backbone, backbone_of, cache_of, preset_of
@@ -8,26 +11,40 @@ from .parsers import Commands
 from .running import driven
 
 DEMO_HELP = """\
-The whole path on a portrait that comes along: crops, Meta-LoRA, plain LoRA and plain LoRA on the crops, the finished
-files, images with and without them, and one page with all of it. The miniature gets a rendered person, with photos that
-nothing is trained on to compare with; other base models get NASA's photograph of Eileen Collins (public domain).
+The whole path on photos that come along: Meta-LoRA and a plain LoRA learn them, each as ordinary LoRA files; images of
+the same prompts and noise without and with them; and one page with all of it. The miniature gets rendered people, with
+photos that nothing is trained on to compare with; other base models get NASA's photograph of the astronaut Eileen
+Collins (public domain).
 """
 
 
 def add_to(commands: Commands) -> None:
     """One command that needs no photo and no download."""
-    parser = commands.add("demo", "the whole path on a portrait that comes along", DEMO_HELP, demo)
+    parser = commands.add("demo", "the whole path on photos that come along", DEMO_HELP, demo)
     parser.add_argument(
         "--out", type=Path, default=Path("demo-result"), help="folder for the result (default: demo-result)"
     )
+    parser.add_argument("--people", type=int, metavar="N", help="rendered people to learn (default: 5; miniature only)")
+    parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     add_backbone(parser)
 
 
 def demo(args: argparse.Namespace) -> None:
-    """The whole path on a portrait that comes along."""
+    """The whole path on photos that come along."""
     from ..jobs.demo import demonstrate
-    from ..jobs.demonstration import summary
+    from ..jobs.demo.page import summary
+    from ..jobs.demo.people import demo_people
 
-    made = driven(demonstrate(backbone_of(args), args.out, cache_of(args), preset_of(args)))
+    preset = preset_of(args)
+    people = demo_people(preset, args.people)
+    made = driven(demonstrate(backbone_of(args), args.out, cache_of(args), preset, people))
     print(summary(made))
     print(f"look:  {made.page}")
+    if not args.no_open and is_watched():
+        webbrowser.open(made.page.resolve().as_uri())
+
+
+def is_watched() -> bool:
+    """Whether somebody sits at a terminal and at a screen."""
+    screen = sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(screen) and sys.stdout.isatty()

@@ -1,0 +1,217 @@
+"""The whole path on people who come along: two methods learn the same photos, then make the same images, and a page."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ...backbones.protocol import Backbone, Denoiser, Prompt
+from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, Phase, Step, with_preset
+from ...method.adapter import Adapters
+from ...method.averaging import settle
+from ...method.flow import joined
+from ...method.merge import fold_all
+from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
+from ...method.stacks import stacked, taken_out
+from ...store import files
+from ...store.cache import Cache
+from ...store.images import save_image
+from .. import Job
+from ..benchmark.images import decoded, worn
+from ..crops import write_crops
+from ..generate import Image, facts_of_image, plan_images
+from ..lora import load_lora, lora_adapters, save_lora
+from ..memory import memory_warning, wants_checkpointing
+from ..meta_downs import RANDOM, shipped_meta_down, starting_adapters
+from ..personalize import facts_of_run, plan_photos
+from ..photos import crop_latents, head_weights, prompt_embeddings
+from ..plots import save_loss_curve
+from ..resume import SavedRun
+from .page import Demonstration, Trained, labels_of, write_page
+from .people import DemoPerson
+from .scores import scores_of
+
+METHODS = ("lora", "meta-lora")
+PIXELS_AT_ONCE = 1024 * 1024
+
+
+def demonstrate(
+    backbone: Backbone, out: Path, cache: Cache, preset: str, people: Sequence[DemoPerson]
+) -> Job[Demonstration]:
+    """Fill `out` with LoRA files, images and `index.html`; an earlier demo there is replaced."""
+    files.check_writable(out / "index.html")
+    began = time.perf_counter()
+    crop_config, sampling = with_preset(CropConfig, preset), with_preset(GenerateConfig, preset)
+    yield Phase(f"{len(people)} people to learn" if len(people) > 1 else f"the portrait: {people[0].credit}")
+    sheet = None
+    if not crop_config.whole_photo:
+        made = yield from write_crops(people[0].portrait, out / "crops", crop_config, multiple=backbone.multiple)
+        sheet = made.sheet
+    shipped = shipped_meta_down(backbone.name, people[0].class_name)
+    images = {method: _planned(people, out / "images" / method, sampling, method) for method in (NONE, *METHODS)}
+    asked = list(dict.fromkeys(prompt for person in people for prompt in person.prompts))
+    prompts = dict(zip(asked, (yield from prompt_embeddings(asked, backbone, cache)), strict=True))
+
+    lessons = []
+    for method in METHODS:
+        config = with_preset(PersonalizeConfig, preset, method=method)
+        meta_down = str(shipped or RANDOM) if method == "meta-lora" else None
+        lessons.append((yield from _lesson(backbone, people, out / method, config, crop_config, meta_down, cache)))
+
+    latents: list[tuple[Image, str, Tensor]] = []
+    trained = {}
+    yield Phase("loading the transformer")
+    with backbone.denoiser() as denoiser:
+        yield Phase("images without a LoRA")
+        for several in images[NONE]:
+            latents += yield from _sampled(several, None, denoiser, backbone, prompts, sampling)
+        for lesson in lessons:
+            method = lesson.config.method
+            trained[method] = yield from _train(lesson, denoiser, backbone)
+            yield Phase(f"images with {method}")
+            for several, lora in zip(images[method], trained[method].loras, strict=True):
+                latents += yield from _sampled(several, lora, denoiser, backbone, prompts, sampling)
+    yield Phase("decoding")
+    with backbone.autoencoder() as autoencoder:
+        for image, facts, latent in latents:
+            save_image(next(decoded(latent, autoencoder)), image.path, {"metalora": facts})
+
+    yield Phase("comparing faces")
+    scores = scores_of(people, images)
+    labels = labels_of(trained=shipped is not None)
+    curve = out / "loss.png"
+    save_loss_curve(curve, {labels[method]: one.losses for method, one in trained.items()})
+    page, seconds = out / "index.html", time.perf_counter() - began
+    shown = Demonstration(preset, people, labels, images, trained, scores, sheet, curve, page, seconds)
+    write_page(shown)
+    for lesson in lessons:
+        lesson.saved.remove()
+    return shown
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """One method before its training, which all people share: each has their own adapters in the stack."""
+
+    config: PersonalizeConfig  # but for the class, everyone's
+    stack: Adapters
+    people: Sequence[Person]
+    loras: Sequence[Path]
+    facts: Sequence[dict[str, str]]
+    checkpointing: int
+    saved: SavedRun
+
+
+def _lesson(
+    backbone: Backbone,
+    people: Sequence[DemoPerson],
+    out: Path,
+    shared: PersonalizeConfig,
+    crops: CropConfig,
+    meta_down: str | None,
+    cache: Cache,
+) -> Job[_Lesson]:
+    """Encode the photos and their captions: the autoencoder and the transformer may not fit together."""
+    adapters, learners, facts = [], [], []
+    for person in people:
+        config = replace(shared, class_name=person.class_name)
+        own, origin = starting_adapters(backbone, config, meta_down)
+        planned = plan_photos([person.portrait], config, crops, backbone, "sface")
+        (prompt,) = yield from prompt_embeddings([config.prompt], backbone, cache)
+        latents = yield from crop_latents(planned, backbone, crops.flips, cache)
+        weights = head_weights(planned, latents, config.background_weight)
+        learners.append(Person(TrainingImages(latents, prompt.on(backbone.device), weights), config.seed))
+        facts.append(facts_of_run(backbone, config, crops, planned, origin))
+        adapters.append(own)
+    checkpointing = wants_checkpointing(backbone, shared, crops)  # asked while the device is still empty
+    if warning := memory_warning(backbone, shared, crops, checkpointing):
+        yield Phase(warning)
+    stack = stacked(adapters) if len(adapters) > 1 else adapters[0]
+    loras = [out / f"{person.name}.safetensors" for person in people]
+    everyone = facts[0] | {"people": " ".join(person.name for person in people)}
+    saved = SavedRun(out / "stopped.state.safetensors", everyone)
+    return _Lesson(shared, stack.to(backbone.device), learners, loras, facts, checkpointing, saved)
+
+
+def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Trained]:
+    """Everyone's LoRA, from one training that goes on where it was stopped."""
+    config, saved = lesson.config, lesson.saved
+    yield Phase(f"{config.method}: learning {len(lesson.people)} photos, {config.steps} steps")
+    denoiser.checkpointing(lesson.checkpointing)
+    optimizer = new_optimizer(lesson.stack, config)
+    losses = saved.load(lesson.stack, optimizer)[0] if saved.exists() else []
+    seconds: list[float] = []
+    with lesson.stack.attached(denoiser.network):
+        steps = personalize(denoiser, lesson.stack, optimizer, lesson.people, config, start=len(losses))
+        try:
+            for step in _timed(steps, seconds):
+                losses.append(step.loss or 0.0)
+                if step.index % config.save_every == 0:
+                    saved.save(lesson.stack, optimizer, losses, 0.0)
+                yield step
+        finally:  # also when it is done: the images may be stopped
+            saved.save(lesson.stack, optimizer, losses, 0.0)
+    settle(optimizer)
+    for row, (path, facts) in enumerate(zip(lesson.loras, lesson.facts, strict=True)):
+        adapters = taken_out(lesson.stack, row) if len(lesson.people) > 1 else lesson.stack
+        save_lora(path, fold_all(adapters), "diffusers", backbone.shape, facts)
+    whole = sum(seconds) / len(seconds) * config.steps if seconds else None
+    return Trained(config, losses, whole, lesson.loras)
+
+
+def _timed(steps: Iterator[Step], seconds: list[float]) -> Iterator[Step]:
+    """The same steps; how long each took is added to `seconds`."""
+    clock = time.perf_counter()
+    for step in steps:
+        seconds.append(time.perf_counter() - clock)
+        yield step
+        clock = time.perf_counter()
+
+
+def _planned(people: Sequence[DemoPerson], out: Path, sampling: GenerateConfig, method: str) -> list[list[Image]]:
+    """Each person's images: an image of a prompt starts from the same noise with every method."""
+    lora = method != NONE
+    return [
+        plan_images(
+            person.prompts,
+            out / person.name,
+            replace(sampling, seed=sampling.seed + person.seed),
+            with_lora=lora,
+            compare=False,
+        )
+        for person in people
+    ]
+
+
+def _sampled(
+    images: Sequence[Image],
+    lora: Path | None,
+    denoiser: Denoiser,
+    backbone: Backbone,
+    prompts: dict[str, Prompt],
+    config: GenerateConfig,
+) -> Job[list[tuple[Image, str, Tensor]]]:
+    """(image, what its file says of itself, latents [1, c, h, w]) of one person's images, with their finished LoRA."""
+    digest = None
+    wearing: AbstractContextManager[None] = nullcontext()
+    if lora is not None:
+        loaded, _ = load_lora(lora, backbone)
+        adapters = lora_adapters(loaded, backbone, config.strength).to(backbone.device)
+        wearing, digest = worn(adapters, denoiser, backbone), files.digest_of_tensors(adapters.tensors())
+    at_once, made = max(1, PIXELS_AT_ONCE // (config.width * config.height)), []
+    with wearing:
+        for start in range(0, len(images), at_once):
+            several = images[start : start + at_once]
+            latents = yield from denoiser.sample(
+                joined([prompts[image.prompt] for image in several]),
+                (config.width, config.height),
+                config.sampling_steps,
+                config.guidance,
+                [image.seed for image in several],
+            )
+            facts = [facts_of_image(image, config, backbone, digest) for image in several]
+            made += zip(several, facts, latents.split(1), strict=True)
+    return made

@@ -1,0 +1,86 @@
+"""The demo's likeness, placed between other people and the people's own photos; and CLIP-T by the miniature's CLIP."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from ...measure.clip import ClipScorer, load_clip
+from ...measure.faces import FaceAnalyser, load_faces
+from ...measure.similarity import cosines, identity_means, means_of, score_image
+from ..benchmark.pictures import as_bytes
+from ..face_embeddings import all_embeddings, only_embedding
+from ..generate import Image
+from .people import DemoPerson
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """Of one method's images."""
+
+    images: int
+    found: int  # images with a face
+    r_facesim: float | None  # None: no face in any image
+    clip_t: float | None  # None: open_clip is not installed
+    of_person: dict[str, float]  # R-FaceSim of each person with a face in some image
+    of_image: dict[Path, float | None]  # likeness; None: no face
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of every method, with what R-FaceSim lies between."""
+
+    floor: float  # people's unseen photos against other people of the class
+    ceiling: float  # against each other and the photo that was learned from
+    by_method: dict[str, MethodScores]
+
+
+def scores_of(people: Sequence[DemoPerson], images: Mapping[str, Sequence[Sequence[Image]]]) -> Scores | None:
+    """R-FaceSim with SFace and CLIP-T of each method's images, person by person; None without unseen photos."""
+    if not all(person.unseen for person in people):
+        return None
+    faces = load_faces("sface")
+    references = [only_embedding(faces, person.portrait) for person in people]
+    unseen = [torch.stack([face[0] for face in all_embeddings(faces, person.unseen)]) for person in people]
+    between = [_between(faces, *each) for each in zip(people, references, unseen, strict=True)]
+    clip = load_clip() if importlib.util.find_spec("open_clip") else None
+    found = {}
+    for method, of_people in images.items():
+        made = [(row, image) for row, several in enumerate(of_people) for image in several]
+        embedded = all_embeddings(faces, [image.path for _, image in made])
+        likeness = [
+            score_image(people[row].name, image.prompt, embedding, unseen[row], references[row])
+            for (row, image), embedding in zip(made, embedded, strict=True)
+        ]
+        of_person = identity_means(likeness, "held_out", "left out")
+        found[method] = MethodScores(
+            len(made),
+            sum(bool(score.faces) for score in likeness),
+            mean(of_person.values()) if of_person else None,
+            clip_t(clip, [(people[row].name, image) for row, image in made]) if clip else None,
+            of_person,
+            {image.path: score.held_out for (_, image), score in zip(made, likeness, strict=True)},
+        )
+    return Scores(mean(floor for floor, _ in between), mean(ceiling for _, ceiling in between), found)
+
+
+def _between(
+    faces: FaceAnalyser, person: DemoPerson, reference: torch.Tensor, unseen: torch.Tensor
+) -> tuple[float, float]:
+    """(what other people of the class reach, what the person's own photos reach)."""
+    strangers = torch.stack([face[0] for face in all_embeddings(faces, person.strangers)])
+    own = cosines(unseen, torch.cat([unseen, reference[None]]))
+    itself = torch.eye(*own.shape, dtype=torch.bool)
+    return cosines(unseen, strangers).mean().item(), own[~itself].mean().item()
+
+
+def clip_t(clip: ClipScorer, made: Sequence[tuple[str, Image]]) -> float:
+    """The mean over people of how well the images show what the prompts ask for."""
+    seen = clip.images([as_bytes(image.path) for _, image in made])
+    asked = clip.texts([image.prompt for _, image in made])
+    cosine = (100 * cosines(seen, asked).diagonal()).tolist()
+    means = means_of((name, image.prompt, value) for (name, image), value in zip(made, cosine, strict=True))
+    return mean(means.values())
