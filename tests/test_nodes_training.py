@@ -255,7 +255,7 @@ def test_a_training_that_cannot_fit_is_refused_before_anything_is_loaded(parts, 
     memory, devices = pack("nodes.memory"), pack("nodes.bridge.devices")
     monkeypatch.setattr(devices, "total_memory", lambda device: int(1.52e9))
     config = pack("metalora.config").PersonalizeConfig(batch=8)
-    with pytest.raises(pack("metalora.config").UserError, match=r"crops of \d+ x \d+ pixels would fit"):
+    with pytest.raises(pack("metalora.config").UserError, match=r"on, \d+ x \d+ pixels would fit"):
         memory.make_room(backbone_of(parts), config, 1024)
 
 

@@ -88,7 +88,8 @@ def meta_train(args: argparse.Namespace) -> None:
         if result.history["validated"]:
             print(outcome(result.history, config))
         print(f"wrote {result.meta_down}; look at {result.folder / 'progress.png'}")
-        flags = f"--meta-down {args.out} --class {config.class_name}"
+        who = "person" if config.class_name == "all" else config.class_name  # captions say what one is
+        flags = f"--meta-down {args.out} --class {who}"
         print(f"next:  metalora personalize photo.jpg {flags}{chosen_backbone(args)}")
 
 
