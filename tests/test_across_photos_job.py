@@ -30,8 +30,8 @@ KILLED = """
 import os, signal, sys
 from metalora.method.across_photos import AcrossPhotos
 step = AcrossPhotos.step
-def killing(self, index):
-    step(self, index)
+def killing(self, index, norm):
+    step(self, index, norm)
     if index == 6:
         os.kill(os.getpid(), signal.SIGKILL)
 AcrossPhotos.step = killing

@@ -93,7 +93,7 @@ def test_merge_and_info(here: Path, capsys: pytest.CaptureFixture):
 def test_bad_input_is_one_sentence_without_a_traceback(here: Path, capsys: pytest.CaptureFixture):
     for command in (
         ["personalize", "missing.jpg", "--meta-down", "random"],
-        ["personalize", "ada.jpg"],
+        ["personalize", "ada.jpg", "--backbone", "tiny", "--method", "meta-lora"],
         ["personalize", "ada.jpg", "--meta-down", "random", "--rank", "17"],
         ["personalize", "ada.jpg", "--meta-down", "random", "--out", "ada.ckpt"],
         ["generate", "--lora", "missing.safetensors", "--prompt", "x"],
