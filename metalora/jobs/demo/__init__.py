@@ -201,7 +201,8 @@ def _sampled(
         loaded, _ = load_lora(lora, backbone)
         adapters = lora_adapters(loaded, backbone, config.strength).to(backbone.device)
         wearing, digest = worn(adapters, denoiser, backbone), files.digest_of_tensors(adapters.tensors())
-    at_once, made = max(1, PIXELS_AT_ONCE // (config.width * config.height)), []
+    at_once = max(1, PIXELS_AT_ONCE // (config.width * config.height))
+    made: list[tuple[Image, str, Tensor]] = []
     with wearing:
         for start in range(0, len(images), at_once):
             several = images[start : start + at_once]
