@@ -303,7 +303,7 @@ PRESETS: dict[str, dict[str, int | float | str | bool]] = {
         "height": 128,
         "sampling_steps": 24,
         "guidance": 3.0,
-        "steps": 120,
+        "steps": 150,
         "learning_rate": 2e-3,
         "rank": 16,
         "time_shift": 0.5,
@@ -322,7 +322,7 @@ Config = TypeVar("Config", CropConfig, PersonalizeConfig, GenerateConfig, Benchm
 # What a method wants that is not the default one, by backbone; "" is any other. A plain LoRA takes 625 steps (paper).
 METHOD_PRESETS: dict[str, dict[str, dict[str, int | float | str]]] = {
     "": {"lora": {"steps": 625}, "lora-crops": {"steps": 625}},
-    "miniature": {"lora": {"learning_rate": 1e-3}, "lora-crops": {"learning_rate": 1e-3}},
+    "miniature": {method: {"steps": 120, "learning_rate": 1e-3} for method in ("lora", "lora-crops")},
     "tiny": {},
 }
 
