@@ -303,7 +303,7 @@ PRESETS: dict[str, dict[str, int | float | str | bool]] = {
         "height": 128,
         "sampling_steps": 24,
         "guidance": 3.0,
-        "steps": 150,
+        "steps": 200,
         "learning_rate": 2e-3,
         "rank": 16,
         "time_shift": 0.5,

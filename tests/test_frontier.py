@@ -53,7 +53,7 @@ def test_only_people_with_all_scores_count():
 
 def test_a_curve_is_made_of_settings_that_no_other_one_beats():
     def setting(label: str, likeness: float, prompt: float) -> Setting:
-        return Setting("run", label, {LIKENESS: {"a": likeness}, PROMPT: {"a": prompt}})
+        return Setting("run", label, label, {LIKENESS: {"a": likeness}, PROMPT: {"a": prompt}})
 
     settings = [setting("good", 0.6, 43), setting("beaten", 0.5, 42), setting("other end", 0.4, 44)]
     assert [one.label for one in undominated(settings)] == ["good", "other end"]

@@ -52,11 +52,14 @@ def frontier_plot(curves: dict[str, list[tuple[float, float, str]]]) -> bytes:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for name, points in curves.items():
+    for place, (name, points) in enumerate(curves.items()):
         ordered = sorted(points)
-        axes.plot([x for x, _, _ in ordered], [y for _, y, _ in ordered], "o-", label=name)
+        (line,) = axes.plot([x for x, _, _ in ordered], [y for _, y, _ in ordered], "o-", label=name)
+        offset, side = ((7, 5), "left") if place == 0 else ((-7, -11), "right")
         for x, y, label in ordered:
-            axes.annotate(label, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+            words = axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
+            words.set_color(line.get_color())
+    axes.margins(0.12)
     axes.set(xlabel="CLIP-T: shows what was asked", ylabel="R-FaceSim: is like the person", title="above is better")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -25,6 +25,7 @@ class Setting:
 
     run: str
     label: str
+    short: str  # the same within a plot of few methods
     scores: dict[str, Scores]
 
     def mean(self, score: str) -> float:
@@ -59,7 +60,7 @@ def frontier(runs: Sequence[Path], curve: Sequence[Path], only: Sequence[str], p
     theirs = undominated(theirs)
     if plot is not None:
         names = (" ".join(path.name for path in paths) for paths in (runs, curve))
-        points = [[(one.mean(PROMPT), one.mean(LIKENESS), one.label) for one in group] for group in (ours, theirs)]
+        points = [[(one.mean(PROMPT), one.mean(LIKENESS), one.short) for one in group] for group in (ours, theirs)]
         write_bytes(plot, frontier_plot(dict(zip(names, points, strict=True))))
     return [placed(one, theirs) for one in ours]
 
@@ -93,7 +94,14 @@ def settings(run: Path, only: Sequence[str]) -> list[Setting]:
         for person in results.people
         if person.held_out and (not only or any(text in person.identity for text in only))
     }
-    return [Setting(results.folder.name, variant.label, scores_of(variant, people)) for variant in results.variants]
+    return [
+        Setting(results.folder.name, one.label, short_label(one), scores_of(one, people)) for one in results.variants
+    ]
+
+
+def short_label(variant: Variant) -> str:
+    """Steps and rank; the label of what has none."""
+    return variant.label if variant.steps is None else f"{variant.steps} steps, r{variant.rank}"
 
 
 def scores_of(variant: Variant, people: set[str]) -> dict[str, Scores]:
