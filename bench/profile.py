@@ -16,13 +16,14 @@ import torch
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
-from metalora.config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, with_preset
+from metalora.config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig
 from metalora.jobs import Job
 from metalora.jobs.benchmark.prepare import Inputs, make_plan, mini_benchmark
 from metalora.jobs.benchmark.run import run_benchmark
 from metalora.jobs.benchmark.units import Share
 from metalora.jobs.demo import demonstrate
 from metalora.jobs.demo.people import demo_people
+from metalora.presets import with_preset
 from metalora.store.cache import Cache
 
 from .measuring import machine

@@ -18,10 +18,11 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
 from metalora.backbones.speed import attention_that_runs
 from metalora.commands.base_model import add_speed, speed_of
-from metalora.config import CropConfig, GenerateConfig, with_preset
+from metalora.config import CropConfig, GenerateConfig
 from metalora.config import PersonalizeConfig as Config
 from metalora.jobs.generate import generate_images
 from metalora.jobs.personalize import personalize_photos
+from metalora.presets import with_preset
 from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 

@@ -5,7 +5,8 @@ import dataclasses
 import typing
 from typing import Any
 
-from .config import PRESETS, Config, flag_of, with_preset
+from .config import flag_of
+from .presets import PRESETS, Config, with_preset
 
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
 

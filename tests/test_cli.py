@@ -15,7 +15,8 @@ import torch
 
 from metalora.backbones.flux_parts import TinyFlux, save_pipeline, save_single_files
 from metalora.cli import main, make_parser
-from metalora.config import PRESETS, PersonalizeConfig
+from metalora.config import PersonalizeConfig
+from metalora.presets import PRESETS
 from metalora.store import files
 from metalora.store.cache import Cache
 

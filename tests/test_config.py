@@ -5,8 +5,9 @@ import dataclasses
 
 import pytest
 
-from metalora.config import PRESETS, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from metalora.flags import add_knobs, knobs_from
+from metalora.presets import PRESETS
 
 
 def test_every_knob_out_of_range_is_listed_in_one_message():

@@ -11,11 +11,12 @@ from PIL import Image
 
 from metalora.backbones.load import load_backbone
 from metalora.commands import demo as command
-from metalora.config import NONE, PRESETS, UserError
+from metalora.config import NONE, UserError
 from metalora.jobs import run
 from metalora.jobs.demo import demonstrate
 from metalora.jobs.demo.page import META_LORA, Demonstration, labels_of, notes, opening, rows_of, summary
 from metalora.jobs.demo.people import demo_people
+from metalora.presets import PRESETS
 from metalora.store.cache import Cache
 from metalora.store.images import photo_digest, read_photo
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError, method_preset
+from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..flags import add_knobs, knobs_from
+from ..presets import method_preset
 from . import benchmark_report
 from .base_model import (
     DEFAULT_BACKBONE,

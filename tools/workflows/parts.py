@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from metalora.config import PRESETS
+from metalora.presets import PRESETS
 
 from .graph import Column, Wire
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
-from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, Phase, Step, with_preset
+from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, Phase, Step
 from ...method.adapter import Adapters
 from ...method.averaging import settle
 from ...method.flow import joined
 from ...method.merge import fold_all
 from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
 from ...method.stacks import stacked, taken_out
+from ...presets import with_preset
 from ...store import files
 from ...store.cache import Cache
 from ...store.images import save_image
