@@ -28,7 +28,7 @@ def training_of(places) -> AcrossPhotos:
 
 def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackbone):
     training = training_of(tiny.sites("all"))
-    training.step(0)
+    training.step(0, training.gradients[:-1].norm())
     training.wear(torch.randn(CONFIG.batch, memory.EMBEDDING), CONFIG.batch)
     gains = sum(adapter.gains.numel() * 4 for adapter in training.by_name.values())
     held = [training.flat, training.gradients]
