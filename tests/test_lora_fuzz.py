@@ -143,6 +143,7 @@ def test_no_file_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for number in range(2):
         save_file(made[number][0], tmp_path / "loras" / f"good-{number}.safetensors", made[number][1])
     path, outcomes, slowest = tmp_path / "loras" / "x.safetensors", Counter[str](), 0.0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of whatever else this process has tested
     for number in range(COUNT):
         rng = random.Random(number)
         tensors, metadata = map(dict, rng.choice(made))
@@ -165,8 +166,8 @@ def test_no_file_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             except Exception as error:
                 raise AssertionError(f"file {number}, {name}: {error!r}") from error
             slowest = max(slowest, time.process_time() - start)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"\n{COUNT} files, {dict(sorted(outcomes.items()))}, slowest {slowest:.2f} s, {memory / 1000:.0f} MB in all")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"\n{COUNT} files, {dict(sorted(outcomes.items()))}, slowest {slowest:.2f} s, {memory / 1000:.0f} MB more")
     assert slowest < SLOWEST
-    assert memory < 2 * MOST_MEMORY, "with torch itself"
+    assert memory < MOST_MEMORY
     assert all(outcomes[f"{name}: read"] for name in readers(tmp_path)), "every reader must have read something"

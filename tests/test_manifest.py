@@ -73,7 +73,7 @@ def test_people_come_in_the_order_of_the_manifest_with_their_photos(folder: Path
         ({"class": "wizard"}, "line 1: class is 'wizard', not one of woman, man"),
         ({"role": "test"}, "line 1: role is 'test', not one of reference, held-out"),
         ({"part": "both"}, "line 1: part is 'both'"),
-        ({"path": "photos/none.jpg"}, "line 1: photos/none.jpg cannot be read (No such file or directory)"),
+        ({"path": "photos/none.jpg"}, "line 1: 'photos/none.jpg' cannot be read (No such file or directory)"),
         ({"path": "../secret.jpg"}, "line 1: path '../secret.jpg' must lie in the manifest's folder"),
         ({"path": "/etc/passwd"}, "line 1: path '/etc/passwd' must lie in the manifest's folder"),
         ({"sha256": "0" * 64}, "line 1: photos/300000-1.jpg has the sha256"),

@@ -244,7 +244,8 @@ def test_a_photo_that_was_not_trained_on_is_shown_from_the_manifest_of_the_plan(
     if same:
         record["benchmark"]["manifest_sha256"] = digest(manifest.read_bytes())
     write(tmp_path, record)
-    plan = {field.name: None for field in fields(Plan)} | {"format": FORMAT, "people": [], "prompts": [], "speed": {}}
+    plan = {field.name: None for field in fields(Plan)} | {"format": FORMAT, "people": [], "prompts": []}
+    plan |= {name: {} for name in ("speed", "training", "crops", "sampling")}
     (tmp_path / "plan.json").write_text(json.dumps({**plan, "manifest": str(manifest)}))
     shown = [picture["alt"] for picture in page_of(tmp_path).named("img")]
     assert ("another photo of woman-300000" in shown) == same

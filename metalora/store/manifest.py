@@ -165,7 +165,8 @@ def problems_of_files(photos: Sequence[Photo]) -> list[str]:
         try:
             found = digest(photo.path.read_bytes())
         except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
-            problems.append(f"line {photo.line}: {photo.name!r} cannot be read ({error})")
+            why = error.strerror if isinstance(error, OSError) else error
+            problems.append(f"line {photo.line}: {photo.name!r} cannot be read ({why})")
             continue
         if found != photo.sha256:
             problems.append(
