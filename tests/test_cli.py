@@ -55,11 +55,15 @@ def test_what_the_crops_were_shown_with_is_in_the_next_command(here: Path, capsy
     assert main(["crops", "ada.jpg", *given]) == 0
     command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next:"))
     words = shlex.split(command.removeprefix("next:  metalora "))
-    assert words == ["personalize", "ada.jpg", *given, "--class", "woman", "--method", "lora-crops"]
+    assert words == ["personalize", "ada.jpg", *given, "--class", "woman"]
     assert main([*words, *FAST]) == 0
+    assert "a plain LoRA is trained (--method lora-crops)" in capsys.readouterr().out
     assert main(["crops", "ada.jpg", "--whole-photo", *TINY]) == 0
     said = capsys.readouterr().out.rstrip()
-    assert said.endswith("ada.jpg --whole-photo --backbone tiny --class woman --method lora")
+    assert said.endswith("ada.jpg --whole-photo --backbone tiny --class woman")
+    whole = ["personalize", "ada.jpg", "--whole-photo", "--overwrite", *TINY, *FAST]
+    assert main(whole) == 0
+    assert "a plain LoRA is trained (--method lora)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("source", ["pipeline folder", "single files"])

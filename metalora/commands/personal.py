@@ -116,13 +116,12 @@ def show_crops(args: argparse.Namespace) -> None:
         print(f"{left_out} crops are left out: they would be enlarged more than {config.max_upscale:g} times")
     count = len(result.planned.crops)
     print(f"wrote {count} crop{'s' if count != 1 else ''} and {result.sheet}")
-    method = "lora" if config.whole_photo else "lora-crops"
     given = flags_given(args, CropConfig)
     if args.backbone != DEFAULT_BACKBONE:
         given += ["--backbone", args.backbone]
     if args.faces != "sface":
         given += ["--faces", args.faces]
-    words = [str(args.photo), *given, "--class", "woman", "--method", method]
+    words = [str(args.photo), *given, "--class", "woman"]
     print(f"next:  metalora personalize {' '.join(map(quote, words))}")
 
 
@@ -166,9 +165,10 @@ def choose_method(args: argparse.Namespace) -> None:
         return
     class_name = getattr(args, "class_name", PersonalizeConfig().class_name)
     there = args.meta_down or shipped_meta_down(backbone_of(args).name, class_name)
-    args.method = "meta-lora" if there else "lora-crops"
+    whole = knobs_from(args, CropConfig, preset_of(args)).whole_photo
+    args.method = "meta-lora" if there else "lora" if whole else "lora-crops"
     if not there:
-        print("no Meta-Down is known for this base and class: a plain LoRA is trained on crops (--method lora-crops)")
+        print(f"no Meta-Down is known for this base and class: a plain LoRA is trained (--method {args.method})")
 
 
 def generate(args: argparse.Namespace) -> None:
