@@ -7,7 +7,7 @@ from .config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, Person
 
 # A backbone's own defaults, where they differ from the paper's for FLUX.1-dev.
 PRESETS: dict[str, dict[str, int | float | str | bool]] = {
-    # docs/reproduction.md: of these steps the gain holds over two noises. Its photos are close portraits: whole is best.
+    # After 150 steps the gain holds over two noises (docs/reproduction.md). Its photos are close portraits: no crops.
     "miniature": {
         "resolution": 128,
         "width": 128,
