@@ -17,7 +17,7 @@ class UserError(Exception):
     """Something the user can mend: what was wrong, what was found, what to do. Shown without a traceback."""
 
 
-def knob(
+def option(
     default: Any,
     help: str,
     low: float | None = None,
@@ -49,23 +49,23 @@ def fill_in(template: str, words: Mapping[str, str]) -> str:
     return text
 
 
-def flag_of(knob_field: dataclasses.Field) -> str:
-    """The command-line spelling of a knob: `learning_rate` -> `--learning-rate`."""
-    return knob_field.metadata.get("flag") or "--" + knob_field.name.replace("_", "-")
+def flag_of(option_field: dataclasses.Field) -> str:
+    """The command-line spelling of an option: `learning_rate` -> `--learning-rate`."""
+    return option_field.metadata.get("flag") or "--" + option_field.name.replace("_", "-")
 
 
-def check_knobs(config: Any) -> None:
-    """Raise one UserError that lists every knob whose type, range or choice is wrong."""
+def check_options(config: Any) -> None:
+    """Raise one UserError that lists every option whose type, range or choice is wrong."""
     problems = [problem for f in dataclasses.fields(config) if (problem := _problem(f, getattr(config, f.name)))]
     if problems:
         raise UserError(f"{type(config).__name__}: " + "; ".join(problems) + ".")
 
 
-def _problem(knob_field: dataclasses.Field, value: Any) -> str | None:
-    low, high, choices = (knob_field.metadata.get(key) for key in ("low", "high", "choices"))
-    name = knob_field.name
-    if not _fits(value, knob_field.type):
-        wanted = getattr(knob_field.type, "__name__", knob_field.type)
+def _problem(option_field: dataclasses.Field, value: Any) -> str | None:
+    low, high, choices = (option_field.metadata.get(key) for key in ("low", "high", "choices"))
+    name = option_field.name
+    if not _fits(value, option_field.type):
+        wanted = getattr(option_field.type, "__name__", option_field.type)
         return f"{name} must be {wanted}, got {value!r}"
     if isinstance(value, str) and not is_text(value):
         return f"{name} is not text in this system's encoding (UTF-8 is needed), got {value!r}"
@@ -102,29 +102,31 @@ FEWEST_PEOPLE = 5  # for an interval: the bootstrap of fewer is absurdly wide, o
 class CropConfig:
     """How one photo becomes up to 25 training crops (paper, supplement: augmentation)."""
 
-    resolution: int = knob(
+    resolution: int = option(
         1024, "training size: a crop becomes about resolution x resolution pixels", low=64, high=2048
     )
-    max_upscale: float = knob(4.0, "leave out a crop that would have to be enlarged more than this", low=1.0, high=16.0)
-    tightest: float = knob(
+    max_upscale: float = option(
+        4.0, "leave out a crop that would have to be enlarged more than this", low=1.0, high=16.0
+    )
+    tightest: float = option(
         1.5, "the tightest crop, in times the face; 1.5 is the paper's close-up, 4.5 leaves the widest crops", 1.0, 4.5
     )
-    aspect_ratios: str = knob(
+    aspect_ratios: str = option(
         "five", "of crops: five, from 16:9 to 9:16, as in the paper; or square alone", choices=("five", "square")
     )
-    whole_photo: bool = knob(
+    whole_photo: bool = option(
         False, "learn from the whole photo instead of crops, whatever the method; a plain LoRA (lora) always does"
     )
-    face: str = knob("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
-    turn: str = knob(
+    face: str = option("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
+    turn: str = option(
         "refuse",
         "a photo that is turned, by its face: refuse it, turn it (auto), or learn from it as it is (keep)",
         choices=("refuse", "auto", "keep"),
     )
-    flips: bool = knob(True, "train on mirrored crops too, each time by the toss of a coin")
+    flips: bool = option(True, "train on mirrored crops too, each time by the toss of a coin")
 
     def __post_init__(self) -> None:
-        check_knobs(self)
+        check_options(self)
         if self.face not in ("only", "largest") and not (self.face.isdecimal() and int(self.face) >= 1):
             raise UserError(f"CropConfig: face must be 'only', 'largest' or a number from 1, got {self.face!r}.")
 
@@ -133,48 +135,46 @@ class CropConfig:
 class PersonalizeConfig:
     """Stage 2 (paper, Algorithm 2): one photo to one LoRA. The defaults are the paper's for FLUX.1-dev."""
 
-    method: str = knob(
+    method: str = option(
         "meta-lora",
         "meta-lora: heads on a frozen Meta-Down, where there is one; lora: plain LoRA on the whole photo; lora-crops: "
         "on crops",
         choices=METHODS,
     )
-    steps: int = knob(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
-    learning_rate: float = knob(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
-    weight_decay: float = knob(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
-    rank: int = knob(1, "r2, the rank of the finished LoRA", low=1, high=128)
-    meta_rank: int = knob(16, "r1, the rank of a random Meta-Down; a Meta-Down file brings its own", low=1, high=512)
-    scale: float = knob(1.0, "s, the strength of the adapter while training", low=0.0, high=100.0)
-    batch: int = knob(1, "crops of one aspect ratio in each step", low=1, high=64)
-    sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
-    class_name: str = knob("person", "the class in captions: woman, man, cat, ...", flag="--class")
-    trigger: str = knob("", "an extra word in the caption that will call this person; none by default")
-    caption: str = knob("a photo of a {trigger}{class}", "caption template; {class} and {trigger} are filled in")
-    time_sampling: str = knob(
-        "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
-    )
-    time_shift: float = knob(
+    steps: int = option(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
+    learning_rate: float = option(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
+    weight_decay: float = option(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
+    rank: int = option(1, "r2, the rank of the finished LoRA", low=1, high=128)
+    meta_rank: int = option(16, "r1, the rank of a random Meta-Down; a Meta-Down file brings its own", low=1, high=512)
+    scale: float = option(1.0, "s, the strength of the adapter while training", low=0.0, high=100.0)
+    batch: int = option(1, "crops of one aspect ratio in each step", low=1, high=64)
+    sites: str = option("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
+    class_name: str = option("person", "the class in captions: woman, man, cat, ...", flag="--class")
+    trigger: str = option("", "an extra word in the caption that will call this person; none by default")
+    caption: str = option("a photo of a {trigger}{class}", "caption template; {class} and {trigger} are filled in")
+    time_sampling: str = option("logit-normal", "how training times are drawn", choices=("logit-normal", "uniform"))
+    time_shift: float = option(
         1.0, "move training times: above 1 towards noise, below 1 towards detail; 1: as drawn", low=0.01, high=100.0
     )
-    background_weight: float = knob(
+    background_weight: float = option(
         1.0, "what the loss counts around the head, where the head counts 1; 0 learns the head alone", low=0.0, high=1.0
     )
-    average_steps: int = knob(
+    ema_steps: int = option(
         0, "write the weights' moving average over about the last so many steps; 0: the last step's", low=0
     )
-    max_grad_norm: float = knob(0.0, "clip the gradient's norm to this; 0 leaves it as it is", low=0.0)
-    prior_weight: float = knob(
+    max_grad_norm: float = option(0.0, "clip the gradient's norm to this; 0 leaves it as it is", low=0.0)
+    prior_weight: float = option(
         0.0, "DreamBooth's prior preservation: weight of the loss on images the base makes", low=0.0
     )
-    prior_images: int = knob(20, "images the base makes of the class for prior preservation", low=1, high=1000)
-    gradient_checkpointing: str = knob(
+    prior_images: int = option(20, "images the base makes of the class for prior preservation", low=1, high=1000)
+    gradient_checkpointing: str = option(
         "auto", "recompute activations to save memory: auto looks at what is free", choices=("auto", "on", "off")
     )
-    save_every: int = knob(50, "write a resumable state every so many steps", low=1)
-    seed: int = knob(0, "seed of the heads, noise, times and the order of crops", low=0, high=2**63 - 1)
+    save_every: int = option(50, "write a resumable state every so many steps", low=1)
+    seed: int = option(0, "seed of the heads, noise, times and the order of crops", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
-        check_knobs(self)
+        check_options(self)
         _ = self.prompt  # a caption that cannot be filled in is found now, not after the photos are encoded
 
     @property
@@ -204,16 +204,16 @@ class PersonalizeConfig:
 class GenerateConfig:
     """How images are made. The defaults are the paper's: 30 steps, guidance 3.5, true CFG 1, LoRA strength 1."""
 
-    sampling_steps: int = knob(30, "sampling steps", low=1, high=1000)
-    guidance: float = knob(3.5, "FLUX's distilled guidance", low=0.0, high=100.0)
-    width: int = knob(1024, "image width in pixels, a multiple of 16", low=64, high=4096)
-    height: int = knob(1024, "image height in pixels, a multiple of 16", low=64, high=4096)
-    strength: float = knob(1.0, "LoRA strength", low=-10.0, high=10.0)
-    images_per_prompt: int = knob(1, "images of each prompt, with seeds counting up", low=1, high=1000)
-    seed: int = knob(0, "seed of the first image's noise", low=0, high=2**63 - 1)
+    sampling_steps: int = option(30, "sampling steps", low=1, high=1000)
+    guidance: float = option(3.5, "FLUX's distilled guidance", low=0.0, high=100.0)
+    width: int = option(1024, "image width in pixels, a multiple of 16", low=64, high=4096)
+    height: int = option(1024, "image height in pixels, a multiple of 16", low=64, high=4096)
+    strength: float = option(1.0, "LoRA strength", low=-10.0, high=10.0)
+    images_per_prompt: int = option(1, "images of each prompt, with seeds counting up", low=1, high=1000)
+    seed: int = option(0, "seed of the first image's noise", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
-        check_knobs(self)
+        check_options(self)
         if self.width % 16 or self.height % 16:
             raise UserError(
                 f"GenerateConfig: width and height must be multiples of 16, not {self.width} x {self.height}."
@@ -224,24 +224,24 @@ class GenerateConfig:
 class BenchmarkConfig:
     """What a benchmark compares, on whom, and how the work is cut."""
 
-    methods: tuple[str, ...] = knob((NONE, *METHODS), "what is compared: none is the base without a LoRA")
-    step_counts: tuple[int, ...] = knob((), "training steps; several come from one training", flag="--steps")
-    ranks: tuple[int, ...] = knob((), "ranks of the finished LoRAs")
-    own_learning_rates: tuple[str, ...] = knob(
+    methods: tuple[str, ...] = option((NONE, *METHODS), "what is compared: none is the base without a LoRA")
+    step_counts: tuple[int, ...] = option((), "training steps; several come from one training", flag="--steps")
+    ranks: tuple[int, ...] = option((), "ranks of the finished LoRAs")
+    own_learning_rates: tuple[str, ...] = option(
         (), "METHOD=X: another learning rate for this method, such as lora-crops=0.002", flag="--own-learning-rate"
     )
-    seeds: tuple[int, ...] = knob((0, 1), "an image of each prompt for each of these")
-    parts: tuple[str, ...] = knob(PARTS[:1], f"{PARTS[0]} (for R-FaceSim), {PARTS[1]} (for CLIP-T), or both")
-    people: int = knob(0, "only the first so many people, for a quick try; 0: all", low=0)
-    prompts_each: int = knob(0, "only the first so many prompts of each group; 0: all", low=0)
-    leave_out: tuple[str, ...] = knob((), "leave out prompts with these tags: age")
-    together: int = knob(4, "people of one class who are personalized at once", low=1, high=256)
-    images_at_once: int = knob(10, "images that are made at once", low=1, high=256)
-    gallery: int = knob(0, "look for a face among so many people, also of one photo; 0: those of several", low=0)
-    threads: int = knob(1, "CPU threads of each process: results depend on it in their last digits", low=1, high=1024)
+    seeds: tuple[int, ...] = option((0, 1), "an image of each prompt for each of these")
+    parts: tuple[str, ...] = option(PARTS[:1], f"{PARTS[0]} (for R-FaceSim), {PARTS[1]} (for CLIP-T), or both")
+    people: int = option(0, "only the first so many people, for a quick try; 0: all", low=0)
+    prompts_each: int = option(0, "only the first so many prompts of each group; 0: all", low=0)
+    leave_out: tuple[str, ...] = option((), "leave out prompts with these tags: age")
+    together: int = option(4, "people of one class who are personalized at once", low=1, high=256)
+    images_at_once: int = option(10, "images that are made at once", low=1, high=256)
+    gallery: int = option(0, "look for a face among so many people, also of one photo; 0: those of several", low=0)
+    threads: int = option(1, "CPU threads of each process: results depend on it in their last digits", low=1, high=1024)
 
     def __post_init__(self) -> None:
-        check_knobs(self)
+        check_options(self)
         problems = [
             f"{name!r} is no method: {', '.join((NONE, *METHODS))}"
             for name in self.methods

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .config import UserError, check_knobs, knob
+from .config import UserError, check_options, option
 
 OBJECTIVES = ("across-photos", "paper")
 
@@ -13,63 +13,63 @@ OBJECTIVES = ("across-photos", "paper")
 class MetaTrainConfig:
     """Stage 1: many people to one Meta-Down. The defaults are for FLUX.1-dev, where nobody has measured them yet."""
 
-    objective: str = knob(
+    objective: str = option(
         "across-photos",
         "across-photos: heads from one photo's face, judged on another photo of the person; paper: Algorithm 1",
         choices=OBJECTIVES,
     )
-    generator_rate: float = knob(1e-3, "AdamW learning rate of the head generator", low=0.0, high=1.0)
-    faces: str = knob("sface", "what embeds faces: sface, facenet, facenet:FILE or arcface")
-    phrase_dropout: float = knob(
+    generator_rate: float = option(1e-3, "AdamW learning rate of the head generator", low=0.0, high=1.0)
+    faces: str = option("sface", "what embeds faces: sface, facenet, facenet:FILE or arcface")
+    phrase_dropout: float = option(
         0.15, "leave each phrase of a caption, between its commas, out so often; the first stays", low=0.0, high=1.0
     )
-    identity_words: str = knob(
+    identity_words: str = option(
         "hair bald beard stubble moustache shaven",
         "phrases with one of these words say what the face shows: they are left out more often",
     )
-    identity_dropout: float = knob(0.7, "how often such a phrase is left out", low=0.0, high=1.0)
-    caption_variants: int = knob(4, "shortened forms of each caption that are encoded", low=1, high=64)
-    steps: int = knob(20_000, "iterations in all (q_total)", low=1, high=10_000_000)
-    batch: int = knob(16, "photos in each iteration, over all processes together", low=1, high=4096)
-    learning_rate: float = knob(4e-4, "AdamW learning rate; of Meta-Down and shared up, or of all", low=0.0, high=1.0)
-    bucket_steps: int = knob(2_500, "paper: iterations of each bucket of people (q_bucket)", low=1)
-    warmup_steps: int = knob(1_000, "paper: first iterations of a bucket, in which only heads move (q_warm-up)", low=0)
-    bucket_people: int = knob(50, "paper: people in a bucket, at most", low=1)
-    rate_warmup: int = knob(0, "paper: let the learning rate rise over so many steps, per bucket for heads", low=0)
-    weight_decay: float = knob(0.01, "paper: AdamW weight decay; torch's own default", low=0.0, high=1.0)
-    rank: int = knob(1, "paper: r2, the rank of the heads", low=1, high=128)
-    meta_rank: int = knob(16, "r1, the rank of the Meta-Down", low=1, high=512)
-    scale: float = knob(1.0, "paper: s, the strength of the adapters while training", low=0.0, high=100.0)
-    sites: str = knob("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
-    class_name: str = knob("person", "train on people of this class; 'all' takes every class at once", flag="--class")
-    limit_people: int = knob(0, "train on only so many people, drawn by chance; 0: on all", low=0)
-    balance_classes: bool = knob(False, "with several classes, show each as often as the largest")
-    caption: str = knob("a photo of a {class}", "caption of photos without one of their own; {class} is filled in")
-    own_captions: bool = knob(True, "use the captions that come with the photos, where there are some")
-    resolution: int = knob(1024, "a photo becomes about resolution x resolution pixels", low=64, high=2048)
-    max_upscale: float = knob(2.0, "refuse photos that would have to be enlarged more than this", low=1.0, high=16.0)
-    flips: bool = knob(False, "paper: train on mirrored photos too, each time by the toss of a coin")
-    time_sampling: str = knob(
-        "logit-normal", "how training times are drawn", choices=("logit-normal", "uniform", "shifted")
+    identity_dropout: float = option(0.7, "how often such a phrase is left out", low=0.0, high=1.0)
+    caption_variants: int = option(4, "shortened forms of each caption that are encoded", low=1, high=64)
+    steps: int = option(20_000, "iterations in all (q_total)", low=1, high=10_000_000)
+    batch: int = option(16, "photos in each iteration, over all processes together", low=1, high=4096)
+    learning_rate: float = option(4e-4, "AdamW learning rate; of Meta-Down and shared up, or of all", low=0.0, high=1.0)
+    bucket_steps: int = option(2_500, "paper: iterations of each bucket of people (q_bucket)", low=1)
+    warmup_steps: int = option(
+        1_000, "paper: first iterations of a bucket, in which only heads move (q_warm-up)", low=0
     )
-    time_shift: float = knob(
+    bucket_people: int = option(50, "paper: people in a bucket, at most", low=1)
+    rate_warmup: int = option(0, "paper: let the learning rate rise over so many steps, per bucket for heads", low=0)
+    weight_decay: float = option(0.01, "paper: AdamW weight decay; torch's own default", low=0.0, high=1.0)
+    rank: int = option(1, "paper: r2, the rank of the heads", low=1, high=128)
+    meta_rank: int = option(16, "r1, the rank of the Meta-Down", low=1, high=512)
+    scale: float = option(1.0, "paper: s, the strength of the adapters while training", low=0.0, high=100.0)
+    sites: str = option("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
+    class_name: str = option("person", "train on people of this class; 'all' takes every class at once", flag="--class")
+    limit_people: int = option(0, "train on only so many people, drawn by chance; 0: on all", low=0)
+    balance_classes: bool = option(False, "with several classes, show each as often as the largest")
+    caption: str = option("a photo of a {class}", "caption of photos without one of their own; {class} is filled in")
+    own_captions: bool = option(True, "use the captions that come with the photos, where there are some")
+    resolution: int = option(1024, "a photo becomes about resolution x resolution pixels", low=64, high=2048)
+    max_upscale: float = option(2.0, "refuse photos that would have to be enlarged more than this", low=1.0, high=16.0)
+    flips: bool = option(False, "paper: train on mirrored photos too, each time by the toss of a coin")
+    time_sampling: str = option("logit-normal", "how training times are drawn", choices=("logit-normal", "uniform"))
+    time_shift: float = option(
         1.0, "move training times: above 1 towards noise, below 1 towards detail; 1: as drawn", low=0.01, high=100.0
     )
-    background_weight: float = knob(
+    background_weight: float = option(
         0.1,
         "what the loss counts around the head, where the head counts 1; 1, as in the paper: the same",
         low=0.0,
         high=1.0,
     )
-    gradient_checkpointing: bool = knob(False, "recompute activations to save memory")
-    save_every: int = knob(500, "write a checkpoint, and validate, every so many steps", low=1)
-    keep: int = knob(3, "checkpoints to keep; older ones are deleted", low=1)
-    validation_people: int = knob(8, "people kept out of training, on whom it is tried", low=0)
-    validation_steps: int = knob(40, "paper: steps of stage 2 that each of them gets, on their first photo", low=1)
-    seed: int = knob(0, "seed of Meta-Down, heads, buckets, noise and times", low=0, high=2**63 - 1)
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory")
+    save_every: int = option(500, "write a checkpoint, and validate, every so many steps", low=1)
+    keep: int = option(3, "checkpoints to keep; older ones are deleted", low=1)
+    validation_people: int = option(8, "people kept out of training, on whom it is tried", low=0)
+    validation_steps: int = option(40, "paper: steps of stage 2 that each of them gets, on their first photo", low=1)
+    seed: int = option(0, "seed of Meta-Down, heads, buckets, noise and times", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
-        check_knobs(self)
+        check_options(self)
         if self.warmup_steps >= self.bucket_steps:
             raise UserError(
                 f"MetaTrainConfig: warmup_steps {self.warmup_steps} must be less than bucket_steps "
@@ -127,6 +127,6 @@ def meta_train_config(preset: str, **given: Any) -> MetaTrainConfig:
     return MetaTrainConfig(**{**META_PRESETS[preset], **given})
 
 
-def meta_train_knobs() -> set[str]:
-    """The names of all knobs."""
-    return {knob_field.name for knob_field in dataclasses.fields(MetaTrainConfig)}
+def meta_train_options() -> set[str]:
+    """The names of all options."""
+    return {option_field.name for option_field in dataclasses.fields(MetaTrainConfig)}

@@ -45,7 +45,7 @@ def method_preset(backbone: str, method: str) -> dict[str, int | float | str]:
 
 def with_preset(kind: type[Config], backbone: str, **given: Any) -> Config:
     """The config of what was given, over the method's preset, over the backbone's, over the defaults."""
-    names = {knob_field.name for knob_field in dataclasses.fields(kind)}
+    names = {option_field.name for option_field in dataclasses.fields(kind)}
     method = given.get("method", METHODS[0]) if "method" in names else ""
     presets = {**PRESETS.get(backbone, {}), **method_preset(backbone, method)}
     return kind(**{**{name: value for name, value in presets.items() if name in names}, **given})

@@ -63,8 +63,8 @@ class ComfyBackbone:
         if part not in self._fingerprints:
             owner = {"transformer": self.model, "text_encoders": self.clip, "autoencoder": self.vae}[part]
             patcher = owner if part == "transformer" else owner.patcher
-            facts = f"{self.dtype} {models.patches_of(patcher)} {self.max_tokens}"
-            self._fingerprints[part] = fingerprint(models.weights_of(owner, part), facts)
+            state = f"{self.dtype} {models.patches_of(patcher)} {self.max_tokens}"
+            self._fingerprints[part] = fingerprint(models.weights_of(owner, part), state)
         return self._fingerprints[part]
 
     @contextmanager
@@ -157,9 +157,9 @@ class ComfyDenoiser:
         return (yield from euler(self, noise, prompt, steps, guidance, scheduler_config(self.shape)))
 
 
-def fingerprint(tensors: dict[str, Tensor], facts: str) -> str:
+def fingerprint(tensors: dict[str, Tensor], state: str) -> str:
     """Changes with names, shapes, types and an even sample of each tensor; a real model is read in seconds."""
-    sha = hashlib.sha256(facts.encode())
+    sha = hashlib.sha256(state.encode())
     for name, tensor in sorted(tensors.items()):
         if name.endswith(("text_projection.weight", "logit_scale")):
             continue  # FLUX does not use them, and ComfyUI leaves in them what was in memory

@@ -85,9 +85,9 @@ class PlanBenchmark(io.ComfyNode):
         embedder: str,
         prompt_scorer: str,
         meta_down: MetaDown | None = None,
-        **knobs: Any,
+        **options: Any,
     ) -> io.NodeOutput:
-        given = {kind: {key: knobs[key] for key in keys} for kind, keys in KNOBS.items()}
+        given = {kind: {key: options[key] for key in keys} for kind, keys in OPTIONS.items()}
         run = folders.output_folder(folders.FOLDER, "benchmarks", folders.plain_name(name))
         inputs = Inputs(
             manifest=manifest_of(manifest),
@@ -161,7 +161,7 @@ class ReportBenchmark(io.ComfyNode):
             return io.NodeOutput(str(report.page), ui=ui.PreviewText(str(report.page)))
 
 
-KNOBS: dict[type, tuple[str, ...]] = {
+OPTIONS: dict[type, tuple[str, ...]] = {
     PersonalizeConfig: TRAINING,
     BenchmarkConfig: ("people", "prompts_each", "images_at_once"),
     CropConfig: ("resolution",),

@@ -75,8 +75,8 @@ class MetaTrain(io.ComfyNode):
     def fingerprint_inputs(cls, dataset: str, **_other: Any) -> str:
         source = Path(dataset).expanduser()
         files = sorted(source.rglob("*")) if source.is_dir() else [source]
-        facts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files if path.is_file()]
-        return digest("\n".join(facts).encode())  # reading all photos at every press of Run would take minutes
+        files_seen = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files if path.is_file()]
+        return digest("\n".join(files_seen).encode())  # reading all photos at every press of Run would take minutes
 
     @classmethod
     def execute(
@@ -89,11 +89,11 @@ class MetaTrain(io.ComfyNode):
         preset: str,
         preview: str,
         preview_every: int,
-        **knobs: Any,
+        **options: Any,
     ) -> io.NodeOutput:
         if not dataset.strip():
             raise UserError("dataset is empty: name a folder with a sub-folder of photos for each person.")
-        given = {key: value for key, value in knobs.items() if key not in PRESETS_OWN or value}
+        given = {key: value for key, value in options.items() if key not in PRESETS_OWN or value}
         if "bucket_steps" in given:
             given["warmup_steps"] = int(WARMUP_SHARE * given["bucket_steps"])
         out = folders.output_folder(folders.FOLDER, folders.MADE, f"{folders.plain_name(name)}.safetensors")
@@ -114,5 +114,5 @@ class MetaTrain(io.ComfyNode):
 
 
 def number(key: str) -> Any:
-    """The widget of a knob that a preset decides."""
+    """The widget of an option that a preset decides."""
     return io.Int.Input(key, default=0, min=0, max=10_000_000, tooltip=f"{PRESETS_OWN[key]}; 0: the preset's.")

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from torch import nn
 
 from ..metalora.backbones.keys import PRESETS
-from ..metalora.backbones.lora_spellings import SPELLINGS, spell_lora
+from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs.lora import save_lora
 from ..metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures, resolution_of
@@ -29,8 +29,8 @@ from .running import driven, work
 from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket
 from .widgets import widget, widgets
 
-KNOBS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
-LATER_KNOBS = ("background_weight", "time_shift", "average_steps")
+OPTIONS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
+LATER_OPTIONS = ("background_weight", "time_shift", "ema_steps")
 
 
 class TrainPersonalization(io.ComfyNode):
@@ -54,12 +54,12 @@ class TrainPersonalization(io.ComfyNode):
                 io.String.Input("name", default="person", tooltip="What the files are called."),
                 *widgets(PersonalizeConfig, "class_name", "steps", "rank", "learning_rate", "seed"),
                 widget(sites, "all", tuple(PRESETS)),
-                *widgets(PersonalizeConfig, *KNOBS),
+                *widgets(PersonalizeConfig, *OPTIONS),
                 io.Boolean.Input("flips", default=True, tooltip="Train on mirrored crops too."),
                 *preview_inputs(every=50),
                 MetaDownSocket.Input("meta_down", optional=True, tooltip="None: a plain LoRA is trained."),
                 io.Mask.Input("heads", optional=True, tooltip="From Augment Face Crops, or masks of your own."),
-                *widgets(PersonalizeConfig, *LATER_KNOBS, optional=True),
+                *widgets(PersonalizeConfig, *LATER_OPTIONS, optional=True),
             ],
             outputs=[
                 AdapterSocket.Output(display_name="adapter", tooltip="For Merge to Rank-1 LoRA."),
@@ -113,7 +113,7 @@ def finished(trained: TrainedAdapter, model: Any, plot: Path) -> io.NodeOutput:
     """The node's outputs; `plot` is the loss curve's file."""
     for weight in trained.adapters.parameters():
         weight.requires_grad_(False)
-    lora = spell_lora(fold_all(trained.adapters), "bfl", trained.shape)
+    lora = format_lora(fold_all(trained.adapters), "bfl", trained.shape)
     if unmatched := loras.unmatched_keys(model, lora):
         raise UserError(
             f"ComfyUI's own loader does not know {len(unmatched)} keys of this LoRA, such as {unmatched[0]}."
@@ -153,8 +153,8 @@ class MergeToLora(io.ComfyNode):
                 AdapterSocket.Input("adapter", tooltip="From Train Meta-LoRA Personalization."),
                 io.String.Input("name", default="person", tooltip="What the file is called; a number is added."),
                 io.Combo.Input(
-                    "spelling",
-                    options=list(SPELLINGS),
+                    "key_format",
+                    options=list(KEY_FORMATS),
                     tooltip="How keys are named. All three load in ComfyUI; diffusers also in diffusers, at rank 1.",
                 ),
             ],
@@ -165,9 +165,9 @@ class MergeToLora(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, adapter: TrainedAdapter, name: str, spelling: str) -> io.NodeOutput:
+    def execute(cls, adapter: TrainedAdapter, name: str, key_format: str) -> io.NodeOutput:
         with work():
             path = named(folders.numbered_output("loras", name), ".safetensors")
             lora = fold_all(adapter.adapters)
-            save_lora(path, lora, spelling, adapter.shape, adapter.facts)
-            return io.NodeOutput(spell_lora(lora, "bfl", adapter.shape), str(path), ui=ui.PreviewText(str(path)))
+            save_lora(path, lora, key_format, adapter.shape, adapter.metadata)
+            return io.NodeOutput(format_lora(lora, "bfl", adapter.shape), str(path), ui=ui.PreviewText(str(path)))

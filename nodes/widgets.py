@@ -1,4 +1,4 @@
-"""Widgets made from the knobs of a config: a default, a range and a help text are written in one place."""
+"""Widgets made from the options of a config: a default, a range and a help text are written in one place."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ STEPS = {"learning_rate": 1e-5, "weight_decay": 0.001}  # of a click on the arro
 
 
 def widgets(config: type, *names: str, optional: bool = False, **defaults: Any) -> list[Any]:
-    """One input for each named knob, in this order; `defaults` replace the knob's own.
+    """One input for each named option, in this order; `defaults` replace the option's own.
 
     Optional ones may be missing in a saved prompt: those that came later are, so that older prompts still run.
     """
@@ -20,7 +20,7 @@ def widgets(config: type, *names: str, optional: bool = False, **defaults: Any) 
 def widget(
     field: dataclasses.Field, default: Any, choices: tuple[str, ...] | None = None, *, optional: bool = False
 ) -> Any:
-    """The input of a knob."""
+    """The input of an option."""
     low, high = field.metadata["low"], field.metadata["high"]
     choices = choices or field.metadata["choices"]
     common = {"default": default, "tooltip": sentence(field.metadata["help"]), "optional": optional}

@@ -12,7 +12,7 @@ from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of
 from metalora.method.head_generator import HeadGenerator
-from metalora.method.ranks import ALONE, Ranks
+from metalora.method.world import ALONE, World
 
 CONFIG = MetaTrainConfig(steps=24, batch=4, meta_rank=4, learning_rate=1e-2, generator_rate=1e-3)
 SIZES = ((4, 2),) * 4 + ((2, 4),) * 2  # width, height: the network takes both
@@ -64,7 +64,7 @@ class ToyPeople:
 def toy_run(
     config: MetaTrainConfig = CONFIG,
     people: ToyPeople | None = None,
-    ranks: Ranks = ALONE,
+    world: World = ALONE,
 ) -> AcrossRun:
     """As `new_run` makes it."""
     people = people or ToyPeople()
@@ -72,7 +72,7 @@ def toy_run(
     faces = torch.cat([people.faces[person.name].embeddings for person in people.train])
     generator = HeadGenerator(faces, len(TOY_SITES), config.meta_rank, generator_of(config.seed, "head generator"))
     down = {name: weight.to(people.dtype) for name, weight in down.items()}
-    training = AcrossPhotos(TOY_SITES, down, generator.to(people.dtype), config, ranks=ranks)
+    training = AcrossPhotos(TOY_SITES, down, generator.to(people.dtype), config, world=world)
     return AcrossRun(people, training)
 
 

@@ -17,13 +17,13 @@ from metalora.store.cache import Cache
 from metalora.store.manifest import Identity, read_manifest
 
 CONFIG = BenchmarkConfig(step_counts=(3, 5), people=5, prompts_each=2, together=2, images_at_once=3)
-TRAINING = PersonalizeConfig(learning_rate=3e-3, save_every=2, background_weight=0.3, average_steps=2)
+TRAINING = PersonalizeConfig(learning_rate=3e-3, save_every=2, background_weight=0.3, ema_steps=2)
 CROPS = CropConfig(resolution=64)
 SAMPLING = GenerateConfig(width=64, height=64, sampling_steps=2)
 # The same as flags of `metalora benchmark plan`.
 GIVEN = (
     "--meta-down random --steps 3 5 --people 5 --prompts-each 2 --together 2 --images-at-once 3 --learning-rate 3e-3 "
-    "--save-every 2 --background-weight 0.3 --average-steps 2 --resolution 64 --width 64 --height 64 "
+    "--save-every 2 --background-weight 0.3 --ema-steps 2 --resolution 64 --width 64 --height 64 "
     "--sampling-steps 2 --backbone tiny"
 )
 FLAGS = GIVEN.split()

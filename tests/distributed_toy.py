@@ -24,17 +24,17 @@ from metalora.jobs.meta_train.checkpoints import Checkpoints
 from metalora.jobs.meta_train.logs import TensorBoard
 from metalora.jobs.meta_train.objectives import PaperRun, Run
 from metalora.jobs.processes import joined_processes
-from metalora.method.ranks import Ranks
+from metalora.method.world import World
 
 CONFIGS = {"paper": stage_one.CONFIG, "across-photos": across_toy.CONFIG}
 
 
-def new_run(config: MetaTrainConfig, ranks: Ranks, dtype: torch.dtype) -> Run:
+def new_run(config: MetaTrainConfig, world: World, dtype: torch.dtype) -> Run:
     """As the job's own `new_run`, on toy people."""
     if config.objective == "across-photos":
-        return across_toy.toy_run(config, across_toy.ToyPeople(dtype), ranks)
+        return across_toy.toy_run(config, across_toy.ToyPeople(dtype), world)
     people = SimpleNamespace(held_out_people=list, batches=stage_one.loaded)
-    return PaperRun(people, stage_one.toy_training(config, ranks, dtype))
+    return PaperRun(people, stage_one.toy_training(config, world, dtype))
 
 
 def main(folder: Path, objective: str, dtype: torch.dtype, stop: int, kill: list[int]) -> None:
@@ -42,23 +42,23 @@ def main(folder: Path, objective: str, dtype: torch.dtype, stop: int, kill: list
     torch.set_num_threads(1)
     denoiser = ToyDenoiser(ToyNetwork().requires_grad_(False).to(dtype))
     config = replace(CONFIGS[objective], save_every=4, keep=2)
-    with joined_processes(config.batch, torch.device("cpu")) as ranks:
-        run = new_run(config, ranks, dtype)
+    with joined_processes(config.batch, torch.device("cpu")) as world:
+        run = new_run(config, world, dtype)
         checkpoints = Checkpoints(folder, {"kind of run": objective}, config.keep)
         latest = checkpoints.latest()
         began = 0 if latest is None else int(latest.stem.removeprefix("step-"))
         with run.adapters.attached(denoiser.network):
-            job = train(denoiser, run, config, ranks, checkpoints, folder / "logs", TensorBoard(None))
+            job = train(denoiser, run, config, world, checkpoints, folder / "logs", TensorBoard(None))
             for progress in job:
                 if isinstance(progress, Phase):
                     continue
-                if kill == [ranks.index, progress.index] and not (folder / "killed").exists():
+                if kill == [world.rank, progress.index] and not (folder / "killed").exists():
                     (folder / "killed").touch()
                     os.kill(os.getpid(), signal.SIGKILL)
                 if progress.index == stop:
                     job.close()
         state = run.state()
-        if ranks.index == 0:
+        if world.rank == 0:
             path = checkpoints.latest()
             history = checkpoints.load(path)[2]
             torch.save({"state": state, "history": history, "began": began}, folder / "result.pt")

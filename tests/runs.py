@@ -29,8 +29,8 @@ def personalized(
     return run(personalize_photos(backbone, [photo], out, config, CROPS, meta_down=meta_down, cache=cache, **options))
 
 
-def meta_down_file(backbone: FluxBackbone, path: Path, rank: int = 16, **facts: str) -> Path:
+def meta_down_file(backbone: FluxBackbone, path: Path, rank: int = 16, **metadata: str) -> Path:
     downs = random_meta_down(backbone.sites("all"), rank, generator_of("a domain"))
     tensors = {f"{site}.down": down for site, down in downs.items()}
-    files.write(path, tensors, "meta-down", {"base": backbone.name, "domain": "woman", **facts})
+    files.write(path, tensors, "meta-down", {"base": backbone.name, "domain": "woman", **metadata})
     return path

@@ -8,7 +8,7 @@ from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person, deal
 from metalora.method.flow import generator_of
 from metalora.method.meta_train import Batch, MetaTraining, meta_train, planned
-from metalora.method.ranks import ALONE, Ranks
+from metalora.method.world import ALONE, World
 
 CONFIG = MetaTrainConfig(
     objective="paper",
@@ -31,10 +31,10 @@ def latents_of(name: str, photo: int) -> torch.Tensor:
     return 2 + 0.5 * own + 0.1 * torch.randn(2, 2, 4, generator=generator_of("photo", name, photo))
 
 
-def toy_training(config: MetaTrainConfig = CONFIG, ranks: Ranks = ALONE, dtype: torch.dtype = torch.float32):
+def toy_training(config: MetaTrainConfig = CONFIG, world: World = ALONE, dtype: torch.dtype = torch.float32):
     down = random_meta_down(TOY_SITES, config.meta_rank, generator_of(config.seed, "meta-down"))
     down = {name: weight.to(dtype) for name, weight in down.items()}
-    return MetaTraining(TOY_SITES, down, deal(PEOPLE, config), config, ranks=ranks)
+    return MetaTraining(TOY_SITES, down, deal(PEOPLE, config), config, world=world)
 
 
 def toy_batches(training: MetaTraining, config: MetaTrainConfig, start: int = 0):

@@ -76,14 +76,14 @@ def test_heads_of_a_batch_are_those_of_each_person_alone(denoiser: ToyDenoiser):
     t = torch.linspace(0.1, 0.9, 4, dtype=torch.float64)
     with run.adapters.attached(denoiser.network), torch.no_grad():
         gains = training.generator(batch.faces)
-        training.wear(batch.faces, 4)
+        training.set_heads(batch.faces, 4)
         together = denoiser(batch.latents, t, batch.prompt)
         for sample in range(4):
             own = slice(sample, sample + 1)
             torch.testing.assert_close(training.generator(batch.faces[own]), gains[own])
-            training.wear(batch.faces[own], 1)
+            training.set_heads(batch.faces[own], 1)
             torch.testing.assert_close(denoiser(batch.latents[own], t[own], batch.prompt[own]), together[own])
-        training.wear(batch.faces.roll(1, 0), 4)
+        training.set_heads(batch.faces.roll(1, 0), 4)
         assert not torch.allclose(denoiser(batch.latents, t, batch.prompt), together), "another's heads do otherwise"
     assert len({tuple(row.flatten().tolist()) for row in gains}) == 4
 
@@ -102,7 +102,7 @@ def test_a_new_run_changes_nothing_whatever_the_gains_and_heads_of_nothing_never
     base, faces = denoiser(latents, t, prompt), torch.randn(4, 3)
     for run, given in ((toy_run(), faces), (toy_run(), 100 * faces), (grown_run(), None)):
         with run.adapters.attached(denoiser.network):
-            run.training.wear(given, 4)
+            run.training.set_heads(given, 4)
             assert torch.equal(denoiser(latents, t, prompt), base)
     assert torch.equal(denoiser(latents, t, prompt), base)
 

@@ -93,7 +93,7 @@ def test_from_photos_to_a_meta_down_stopped_and_killed_on_the_way(
 
     # where the learning rate falls towards the end, another number of steps is another run
     assert main([*COMMAND, "--steps", "9", "--out", "whole.safetensors", "--overwrite"]) == 1
-    assert "knobs differ" in capsys.readouterr().err
+    assert "options differ" in capsys.readouterr().err
 
     shutil.copy(portrait, here / "ada.jpg")
     personal = ["personalize", "ada.jpg", "--backbone", "tiny", "--meta-down", "whole.safetensors"]
@@ -101,7 +101,7 @@ def test_from_photos_to_a_meta_down_stopped_and_killed_on_the_way(
 
 
 def check_file(path: Path) -> None:
-    tensors, facts = files.read(path, ("meta-down",))
+    tensors, metadata = files.read(path, ("meta-down",))
     sites = {name.removesuffix(".down") for name in tensors if name.endswith(".down")}
     generator = {name for name in tensors if name.startswith("generator.")}
     assert len(sites) == 40
@@ -112,13 +112,13 @@ def check_file(path: Path) -> None:
         torch.testing.assert_close(down @ down.T, ROW_LENGTH**2 * torch.eye(16), rtol=0, atol=1e-5)
         assert tensors[f"{site}.mid"].shape == (16, 16)
         assert tensors[f"{site}.up"].any()
-    assert facts["objective"] == "across-photos"
-    assert facts["people"] == "3"
-    name, digest = facts["face_embedder"].split()
+    assert metadata["objective"] == "across-photos"
+    assert metadata["people"] == "3"
+    name, digest = metadata["face_embedder"].split()
     assert name == "sface"
     assert len(digest) >= 16
-    knobs = json.loads(facts["knobs"])
-    assert (knobs["generator_rate"], knobs["identity_dropout"], knobs["caption_variants"]) == (1e-3, 0.7, 2)
+    options = json.loads(metadata["options"])
+    assert (options["generator_rate"], options["identity_dropout"], options["caption_variants"]) == (1e-3, 0.7, 2)
 
 
 def check_logs(folder: Path) -> None:

@@ -29,7 +29,7 @@ def training_of(places) -> AcrossPhotos:
 def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackbone):
     training = training_of(tiny.sites("all"))
     training.step(0, training.gradients[:-1].norm())
-    training.wear(torch.randn(CONFIG.batch, memory.EMBEDDING), CONFIG.batch)
+    training.set_heads(torch.randn(CONFIG.batch, memory.EMBEDDING), CONFIG.batch)
     gains = sum(adapter.gains.numel() * 4 for adapter in training.by_name.values())
     held = [training.flat, training.gradients]
     for moments in training.optimizer.state_dict()["state"].values():
@@ -42,7 +42,7 @@ def test_layers_keep_what_a_plain_loras_keep_and_the_matrices_in_the_bases_preci
     def kept(shape: FluxShape) -> tuple[int, float]:
         places = sites(shape, "all", fused=False)
         training = training_of(places)
-        training.wear(torch.randn(1, memory.EMBEDDING), 1)
+        training.set_heads(torch.randn(1, memory.EMBEDDING), 1)
         copies = sum(2 * (adapter.down.numel() + adapter.up.numel()) for adapter in training.by_name.values())
         model = nn.Module.to(network(shape), BF16)
         with training.adapters.attached(model):
@@ -55,8 +55,8 @@ def test_layers_keep_what_a_plain_loras_keep_and_the_matrices_in_the_bases_preci
 
 
 def test_the_people_count_for_the_paper_alone(tiny: FluxBackbone):
-    def adapters(**knobs: object) -> int:
-        return memory.stage_one_memory(tiny, MetaTrainConfig(**knobs)).adapters
+    def adapters(**options: object) -> int:
+        return memory.stage_one_memory(tiny, MetaTrainConfig(**options)).adapters
 
     assert adapters(bucket_people=1) == adapters(bucket_people=50)
     assert adapters(objective="paper", bucket_people=1) < adapters(objective="paper", bucket_people=50)

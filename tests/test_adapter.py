@@ -114,7 +114,7 @@ def one_of(stack: Adapters, row: int) -> Adapters:
 @pytest.mark.parametrize("meta", [True, False])
 def test_a_stack_of_identities_equals_single_adapters_forward_and_gradients(toy: ToyNetwork, meta: bool, rank: int):
     stack, rows = made(meta, rank, identities=4), torch.tensor([2, 0, 2])
-    with stack.worn_by(rows):
+    with stack.using(rows):
         together = adapted(toy, stack)
     together.square().sum().backward()
     expected = {name: torch.zeros_like(weight) for name, weight in stack.tensors().items()}

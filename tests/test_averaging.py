@@ -32,19 +32,19 @@ def trained(denoiser: ToyDenoiser, config: PersonalizeConfig) -> tuple[Adapters,
 
 
 def test_the_average_does_not_change_the_training(denoiser: ToyDenoiser):
-    (_, _, alone), (_, _, beside) = trained(denoiser, CONFIG), trained(denoiser, replace(CONFIG, average_steps=5))
+    (_, _, alone), (_, _, beside) = trained(denoiser, CONFIG), trained(denoiser, replace(CONFIG, ema_steps=5))
     assert all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
 
 
 def test_until_the_window_is_full_it_is_the_mean_of_all_steps(denoiser: ToyDenoiser):
-    _, optimizer, path = trained(denoiser, replace(CONFIG, average_steps=100))
+    _, optimizer, path = trained(denoiser, replace(CONFIG, ema_steps=100))
     settle(optimizer)
     torch.testing.assert_close(weights_of(optimizer)[0].detach().double(), torch.stack(path).double().mean(dim=0))
 
 
 def test_afterwards_old_steps_are_forgotten_exponentially(denoiser: ToyDenoiser):
     window = 4
-    _, optimizer, path = trained(denoiser, replace(CONFIG, average_steps=window))
+    _, optimizer, path = trained(denoiser, replace(CONFIG, ema_steps=window))
     expected = torch.stack(path[:window]).double().mean(dim=0)
     for weights in path[window:]:
         expected += (weights.double() - expected) / window
@@ -53,7 +53,7 @@ def test_afterwards_old_steps_are_forgotten_exponentially(denoiser: ToyDenoiser)
 
 
 def test_the_adapters_hold_the_average_while_inside_and_their_own_bits_afterwards(denoiser: ToyDenoiser):
-    adapters, optimizer, path = trained(denoiser, replace(CONFIG, average_steps=6))
+    adapters, optimizer, path = trained(denoiser, replace(CONFIG, ema_steps=6))
     before = adapters.tensors()
     with averaged(optimizer):
         inside = adapters.tensors()
@@ -67,6 +67,6 @@ def test_the_adapters_hold_the_average_while_inside_and_their_own_bits_afterward
 
 def test_a_window_of_one_step_and_none_at_all_are_the_last_weights(denoiser: ToyDenoiser):
     for window in (0, 1):
-        _, optimizer, path = trained(denoiser, replace(CONFIG, average_steps=window))
+        _, optimizer, path = trained(denoiser, replace(CONFIG, ema_steps=window))
         settle(optimizer)
         assert torch.equal(weights_of(optimizer)[0].detach(), path[-1])

@@ -105,11 +105,11 @@ def test_a_disk_that_fills_up_during_the_run_loses_nothing(
 ):
     out, write = tmp_path / "result" / "ada.safetensors", files.write
 
-    def full(path: Path, tensors: dict, kind: str, facts: dict) -> None:
+    def full(path: Path, tensors: dict, kind: str, metadata: dict) -> None:
         if kind == "adapter":
             with files.mended_os_errors(path):
                 raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, tensors, kind, facts)
+        write(path, tensors, kind, metadata)
 
     monkeypatch.setattr(files, "write", full)
     with pytest.raises(UserError, match="No space left on device"):

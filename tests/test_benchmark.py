@@ -21,7 +21,7 @@ from metalora.jobs.face_embeddings import only_embedding
 from metalora.jobs.personalize import personalize_photos
 from metalora.measure.faces import load_faces
 from metalora.store.cache import Cache
-from metalora.store.images import read_image_facts
+from metalora.store.images import read_image_metadata
 from metalora.store.manifest import Identity
 from metalora.store.report.reading import problems
 
@@ -148,14 +148,14 @@ def test_comparisons_are_paired_over_people(done: Path):
 
 
 def test_every_method_sees_the_same_noise_and_each_image_its_own(done: Path):
-    facts = {
+    metadata = {
         variant["id"]: [
-            json.loads(read_image_facts(done / image["path"])["metalora"])["seed"] for image in variant["images"]
+            json.loads(read_image_metadata(done / image["path"])["metalora"])["seed"] for image in variant["images"]
         ]
         for variant in results_of(done)["variants"][:-1]
     }
-    seeds = facts.pop("none")
-    assert all(others == seeds for others in facts.values())
+    seeds = metadata.pop("none")
+    assert all(others == seeds for others in metadata.values())
     assert len(set(seeds)) == 2 * 2  # prompts x seeds; people share them
 
 

@@ -35,8 +35,8 @@ def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
     results = json.loads((run / "results.json").read_text())
     assert results["backbone"]["fingerprint"].endswith("int8")
     (lora,) = run.glob("loras/*/*.safetensors")
-    _, facts = files.read(lora, ("lora",))
-    assert facts["base_fingerprint"] == plan.backbone["fingerprint"]
+    _, metadata = files.read(lora, ("lora",))
+    assert metadata["base_fingerprint"] == plan.backbone["fingerprint"]
 
 
 def test_the_kernel_and_compiling_are_part_of_the_plan_too(tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):

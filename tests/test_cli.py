@@ -86,7 +86,7 @@ def test_a_base_from_files_gives_the_lora_that_the_same_base_gives_otherwise(her
 
 def test_merge_and_info(here: Path, capsys: pytest.CaptureFixture):
     assert main(["personalize", "ada.jpg", "--meta-down", "random", *FAST, *TINY]) == 0
-    assert main(["merge", "ada.adapter.safetensors", "--spelling", "kohya", "--out", "kohya.safetensors"]) == 0
+    assert main(["merge", "ada.adapter.safetensors", "--key-format", "kohya", "--out", "kohya.safetensors"]) == 0
     assert main(["info", "kohya.safetensors", "ada.adapter.safetensors"]) == 0
     said = capsys.readouterr().out
     assert "kohya.safetensors: finished LoRA" in said
@@ -216,13 +216,13 @@ def test_the_readmes_commands_exist_with_their_flags():
 
 def test_single_files_are_run_with_the_papers_defaults_and_are_named_in_the_next_command():
     from metalora.commands.base_model import chosen_backbone, preset_of
-    from metalora.flags import knobs_from
+    from metalora.flags import config_from
 
     args = make_parser().parse_args(["personalize", "ada.jpg", "--vae", "a b.safetensors"])
-    assert knobs_from(args, PersonalizeConfig, preset_of(args)) == PersonalizeConfig()
+    assert config_from(args, PersonalizeConfig, preset_of(args)) == PersonalizeConfig()
     assert chosen_backbone(args) == " --vae 'a b.safetensors'"
     tiny = make_parser().parse_args(["personalize", "ada.jpg", *TINY])
-    assert knobs_from(tiny, PersonalizeConfig, preset_of(tiny)).steps == PRESETS["tiny"]["steps"]
+    assert config_from(tiny, PersonalizeConfig, preset_of(tiny)).steps == PRESETS["tiny"]["steps"]
 
 
 def test_every_file_of_the_readmes_tree_exists():

@@ -6,11 +6,11 @@ import dataclasses
 import pytest
 
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from metalora.flags import add_knobs, knobs_from
+from metalora.flags import add_options, config_from
 from metalora.presets import PRESETS
 
 
-def test_every_knob_out_of_range_is_listed_in_one_message():
+def test_every_option_out_of_range_is_listed_in_one_message():
     with pytest.raises(UserError) as error:
         PersonalizeConfig(steps=0, learning_rate=float("nan"), method="dora", seed="one")
     message = str(error.value)
@@ -20,27 +20,27 @@ def test_every_knob_out_of_range_is_listed_in_one_message():
     assert "seed must be int, got 'one'" in message
 
 
-def test_a_misspelt_knob_is_an_error():
+def test_a_misspelt_option_is_an_error():
     with pytest.raises(TypeError, match="learning_rat"):
         PersonalizeConfig(learning_rat=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "prompt"),
+    ("options", "prompt"),
     [
         ({"class_name": "woman"}, "a photo of a woman"),
         ({"class_name": "woman", "trigger": "ada"}, "a photo of a ada woman"),
         ({"class_name": "cat", "caption": "{class}, painted"}, "cat, painted"),
     ],
 )
-def test_the_caption_is_filled_in(knobs: dict[str, str], prompt: str):
-    config = PersonalizeConfig(**knobs)
+def test_the_caption_is_filled_in(options: dict[str, str], prompt: str):
+    config = PersonalizeConfig(**options)
     assert config.prompt == prompt
     assert config.class_prompt == prompt.replace("ada ", "")
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "options",
     [
         {"caption": "a {cls}"},
         {
@@ -50,9 +50,9 @@ def test_the_caption_is_filled_in(knobs: dict[str, str], prompt: str):
         {"caption": "x", "trigger": "y"},
     ],
 )
-def test_a_caption_that_cannot_be_filled_in_is_refused_at_birth(knobs: dict[str, str]):
+def test_a_caption_that_cannot_be_filled_in_is_refused_at_birth(options: dict[str, str]):
     with pytest.raises(UserError, match="caption"):
-        PersonalizeConfig(**knobs)
+        PersonalizeConfig(**options)
 
 
 def test_a_size_that_latents_cannot_be_packed_in_is_refused():
@@ -67,21 +67,21 @@ def test_a_face_choice_that_means_nothing_is_refused(face: str):
 
 
 @pytest.mark.parametrize("config", [CropConfig, PersonalizeConfig, GenerateConfig])
-def test_flags_give_back_every_knob(config: type):
+def test_flags_give_back_every_option(config: type):
     parser = argparse.ArgumentParser()
-    add_knobs(parser, config, "knobs")
+    add_options(parser, config, "options")
     defaults = config()
     arguments = []
-    for knob in dataclasses.fields(config):
-        value = getattr(defaults, knob.name)
-        flag = knob.metadata["flag"] or "--" + knob.name.replace("_", "-")
-        arguments += [flag if value else flag.replace("--", "--no-")] if knob.type is bool else [flag, str(value)]
-    assert knobs_from(parser.parse_args(arguments), config, "tiny") == defaults
+    for option in dataclasses.fields(config):
+        value = getattr(defaults, option.name)
+        flag = option.metadata["flag"] or "--" + option.name.replace("_", "-")
+        arguments += [flag if value else flag.replace("--", "--no-")] if option.type is bool else [flag, str(value)]
+    assert config_from(parser.parse_args(arguments), config, "tiny") == defaults
 
 
 def test_a_given_flag_beats_the_preset_of_the_backbone_and_the_preset_beats_the_default():
     parser = argparse.ArgumentParser()
-    add_knobs(parser, CropConfig, "crops")
-    assert knobs_from(parser.parse_args([]), CropConfig, "flux-dev").resolution == 1024
-    assert knobs_from(parser.parse_args([]), CropConfig, "tiny").resolution == PRESETS["tiny"]["resolution"]
-    assert knobs_from(parser.parse_args(["--resolution", "256"]), CropConfig, "tiny").resolution == 256
+    add_options(parser, CropConfig, "crops")
+    assert config_from(parser.parse_args([]), CropConfig, "flux-dev").resolution == 1024
+    assert config_from(parser.parse_args([]), CropConfig, "tiny").resolution == PRESETS["tiny"]["resolution"]
+    assert config_from(parser.parse_args(["--resolution", "256"]), CropConfig, "tiny").resolution == 256

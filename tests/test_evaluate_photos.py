@@ -33,8 +33,8 @@ def here(tmp_path: Path) -> Path:
     for index, path in enumerate(ADA[:3]):
         for lora, source in (("abc", path), (None, BOB[index])):
             target = tmp_path / "images" / f"a-beach-{index}{'' if lora else '-base'}.png"
-            facts = {"metalora": json.dumps({"prompt": "a beach", "seed": index, "lora": lora})}
-            save_image(read_photo(source), target, facts)
+            metadata = {"metalora": json.dumps({"prompt": "a beach", "seed": index, "lora": lora})}
+            save_image(read_photo(source), target, metadata)
             made.append(Image("a beach", index, bool(lora), target))
     for path in ADA[3:7]:
         shutil.copy(path, tmp_path / "unseen" / path.name)

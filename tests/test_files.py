@@ -14,17 +14,17 @@ from metalora.store import files
 from metalora.store.cache import Cache
 
 TENSORS = {"b.down": torch.randn(4, 8), "a.up": torch.randn(3, 1)}
-FACTS = {"base": "flux.1-dev", "rank": "1", "knobs": '{"steps": 375}', "modelspec.title": "t"}
+FACTS = {"base": "flux.1-dev", "rank": "1", "options": '{"steps": 375}', "modelspec.title": "t"}
 
 
 def test_what_was_written_is_read_back_by_us_and_by_anyone(tmp_path: Path):
     path = tmp_path / "new" / "x.safetensors"
     files.write(path, TENSORS, "adapter", FACTS)
-    tensors, facts = files.read(path, ("adapter",), base="flux.1-dev")
+    tensors, metadata = files.read(path, ("adapter",), base="flux.1-dev")
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in load_file(path).items())
-    assert facts["rank"] == "1"
-    assert facts["kind"] == "adapter"
+    assert metadata["rank"] == "1"
+    assert metadata["kind"] == "adapter"
 
 
 def test_the_same_content_gives_the_same_bytes_in_every_process(tmp_path: Path):

@@ -82,7 +82,7 @@ def test_the_chosen_way_needs_what_the_estimate_says_and_the_job_then_takes_its_
     assert "checkpoints" not in images
 
 
-def test_knobs_that_are_fixed_are_kept_and_what_cannot_fit_is_refused(flux: FluxBackbone):
+def test_options_that_are_fixed_are_kept_and_what_cannot_fit_is_refused(flux: FluxBackbone):
     backbone = FluxBackbone(flux.parts, torch.device("cpu"), torch.bfloat16, Speed(attention="math"))
     fitting.imitate(backbone, 24)
     fitting.fit_personalization(backbone, replace(CONFIG, gradient_checkpointing="off"), replace(CROPS, resolution=512))

@@ -15,11 +15,11 @@ def test_the_path_starts_clean_ends_in_noise_and_moves_at_the_velocity():
     torch.testing.assert_close(moved, velocity(clean, noise), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "median"), [("logit-normal", 0.5), ("uniform", 0.5), ("shifted", 0.75)])
-def test_times_lie_inside_and_have_the_median_of_their_kind(kind: str, median: float):
+@pytest.mark.parametrize("kind", ["logit-normal", "uniform"])
+def test_times_lie_inside_and_have_the_median_of_their_kind(kind: str):
     t = Times(kind).draw(20_000, torch.Generator().manual_seed(0))
     assert 0 < t.min() < t.max() < 1
-    assert abs(t.median() - median) < 0.01
+    assert abs(t.median() - 0.5) < 0.01
 
 
 def test_logit_normal_times_are_the_sigmoid_of_a_standard_normal():
@@ -28,7 +28,7 @@ def test_logit_normal_times_are_the_sigmoid_of_a_standard_normal():
     assert abs(logits.std() - 1) < 0.02
 
 
-@pytest.mark.parametrize("kind", ["logit-normal", "uniform", "shifted"])
+@pytest.mark.parametrize("kind", ["logit-normal", "uniform"])
 def test_a_shift_below_one_moves_times_of_every_kind_towards_detail(kind: str):
     drawn = Times(kind).draw(20_000, torch.Generator().manual_seed(0))
     moved = Times(kind, 1 / 3).draw(20_000, torch.Generator().manual_seed(0))

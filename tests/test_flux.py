@@ -86,10 +86,12 @@ def test_the_lora_file_gives_the_live_adapters_image_in_the_pipeline_with_no_unm
     assert (live - our_image(tiny)).abs().max() > 0.05, "the LoRA must be visible for the comparison to mean anything"
 
 
-@pytest.mark.parametrize("spelling", ["diffusers", "bfl", "kohya"])
-def test_a_lora_file_of_every_spelling_gives_the_live_adapters_image(tiny: FluxBackbone, tmp_path: Path, spelling: str):
+@pytest.mark.parametrize("key_format", ["diffusers", "bfl", "kohya"])
+def test_a_lora_file_of_every_key_format_gives_the_live_adapters_image(
+    tiny: FluxBackbone, tmp_path: Path, key_format: str
+):
     adapters = strong_adapters(tiny)
-    save_lora(tmp_path / "person.safetensors", fold_all(adapters), spelling, SHAPE, {"base": tiny.name})
+    save_lora(tmp_path / "person.safetensors", fold_all(adapters), key_format, SHAPE, {"base": tiny.name})
     lora, _ = load_lora(tmp_path / "person.safetensors", tiny)
     assert (our_image(tiny, lora_adapters(lora, tiny, 1.0)) - our_image(tiny, adapters)).abs().max() < 1e-4
 

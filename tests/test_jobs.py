@@ -49,9 +49,9 @@ def test_meta_down_is_in_the_adapter_bit_by_bit_and_the_lora_is_its_fold(
     source = meta_down_file(tiny, tmp_path / "woman.safetensors")
     personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, meta_down=str(source))
     downs, _ = files.read(source, ("meta-down",))
-    adapter, facts = files.read(tmp_path / "ada.adapter.safetensors", ("adapter",))
+    adapter, metadata = files.read(tmp_path / "ada.adapter.safetensors", ("adapter",))
     assert all(torch.equal(adapter[name], down) for name, down in downs.items())
-    assert facts["meta_down"] == files.digest_of_tensors(downs)
+    assert metadata["meta_down"] == files.digest_of_tensors(downs)
     merged = run(merge_adapter(tmp_path / "ada.adapter.safetensors", tmp_path / "merged.safetensors", "diffusers"))
     assert merged.read_bytes() == (tmp_path / "ada.safetensors").read_bytes()
     lora, _ = files.read(merged, ("lora",))
@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     average: int,
 ):
     whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
-    config = replace(CONFIG, average_steps=average)
+    config = replace(CONFIG, ema_steps=average)
     personalized(tiny, portrait, whole, warm_cache, config)
 
     class Stop(Exception):
@@ -124,7 +124,7 @@ def test_the_state_of_another_run_is_refused_and_kept(
         pass
     job.close()
     state = out.with_suffix(".state.safetensors")
-    with pytest.raises(UserError, match=r"other settings or inputs \(knobs differ\)"):
+    with pytest.raises(UserError, match=r"other settings or inputs \(options differ\)"):
         personalized(tiny, portrait, out, warm_cache, replace(CONFIG, learning_rate=1e-3))
     assert state.exists()
     personalized(tiny, portrait, out, warm_cache, replace(CONFIG, steps=31))  # more steps are the same run
@@ -141,9 +141,9 @@ def test_more_photos_give_more_crops(tiny: FluxBackbone, portrait: Path, tmp_pat
         meta_down="random",
         cache=warm_cache,
     )
-    _, facts = files.read(run(job).adapter, ("adapter",))
-    assert len(json.loads(facts["photos"])) == 2
-    assert int(facts["crops"]) > 1.5 * len(GOLDEN)
+    _, metadata = files.read(run(job).adapter, ("adapter",))
+    assert len(json.loads(metadata["photos"])) == 2
+    assert int(metadata["crops"]) > 1.5 * len(GOLDEN)
 
 
 def test_prior_preservation_runs_and_keeps_its_images(
@@ -233,16 +233,16 @@ def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
 
 def test_a_lora_of_another_base_is_refused(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
-    tensors, facts = files.read(lora, ("lora",))
+    tensors, metadata = files.read(lora, ("lora",))
     config, options = GenerateConfig(width=64, height=64, sampling_steps=1), {"compare": False, "cache": warm_cache}
 
-    def refused(name: str, tensors: dict[str, torch.Tensor], facts: dict[str, str], sentence: str) -> None:
-        files.write(tmp_path / name, tensors, "lora", {key: facts[key] for key in facts if key != "kind"})
+    def refused(name: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str], sentence: str) -> None:
+        files.write(tmp_path / name, tensors, "lora", {key: metadata[key] for key in metadata if key != "kind"})
         with pytest.raises(UserError, match=sentence):
             run(generate_images(tiny, ["x"], tmp_path / "out", config, lora=tmp_path / name, **options))
         assert not (tmp_path / "out").exists()
 
-    other = {**facts, "base": "flux.1-dev"}
+    other = {**metadata, "base": "flux.1-dev"}
     refused("named.safetensors", tensors, other, r"made for 'flux.1-dev', but the loaded model is 'flux-128x2x2'")
     unnamed = {"rank": "1"}
     wide = {name: torch.zeros(tensor.shape[0] * 2, tensor.shape[1]) for name, tensor in tensors.items()}
@@ -270,9 +270,9 @@ def test_files_hold_no_path_and_no_photo(tiny: FluxBackbone, portrait: Path, tmp
         data = (tmp_path / name).read_bytes()
         assert b"astronaut" not in data
         assert str(tmp_path).encode() not in data
-        _, facts = files.read(tmp_path / name, ("lora", "adapter"))
-        assert json.loads(facts["photos"])[0] != ""
-        assert {"base", "domain", "sites", "rank", "meta_rank", "knobs", "meta_down"} <= facts.keys()
+        _, metadata = files.read(tmp_path / name, ("lora", "adapter"))
+        assert json.loads(metadata["photos"])[0] != ""
+        assert {"base", "domain", "sites", "rank", "meta_rank", "options", "meta_down"} <= metadata.keys()
 
 
 # The face is 90 x 113 pixels: 16:9, 4:3, 1:1, 3:4, 9:16, each at 1.5, 2, 2.5, ... times 113 until the photo ends.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metalora.backbones.keys import FluxShape, sites
-from metalora.backbones.lora_spellings import spell_lora
+from metalora.backbones.lora_formats import format_lora
 from metalora.config import UserError
 
 DEV = FluxShape(3072, 19, 38, in_channels=64, joint_dim=4096, pooled_dim=768, guidance=True)
@@ -68,19 +68,19 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
         sites(DEV, "atention", fused=False)
 
 
-@pytest.mark.parametrize("spelling", ["diffusers", "bfl"])
+@pytest.mark.parametrize("key_format", ["diffusers", "bfl"])
 @pytest.mark.parametrize("preset", ["all", "attention"])
-def test_every_key_and_shape_of_a_rank_1_lora_fits_the_full_flux(spelling: str, preset: str):
-    prefix = {"diffusers": "transformer.", "bfl": "diffusion_model."}[spelling]
-    recorded = RECORDED[spelling]["keys"]
+def test_every_key_and_shape_of_a_rank_1_lora_fits_the_full_flux(key_format: str, preset: str):
+    prefix = {"diffusers": "transformer.", "bfl": "diffusion_model."}[key_format]
+    recorded = RECORDED[key_format]["keys"]
     lora = {
         site.name: (torch.ones(1, site.in_features), torch.ones(site.out_features, 1))
         for site in sites(DEV, preset, fused=False)
     }
-    tensors = spell_lora(lora, spelling, DEV)
+    tensors = format_lora(lora, key_format, DEV)
     modules = {key.removeprefix(prefix).rsplit(".lora_", 1)[0] for key in tensors if not key.endswith(".alpha")}
     assert all(key.startswith(prefix) and "lora_mid" not in key for key in tensors)
-    down_name, up_name = ("lora_A", "lora_B") if spelling == "diffusers" else ("lora_down", "lora_up")
+    down_name, up_name = ("lora_A", "lora_B") if key_format == "diffusers" else ("lora_down", "lora_up")
     for module in modules:
         down, up = (tensors[f"{prefix}{module}.{role}.weight"] for role in (down_name, up_name))
         assert [up.shape[0], down.shape[1]] == recorded[f"{module}.weight"]

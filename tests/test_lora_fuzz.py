@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metalora.backbones.keys import FluxShape, sites
-from metalora.backbones.lora_spellings import SPELLINGS, spell_lora
+from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.info import describe
@@ -62,7 +62,7 @@ def seeds(generator: torch.Generator) -> list[tuple[dict[str, Tensor], dict[str,
     lora = {site.name: (drawn(2, site.in_features), drawn(site.out_features, 2)) for site in every}
     ours = {"metalora.base": SHAPE.name, "metalora.shape": json.dumps(vars(SHAPE)), "metalora.scale": "1"}
     config = json.dumps({f"transformer.{key}": value for key, value in CONFIG.items()})
-    made = [(spell_lora(lora, spelling, SHAPE), {"lora_adapter_metadata": config}) for spelling in SPELLINGS]
+    made = [(format_lora(lora, key_format, SHAPE), {"lora_adapter_metadata": config}) for key_format in KEY_FORMATS]
     adapter, downs, lokr, loha = {}, {}, {}, {}
     for site in every:
         size, stem = (site.out_features, site.in_features), "lycoris_" + site.name.replace(".", "_")

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.lora_declared import declared_in
+from metalora.backbones.lora_formats import LoRA, format_lora
 from metalora.backbones.lora_reading import read_lora
-from metalora.backbones.lora_spellings import LoRA, spell_lora
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs.info import describe
@@ -241,7 +241,7 @@ def test_one_bad_file_does_not_stop_from_loras(tiny: FluxBackbone, tmp_path: Pat
     (tmp_path / "loras").mkdir()
     good = {}
     for name in ("ada", "bob"):
-        good = spell_lora(
+        good = format_lora(
             {key: (torch.randn(2, i), torch.randn(o, 2)) for key, i, o in layers(tiny)}, "bfl", tiny.shape
         )
         save_file(good, tmp_path / "loras" / f"{name}.safetensors")
@@ -295,7 +295,7 @@ def test_info_names_what_a_file_is(tmp_path: Path, keys: list[str], kind: str | 
 
 
 @pytest.mark.parametrize(
-    ("facts", "tensors"),
+    ("metadata", "tensors"),
     [
         ({"scale": None}, {}), ({"scale": "x"}, {}), ({"scale": "nan"}, {}),
         ({"shape": None}, {}), ({"shape": "{"}, {}), ({"shape": '{"width": 8}'}, {}), ({"shape": "[]"}, {}),
@@ -308,12 +308,12 @@ def test_info_names_what_a_file_is(tmp_path: Path, keys: list[str], kind: str | 
     ],
 )  # fmt: skip
 def test_merge_says_what_is_wrong_with_a_damaged_adapter(
-    tmp_path: Path, facts: dict[str, Any], tensors: dict[str, Any]
+    tmp_path: Path, metadata: dict[str, Any], tensors: dict[str, Any]
 ):
     path, out = tmp_path / "ada.adapter.safetensors", tmp_path / "ada.safetensors"
-    shape = {**vars(SMALL), **{key: value for key, value in facts.items() if key in vars(SMALL)}}
+    shape = {**vars(SMALL), **{key: value for key, value in metadata.items() if key in vars(SMALL)}}
     written = {"scale": "1", "shape": json.dumps(shape), "base": SMALL.name, "kind": "adapter"}
-    written |= {key: value for key, value in facts.items() if key in written}
+    written |= {key: value for key, value in metadata.items() if key in written}
     whole = {f"{Q}.down": torch.randn(4, 8), f"{Q}.mid": torch.randn(1, 4), f"{Q}.up": torch.randn(8, 1)} | tensors
     save_file(
         {key: tensor for key, tensor in whole.items() if tensor is not None},

@@ -1,4 +1,4 @@
-"""Meta-Downs from other places: taken out of files in every spelling, distilled from LoRAs with a known subspace."""
+"""Meta-Downs from other places: taken out of files in every key format, distilled from LoRAs with a known subspace."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.lora_downs import read_downs
-from metalora.backbones.lora_spellings import SPELLINGS, spell_lora
+from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.cli import main
 from metalora.config import PersonalizeConfig, UserError
 from metalora.jobs import run
@@ -31,11 +31,11 @@ def two_matrices(backbone: FluxBackbone, rank: int = 4, preset: str = "all") -> 
     }
 
 
-@pytest.mark.parametrize("spelling", [*SPELLINGS, "peft"])
-def test_the_downs_of_two_matrix_files_are_taken_in_every_spelling(tiny: FluxBackbone, spelling: str):
+@pytest.mark.parametrize("key_format", [*KEY_FORMATS, "peft"])
+def test_the_downs_of_two_matrix_files_are_taken_in_every_key_format(tiny: FluxBackbone, key_format: str):
     lora = two_matrices(tiny)
-    tensors = spell_lora(lora, "diffusers" if spelling == "peft" else spelling, tiny.shape)
-    if spelling == "peft":
+    tensors = format_lora(lora, "diffusers" if key_format == "peft" else key_format, tiny.shape)
+    if key_format == "peft":
         tensors = {
             key.replace("transformer.", "base_model.model.", 1).replace(".weight", ".default.weight"): tensor
             for key, tensor in tensors.items()
@@ -72,13 +72,13 @@ def test_a_fused_layer_gives_its_down_to_each_of_its_slices(tiny: FluxBackbone):
 
 def test_import_says_what_it_took_and_personalize_can_use_it(tiny: FluxBackbone, tmp_path: Path):
     lora = two_matrices(tiny, rank=8, preset="attention")
-    save_file(spell_lora(lora, "kohya", tiny.shape), tmp_path / "other.safetensors")
+    save_file(format_lora(lora, "kohya", tiny.shape), tmp_path / "other.safetensors")
     result = run(import_meta_down(tmp_path / "other.safetensors", tmp_path / "out.safetensors", tiny, "woman"))
     assert result.sites == "attention"
     assert result.ranks == [8]
-    downs, facts = read_meta_down(tmp_path / "out.safetensors", tiny.sites("attention"), tiny.name, rank=1)
+    downs, metadata = read_meta_down(tmp_path / "out.safetensors", tiny.sites("attention"), tiny.name, rank=1)
     assert all(torch.equal(downs[name], lora[name][0]) for name in lora)
-    assert facts["meta_domain"] == "woman"
+    assert metadata["meta_domain"] == "woman"
     assert "effective rank" in inspect_meta_down(tmp_path / "out.safetensors")
 
 
@@ -86,11 +86,11 @@ def test_an_older_file_with_more_tensors_and_settings_than_are_known_now_is_read
     tiny: FluxBackbone, tmp_path: Path
 ):
     plain = meta_down_file(tiny, tmp_path / "plain.safetensors")
-    tensors, facts = files.read(plain, ("meta-down",))
+    tensors, metadata = files.read(plain, ("meta-down",))
     tensors |= {f"{site.name}.mean_heads": torch.randn(site.out_features, 16) for site in tiny.sites("all")}
-    facts |= {"mean_heads_of": "32", "knobs": json.dumps({"start": "gradients", "even_rows": True})}
+    metadata |= {"mean_heads_of": "32", "options": json.dumps({"start": "gradients", "even_rows": True})}
     older = tmp_path / "older.safetensors"
-    files.write(older, tensors, "meta-down", facts)
+    files.write(older, tensors, "meta-down", metadata)
     starts = [starting_adapters(tiny, PersonalizeConfig(), str(path))[0].tensors() for path in (plain, older)]
     assert starts[0].keys() == starts[1].keys()
     assert all(torch.equal(tensor, starts[1][name]) for name, tensor in starts[0].items())
@@ -171,7 +171,7 @@ def test_what_counts_is_the_update_and_not_how_it_is_split_into_two():
     )
 
 
-def test_from_loras_of_mixed_spellings_and_ranks(tiny: FluxBackbone, tmp_path: Path):
+def test_from_loras_of_mixed_key_formats_and_ranks(tiny: FluxBackbone, tmp_path: Path):
     (tmp_path / "loras").mkdir()
     basis = {site.name: torch.randn(3, site.in_features) for site in tiny.sites("all")}
     for number in range(9):
@@ -180,7 +180,7 @@ def test_from_loras_of_mixed_spellings_and_ranks(tiny: FluxBackbone, tmp_path: P
             site.name: (torch.randn(rank, 3) @ basis[site.name], torch.randn(site.out_features, rank))
             for site in tiny.sites("all")
         }
-        tensors = spell_lora(lora, SPELLINGS[number % 3], tiny.shape)
+        tensors = format_lora(lora, KEY_FORMATS[number % 3], tiny.shape)
         save_file(tensors, tmp_path / "loras" / f"{number}.safetensors")
     out = tmp_path / "woman.safetensors"
     run(meta_down_from_loras(tmp_path / "loras", out, tiny, "woman", meta_rank=3))

@@ -59,7 +59,7 @@ def test_a_row_moves_as_torchs_adamw_moves_it(toy: ToyNetwork):
     parameter = torch.nn.Parameter(torch.zeros(1, 3, 4))
     heads = Heads([parameter], ["a", "b", "c"], list(start))
     for gradient in gradients:
-        heads.wear(torch.tensor([1]))
+        heads.load(torch.tensor([1]))
         parameter.grad = gradient[1].view(1, 3, 4)
         heads.step(1e-2, 0.1)
         expected.grad = gradient[1]
@@ -128,7 +128,7 @@ def test_the_meta_down_serves_people_it_has_not_seen(denoiser: ToyDenoiser):
         with training.adapters.attached(denoiser.network):
             losses = []
             for step in range(60):
-                training.heads.wear(torch.zeros(8, dtype=torch.long))
+                training.heads.load(torch.zeros(8, dtype=torch.long))
                 photos = torch.stack([latents_of("stranger", photo) for photo in range(8)])
                 loss = flow_loss(denoiser, photos, torch.ones(8, 8), generator_of("adapting", step))
                 loss.backward()
@@ -162,7 +162,7 @@ def test_a_look_at_held_out_people_leaves_everything_as_it_was_also_when_it_is_s
                 raise KeyboardInterrupt
             return super().__call__(*given)
 
-    training.heads.wear(training.heads.rows)  # as the last step left them
+    training.heads.load(training.heads.rows)  # as the last step left them
     before, left = state(), iter(range(2, -1, -1))
     with training.adapters.attached(denoiser.network):
         adaptability(denoiser, training, [person])

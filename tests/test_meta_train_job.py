@@ -42,8 +42,8 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     said = capsys.readouterr().out
     assert "held-out people gain from 2 steps" in said
     assert "next:  metalora personalize photo.jpg --meta-down man.safetensors --class man" in said
-    downs, facts = files.read(here / "man.safetensors", ("meta-down",))
-    assert facts["domain"] == "man"
+    downs, metadata = files.read(here / "man.safetensors", ("meta-down",))
+    assert metadata["domain"] == "man"
     assert sum(name.endswith(".down") for name in downs) == len(downs) == 40
     with (here / "man" / "steps.csv").open() as table:
         rows = list(csv.DictReader(table))
@@ -59,7 +59,7 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     assert all(torch.equal(again[name], down) for name, down in downs.items())
     # another seed is another run
     assert main([*command, "--seed", "1", "--out", "again.safetensors", "--overwrite"]) == 1
-    assert "knobs differ" in capsys.readouterr().err
+    assert "options differ" in capsys.readouterr().err
     (here / "ada.jpg").write_bytes(portrait.read_bytes())
     personal = ["personalize", "ada.jpg", "--backbone", "tiny", "--meta-down", "man.safetensors", "--steps", "2"]
     personal += ["--resolution", "64"]

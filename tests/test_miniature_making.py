@@ -80,15 +80,15 @@ def test_what_ships_is_a_backbone(made, tmp_path):
 
 
 def test_its_weights_are_stored_in_half_precision_and_the_card_gives_their_hashes(made):
-    facts = json.loads((made / "shipped" / "facts.json").read_text())
+    metadata = json.loads((made / "shipped" / "metadata.json").read_text())
     card = (made / "shipped" / "README.md").read_text()
-    assert set(facts["trainings"]) == {"autoencoder", "flow", "guided"}
-    for name, weights in facts["weights"].items():
+    assert set(metadata["trainings"]) == {"autoencoder", "flow", "guided"}
+    for name, weights in metadata["weights"].items():
         trained = sum(path.stat().st_size for path in (made / "guided" / "pipeline" / name).glob("*.safetensors"))
         assert weights["sha256"] in card
         assert weights["bytes"] < 0.6 * trained
-    assert facts["trainings"]["flow"]["steps"] == 2
-    assert f"PSNR {facts['checks']['check_autoencoder']['psnr_mean']:.2f} dB on 12 photos" in card
+    assert metadata["trainings"]["flow"]["steps"] == 2
+    assert f"PSNR {metadata['checks']['check_autoencoder']['psnr_mean']:.2f} dB on 12 photos" in card
 
 
 def test_in_bfl_keys_its_transformer_is_the_same(made, tmp_path):

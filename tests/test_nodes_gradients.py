@@ -12,7 +12,7 @@ from torch import Tensor
 from metalora.backbones.flux import FluxDenoiser
 from metalora.backbones.flux_configs import scheduler_config
 from metalora.backbones.keys import FluxShape, sites
-from metalora.backbones.lora_spellings import SPELLINGS, spell_lora
+from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.tiny_flux import SHAPE, TinyFlux
 from metalora.method.adapter import Adapters, linears, new_adapters, random_meta_down
@@ -183,8 +183,8 @@ def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
     found = sites(dev, "all", fused=True)
     assert sum(len(own) for _, own in linears(models.network_of(model), found)) == len(found)
     lora = {site.name: (torch.zeros(1, site.in_features), torch.zeros(site.out_features, 1)) for site in found}
-    for spelling in SPELLINGS:
-        assert pack("nodes.bridge.loras").unmatched_keys(model, spell_lora(lora, spelling, dev)) == []
+    for key_format in KEY_FORMATS:
+        assert pack("nodes.bridge.loras").unmatched_keys(model, format_lora(lora, key_format, dev)) == []
 
 
 @pytest.mark.parametrize("guarded", [True, False])

@@ -17,8 +17,8 @@ from metalora.jobs.meta_downs import starting_adapters
 from metalora.store import files
 
 PHOTOS = ROOT / "metalora" / "data" / "mini_benchmark" / "photos"
-KNOBS = {"steps": 4, "bucket_steps": 0, "batch": 2, "resolution": 64, "validation_people": 2, "seed": 0}
-KNOBS |= {"class_name": "all", "gradient_checkpointing": False, "preview": "images", "preview_every": 2}
+OPTIONS = {"steps": 4, "bucket_steps": 0, "batch": 2, "resolution": 64, "validation_people": 2, "seed": 0}
+OPTIONS |= {"class_name": "all", "gradient_checkpointing": False, "preview": "images", "preview_every": 2}
 GB_80 = 80 * 10**9
 
 
@@ -78,16 +78,16 @@ def prepared(folder: Path) -> SimpleNamespace:
 def test_photos_become_a_meta_down_that_a_training_starts_from(
     node, dataset: Path, tiny: FluxBackbone, preset: str, monkeypatch: pytest.MonkeyPatch
 ):
-    down, progress, file = node.run(None, None, None, str(dataset), "world", preset, **KNOBS)
+    down, progress, file = node.run(None, None, None, str(dataset), "world", preset, **OPTIONS)
     assert (down.source, progress.ndim, len(node.shown)) == (file, 4, 2)
     assert node.backbone.training_memory > 0
-    tensors, facts = files.read(Path(file), ("meta-down",))
+    tensors, metadata = files.read(Path(file), ("meta-down",))
     across = preset == "miniature"
     assert any(name.startswith("generator.") for name in tensors) == across
-    assert facts["objective"] == ("across-photos" if across else "paper")
-    assert facts["people"] == "2"
+    assert metadata["objective"] == ("across-photos" if across else "paper")
+    assert metadata["people"] == "2"
     about = describe(Path(file))
-    assert f"trained by stage 1: {facts['objective']}" in about
+    assert f"trained by stage 1: {metadata['objective']}" in about
     assert ("loss on unseen people: own face " if across else "loss on unseen people: before ") in about
     assert ("face embedder, its hash: " in about) == across
     adapters, origin = starting_adapters(tiny, PersonalizeConfig(method="meta-lora", rank=16), file)
@@ -112,19 +112,19 @@ def test_a_preview_of_a_step_that_was_validated_shows_heads(node, dataset: Path,
 
     monkeypatch.setattr(previews.ImagePreview, "sampled", sampled)
     monkeypatch.setattr(previews.ImagePreview, "decoded", lambda preview, latents: torch.zeros(3, 64, 64))
-    node.run(None, None, None, str(dataset), "seen", "miniature", **KNOBS)
+    node.run(None, None, None, str(dataset), "seen", "miniature", **OPTIONS)
     assert len(gains) == 2
-    assert all(len(one) == KNOBS["batch"] and one.abs().min() > 0 for one in gains)  # the second after a validation
+    assert all(len(one) == OPTIONS["batch"] and one.abs().min() > 0 for one in gains)  # the second after a validation
 
 
 def test_what_cannot_fit_is_refused_before_photos_are_read(node, dataset: Path):
     node.devices.total_memory = lambda device: int(1.52e9)
-    knobs = KNOBS | {"resolution": 1024, "batch": 16}
+    options = OPTIONS | {"resolution": 1024, "batch": 16}
     with pytest.raises(Exception, match=r"beside the model, .* With batch 1 and gradient_checkpointing on, \d+ x \d+"):
-        node.run(None, None, None, str(dataset), "large", "flux", **knobs)
+        node.run(None, None, None, str(dataset), "large", "flux", **options)
 
 
 def test_zero_leaves_to_the_preset_what_it_decides(node, dataset: Path):
-    knobs = KNOBS | {"validation_people": 0, "preview": "none"}
+    options = OPTIONS | {"validation_people": 0, "preview": "none"}
     with pytest.raises(Exception, match="4 people, 4 of them held out"):
-        node.run(None, None, None, str(dataset), "preset", "paper", **knobs)
+        node.run(None, None, None, str(dataset), "preset", "paper", **options)

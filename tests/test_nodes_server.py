@@ -23,12 +23,12 @@ def server(tmp_path_factory):
         yield running
 
 
-def training(**knobs: object) -> Graph:
+def training(**options: object) -> Graph:
     """Nodes 1 to 6: the tiny FLUX, a photo, crops, the control's Meta-Down, training, merging."""
     settings = {"name": "ada", "class_name": "woman", "steps": 20, "rank": 1, "learning_rate": 3e-3, "seed": 0}
     settings |= {"sites": "all", "trigger": "", "caption": "a photo of a {trigger}{class}", "batch": 1}
     settings |= {"time_sampling": "logit-normal", "weight_decay": 0.01, "max_grad_norm": 0.0, "flips": True}
-    settings |= {"gradient_checkpointing": "auto", "preview": "none", "preview_every": 50, **knobs}
+    settings |= {"gradient_checkpointing": "auto", "preview": "none", "preview_every": 50, **options}
     crops = {"face": "largest", "resolution": 64, "max_upscale": 4.0, "ratios": "1:1, 3:4", "scales": "1.5, 2.5"}
     crops |= {"learn_from": "crops around the face", "finder": "sface", "photo": ["2", 0]}
     model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
@@ -38,7 +38,7 @@ def training(**knobs: object) -> Graph:
         "3": node("MetaLoRA_AugmentFaceCrops", **crops),
         "4": node("MetaLoRA_LoadMetaDown", file="random (untrained control)"),
         "5": node("MetaLoRA_TrainPersonalization", crops=["3", 0], meta_down=["4", 0], **model, **settings),
-        "6": node("MetaLoRA_MergeToLora", adapter=["5", 0], name="ada", spelling="diffusers"),
+        "6": node("MetaLoRA_MergeToLora", adapter=["5", 0], name="ada", key_format="diffusers"),
     }
 
 

@@ -97,7 +97,7 @@ def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, n
 
 
 def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path):
-    settings = {"method": "lora-crops", "background_weight": 0.1, "time_shift": 0.5, "average_steps": 5}
+    settings = {"method": "lora-crops", "background_weight": 0.1, "time_shift": 0.5, "ema_steps": 5}
     config = PersonalizeConfig(**{**vars(CONFIG), **settings})
     headless = personalized(tiny, portrait, tmp_path / "headless.safetensors", Cache(tmp_path / "one"), config)
     photo = read_photo(portrait).movedim(0, -1)[None]

@@ -13,7 +13,7 @@ from PIL import Image
 from metalora.config import UserError
 from metalora.method.crops import Box
 from metalora.store.images import (
-    read_image_facts,
+    read_image_metadata,
     read_photo,
     resize_crop,
     save_image,
@@ -30,10 +30,10 @@ def picture() -> Image.Image:
 
 @pytest.mark.parametrize("name", ["a.png", "new/folder/a.png"])
 def test_a_saved_image_and_its_metadata_are_read_back(tmp_path, picture, name):
-    facts = {"metalora": '{"prompt": "a photo of a woman, größer 漢"}', "empty": ""}
-    save_image(to_tensor(picture), tmp_path / name, facts)
+    metadata = {"metalora": '{"prompt": "a photo of a woman, größer 漢"}', "empty": ""}
+    save_image(to_tensor(picture), tmp_path / name, metadata)
     assert torch.equal(read_photo(tmp_path / name), to_tensor(picture))
-    assert read_image_facts(tmp_path / name) == facts
+    assert read_image_metadata(tmp_path / name) == metadata
 
 
 def test_the_same_image_is_saved_as_the_same_bytes(tmp_path, picture):

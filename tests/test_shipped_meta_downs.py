@@ -60,9 +60,9 @@ def test_the_miniature_comes_with_one_for_every_class_made_for_the_very_weights_
     found = meta_downs.shipped_meta_downs(miniature.name)
     assert found.keys() == {meta_downs.ALL}
     assert meta_downs.shipped_meta_down(miniature.name, "woman") == found[meta_downs.ALL]
-    tensors, facts = files.read(found[meta_downs.ALL], ("meta-down",), base=miniature.name)
-    weights, _precision = facts["base_fingerprint"].rsplit("-", 1)
+    tensors, metadata = files.read(found[meta_downs.ALL], ("meta-down",), base=miniature.name)
+    weights, _precision = metadata["base_fingerprint"].rsplit("-", 1)
     assert miniature.fingerprint("transformer").startswith(weights)
-    assert facts["objective"] == "across-photos"
+    assert metadata["objective"] == "across-photos"
     sites = miniature.sites("all")
     assert {f"{site.name}.{role}" for site in sites for role in ("down", "mid", "up")} < tensors.keys()

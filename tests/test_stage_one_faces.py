@@ -21,7 +21,7 @@ from metalora.method.buckets import deal
 from metalora.method.crops import Box, cells_within, grown
 from metalora.method.flow import flow_loss, flow_losses, generator_of
 from metalora.method.meta_train import MetaTraining, planned
-from metalora.method.ranks import ALONE
+from metalora.method.world import ALONE
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo, save_image
 

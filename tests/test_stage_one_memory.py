@@ -19,7 +19,7 @@ from metalora.jobs.meta_train import memory
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of
-from metalora.method.meta_train import MetaTraining, worn_adapters
+from metalora.method.meta_train import MetaTraining, per_sample_adapters
 
 CONFIG = MetaTrainConfig(objective="paper", batch=4, bucket_people=6, resolution=256)
 
@@ -56,7 +56,7 @@ def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackb
     training = MetaTraining(tiny.sites("all"), down, [people], CONFIG)
     training.begin(0)
     training.down.step(1e-3)
-    training.heads.wear(torch.arange(4))
+    training.heads.load(torch.arange(4))
     for parameter in training.heads.parameters:
         parameter.grad = torch.ones_like(parameter)
     training.heads.step(1e-3, 0.0)
@@ -71,7 +71,7 @@ def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackb
 def test_with_the_meta_down_trained_layers_keep_what_a_plain_loras_keep():
     def kept(shape: FluxShape) -> int:
         places, generator = sites(shape, "all", fused=False), generator_of("heads")
-        adapters = worn_adapters(places, random_meta_down(places, 16, generator), CONFIG)
+        adapters = per_sample_adapters(places, random_meta_down(places, 16, generator), CONFIG)
         model = nn.Module.to(network(shape), BF16)
         with adapters.attached(model):
             return bytes_of(kept_for_backward(model, adapters.parameters(), lambda: forward(model, shape)))

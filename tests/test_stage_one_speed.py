@@ -48,8 +48,8 @@ def test_an_8_bit_base_is_named_in_the_meta_down_and_counted_as_small(
     monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
     out = tmp_path / "man.safetensors"
     assert main(["meta-train", BENCHMARK, "--class", "man", *FAST, "--eight-bit", "--out", str(out)]) == 0
-    _, facts = files.read(out, ("meta-down",))
-    assert facts["base_fingerprint"].endswith("int8")
+    _, metadata = files.read(out, ("meta-down",))
+    assert metadata["base_fingerprint"].endswith("int8")
     small = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
     assert stage_one_memory(tiny, CONFIG).weights == 4 * stage_one_memory(small, CONFIG).weights
 

@@ -35,7 +35,7 @@ class FluxShape:
 
 
 class Layer(NamedTuple):
-    """One linear layer of a block in both spellings; sizes in units of the model's width."""
+    """One linear layer of a block in both key formats; sizes in units of the model's width."""
 
     name: str  # diffusers, inside the block
     fused: str  # Black Forest Labs, inside the block

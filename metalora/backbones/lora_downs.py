@@ -1,4 +1,4 @@
-"""The down layer of every site, out of any LoRA-like file: two matrices a layer or three, in any spelling we know.
+"""The down layer of every site, out of any LoRA-like file: two matrices a layer or three, in any key format we know.
 
 A file of a Meta-LoRA's authors may name its matrices as it likes. A layer is known by its name; which of its matrices
 is the down layer is known by the matrix's own name or, where that says nothing, by its shape [rank, inputs].
@@ -14,9 +14,9 @@ from ..config import UserError
 from ..method.adapter import Site
 from .keys import FluxShape, sites
 from .lora_foreign import refuse_other_bases
+from .lora_formats import PREFIXES, known_layers, split
 from .lora_products import STRONGEST, matrix_of
 from .lora_reading import layer_and_role
-from .lora_spellings import PREFIXES, known_layers, split
 
 DOWN = re.compile(r"^(lora_A|lora_down|lora\.down|(lora_)?meta_?down|lora_meta_down|lomd|down)(\.\w+)?$", re.IGNORECASE)
 UP = re.compile(r"^(lora_B|lora_up|lora\.up|up|lou)(\.\w+)?$", re.IGNORECASE)
@@ -68,7 +68,7 @@ def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
             )
         raise UserError(
             f"None of the {len(tensors)} keys is a down layer of {shape.name}. Found keys such as {example!r}; "
-            f"expected a layer's name, such as {sites(shape, 'all', fused=False)[1].name!r} in any LoRA spelling, "
+            f"expected a layer's name, such as {sites(shape, 'all', fused=False)[1].name!r} in any LoRA key format, "
             "and a matrix of [rank, inputs]."
         )
     order = [site.name for site in sites(shape, "all", fused=False) if site.name in by_site]

@@ -16,8 +16,8 @@ from ..method.adapter import Site
 from .keys import FluxShape, sites
 from .lora_declared import Declared
 from .lora_foreign import UNKNOWN, notices, part_of, refuse_other_bases, refuse_other_methods
+from .lora_formats import PREFIXES, LoRA, known_layers, split
 from .lora_products import Pair, alpha_of, matrix_of, numbers_of, pair_of, scaled
-from .lora_spellings import PREFIXES, LoRA, known_layers, split
 
 # Roles; PEFT puts the adapter's name ("default") behind them, XLabs the stream (1 image, 2 text) before them.
 ROLES = (
@@ -43,7 +43,7 @@ class Reading(NamedTuple):
 
 
 def read_lora(tensors: dict[str, Tensor], shape: FluxShape, declared: Declared | None = None) -> Reading:
-    """From any spelling or a mixture; a UserError if it is of another base or method, damaged, or not finite.
+    """From any key format or a mixture; a UserError if it is of another base or method, damaged, or not finite.
 
     A fused LoRA that is not made of blocks is read as one LoRA per layer, all with its whole down.
     """

@@ -8,7 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from ..flags import add_knobs, knobs_from
+from ..flags import add_options, config_from
 from ..presets import method_preset
 from . import benchmark_report
 from .base_model import (
@@ -72,8 +72,8 @@ def add_to(commands: Commands) -> None:
         metavar="FILE",
         help="CLASS=FILE for each class, FILE for all, or random (default: the shipped ones, where there are some)",
     )
-    add_knobs(plan, BenchmarkConfig, "the comparison")
-    add_knobs(plan, PersonalizeConfig, "training", ("method", "steps", "rank", "class_name"))
+    add_options(plan, BenchmarkConfig, "the comparison")
+    add_options(plan, PersonalizeConfig, "training", ("method", "steps", "rank", "class_name"))
     plan.add_argument(
         "--captions",
         choices=("class", "photo"),
@@ -81,8 +81,8 @@ def add_to(commands: Commands) -> None:
         help="what training captions say: class, as in the paper; photo: also the photo's own clothes and background, "
         "or whatever the prompts file has alternatives to, so that these are not learned as the person's",
     )
-    add_knobs(plan, CropConfig, "crops")
-    add_knobs(plan, GenerateConfig, "sampling", ("seed", "images_per_prompt"))
+    add_options(plan, CropConfig, "crops")
+    add_options(plan, GenerateConfig, "sampling", ("seed", "images_per_prompt"))
     plan.add_argument(
         "--clip",
         metavar="NAME",
@@ -130,10 +130,10 @@ def plan_benchmark(args: argparse.Namespace) -> None:
             args.run,
             fast_backbone_of(args),
             inputs,
-            knobs_from(args, BenchmarkConfig, preset),
-            knobs_from(args, PersonalizeConfig, preset),
-            knobs_from(args, CropConfig, preset),
-            knobs_from(args, GenerateConfig, preset),
+            config_from(args, BenchmarkConfig, preset),
+            config_from(args, PersonalizeConfig, preset),
+            config_from(args, CropConfig, preset),
+            config_from(args, GenerateConfig, preset),
         )
     )
     images = sum(len(plan.prompts_of(person)) for person in plan.people) * len(plan.seeds)

@@ -21,10 +21,10 @@ def add_dino(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_spelling(parser: argparse.ArgumentParser) -> None:
+def add_key_format(parser: argparse.ArgumentParser) -> None:
     """How the LoRA's keys are named."""
     parser.add_argument(
-        "--spelling",
+        "--key-format",
         default="diffusers",
         choices=("diffusers", "bfl", "kohya"),
         help="key names; diffusers (the default) opens in diffusers and in ComfyUI",

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..config import CropConfig, PersonalizeConfig
-from ..flags import add_knobs, knobs_from
+from ..flags import add_options, config_from
 from .base_model import add_backbone, backbone_of, cache_of, preset_of
 from .parsers import Commands
 
@@ -22,8 +22,8 @@ def add_to(commands: Commands) -> None:
     files.add_argument("files", type=Path, nargs="+", metavar="file", help="a .safetensors file")
 
     machine = commands.add("doctor", "check machine, packages, weights and memory", DOCTOR_HELP, doctor)
-    add_knobs(machine, PersonalizeConfig, "the job to be checked: training")
-    add_knobs(machine, CropConfig, "the job to be checked: crops")
+    add_options(machine, PersonalizeConfig, "the job to be checked: training")
+    add_options(machine, CropConfig, "the job to be checked: crops")
     add_backbone(machine)
 
 
@@ -40,8 +40,8 @@ def doctor(args: argparse.Namespace) -> int:
     from ..jobs.doctor import cards, examine
 
     config, crop_config = (
-        knobs_from(args, PersonalizeConfig, preset_of(args)),
-        knobs_from(args, CropConfig, preset_of(args)),
+        config_from(args, PersonalizeConfig, preset_of(args)),
+        config_from(args, CropConfig, preset_of(args)),
     )
     backbone = backbone_of(args)
     findings = examine(backbone, config, crop_config, cache_of(args).folder)

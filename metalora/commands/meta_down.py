@@ -23,7 +23,7 @@ split or fused, two matrices a layer or three. Says what was taken and what was 
 
 LORAS_HELP = """\
 Distill ordinary LoRAs of people into a Meta-Down: at each layer the directions of the input that their updates share
-most. The LoRAs may be of any maker, spelling and rank, and must be of the same base model; a file that cannot be read
+most. The LoRAs may be of any maker, key_format and rank, and must be of the same base model; a file that cannot be read
 is named and skipped. All are held in memory.
 """
 

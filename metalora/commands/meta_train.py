@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from ..config import UserError
-from ..config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config, meta_train_knobs
+from ..config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config, meta_train_options
 from ..config_meta_train import preset_of as meta_preset_of
-from ..flags import add_knobs
+from ..flags import add_options
 from .base_model import add_backbone, add_speed, cache_of, chosen_backbone, fast_backbone_of, preset_of
 from .choices import add_overwrite
 from .parsers import Commands
@@ -46,7 +46,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--preset", choices=tuple(META_PRESETS), help="settings to start from (default: by base model)")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's logs too")
     add_overwrite(parser)
-    add_knobs(parser, MetaTrainConfig, "training (defaults: preset flux)")
+    add_options(parser, MetaTrainConfig, "training (defaults: preset flux)")
     add_backbone(parser)
     add_speed(parser)
 
@@ -61,7 +61,7 @@ def meta_train(args: argparse.Namespace) -> None:
     from ..jobs.processes import joined_processes, process_index
     from ..store.identities import skipped_of
 
-    given = {name: value for name, value in vars(args).items() if name in meta_train_knobs()}
+    given = {name: value for name, value in vars(args).items() if name in meta_train_options()}
     preset = args.preset or meta_preset_of(preset_of(args), given.get("objective"))
     config = meta_train_config(preset, **given)
     if "LOCAL_RANK" in os.environ and args.device == "auto":
@@ -69,8 +69,8 @@ def meta_train(args: argparse.Namespace) -> None:
     if args.cuda_graphs:
         raise UserError("meta-train cannot use --cuda-graphs: each step wears heads in another place. Leave it out.")
     backbone = fast_backbone_of(args)
-    with joined_processes(config.batch, backbone.device) as ranks:
-        check_memory(backbone, config, ranks.count)
+    with joined_processes(config.batch, backbone.device) as world:
+        check_memory(backbone, config, world.size)
         if process_index() == 0 and (beside := skipped_of(args.people)):
             print(beside, file=sys.stderr)
         job = meta_train_people(
@@ -79,7 +79,7 @@ def meta_train(args: argparse.Namespace) -> None:
             args.out,
             config,
             cache=cache_of(args),
-            ranks=ranks,
+            world=world,
             tensorboard=args.tensorboard,
             overwrite=args.overwrite,
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig
-from ..flags import add_knobs, flags_given, knobs_from
+from ..flags import add_options, config_from, flags_given
 from .base_model import (
     DEFAULT_BACKBONE,
     add_backbone,
@@ -18,7 +18,7 @@ from .base_model import (
     fitted,
     preset_of,
 )
-from .choices import add_faces, add_overwrite, add_spelling
+from .choices import add_faces, add_key_format, add_overwrite
 from .parsers import Commands
 from .running import driven
 
@@ -51,7 +51,7 @@ A stopped call keeps the images it made; the same command makes the rest.
 MERGE_HELP = """\
 Fold an adapter's three matrices a layer into the two of an ordinary LoRA, exactly.
 
-  metalora merge ada.adapter.safetensors --spelling kohya --out ada-kohya.safetensors
+  metalora merge ada.adapter.safetensors --key-format kohya --out ada-kohya.safetensors
 """
 
 
@@ -64,7 +64,7 @@ def add_to(commands: Commands) -> None:
         "--backbone", default=DEFAULT_BACKBONE, help=f"whose defaults to use (default {DEFAULT_BACKBONE})"
     )
     add_faces(crops)
-    add_knobs(crops, CropConfig, "crops")
+    add_options(crops, CropConfig, "crops")
 
     personal = commands.add("personalize", "photo -> LoRA (stage 2)", PERSONALIZE_HELP, personalize)
     personal.add_argument(
@@ -76,11 +76,11 @@ def add_to(commands: Commands) -> None:
         metavar="FILE",
         help="Meta-Down file of the class (default: the shipped one, if there is one), or 'random' (the control)",
     )
-    add_spelling(personal)
+    add_key_format(personal)
     add_overwrite(personal)
     add_faces(personal)
-    add_knobs(personal, PersonalizeConfig, "training")
-    add_knobs(personal, CropConfig, "crops")
+    add_options(personal, PersonalizeConfig, "training")
+    add_options(personal, CropConfig, "crops")
     add_backbone(personal)
     add_speed(personal)
     add_fit(personal)
@@ -88,11 +88,11 @@ def add_to(commands: Commands) -> None:
     images = commands.add("generate", "make images with and without a LoRA", GENERATE_HELP, generate)
     images.add_argument("--prompt", action="append", default=[], help="what to show; may be given several times")
     images.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line")
-    images.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA of any maker and spelling")
+    images.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA of any maker and key format")
     images.add_argument("--compare", action="store_true", help="make each image without the LoRA too")
     images.add_argument("--out", type=Path, default=Path("images"), help="folder for the images (default: images)")
     add_overwrite(images)
-    add_knobs(images, GenerateConfig, "sampling")
+    add_options(images, GenerateConfig, "sampling")
     add_backbone(images)
     add_speed(images)
     add_fit(images)
@@ -100,7 +100,7 @@ def add_to(commands: Commands) -> None:
     adapter = commands.add("merge", "adapter file -> ordinary LoRA file", MERGE_HELP, merge)
     adapter.add_argument("adapter", type=Path, help="an .adapter.safetensors file that personalize wrote")
     adapter.add_argument("--out", type=Path, help="the LoRA file (default: the adapter's name without .adapter)")
-    add_spelling(adapter)
+    add_key_format(adapter)
     add_overwrite(adapter)
 
 
@@ -108,7 +108,7 @@ def show_crops(args: argparse.Namespace) -> None:
     """Write the training crops of a photo and a page with all of them."""
     from ..jobs.crops import write_crops
 
-    config = knobs_from(args, CropConfig, args.backbone)
+    config = config_from(args, CropConfig, args.backbone)
     out = args.out or Path(f"{args.photo.stem}-crops")
     result = driven(write_crops(args.photo, out, config, embedder=args.faces))
     left_out = len(result.planned.left_out)
@@ -132,8 +132,8 @@ def personalize(args: argparse.Namespace) -> None:
 
     choose_method(args)
     config, crop_config = (
-        knobs_from(args, PersonalizeConfig, preset_of(args)),
-        knobs_from(args, CropConfig, preset_of(args)),
+        config_from(args, PersonalizeConfig, preset_of(args)),
+        config_from(args, CropConfig, preset_of(args)),
     )
     out = args.out or Path(f"{args.photos[0].stem}.safetensors")
     result = driven(
@@ -146,7 +146,7 @@ def personalize(args: argparse.Namespace) -> None:
             meta_down=args.meta_down,
             cache=cache_of(args),
             embedder=args.faces,
-            spelling=args.spelling,
+            key_format=args.key_format,
             overwrite=args.overwrite,
         )
     )
@@ -165,7 +165,7 @@ def choose_method(args: argparse.Namespace) -> None:
         return
     class_name = getattr(args, "class_name", PersonalizeConfig().class_name)
     there = args.meta_down or shipped_meta_down(backbone_of(args).name, class_name)
-    whole = knobs_from(args, CropConfig, preset_of(args)).whole_photo
+    whole = config_from(args, CropConfig, preset_of(args)).whole_photo
     args.method = "meta-lora" if there else "lora" if whole else "lora-crops"
     if not there:
         print(f"no Meta-Down is known for this base and class: a plain LoRA is trained (--method {args.method})")
@@ -178,7 +178,7 @@ def generate(args: argparse.Namespace) -> None:
     from ..jobs.sheets import write_comparison
 
     prompts = list(args.prompt) + (read_prompts(args.prompts) if args.prompts else [])
-    config = knobs_from(args, GenerateConfig, preset_of(args))
+    config = config_from(args, GenerateConfig, preset_of(args))
     images = driven(
         generate_images(
             fitted(args, fast_backbone_of(args), fit_images, config),
@@ -203,7 +203,7 @@ def merge(args: argparse.Namespace) -> None:
     out = args.out or args.adapter.with_name(
         args.adapter.name.removesuffix(".safetensors").removesuffix(".adapter") + ".safetensors"
     )
-    print(f"wrote {driven(merge_adapter(args.adapter, out, args.spelling, args.overwrite))}")
+    print(f"wrote {driven(merge_adapter(args.adapter, out, args.key_format, args.overwrite))}")
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -221,13 +221,13 @@ BARE = "made without a LoRA"
 
 def why_left_out(path: Path, made: Mapping[Path, Mapping[str, Any] | None], known: Mapping[Path, Path]) -> str | None:
     """Why a picture is no image to score; None for one that is."""
-    facts = made[path]
+    metadata = made[path]
     if path in known:
         return f"it is the photo {known[path]}"
-    if facts is not None and facts.get("kind") == SHEET:
+    if metadata is not None and metadata.get("kind") == SHEET:
         return "a page of images"
-    if facts is not None:
-        return BARE if facts.get("lora", "") is None else None
+    if metadata is not None:
+        return BARE if metadata.get("lora", "") is None else None
     twin = path.with_name(path.stem.removesuffix("-base") + path.suffix)
     if twin != path and twin in made:
         return BARE

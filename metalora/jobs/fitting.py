@@ -67,7 +67,7 @@ def imitate(backbone: FluxBackbone, gigabytes: float) -> None:
 
 
 def training(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, selective: bool) -> Asked:
-    """A personalization, with the checkpoints that the knob leaves open."""
+    """A personalization, with the checkpoints that the option leaves open."""
     number, shape = torch.finfo(backbone.dtype).bits // 8, backbone.shape
     tokens = tokens_of(training_size(1.0, crop_config.resolution, backbone.multiple), backbone.max_tokens)
     fixed = {"on": (Checkpointing.FULL,), "off": (Checkpointing.NONE,)}.get(config.gradient_checkpointing)

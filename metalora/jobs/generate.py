@@ -12,7 +12,7 @@ from ..backbones.protocol import Backbone
 from ..config import GenerateConfig, Phase, UserError, is_text
 from ..store import files
 from ..store.cache import Cache
-from ..store.images import read_image_facts, save_image
+from ..store.images import read_image_metadata, save_image
 from . import Job
 from .lora import load_lora, lora_adapters
 from .photos import prompt_embeddings
@@ -57,12 +57,12 @@ def generate_images(
         weights = lora_adapters(loaded, backbone, config.strength).to(backbone.device)
         digest = files.digest_of_tensors(weights.tensors())
     wanted = plan_images(prompts, out, config, with_lora=lora is not None, compare=compare)
-    facts = {image: facts_of_image(image, config, backbone, digest) for image in wanted}
-    todo = [image for image in wanted if not already_made(image, facts[image], overwrite)]
+    metadata = {image: image_metadata(image, config, backbone, digest) for image in wanted}
+    todo = [image for image in wanted if not already_made(image, metadata[image], overwrite)]
     files.check_writable(out / "image.png")
     embeddings = dict(zip(prompts, (yield from prompt_embeddings(prompts, backbone, cache)), strict=True))
 
-    keys = {image: cache.key(what="image", facts=facts[image]) for image in todo}
+    keys = {image: cache.key(what="image", metadata=metadata[image]) for image in todo}
     unsampled = [image for image in todo if keys[image] not in cache]
     if unsampled:
         yield Phase("loading the transformer")
@@ -83,7 +83,7 @@ def generate_images(
         with backbone.autoencoder() as autoencoder:
             for image in todo:
                 decoded = autoencoder.decode(cache.get(keys[image])["latents"][0])
-                save_image(decoded, image.path, {"metalora": facts[image]})
+                save_image(decoded, image.path, {"metalora": metadata[image]})
     return wanted
 
 
@@ -125,9 +125,9 @@ def slug(prompt: str) -> str:
     return short.strip("-") or "image"
 
 
-def facts_of_image(image: Image, config: GenerateConfig, backbone: Backbone, lora: str | None) -> str:
+def image_metadata(image: Image, config: GenerateConfig, backbone: Backbone, lora: str | None) -> str:
     """What the PNG says of itself: enough to make it again."""
-    knobs = {name: knob for name, knob in asdict(config).items() if name not in ("images_per_prompt", "seed")}
+    options = {name: option for name, option in asdict(config).items() if name not in ("images_per_prompt", "seed")}
     return json.dumps(
         {
             "prompt": image.prompt,
@@ -135,16 +135,16 @@ def facts_of_image(image: Image, config: GenerateConfig, backbone: Backbone, lor
             "lora": lora if image.lora else None,
             "base": backbone.name,
             "base_fingerprint": backbone.fingerprint("transformer"),
-            **knobs,
+            **options,
         }
     )
 
 
-def already_made(image: Image, facts: str, overwrite: bool) -> bool:
+def already_made(image: Image, metadata: str, overwrite: bool) -> bool:
     """Whether this very image is there; a UserError if another one has its name."""
     if overwrite or not image.path.exists():
         return False
-    if read_image_facts(image.path).get("metalora") == facts:
+    if read_image_metadata(image.path).get("metalora") == metadata:
         return True
     raise UserError(
         f"{image.path} exists and was made with other settings. Choose another --out, or say --overwrite to replace it."

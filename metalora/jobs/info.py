@@ -23,7 +23,7 @@ FACTS = (
     ("sites", "sites"),
     ("meta_rank", "meta_rank (r1)"),
     ("rank", "rank (r2)"),
-    ("spelling", "key names"),
+    ("key_format", "key names"),
     ("crops", "crops trained on"),
     ("meta_down", "Meta-Down"),
     ("photos", "photos (hashes)"),
@@ -31,7 +31,7 @@ FACTS = (
     ("people", "people trained on"),
     ("face_embedder", "face embedder, its hash"),
     ("unseen", "loss on unseen people"),
-    ("knobs", "knobs"),
+    ("options", "options"),
 )
 ADAPTERS = ("LoRA", ("down", "up")), ("LoKr", ("lokr",)), ("LoHa", ("hada",)), ("LoRA of whole differences", ("diff",))
 OPTIMIZER = re.compile(r"(^|[._])(exp_avg|exp_avg_sq|momentum_buffer|optimizers?)([._]|$)")
@@ -45,10 +45,10 @@ LONGEST = 2000  # characters that are looked at or shown
 def describe(path: Path) -> str:
     """Several lines on a safetensors file: its kind, what it was made for and with, its size."""
     with files.opened(path) as file:
-        facts = files.facts_of(file.metadata())
+        metadata = files.own_metadata(file.metadata())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict
-    lines = [f"{path}: {TITLES.get(facts.get('kind', ''), '') or guess(shapes)}"]
-    lines += [f"  {title}: {shown(facts[key])}" for key, title in FACTS if key in facts]
+    lines = [f"{path}: {TITLES.get(metadata.get('kind', ''), '') or guess(shapes)}"]
+    lines += [f"  {title}: {shown(metadata[key])}" for key, title in FACTS if key in metadata]
     numbers = sum(map(prod, shapes.values()))
     lines.append(f"  {len(shapes)} tensors, {numbers:,} numbers, {path.stat().st_size / 1e6:.2f} MB")
     return "\n".join(lines)
@@ -76,7 +76,7 @@ def guess(shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 def shown(value: str) -> str:
-    """Lists and settings as people write them; other facts as they are."""
+    """Lists and settings as people write them; other metadata as they are."""
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Finished LoRA files: checked before they are written, loaded back after; and read again in any spelling."""
+"""Finished LoRA files: checked before they are written, loaded back after; and read again in any key format."""
 
 import json
 from dataclasses import asdict
@@ -12,8 +12,8 @@ from torch import Tensor
 from ..backbones.keys import FluxShape
 from ..backbones.lora_declared import CONFIG_FILE, declared_in
 from ..backbones.lora_foreign import notices
+from ..backbones.lora_formats import LoRA, check_lora, format_lora
 from ..backbones.lora_reading import read_lora
-from ..backbones.lora_spellings import LoRA, check_lora, spell_lora
 from ..backbones.protocol import Backbone
 from ..config import UserError
 from ..method.adapter import Adapter, Adapters
@@ -28,12 +28,12 @@ MOST_BLOCKS = 1000
 LARGEST_CONFIG = 10_000_000  # bytes
 
 
-def save_lora(path: Path, lora: LoRA, spelling: str, shape: FluxShape, facts: dict[str, str]) -> None:
+def save_lora(path: Path, lora: LoRA, key_format: str, shape: FluxShape, metadata: dict[str, str]) -> None:
     """Write an ordinary LoRA: every key exists in the base, every shape fits, nothing is NaN, and it loads back."""
-    tensors = spell_lora(lora, spelling, shape)
-    check_lora(tensors, spelling, shape)
+    tensors = format_lora(lora, key_format, shape)
+    check_lora(tensors, key_format, shape)
     read_lora(tensors, shape)  # before it is written: whatever we would refuse to read
-    files.write(path, tensors, "lora", {**facts, "spelling": spelling, **model_spec(facts, shape)})
+    files.write(path, tensors, "lora", {**metadata, "key_format": key_format, **model_spec(metadata, shape)})
     back, _ = files.read(path, ("lora",))
     reread, unmatched = read_lora(back, shape)
     same = reread.keys() == lora.keys() and all(
@@ -45,15 +45,15 @@ def save_lora(path: Path, lora: LoRA, spelling: str, shape: FluxShape, facts: di
 
 
 def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
-    """(an ordinary LoRA of any maker and spelling, a sentence for each part of its file that was left out)."""
+    """(an ordinary LoRA of any maker and key format, a sentence for each part of its file that was left out)."""
     with files.opened(path) as file:
         metadata = file.metadata() or {}
-        facts = files.facts_of(metadata)
-        if facts.get("kind", "lora") != "lora":
+        own = files.own_metadata(metadata)
+        if own.get("kind", "lora") != "lora":
             raise UserError(
-                f"{path} is of kind {facts['kind']!r}, not a finished LoRA. `metalora merge` makes one of an adapter."
+                f"{path} is of kind {own['kind']!r}, not a finished LoRA. `metalora merge` makes one of an adapter."
             )
-        files.check_base(path, facts, backbone.name)
+        files.check_base(path, own, backbone.name)
         tensors = files.all_tensors(file)
     try:
         of_peft = any(key.startswith("base_model.model.") for key in tensors)
@@ -89,14 +89,14 @@ def lora_adapters(lora: LoRA, backbone: Backbone, strength: float) -> Adapters:
     )
 
 
-def merge_adapter(adapter: Path, out: Path, spelling: str, overwrite: bool = False) -> Job[Path]:
+def merge_adapter(adapter: Path, out: Path, key_format: str, overwrite: bool = False) -> Job[Path]:
     """Three matrices a site become two; the base is not needed, since the file knows its shape."""
-    tensors, facts = files.read(adapter, ("adapter",))
+    tensors, metadata = files.read(adapter, ("adapter",))
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
-    scale, shape = scale_of(adapter, facts), shape_of(adapter, facts)
+    scale, shape = scale_of(adapter, metadata), shape_of(adapter, metadata)
     lora = {name: folded(adapter, name, tensors, scale) for name in names_of(adapter, tensors)}
-    save_lora(out, lora, spelling, shape, facts)
+    save_lora(out, lora, key_format, shape, metadata)
     return out
     yield  # a job, though it has no steps
 
@@ -123,23 +123,25 @@ def folded(path: Path, name: str, tensors: dict[str, Tensor], scale: float) -> t
     return fold(chain[0], found[1], chain[-1], scale)
 
 
-def scale_of(path: Path, facts: dict[str, str]) -> float:
+def scale_of(path: Path, metadata: dict[str, str]) -> float:
     """What an adapter file says that its product is multiplied by."""
     try:
-        scale = float(facts["scale"])
+        scale = float(metadata["scale"])
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: its scale is {facts.get('scale')!r}, expected a number.") from error
+        raise UserError(f"{path} is damaged: its scale is {metadata.get('scale')!r}, expected a number.") from error
     if not isfinite(scale):
         raise UserError(f"{path} is damaged: its scale is {scale}, expected a finite number.")
     return scale
 
 
-def shape_of(path: Path, facts: dict[str, str]) -> FluxShape:
+def shape_of(path: Path, metadata: dict[str, str]) -> FluxShape:
     """The architecture that an adapter file says it is for."""
     try:
-        shape = FluxShape(**json.loads(facts["shape"]))
+        shape = FluxShape(**json.loads(metadata["shape"]))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: its shape is {facts.get('shape')!r}, expected a FLUX's sizes.") from error
+        raise UserError(
+            f"{path} is damaged: its shape is {metadata.get('shape')!r}, expected a FLUX's sizes."
+        ) from error
     sizes = {key: value for key, value in asdict(shape).items() if key != "guidance"}
     limits = {"double_blocks": (0, MOST_BLOCKS), "single_blocks": (0, MOST_BLOCKS)}
     for key, value in sizes.items():
@@ -149,12 +151,12 @@ def shape_of(path: Path, facts: dict[str, str]) -> FluxShape:
     return shape
 
 
-def model_spec(facts: dict[str, str], shape: FluxShape) -> dict[str, str]:
+def model_spec(metadata: dict[str, str], shape: FluxShape) -> dict[str, str]:
     """The fields of Stability's model metadata standard that other programs show. No date: same run, same bytes."""
     architecture = {"flux.1-dev": "flux-1-dev/lora", "flux.1-schnell": "flux-1-schnell/lora"}.get(shape.name)
     return {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": architecture or f"{shape.name}/lora",
-        "modelspec.title": f"Meta-LoRA of one {facts.get('domain', 'person')}",
-        "modelspec.description": f"Rank {facts.get('rank', '?')}; caption while training: {facts.get('caption', '?')}",
+        "modelspec.title": f"Meta-LoRA of one {metadata.get('domain', 'person')}",
+        "modelspec.description": f"Rank {metadata.get('rank', '?')}; learned with: {metadata.get('caption', '?')}",
     }

@@ -37,8 +37,8 @@ def import_meta_down(
     """Take the shared down layer out of any LoRA-like file. `sites`: a preset, or auto, the largest the file covers."""
     check_output(out, overwrite)
     with files.opened(source) as file:
-        facts = files.facts_of(file.metadata())
-        files.check_base(source, facts, backbone.name)
+        metadata = files.own_metadata(file.metadata())
+        files.check_base(source, metadata, backbone.name)
         tensors = files.all_tensors(file)
     yield Phase(f"reading {len(tensors)} tensors")
     try:
@@ -77,7 +77,7 @@ def meta_down_from_loras(
     first: int | None = None,
     overwrite: bool = False,
 ) -> Job[Imported]:
-    """Distill ordinary LoRAs of people, of any spelling and rank, into a Meta-Down: what their updates share most."""
+    """Distill ordinary LoRAs of people, of any key format and rank, into a Meta-Down: what their updates share most."""
     check_output(out, overwrite)
     paths = lora_files(folder)
     if first is not None and first > len(paths):
@@ -130,7 +130,7 @@ def write(
     out: Path, downs: dict[str, Tensor], backbone: Backbone, domain: str, preset: str, origin: dict[str, str]
 ) -> None:
     """A Meta-Down file like the one that stage 1 writes."""
-    facts = {
+    metadata = {
         "base": backbone.name,
         "shape": json.dumps(asdict(backbone.shape)),
         "domain": domain,
@@ -138,7 +138,7 @@ def write(
         "meta_rank": str(min(map(len, downs.values()))),
         **origin,
     }
-    files.write(out, {f"{name}.down": down for name, down in downs.items()}, "meta-down", facts)
+    files.write(out, {f"{name}.down": down for name, down in downs.items()}, "meta-down", metadata)
 
 
 def inspect_meta_down(path: Path) -> str:

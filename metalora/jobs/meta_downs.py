@@ -30,16 +30,16 @@ def shipped_meta_downs(base: str) -> dict[str, Path]:
     found = {}
     for path in sorted(SHIPPED.glob("*.safetensors")):
         with files.opened(path) as file:
-            facts = files.facts_of(file.metadata())
-        if facts["base"] == base:
-            found[facts["domain"]] = path
+            metadata = files.own_metadata(file.metadata())
+        if metadata["base"] == base:
+            found[metadata["domain"]] = path
     return found
 
 
 def starting_adapters(
     backbone: Backbone, config: PersonalizeConfig, meta_down: str | None
 ) -> tuple[Adapters, dict[str, str]]:
-    """Adapters at their start, and the facts of the Meta-Down they stand on."""
+    """Adapters at their start, and the metadata of the Meta-Down they stand on."""
     sites, generator = backbone.sites(config.sites), generator_of(config.seed, "heads")
     if config.method != "meta-lora":
         if meta_down is not None:
@@ -77,8 +77,8 @@ def default_meta_down(base: str, class_name: str) -> str:
 
 
 def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(site name -> [meta_rank, in], facts); refused unless it was made for this base and every site fits."""
-    tensors, facts = files.read(path, ("meta-down",), base=base)
+    """(site name -> [meta_rank, in], metadata); refused unless it was made for this base and every site fits."""
+    tensors, metadata = files.read(path, ("meta-down",), base=base)
     downs = downs_of(path, tensors)
     absent = [site.name for site in sites if site.name not in downs]
     if absent:
@@ -93,7 +93,7 @@ def read_meta_down(path: Path, sites: Sequence[Site], base: str, rank: int) -> t
     if rank > meta_rank:
         raise UserError(f"{path} has rank {meta_rank} (r1), so --rank (r2) can be at most that, not {rank}.")
     origin = {"meta_down": files.digest_of_tensors(tensors), "meta_rank": str(meta_rank)}
-    return downs, origin | {"meta_domain": facts["domain"]} if "domain" in facts else origin
+    return downs, origin | {"meta_domain": metadata["domain"]} if "domain" in metadata else origin
 
 
 def downs_of(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def personalize_photos(
     meta_down: str | None,
     cache: Cache,
     embedder: str = "sface",
-    spelling: str = "diffusers",
+    key_format: str = "diffusers",
     overwrite: bool = False,
 ) -> Job[Personalized]:
     """Fit heads (or a plain LoRA) to one person's photos and write `out`, its adapter file and its loss curve.
@@ -80,12 +80,12 @@ def personalize_photos(
     planned = plan_photos(photos, config, crop_config, backbone, embedder)
     if turned := said_of_turns(planned, [path.name for path in photos]):
         yield Phase(turned)
-    facts = facts_of_run(backbone, config, crop_config, planned, origin)
-    saved = SavedRun(state_path, facts)
+    metadata = run_metadata(backbone, config, crop_config, planned, origin)
+    saved = SavedRun(state_path, metadata)
     trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
 
-    files.write(adapter_path, adapters.tensors(), "adapter", facts)
-    save_lora(out, fold_all(adapters), spelling, backbone.shape, facts)
+    files.write(adapter_path, adapters.tensors(), "adapter", metadata)
+    save_lora(out, fold_all(adapters), key_format, backbone.shape, metadata)
     save_loss_curve(curve_path, {config.method: trained.losses})
     saved.remove()
     return Personalized(out, adapter_path, curve_path, trained)
@@ -189,14 +189,14 @@ def check_photos_for(methods: Sequence[str], crop_config: CropConfig) -> None:
         raise UserError("--whole-photo leaves lora-crops no crops. A plain LoRA on the whole photo is method lora.")
 
 
-def facts_of_run(
+def run_metadata(
     backbone: Backbone,
     config: PersonalizeConfig,
     crop_config: CropConfig,
     planned: Sequence[PlannedPhoto],
     origin: dict[str, str],
 ) -> dict[str, str]:
-    """What the files say of themselves: every knob and the hash of every input; no photo and no path."""
+    """What the files say of themselves: every option and the hash of every input; no photo and no path."""
     return {
         "base": backbone.name,
         "base_fingerprint": backbone.fingerprint("transformer"),
@@ -208,6 +208,6 @@ def facts_of_run(
         "scale": str(config.scale),
         "photos": json.dumps([photo.digest for photo in planned]),
         "crops": str(sum(len(photo.crops) for photo in planned)),
-        "knobs": json.dumps({**asdict(crop_config), **asdict(config)}),
+        "options": json.dumps({**asdict(crop_config), **asdict(config)}),
         **origin,
     }

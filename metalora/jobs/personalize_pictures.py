@@ -21,9 +21,9 @@ from ..store.cache import Cache
 from ..store.images import photo_digest
 from . import Job
 from .meta_downs import starting_adapters
-from .personalize import Training, facts_of_run, fit
+from .personalize import Training, fit, run_metadata
 from .photos import Crop, PlannedPhoto
-from .resume import FREE_KNOBS, SavedRun
+from .resume import FREE_OPTIONS, SavedRun
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrainedAdapter:
 
     adapters: Adapters
     shape: FluxShape
-    facts: dict[str, str]
+    metadata: dict[str, str]
     file: Path
     training: Training
 
@@ -63,14 +63,14 @@ def personalize_pictures(
     drawn: Sequence[Tensor | None] = heads or [None] * len(crops)
     planned = [as_it_is(crop, backbone.multiple, head) for crop, head in zip(crops, drawn, strict=True)]
     crop_config = CropConfig(resolution=resolution_of(planned), flips=flips)
-    facts = facts_of_run(backbone, config, crop_config, planned, origin)
+    metadata = run_metadata(backbone, config, crop_config, planned, origin)
     if heads and config.background_weight < 1:
-        facts["heads"] = files.digest_of_tensors({str(index): head for index, head in enumerate(heads)})
-    saved = SavedRun(states / f"{name_of_run(facts)}.state.safetensors", facts)
+        metadata["heads"] = files.digest_of_tensors({str(index): head for index, head in enumerate(heads)})
+    saved = SavedRun(states / f"{name_of_run(metadata)}.state.safetensors", metadata)
     training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
-    files.write(out, adapters.tensors(), "adapter", facts)
+    files.write(out, adapters.tensors(), "adapter", metadata)
     saved.remove()
-    return TrainedAdapter(adapters, backbone.shape, facts, out, training)
+    return TrainedAdapter(adapters, backbone.shape, metadata, out, training)
 
 
 def check_heads(heads: Sequence[Tensor], crops: Sequence[Tensor], config: PersonalizeConfig) -> None:
@@ -111,7 +111,7 @@ def resolution_of(planned: Sequence[PlannedPhoto]) -> int:
     return max(64, side)
 
 
-def name_of_run(facts: dict[str, str]) -> str:
+def name_of_run(metadata: dict[str, str]) -> str:
     """The same for runs that may go on from each other's state."""
-    knobs = {name: knob for name, knob in json.loads(facts["knobs"]).items() if name not in FREE_KNOBS}
-    return files.digest(json.dumps({**facts, "knobs": knobs}, sort_keys=True).encode())[:16]
+    options = {name: option for name, option in json.loads(metadata["options"]).items() if name not in FREE_OPTIONS}
+    return files.digest(json.dumps({**metadata, "options": options}, sort_keys=True).encode())[:16]

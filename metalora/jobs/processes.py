@@ -11,7 +11,7 @@ from uuid import uuid4
 import torch
 
 from ..config import UserError
-from ..method.ranks import ALONE, Ranks
+from ..method.world import ALONE, World
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -27,15 +27,15 @@ def process_index() -> int:
 
 
 @contextmanager
-def joined_processes(batch: int, device: torch.device) -> Iterator[Ranks]:
+def joined_processes(batch: int, device: torch.device) -> Iterator[World]:
     """All processes of a torchrun, through NCCL on GPUs and gloo on CPUs; alone without torchrun."""
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1:
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
         yield ALONE
         return
-    if count > batch:
+    if size > batch:
         raise UserError(
-            f"A batch of {batch} cannot be shared by {count} processes: each needs a photo of its own in every step. "
+            f"A batch of {batch} cannot be shared by {size} processes: each needs a photo of its own in every step. "
             "Raise --batch or start fewer processes."
         )
     import torch.distributed as dist
@@ -43,17 +43,17 @@ def joined_processes(batch: int, device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store, index, count = next(dist.rendezvous("env://", timeout=JOINING))
-    fresh = dist.PrefixStore(agreed_start(store, index, count), store)
-    dist.init_process_group(backend, store=fresh, rank=index, world_size=count, timeout=PATIENCE)
+    store, rank, size = next(dist.rendezvous("env://", timeout=JOINING))
+    fresh = dist.PrefixStore(agreed_start(store, rank, size), store)
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield Ranks(index, count)
+        yield World(rank, size)
         dist.barrier()  # nobody takes the group down while another still sends
     finally:
         dist.destroy_process_group()
 
 
-def agreed_start(store: "Store", index: int, count: int) -> str:
+def agreed_start(store: "Store", rank: int, size: int) -> str:
     """A word that all processes of this start have in common, and no process of an earlier start has known.
 
     torchrun's store outlives a restart, and so do the addresses that the processes of the start before have left in it
@@ -63,12 +63,12 @@ def agreed_start(store: "Store", index: int, count: int) -> str:
     heard. What the dead have asked is answered too, and nobody hears it.
     """
     own = uuid4().hex
-    if index > 0:
-        store.set(f"metalora/asked/{index}", own)
+    if rank > 0:
+        store.set(f"metalora/asked/{rank}", own)
         start = store.get(f"metalora/answered/{own}").decode()
-        store.set(f"metalora/heard/{start}/{index}", "")
+        store.set(f"metalora/heard/{start}/{rank}", "")
         return start
-    absent, deadline = set(range(1, count)), time.monotonic() + JOINING.total_seconds()
+    absent, deadline = set(range(1, size)), time.monotonic() + JOINING.total_seconds()
     while absent:
         for other in sorted(absent):
             if store.check([f"metalora/heard/{own}/{other}"]):
@@ -76,6 +76,6 @@ def agreed_start(store: "Store", index: int, count: int) -> str:
             elif store.check([f"metalora/asked/{other}"]):
                 store.set(f"metalora/answered/{store.get(f'metalora/asked/{other}').decode()}", own)
         if time.monotonic() > deadline:
-            raise UserError(f"Processes {sorted(absent)} of {count} have not come within {JOINING}. Start again.")
+            raise UserError(f"Processes {sorted(absent)} of {size} have not come within {JOINING}. Start again.")
         time.sleep(LOOK_AGAIN)
     return own

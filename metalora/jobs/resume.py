@@ -12,15 +12,15 @@ from ..config import UserError
 from ..method.adapter import Adapters
 from ..store import files
 
-# Knobs that may differ when a run goes on: they do not change what a step does.
-FREE_KNOBS = ("steps", "save_every", "gradient_checkpointing", "turn")  # a turned photo has another digest
+# Options that may differ when a run goes on: they do not change what a step does.
+FREE_OPTIONS = ("steps", "save_every", "gradient_checkpointing", "turn")  # a turned photo has another digest
 
 
 class SavedRun:
     """`<out>.state.safetensors`: the adapter, its optimizer and the losses so far."""
 
-    def __init__(self, path: Path, facts: dict[str, str]):
-        self.path, self.facts = path, facts
+    def __init__(self, path: Path, metadata: dict[str, str]):
+        self.path, self.metadata = path, metadata
 
     def exists(self) -> bool:
         """Whether an earlier run was stopped here."""
@@ -36,12 +36,12 @@ class SavedRun:
             for name, value in state.items()
         }
         history = {"losses": torch.tensor(losses, dtype=torch.float64), "validation": torch.tensor(validation).double()}
-        files.write(self.path, {**adapters.tensors(), **moments, **history}, "state", self.facts)
+        files.write(self.path, {**adapters.tensors(), **moments, **history}, "state", self.metadata)
 
     def load(self, adapters: Adapters, optimizer: torch.optim.Optimizer) -> tuple[list[float], float]:
         """Put the run back; (losses so far, validation loss at the start). Refuses the state of another run."""
-        tensors, facts = files.read(self.path, ("state",))
-        different = sorted(key for key in self.facts if _identity(self.facts, key) != _identity(facts, key))
+        tensors, metadata = files.read(self.path, ("state",))
+        different = sorted(key for key in self.metadata if _identity(self.metadata, key) != _identity(metadata, key))
         if different:
             raise UserError(
                 f"{self.path} is the state of a run with other settings or inputs ({', '.join(different)} differ). "
@@ -63,8 +63,8 @@ class SavedRun:
         self.path.unlink(missing_ok=True)
 
 
-def _identity(facts: dict[str, str], key: str) -> object:
-    value = facts.get(key)
-    if key != "knobs" or value is None:
+def _identity(metadata: dict[str, str], key: str) -> object:
+    value = metadata.get(key)
+    if key != "options" or value is None:
         return value
-    return {name: knob for name, knob in json.loads(value).items() if name not in FREE_KNOBS}
+    return {name: option for name, option in json.loads(value).items() if name not in FREE_OPTIONS}

@@ -24,8 +24,8 @@ from .adapter import Adapters, Site
 from .flat import in_one_buffer
 from .flow import Denoiser, Times, flow_losses, generator_of, noised, velocity
 from .head_generator import GeneratedAdapter, HeadGenerator, generated_adapters
-from .ranks import ALONE, Ranks
 from .shared_directions import ROW_LENGTH
+from .world import ALONE, World
 
 BETAS = (0.9, 0.99)  # of AdamW: gradients through 16 faces change faster than 0.999 follows
 CLIP = 1.0  # the longest gradient, over all weights together
@@ -114,9 +114,9 @@ class AcrossPhotos:
         generator: HeadGenerator,
         config: MetaTrainConfig,
         device: torch.device | str = "cpu",
-        ranks: Ranks = ALONE,
+        world: World = ALONE,
     ):
-        self.config, self.ranks = config, ranks
+        self.config, self.world = config, world
         self.by_name: dict[str, GeneratedAdapter] = generated_adapters(sites, meta_down)
         self.adapters = Adapters(sites, dict(self.by_name)).to(device)
         self.generator = generator.to(device)
@@ -131,7 +131,7 @@ class AcrossPhotos:
             groups.append({"params": [weights], "lr": rate, "rate": rate})
         self.optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0, fused=True)
 
-    def wear(self, faces: Tensor | None, samples: int) -> None:
+    def set_heads(self, faces: Tensor | None, samples: int) -> None:
         """Sample b of the next batch gets the heads that the generator makes of faces[b]; None: heads of nothing."""
         gains = None if faces is None else self.generator(faces)
         for index, adapter in enumerate(self.by_name.values()):
@@ -167,7 +167,7 @@ def across_photos(denoiser: Denoiser, training: AcrossPhotos, batches: Iterable[
     for batch in batches:
         value = 0.0
         if batch.slots:
-            training.wear(batch.faces, len(batch.slots))  # heads from the photos A
+            training.set_heads(batch.faces, len(batch.slots))  # heads from the photos A
             generators = [generator_of(config.seed, "noise", batch.step, slot) for slot in batch.slots]
             weights = () if batch.weights is None else batch.weights.split(1)
             losses = flow_losses(denoiser, batch.latents.split(1), batch.prompt, generators, times, weights)
@@ -175,7 +175,7 @@ def across_photos(denoiser: Denoiser, training: AcrossPhotos, batches: Iterable[
             loss.backward()
             value = loss.item()
         training.gradients[-1] = value
-        training.ranks.add_up(training.gradients)
+        training.world.add_up(training.gradients)
         value, norm = training.gradients[-1].item(), training.gradients[:-1].norm()
         if not (abs(value) < float("inf") and norm.isfinite()):
             raise UserError(
@@ -207,19 +207,19 @@ def unseen_likeness(denoiser: Denoiser, training: AcrossPhotos, batches: Sequenc
     Every process does its share of the batches.
     """
     sums = torch.zeros(4, dtype=torch.float64)
-    for batch in batches[training.ranks.index :: training.ranks.count]:
+    for batch in batches[training.world.rank :: training.world.size]:
         assert batch.others is not None, "no faces to compare with"
         count = len(batch.slots)
         t = (torch.arange(count) + 0.5) / count
         noise = torch.randn(batch.latents.shape, generator=generator_of("unseen", batch.step)).to(batch.latents)
         t = t[torch.randperm(count, generator=generator_of("unseen times", batch.step))].to(batch.latents)
         for place, faces in enumerate((batch.faces, batch.others, None)):
-            training.wear(faces, count)
+            training.set_heads(faces, count)
             predicted = denoiser(noised(batch.latents, noise, t), t, batch.prompt)
             error = (predicted - velocity(batch.latents, noise)).square()
             sums[place] += (error if batch.weights is None else batch.weights * error).mean().item() * count
         sums[3] += count
     sums = sums.to(training.flat.device, torch.float32)
-    training.ranks.add_up(sums)
+    training.world.add_up(sums)
     own, another, none, count = sums.tolist()
     return Likeness(own / count, another / count, none / count)

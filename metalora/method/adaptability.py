@@ -38,18 +38,18 @@ def adaptability(denoiser: Denoiser, training: MetaTraining, people: Sequence[He
 
     Every process does its share of the people; heads, noise and times are the same each time this is called.
     """
-    ranks, heads = training.ranks, training.heads
+    world, heads = training.world, training.heads
     training.down.train(False)
     sums = torch.zeros(3, dtype=torch.float64)
     try:
-        for person in people[ranks.index :: ranks.count]:
+        for person in people[world.rank :: world.size]:
             training.heads = training.new_heads([person.name], "held out")
             sums += torch.tensor([*adapted(denoiser, training, person), 1.0], dtype=torch.float64)
     finally:  # also when it is stopped inside: a checkpoint is of the people who are trained on
         training.heads = heads
-        heads.wear(heads.rows)
+        heads.load(heads.rows)
     sums = sums.to(training.down.flat.device, torch.float32)
-    ranks.add_up(sums)
+    world.add_up(sums)
     before, after, count = sums.tolist()
     return before / count, after / count
 
@@ -59,7 +59,7 @@ def adapted(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> tupl
     config = training.config
     before = unseen_loss(denoiser, training, person)
     for step in range(config.validation_steps):
-        training.heads.wear(torch.zeros(len(person.reference), dtype=torch.long))
+        training.heads.load(torch.zeros(len(person.reference), dtype=torch.long))
         generator = generator_of(config.seed, "held out", person.name, step)
         times = Times(config.time_sampling, config.time_shift)
         flow_loss(denoiser, person.reference, person.prompt, generator, times, person.weights).backward()
@@ -73,7 +73,7 @@ def unseen_loss(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> 
     losses = []
     for photo, one in enumerate(person.unseen):
         clean = one.latents
-        training.heads.wear(torch.zeros(1, dtype=torch.long))
+        training.heads.load(torch.zeros(1, dtype=torch.long))
         for index in range(TIMES):
             noise = torch.randn(clean.shape, generator=generator_of("unseen", photo, index)).to(clean)[None]
             t = torch.full((1,), (index + 0.5) / TIMES).to(clean)

@@ -7,13 +7,14 @@ mid  [rank, meta_rank]   one per identity
 up   [out, rank]         one per identity; zero at birth, so that a new adapter changes nothing
 
 An ordinary LoRA is the same without mid: h = W0 x + s * Up (Down x). Any of the three may be a stack with a leading
-dimension n, one matrix per identity; `rows` then says which identity each sample of the batch is.
+dimension n, one matrix per identity; `adapter_indices` then says which identity each sample of the batch is.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,29 +49,23 @@ class Adapter(nn.Module):
         self.down, self.up, self.scale = nn.Parameter(down), nn.Parameter(up), scale
         self.mid = None if mid is None else nn.Parameter(mid)
 
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, adapter_indices: Tensor | None = None) -> Tensor:
         """x [b, ..., in] -> [b, ..., out] in x's dtype; the weights stay fp32 for the optimizer.
 
-        In two dimensions from the first product to the last: autograd then has fewer operations to remember.
+        With stacks, sample b goes through matrix adapter_indices[b]; without indices through matrix b. In two
+        dimensions from the first product to the last: autograd then has fewer operations to remember.
         """
-        tokens, samples = x.flatten(0, -2), x.shape[0]
-        for weight in self.inner():
-            tokens = project(tokens, weight, samples, rows)
-        tokens = project(tokens if self.scale == 1.0 else self.scale * tokens, self.up, samples, rows)
-        return tokens.view(*x.shape[:-1], -1)
-
-    def inner(self) -> tuple[Tensor, ...]:
-        """What an input goes through before `up`.
-
-        A Meta-Down that learns has its inputs kept for it in any case, so that at rank 1 the tokens may go through
-        Mid MetaDown at once, a meta_rank-th of the arithmetic. With a frozen one they are better forgotten.
-        """
-        down, mid = self.down, self.mid  # a module looks its parameters up by name
+        down, mid, up = self.down, self.mid, self.up
+        apply = partial(project, samples=x.shape[0], adapter_indices=adapter_indices)
+        h = x.flatten(0, -2)
         if mid is None:
-            return (down,)
-        if mid.shape[-2] == 1 and down.requires_grad:
-            return (mid @ down,)
-        return down, mid
+            h = apply(h, down)
+        elif mid.shape[-2] == 1 and down.requires_grad:  # the same at rank 1, a meta_rank-th of the arithmetic; with
+            h = apply(h, mid @ down)  # a frozen Meta-Down slower, since the inputs would be kept for its gradient
+        else:
+            h = apply(apply(h, down), mid)
+        h = apply(h if self.scale == 1.0 else self.scale * h, up)
+        return h.view(*x.shape[:-1], -1)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The matrices by role; a plain LoRA has no mid."""
@@ -78,16 +73,13 @@ class Adapter(nn.Module):
         return {role: weight for role, weight in present.items() if weight is not None}
 
 
-def project(tokens: Tensor, weight: Tensor, samples: int, rows: Tensor | None) -> Tensor:
-    """tokens [samples * n, in] through one matrix [out, in], or each sample's through its own of a stack.
-
-    Sample b goes through matrix rows[b] of the stack [matrices, out, in]; without rows through matrix b.
-    """
+def project(tokens: Tensor, weight: Tensor, samples: int, adapter_indices: Tensor | None) -> Tensor:
+    """tokens [samples * k, in] through one matrix [out, in], or each sample's through its own of [n, out, in]."""
     weight = weight.to(tokens.dtype)
     if weight.ndim == 2:
         return tokens @ weight.t()
-    own = weight if rows is None else weight[rows]
-    assert len(own) == samples, f"{samples} samples, {len(own)} matrices: use worn_by to say who each sample is"
+    own = weight if adapter_indices is None else weight[adapter_indices]
+    assert len(own) == samples, f"{samples} samples, {len(own)} matrices: `using` says which"
     return each_its_own(tokens.unflatten(0, (samples, -1)), own).flatten(0, 1)
 
 
@@ -116,7 +108,7 @@ class Adapters:
     def __init__(self, sites: Iterable[Site], by_name: dict[str, Adapter]):
         self.sites = {site.name: site for site in sites}
         self.by_name = by_name
-        self.rows: Tensor | None = None
+        self.adapter_indices: Tensor | None = None
         assert self.sites.keys() == by_name.keys()
 
     def parameters(self, roles: tuple[str, ...] = ROLES) -> list[nn.Parameter]:
@@ -150,13 +142,13 @@ class Adapters:
                 handle.remove()
 
     @contextmanager
-    def worn_by(self, rows: Tensor) -> Iterator[None]:
-        """While inside, sample b of every batch goes through identity rows[b] of the stacks."""
-        self.rows = rows
+    def using(self, adapter_indices: Tensor) -> Iterator[None]:
+        """While inside, sample b of every batch goes through identity adapter_indices[b] of the stacks."""
+        self.adapter_indices = adapter_indices
         try:
             yield
         finally:
-            self.rows = None
+            self.adapter_indices = None
 
     def _added_output(self, sites: list[Site]):  # type: ignore[no-untyped-def]  # torch names no type for a hook
         # Without names: a compiled block serves all blocks whose hooks hold the same, and names differ.
@@ -164,7 +156,7 @@ class Adapters:
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             for own, adapter in parts:
-                added = adapter.forward(inputs[0], self.rows)
+                added = adapter.forward(inputs[0], self.adapter_indices)
                 if own is None:
                     # Not in place: a selective checkpoint keeps the base's own output for the second forward pass.
                     output = output + added

@@ -66,7 +66,7 @@ class Heads:
         self.steps = torch.zeros(len(names), dtype=torch.float64)
         self.rows = torch.zeros(0, dtype=torch.long)  # that are worn
 
-    def wear(self, rows: Tensor) -> None:
+    def load(self, rows: Tensor) -> None:
         """Sample b of the next batch goes through row rows[b]: the parameters become copies of those rows."""
         self.rows = rows
         worn = self.weights[rows.to(self.weights.device)]

@@ -14,14 +14,12 @@ from torch import Tensor
 # What a denoiser is to the method: (noised [b, c, h, w], t [b], prompt) -> velocity [b, c, h, w].
 Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
 
-SHIFT = 3.0  # of the "shifted" times; the value of Stable Diffusion 3, section 5.3.2 of its paper
-
 
 @dataclass(frozen=True)
 class Times:
     """How training times in (0, 1) are drawn; `shift` then moves them, above 1 towards noise, below 1 towards detail.
 
-    "logit-normal" is the sigmoid of a standard normal, the FLUX trainers' default; "shifted" moves that by SHIFT.
+    "logit-normal" is the sigmoid of a standard normal, the FLUX trainers' default.
     """
 
     kind: str = "logit-normal"
@@ -33,8 +31,7 @@ class Times:
             t = torch.rand(count, generator=generator)
         else:
             t = torch.sigmoid(torch.randn(count, generator=generator))
-        shift = self.shift * (SHIFT if self.kind == "shifted" else 1.0)
-        return t if shift == 1 else shifted(t, shift)
+        return t if self.shift == 1 else shifted(t, self.shift)
 
 
 def noised(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:

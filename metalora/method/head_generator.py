@@ -49,7 +49,7 @@ class GeneratedAdapter(Adapter):
 
     gains: Tensor
 
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, adapter_indices: Tensor | None = None) -> Tensor:
         """x [b, ..., in] -> [b, ..., out] in x's dtype."""
         gains = self.gains.to(x.dtype)
         inner = x @ self.down.to(x.dtype).t()

@@ -13,7 +13,7 @@ from .adapter import IDENTITY, SHARED, Adapter, Adapters, Site
 from .buckets import Draws, Person, Sample, lanes, place, shared_steps
 from .flat import FlatDown, Heads, fresh_heads
 from .flow import Denoiser, Times, flow_losses, generator_of
-from .ranks import ALONE, Ranks
+from .world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class MetaTraining:
         buckets: Sequence[Sequence[Person]],
         config: MetaTrainConfig,
         device: torch.device | str = "cpu",
-        ranks: Ranks = ALONE,
+        world: World = ALONE,
     ):
-        self.buckets, self.config, self.ranks = buckets, config, ranks
-        self.adapters = worn_adapters(sites, meta_down, config).to(device)
+        self.buckets, self.config, self.world = buckets, config, world
+        self.adapters = per_sample_adapters(sites, meta_down, config).to(device)
         self.down = FlatDown(self.adapters.parameters(SHARED), config.weight_decay)
         self.visit = -1
         self.heads = self.new_heads([], "none")
@@ -63,7 +63,7 @@ class MetaTraining:
         """The next bucket: fresh heads for those of its people who live here; the last bucket's are discarded."""
         self.visit = visit
         bucket = self.bucket(visit)
-        own = [person.name for position, person in enumerate(bucket) if self.owner(position, visit) == self.ranks.index]
+        own = [person.name for position, person in enumerate(bucket) if self.owner(position, visit) == self.world.rank]
         self.heads = self.new_heads(own, "heads", visit)
         self.row = {name: row for row, name in enumerate(own)}
 
@@ -73,11 +73,11 @@ class MetaTraining:
 
     def owner(self, position: int, visit: int) -> int:
         """The process that the person at this position of a bucket lives on."""
-        return position % lanes(len(self.bucket(visit)), self.config.batch) % self.ranks.count
+        return position % lanes(len(self.bucket(visit)), self.config.batch) % self.world.size
 
     def own(self, samples: Sequence[Sample], visit: int) -> list[Sample]:
         """Those of a batch whose people live here."""
-        return [sample for sample in samples if self.owner(sample.position, visit) == self.ranks.index]
+        return [sample for sample in samples if self.owner(sample.position, visit) == self.world.rank]
 
     def rows(self, samples: Sequence[Sample]) -> Tensor:
         """Each sample's row in the heads."""
@@ -93,7 +93,7 @@ def meta_train(
     denoiser: Denoiser, training: MetaTraining, batches: Iterable[Batch], config: MetaTrainConfig
 ) -> Iterator[Step]:
     """Yield after every step. The caller attaches `training.adapters` and gives the batches of `planned`."""
-    ranks, down = training.ranks, training.down
+    world, down = training.world, training.down
     for batch in batches:
         visit, iteration, warm_up = place(batch.step, config)
         if visit != training.visit:
@@ -101,14 +101,16 @@ def meta_train(
         down.train(not warm_up)
         value = 0.0
         if batch.samples:
-            training.heads.wear(training.rows(batch.samples))  # each sample through its own person's heads
+            training.heads.load(training.rows(batch.samples))  # each sample through its own person's heads
             value = backward(denoiser, batch, config)
-            training.heads.step(risen(config, iteration), config.weight_decay)  # whoever is absent does not move
+            training.heads.step(
+                warm_up_factor(config, iteration), config.weight_decay
+            )  # whoever is absent does not move
         if warm_up:  # fresh heads are noise: until they have caught up, they are kept out of the Meta-Down
             value *= config.batch / max(1, len(batch.samples))  # nothing is exchanged: the mean of what is here
         else:
             down.exchanged[-1] = value
-            ranks.add_up(down.exchanged)  # gradients and, riding along, the loss
+            world.add_up(down.exchanged)  # gradients and, riding along, the loss
             value = down.exchanged[-1].item()
         if not abs(value) < float("inf"):
             raise UserError(
@@ -116,7 +118,7 @@ def meta_train(
                 "Lower the learning rate, or let it rise slowly with --rate-warmup."
             )
         if not warm_up:
-            down.step(risen(config, shared_steps(batch.step, config)))
+            down.step(warm_up_factor(config, shared_steps(batch.step, config)))
         yield Step(batch.step + 1, config.steps, value)
 
 
@@ -148,13 +150,13 @@ def generators(batch: Batch, config: MetaTrainConfig) -> list[torch.Generator]:
     return [generator_of(config.seed, "noise", batch.step, sample.slot) for sample in batch.samples]
 
 
-def risen(config: MetaTrainConfig, taken: int) -> float:
+def warm_up_factor(config: MetaTrainConfig, taken: int) -> float:
     """The learning rate after so many steps: constant, after its rise if one is asked for."""
     return config.learning_rate * min(1.0, (taken + 1) / (config.rate_warmup + 1))
 
 
-def worn_adapters(sites: Sequence[Site], meta_down: dict[str, Tensor], config: MetaTrainConfig) -> Adapters:
-    """Adapters whose heads are one matrix a sample, to be filled by `Heads.wear`."""
+def per_sample_adapters(sites: Sequence[Site], meta_down: dict[str, Tensor], config: MetaTrainConfig) -> Adapters:
+    """Adapters whose heads are one matrix a sample, to be filled by `Heads.load`."""
     by_name = {}
     for site in sites:
         down = meta_down[site.name].clone()

@@ -103,8 +103,8 @@ def personalize(
             clip_each(weights, config.max_grad_norm)
         check_losses(losses, step)
         optimizer.step()
-        if config.average_steps:
-            averaging.follow(optimizer, config.average_steps)
+        if config.ema_steps:
+            averaging.follow(optimizer, config.ema_steps)
         optimizer.zero_grad(set_to_none=False)  # the gradients are views of one buffer
         yield Step(step + 1, config.steps, sum(losses) / len(losses))
 
@@ -135,8 +135,8 @@ def backward(
     losses = [0.0] * len(batches)
     for rows in passes(batches):
         latents = [batches[row].latents for row in rows]
-        wearers = torch.tensor([row for row in rows for _ in batches[row].latents], device=latents[0].device)
-        with adapters.worn_by(wearers):  # also in backward, which may compute the blocks again
+        indices = torch.tensor([row for row in rows for _ in batches[row].latents], device=latents[0].device)
+        with adapters.using(indices):  # also in backward, which may compute the blocks again
             prompt = prompt_of([batches[row] for row in rows])
             weights = [batches[row].weights for row in rows]
             found = flow_losses(denoiser, latents, prompt, [generators[row] for row in rows], times, weights)

@@ -11,7 +11,7 @@ from .adapter import Adapter, Adapters
 def stacked(people: Sequence[Adapters]) -> Adapters:
     """The adapters of people who share their sites, their scale and, where they have one, their Meta-Down.
 
-    Sample b of a batch goes through person rows[b] inside `worn_by(rows)`.
+    Sample b of a batch goes through person indices[b] inside `using(indices)`.
     """
     first = people[0]
     return Adapters(

@@ -4,7 +4,7 @@
 |---|---|---|
 | meta-down | <site>.down; other tensors are ignored | stage 1, import, from-loras |
 | adapter | <site>.down, .mid, .up (a plain LoRA has no mid) | personalize |
-| lora | an ordinary LoRA in a spelling that stock loaders read | personalize, merge |
+| lora | an ordinary LoRA in a key format that stock loaders read | personalize, merge |
 | state | an adapter and its optimizer, in the middle of a run | personalize, when stopped |
 | checkpoint | Meta-Down, the present bucket's heads by identity, their optimizers | meta-train, every so often |
 
@@ -29,17 +29,17 @@ from ..config import UserError
 
 KINDS = ("meta-down", "adapter", "lora", "state", "checkpoint")
 PREFIX = "metalora."
+OLDER_NAMES = {"knobs": "options", "spelling": "key_format"}  # of metadata in files of earlier versions
 
 
-def write(path: Path, tensors: dict[str, Tensor], kind: str, facts: dict[str, str]) -> None:
-    """Write one of our files; `facts` become the metadata. The same tensors and facts give the same bytes."""
+def write(path: Path, tensors: dict[str, Tensor], kind: str, metadata: dict[str, str]) -> None:
+    """Write one of our files. The same tensors and metadata give the same bytes."""
     assert kind in KINDS, kind
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise UserError(f"{path} was not written: {len(broken)} tensors hold NaN or infinity, {broken[0]} among them.")
-    metadata = {PREFIX + key: value for key, value in facts.items() if not key.startswith("modelspec.")}
-    metadata |= {key: value for key, value in facts.items() if key.startswith("modelspec.")}
-    write_bytes(path, safetensors_bytes(tensors, {**metadata, "format": "pt", PREFIX + "kind": kind}))
+    named = {key if key.startswith("modelspec.") else PREFIX + key: value for key, value in metadata.items()}
+    write_bytes(path, safetensors_bytes(tensors, {**named, "format": "pt", PREFIX + "kind": kind}))
 
 
 def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
@@ -55,17 +55,17 @@ def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> b
 
 
 def read(path: Path, kinds: tuple[str, ...], base: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, facts) of one of our files; a UserError if it is of another kind or was made for another base."""
+    """(tensors, metadata) of one of our files; a UserError if it is of another kind or was made for another base."""
     with opened(path) as file:
-        facts = facts_of(file.metadata())
-        kind = facts.get("kind", "unknown")
+        metadata = own_metadata(file.metadata())
+        kind = metadata.get("kind", "unknown")
         if kind not in kinds:
             raise UserError(
                 f"{path} is {_named(kind)}, but {' or '.join(map(_named, kinds))} is needed here. "
                 "`metalora info FILE` shows what a file is."
             )
-        check_base(path, facts, base)
-        return all_tensors(file), facts
+        check_base(path, metadata, base)
+        return all_tensors(file), metadata
 
 
 def all_tensors(file: safe_open) -> dict[str, Tensor]:
@@ -73,11 +73,11 @@ def all_tensors(file: safe_open) -> dict[str, Tensor]:
     return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
 
 
-def check_base(path: Path, facts: dict[str, str], base: str | None) -> None:
+def check_base(path: Path, metadata: dict[str, str], base: str | None) -> None:
     """Refuse a file that says it was made for another base."""
-    if base is not None and facts.get("base", base) != base:
+    if base is not None and metadata.get("base", base) != base:
         raise UserError(
-            f"{path} was made for {facts['base']!r}, but the loaded model is {base!r}. "
+            f"{path} was made for {metadata['base']!r}, but the loaded model is {base!r}. "
             f"Pick a file for {base!r}, or the matching --backbone."
         )
 
@@ -100,9 +100,10 @@ def opened(path: Path) -> Iterator[safe_open]:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
-def facts_of(metadata: dict[str, str] | None) -> dict[str, str]:
-    """What the metadata says, without our prefix; empty for a file that is not ours."""
-    return {key.removeprefix(PREFIX): value for key, value in (metadata or {}).items() if key.startswith(PREFIX)}
+def own_metadata(metadata: dict[str, str] | None) -> dict[str, str]:
+    """What we wrote into the metadata, without our prefix; empty for a file that is not ours."""
+    own = {key.removeprefix(PREFIX): value for key, value in (metadata or {}).items() if key.startswith(PREFIX)}
+    return {OLDER_NAMES.get(key, key): value for key, value in own.items()}
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -71,7 +71,7 @@ def save_image(photo: Tensor, path: Path, metadata: dict[str, str] | None = None
     write_bytes(path, data.getvalue())
 
 
-def read_image_facts(path: Path) -> dict[str, str]:
+def read_image_metadata(path: Path) -> dict[str, str]:
     """The metadata that `save_image` wrote; empty for a picture without."""
     with opened(path) as image:
         return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
@@ -86,10 +86,10 @@ def size_of(path: Path) -> tuple[int, int]:
 def made_here(path: Path) -> dict[str, Any] | None:
     """What one of our PNGs says of how it was made: prompt, seed, lora, ...; None for any other picture."""
     try:
-        facts = parse_json(read_image_facts(path).get("metalora", ""))
+        metadata = parse_json(read_image_metadata(path).get("metalora", ""))
     except ValueError:
         return None
-    return facts if isinstance(facts, dict) else None
+    return metadata if isinstance(metadata, dict) else None
 
 
 def resize_crop(photo: Tensor, box: Box, width: int, height: int) -> Tensor:

@@ -18,9 +18,9 @@ from ...method.adapter import Adapters
 from ...method.flow import joined
 from ...method.merge import merged
 from ...store import files
-from ...store.images import read_image_facts, save_image
+from ...store.images import read_image_metadata, save_image
 from .. import Job
-from ..generate import Image, facts_of_image
+from ..generate import Image, image_metadata
 from ..lora import load_lora, lora_adapters
 from ..memory import free_memory
 from .layout import Layout
@@ -71,12 +71,12 @@ def make_images(
         lora, _ = load_lora(layout.lora(variant, person), bench.backbone)
         adapters = lora_adapters(lora, bench.backbone, config.strength).to(bench.backbone.device)
         digest = files.digest_of_tensors(adapters.tensors())
-        wearing = worn(adapters, denoiser, bench.backbone)
+        wearing = wearing_lora(adapters, denoiser, bench.backbone)
     with wearing:
         for batch in batches_of(plan, variant, person):
             images = [image_of(wanted, variant, person, layout) for wanted in batch]
-            facts = [facts_of_image(image, config, bench.backbone, digest) for image in images]
-            if all(is_made(image, said) for image, said in zip(images, facts, strict=True)):
+            metadata = [image_metadata(image, config, bench.backbone, digest) for image in images]
+            if all(is_made(image, said) for image, said in zip(images, metadata, strict=True)):
                 continue
             latents = yield from denoiser.sample(
                 joined([bench.prompts[image.prompt] for image in images]),
@@ -85,11 +85,11 @@ def make_images(
                 config.guidance,
                 [image.seed for image in images],
             )
-            for image, said, picture in zip(images, facts, decoded(latents, autoencoder), strict=True):
+            for image, said, picture in zip(images, metadata, decoded(latents, autoencoder), strict=True):
                 save_image(picture, image.path, {"metalora": said})
 
 
-def worn(adapters: Adapters, denoiser: Denoiser, backbone: Backbone) -> AbstractContextManager[None]:
+def wearing_lora(adapters: Adapters, denoiser: Denoiser, backbone: Backbone) -> AbstractContextManager[None]:
     """The LoRA in the base's own weights; where those are rounded or away in turns, it acts on what they give."""
     if not isinstance(backbone, FluxBackbone) or backbone.speed.weights or backbone.speed.swapped_blocks:
         return adapters.attached(denoiser.network)
@@ -111,11 +111,11 @@ def image_of(wanted: Wanted, variant: Variant, person: PlannedPerson, layout: La
     return Image(text, seed, variant.method != NONE, layout.image(variant, person, wanted.prompt, wanted.seed))
 
 
-def is_made(image: Image, facts: str) -> bool:
+def is_made(image: Image, metadata: str) -> bool:
     """Whether this very image is there."""
     if not image.path.exists():
         return False
-    if read_image_facts(image.path).get("metalora") == facts:
+    if read_image_metadata(image.path).get("metalora") == metadata:
         return True
     raise UserError(
         f"{image.path} is not the image that this plan makes there: another LoRA or other settings made it. "

@@ -96,9 +96,9 @@ def make_plan(
         seeds=list(config.seeds),
         images_at_once=config.images_at_once,
         threads=config.threads,
-        training=own_knobs(training),
-        crops=own_knobs(crops),
-        sampling=own_knobs(sampling),
+        training=own_options(training),
+        crops=own_options(crops),
+        sampling=own_options(sampling),
         meta_downs=meta_downs_of(run, backbone, inputs, config, training, people, max(ranks)),
         backbone={"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")},
         backbone_flags=dict(inputs.backbone_flags),
@@ -157,7 +157,7 @@ def measurable(
     return {name: values for name, values in attributes.items() if read.get(name, (1.0, 0))[0] >= READS}
 
 
-def own_knobs(config: PersonalizeConfig | CropConfig | GenerateConfig) -> dict[str, Any]:
+def own_options(config: PersonalizeConfig | CropConfig | GenerateConfig) -> dict[str, Any]:
     """Without those that variants, people and prompts decide."""
     return {name: value for name, value in asdict(config).items() if name not in DECIDED_BY_THE_PLAN}
 

@@ -18,7 +18,7 @@ from .. import Job
 from ..lora import save_lora
 from ..memory import wants_checkpointing
 from ..meta_downs import starting_adapters
-from ..personalize import facts_of_run, plan_photos
+from ..personalize import plan_photos, run_metadata
 from ..photos import crop_latents, head_weights
 from ..prior import prior_images
 from ..resume import SavedRun
@@ -61,7 +61,7 @@ class Learner:
     planned: PlannedPerson
     adapters: Adapters
     person: Person
-    facts: dict[int, dict[str, str]]  # of the LoRA file, by step count
+    metadata: dict[int, dict[str, str]]  # of the LoRA file, by step count
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,13 @@ def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoise
     if config.prior_weight:
         class_prompt = bench.prompts[config.class_prompt]
         prior = yield from prior_images(denoiser, class_prompt, backbone, config, crops, bench.cache)
-    facts = {
-        steps: facts_of_run(backbone, config_of(training, plan, planned, steps), crops, photo, origin)
+    metadata = {
+        steps: run_metadata(backbone, config_of(training, plan, planned, steps), crops, photo, origin)
         for steps in training.variants
     }
     weights = head_weights(photo, latents, config.background_weight)
     images = TrainingImages(latents, bench.prompts[config.prompt], weights)
-    return Learner(planned, adapters, Person(images, config.seed, prior), facts)
+    return Learner(planned, adapters, Person(images, config.seed, prior), metadata)
 
 
 def meta_down_of(planned: PlannedPerson, method: str, bench: Bench) -> str | None:
@@ -168,4 +168,4 @@ def save_loras(stack: Adapters, variant: Variant, learners: Sequence[Learner], b
     for row, learner in enumerate(learners):
         path = bench.layout.lora(variant, learner.planned)
         lora = fold_all(taken_out(stack, row))
-        save_lora(path, lora, "diffusers", bench.backbone.shape, learner.facts[variant.steps])
+        save_lora(path, lora, "diffusers", bench.backbone.shape, learner.metadata[variant.steps])

@@ -21,13 +21,13 @@ from ...store import files
 from ...store.cache import Cache
 from ...store.images import save_image
 from .. import Job
-from ..benchmark.images import decoded, worn
+from ..benchmark.images import decoded, wearing_lora
 from ..crops import write_crops
-from ..generate import Image, facts_of_image, plan_images
+from ..generate import Image, image_metadata, plan_images
 from ..lora import load_lora, lora_adapters, save_lora
 from ..memory import memory_warning, wants_checkpointing
 from ..meta_downs import RANDOM, shipped_meta_down, starting_adapters
-from ..personalize import facts_of_run, plan_photos
+from ..personalize import plan_photos, run_metadata
 from ..photos import crop_latents, head_weights, prompt_embeddings
 from ..plots import save_loss_curve
 from ..resume import SavedRun
@@ -77,8 +77,8 @@ def demonstrate(
                 latents += yield from _sampled(several, lora, denoiser, backbone, prompts, sampling)
     yield Phase("decoding")
     with backbone.autoencoder() as autoencoder:
-        for image, facts, latent in latents:
-            save_image(next(decoded(latent, autoencoder)), image.path, {"metalora": facts})
+        for image, metadata, latent in latents:
+            save_image(next(decoded(latent, autoencoder)), image.path, {"metalora": metadata})
 
     yield Phase("comparing faces")
     scores = scores_of(people, images)
@@ -101,7 +101,7 @@ class _Lesson:
     stack: Adapters
     people: Sequence[Person]
     loras: Sequence[Path]
-    facts: Sequence[dict[str, str]]
+    metadata: Sequence[dict[str, str]]
     checkpointing: int
     saved: SavedRun
 
@@ -116,7 +116,7 @@ def _lesson(
     cache: Cache,
 ) -> Job[_Lesson]:
     """Encode the photos and their captions: the autoencoder and the transformer may not fit together."""
-    adapters, learners, facts = [], [], []
+    adapters, learners, metadata = [], [], []
     for person in people:
         config = replace(shared, class_name=person.class_name)
         own, origin = starting_adapters(backbone, config, meta_down)
@@ -125,16 +125,16 @@ def _lesson(
         latents = yield from crop_latents(planned, backbone, crops.flips, cache)
         weights = head_weights(planned, latents, config.background_weight)
         learners.append(Person(TrainingImages(latents, prompt.on(backbone.device), weights), config.seed))
-        facts.append(facts_of_run(backbone, config, crops, planned, origin))
+        metadata.append(run_metadata(backbone, config, crops, planned, origin))
         adapters.append(own)
     checkpointing = wants_checkpointing(backbone, shared, crops)  # asked while the device is still empty
     if warning := memory_warning(backbone, shared, crops, checkpointing):
         yield Phase(warning)
     stack = stacked(adapters) if len(adapters) > 1 else adapters[0]
     loras = [out / f"{person.name}.safetensors" for person in people]
-    everyone = facts[0] | {"people": " ".join(person.name for person in people)}
+    everyone = metadata[0] | {"people": " ".join(person.name for person in people)}
     saved = SavedRun(out / "stopped.state.safetensors", everyone)
-    return _Lesson(shared, stack.to(backbone.device), learners, loras, facts, checkpointing, saved)
+    return _Lesson(shared, stack.to(backbone.device), learners, loras, metadata, checkpointing, saved)
 
 
 def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Trained]:
@@ -156,9 +156,9 @@ def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Train
         finally:  # also when it is done: the images may be stopped
             saved.save(lesson.stack, optimizer, losses, 0.0)
     settle(optimizer)
-    for row, (path, facts) in enumerate(zip(lesson.loras, lesson.facts, strict=True)):
+    for row, (path, metadata) in enumerate(zip(lesson.loras, lesson.metadata, strict=True)):
         adapters = taken_out(lesson.stack, row) if len(lesson.people) > 1 else lesson.stack
-        save_lora(path, fold_all(adapters), "diffusers", backbone.shape, facts)
+        save_lora(path, fold_all(adapters), "diffusers", backbone.shape, metadata)
     whole = sum(seconds) / len(seconds) * config.steps if seconds else None
     return Trained(config, losses, whole, lesson.loras)
 
@@ -201,7 +201,7 @@ def _sampled(
     if lora is not None:
         loaded, _ = load_lora(lora, backbone)
         adapters = lora_adapters(loaded, backbone, config.strength).to(backbone.device)
-        wearing, digest = worn(adapters, denoiser, backbone), files.digest_of_tensors(adapters.tensors())
+        wearing, digest = wearing_lora(adapters, denoiser, backbone), files.digest_of_tensors(adapters.tensors())
     at_once = max(1, PIXELS_AT_ONCE // (config.width * config.height))
     made: list[tuple[Image, str, Tensor]] = []
     with wearing:
@@ -214,6 +214,6 @@ def _sampled(
                 config.guidance,
                 [image.seed for image in several],
             )
-            facts = [facts_of_image(image, config, backbone, digest) for image in several]
-            made += zip(several, facts, latents.split(1), strict=True)
+            metadata = [image_metadata(image, config, backbone, digest) for image in several]
+            made += zip(several, metadata, latents.split(1), strict=True)
     return made

@@ -9,7 +9,7 @@ import torch
 from ...backbones.protocol import Backbone, Denoiser
 from ...config import Phase, UserError
 from ...config_meta_train import MetaTrainConfig
-from ...method.ranks import ALONE, Ranks
+from ...method.world import ALONE, World
 from ...store import files
 from ...store.cache import Cache
 from .. import Job
@@ -37,7 +37,7 @@ def meta_train_people(
     config: MetaTrainConfig,
     *,
     cache: Cache,
-    ranks: Ranks = ALONE,
+    world: World = ALONE,
     tensorboard: bool = False,
     overwrite: bool = False,
 ) -> Job[MetaTrained]:
@@ -48,28 +48,30 @@ def meta_train_people(
     """
     check_output(out, overwrite)
     folder = out.with_suffix("")
-    board = TensorBoard(folder / "tensorboard" if tensorboard and ranks.index == 0 else None)
-    people = yield from prepared(source, backbone, config, cache, ranks)
-    run = new_run(people, backbone, config, ranks)
-    facts = facts_of_run(backbone, people, config)
-    checkpoints = Checkpoints(folder / "checkpoints", facts, config.keep)
+    board = TensorBoard(folder / "tensorboard" if tensorboard and world.rank == 0 else None)
+    people = yield from prepared(source, backbone, config, cache, world)
+    run = new_run(people, backbone, config, world)
+    metadata = run_metadata(backbone, people, config)
+    checkpoints = Checkpoints(folder / "checkpoints", metadata, config.keep)
     yield Phase(
         f"meta-training {run.about()}, {len(people.held_out)} people held out, "
-        f"{ranks.count} process{'es' if ranks.count > 1 else ''}"
+        f"{world.size} process{'es' if world.size > 1 else ''}"
     )
     with backbone.denoiser() as denoiser:
         denoiser.checkpointing(config.gradient_checkpointing)
         with run.adapters.attached(denoiser.network):
             try:
-                history = yield from train(denoiser, run, config, ranks, checkpoints, folder, board)
+                history = yield from train(denoiser, run, config, world, checkpoints, folder, board)
             finally:
                 board.close()
-    if ranks.index == 0:
-        facts = {**facts, "steps": str(config.steps)}
+    if world.rank == 0:
+        metadata = {**metadata, "steps": str(config.steps)}
         if history["validated"]:
-            facts["unseen"] = json.dumps({name.replace("_", " "): f"{history[name][-1]:.4f}" for name in run.measures})
-        files.write(out, run.result(), "meta-down", facts)
-    ranks.wait()
+            metadata["unseen"] = json.dumps(
+                {name.replace("_", " "): f"{history[name][-1]:.4f}" for name in run.measures}
+            )
+        files.write(out, run.result(), "meta-down", metadata)
+    world.wait()
     return MetaTrained(out, folder, history)
 
 
@@ -77,7 +79,7 @@ def train(
     denoiser: Denoiser,
     run: Run,
     config: MetaTrainConfig,
-    ranks: Ranks,
+    world: World,
     checkpoints: Checkpoints,
     folder: Path,
     board: TensorBoard,
@@ -96,8 +98,8 @@ def train(
 
     def save(step: int) -> None:
         state = run.state()  # every process takes part
-        ranks.wait()
-        if ranks.index == 0:
+        world.wait()
+        if world.rank == 0:
             checkpoints.save(state, step, history)
 
     try:
@@ -108,7 +110,7 @@ def train(
                 found = validate(denoiser, run, step.index, history, board)
                 save(step.index)
                 saved = step.index
-                if ranks.index == 0:
+                if world.rank == 0:
                     write_logs(folder, history, run)
                 if found:
                     yield Phase(f"step {step.index}, unseen people: {found}")
@@ -121,7 +123,7 @@ def train(
             "--gradient-checkpointing, a lower --resolution or --batch, or more processes."
         ) from error
     except BaseException:  # stopped between two steps, or inside one by ComfyUI's Cancel: half a step moves nothing
-        if ranks.count == 1 and saved < len(history["losses"]):  # several processes stop at different steps
+        if world.size == 1 and saved < len(history["losses"]):  # several processes stop at different steps
             save(len(history["losses"]))
         raise
     return history
@@ -139,9 +141,9 @@ def validate(denoiser: Denoiser, run: Run, step: int, history: History, board: T
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in zip(run.measures, found, strict=True))
 
 
-def facts_of_run(backbone: Backbone, people: People, config: MetaTrainConfig) -> dict[str, str]:
-    """What the files say of themselves: every knob and the hash of every input; no photo and no path."""
-    facts = {
+def run_metadata(backbone: Backbone, people: People, config: MetaTrainConfig) -> dict[str, str]:
+    """What the files say of themselves: every option and the hash of every input; no photo and no path."""
+    metadata = {
         "base": backbone.name,
         "base_fingerprint": backbone.fingerprint("transformer"),
         "shape": json.dumps(asdict(backbone.shape)),
@@ -151,6 +153,6 @@ def facts_of_run(backbone: Backbone, people: People, config: MetaTrainConfig) ->
         "people": str(len(people.train)),
         "data": people.digest,
         "objective": config.objective,
-        "knobs": json.dumps(asdict(config)),
+        "options": json.dumps(asdict(config)),
     }
-    return facts | ({"face_embedder": people.embedder} if people.embedder else {})
+    return metadata | ({"face_embedder": people.embedder} if people.embedder else {})

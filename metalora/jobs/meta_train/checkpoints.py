@@ -18,14 +18,14 @@ from ...store import files
 History = dict[str, list[float]]  # "losses", one a step; "validated" and what was found, one a validation
 
 # They change no step; nor does `steps` where the learning rate does not fall towards the end.
-FREE_KNOBS = ("save_every", "keep", "gradient_checkpointing", "validation_steps")
+FREE_OPTIONS = ("save_every", "keep", "gradient_checkpointing", "validation_steps")
 
 
 class Checkpoints:
     """A folder of step-00000500.safetensors."""
 
-    def __init__(self, folder: Path, facts: dict[str, str], keep: int):
-        self.folder, self.facts, self.keep = folder, facts, keep
+    def __init__(self, folder: Path, metadata: dict[str, str], keep: int):
+        self.folder, self.metadata, self.keep = folder, metadata, keep
 
     def latest(self) -> Path | None:
         """The newest one."""
@@ -42,15 +42,15 @@ class Checkpoints:
             f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in history.items()
         }
         files.write(
-            self.folder / f"step-{step:08d}.safetensors", tensors, "checkpoint", {**self.facts, "step": str(step)}
+            self.folder / f"step-{step:08d}.safetensors", tensors, "checkpoint", {**self.metadata, "step": str(step)}
         )
         for old in self.all()[: -self.keep]:
             old.unlink()
 
     def load(self, path: Path) -> tuple[dict[str, Tensor], int, History]:
         """(what the run was, steps done, history). Refuses another run's checkpoint."""
-        tensors, facts = files.read(path, ("checkpoint",))
-        different = sorted(key for key in self.facts if comparable(self.facts, key) != comparable(facts, key))
+        tensors, metadata = files.read(path, ("checkpoint",))
+        different = sorted(key for key in self.metadata if comparable(self.metadata, key) != comparable(metadata, key))
         if different:
             raise UserError(
                 f"{path} is of a run with other settings or people ({', '.join(different)} differ). Repeat the first "
@@ -61,14 +61,14 @@ class Checkpoints:
             for name in list(tensors)
             if name.startswith("history.")
         }
-        return tensors, int(facts["step"]), history
+        return tensors, int(metadata["step"]), history
 
 
-def comparable(facts: dict[str, str], key: str) -> object:
+def comparable(metadata: dict[str, str], key: str) -> object:
     """A fact without what may differ when a run goes on."""
-    value = facts.get(key)
-    if key != "knobs" or value is None:
+    value = metadata.get(key)
+    if key != "options" or value is None:
         return value
-    knobs = {**asdict(MetaTrainConfig()), **json.loads(value)}  # one that came later was as it is by default
-    free = (*FREE_KNOBS, "steps") if knobs["objective"] == "paper" else FREE_KNOBS
-    return {name: knob for name, knob in knobs.items() if name not in free}
+    options = {**asdict(MetaTrainConfig()), **json.loads(value)}  # one that came later was as it is by default
+    free = (*FREE_OPTIONS, "steps") if options["objective"] == "paper" else FREE_OPTIONS
+    return {name: option for name, option in options.items() if name not in free}

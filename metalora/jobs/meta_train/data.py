@@ -10,7 +10,7 @@ from ...config import Phase, Step, UserError
 from ...config_meta_train import MetaTrainConfig
 from ...method import crops
 from ...method.buckets import Person
-from ...method.ranks import Ranks
+from ...method.world import World
 from ...store import files
 from ...store.cache import Cache
 from ...store.identities import Identity, read_identities, refuse
@@ -23,13 +23,13 @@ from .frames import framed
 from .people import ALL, People, kind_of
 
 
-def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, ranks: Ranks) -> Job[People]:
+def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, world: World) -> Job[People]:
     """Read, check and encode; every problem of the data is one UserError before anything is encoded."""
     identities = limited(chosen(read_identities(source), config, source), config)
     shards = LatentShards(cache.folder / "people")
     faces: dict[str, Faces] = {}
     if config.objective == "across-photos" or config.background_weight < 1:
-        faces = yield from found_faces(identities, source, config, cache, ranks)
+        faces = yield from found_faces(identities, source, config, cache, world)
     if config.objective == "across-photos":
         found = usable(identities, faces)
         for text in found.left_out:
@@ -46,15 +46,15 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
     }
     keys = {one.name: shards.key([photo.path for photo in one.photos], **settings) for one in identities}
     missing = [one for one in identities if keys[one.name] not in shards]
-    own = missing[ranks.index :: ranks.count]
+    own = missing[world.rank :: world.size]
     yield from check(own, source, config, backbone.multiple)
-    ranks.wait()
+    world.wait()
     yield from encode(own, keys, shards, backbone, config)
     by_name = {one.name: one for one in identities}
     people = People([], [], by_name, keys, shards, faces, cache, backbone, config)
-    if ranks.index == 0:
+    if world.rank == 0:
         yield from embed(captions_of(people), backbone, cache)
-    ranks.wait()  # what the others encoded is there
+    world.wait()  # what the others encoded is there
     divide(people, source)
     return people
 

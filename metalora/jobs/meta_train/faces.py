@@ -16,7 +16,7 @@ from ...config_meta_train import MetaTrainConfig
 from ...measure.faces import load_faces
 from ...method import crops
 from ...method.crops import Box
-from ...method.ranks import Ranks
+from ...method.world import World
 from ...store.cache import Cache
 from ...store.identities import Identity, Photo, refuse
 from ...store.images import read_photo
@@ -48,7 +48,7 @@ class Faces(NamedTuple):
 
 
 def found_faces(
-    identities: Sequence[Identity], source: Path, config: MetaTrainConfig, cache: Cache, ranks: Ranks
+    identities: Sequence[Identity], source: Path, config: MetaTrainConfig, cache: Cache, world: World
 ) -> Job[dict[str, Faces]]:
     """By person. Every process looks at its share of those who are not in the cache.
 
@@ -61,7 +61,7 @@ def found_faces(
         )
         for one in identities
     }
-    own = [one for one in identities if keys[one.name] not in cache][ranks.index :: ranks.count]
+    own = [one for one in identities if keys[one.name] not in cache][world.rank :: world.size]
     if own:
         yield Phase(f"finding faces on {sum(len(one.photos) for one in own)} photos")
     problems: list[str] = []
@@ -81,7 +81,7 @@ def found_faces(
         cache.put(keys[one.name], Faces(boxes, sizes, embeddings)._asdict())
         yield Step(count, len(own))
     refuse(source, problems)
-    ranks.wait()
+    world.wait()
     return {name: Faces(**cache.get(key)) for name, key in keys.items()}
 
 

@@ -18,7 +18,7 @@ from ...method.buckets import deal, place
 from ...method.flow import generator_of
 from ...method.head_generator import HeadGenerator
 from ...method.meta_train import MetaTraining, meta_train, planned
-from ...method.ranks import Ranks
+from ...method.world import World
 from ...store.prefetch import prefetched
 from .checkpoints import History
 from .people import People
@@ -66,15 +66,15 @@ class Run(Protocol):
         ...
 
 
-def new_run(people: People, backbone: Backbone, config: MetaTrainConfig, ranks: Ranks) -> Run:
+def new_run(people: People, backbone: Backbone, config: MetaTrainConfig, world: World) -> Run:
     """The objective that the config names, at its start."""
     sites = backbone.sites(config.sites)
     down = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
     if config.objective == "paper":
-        return PaperRun(people, MetaTraining(sites, down, deal(people.train, config), config, backbone.device, ranks))
+        return PaperRun(people, MetaTraining(sites, down, deal(people.train, config), config, backbone.device, world))
     faces = torch.cat([people.faces[person.name].embeddings for person in people.train])
     generator = HeadGenerator(faces, len(sites), config.meta_rank, generator_of(config.seed, "head generator"))
-    return AcrossRun(people, AcrossPhotos(sites, down, generator, config, backbone.device, ranks))
+    return AcrossRun(people, AcrossPhotos(sites, down, generator, config, backbone.device, world))
 
 
 class AcrossRun:
@@ -107,7 +107,7 @@ class AcrossRun:
             return ()
         found = tuple(unseen_likeness(denoiser, self.training, self.unseen))
         with torch.no_grad():  # it ended without heads; a preview of this step shows those of unseen people
-            self.training.wear(self.unseen[-1].faces, len(self.unseen[-1].slots))
+            self.training.set_heads(self.unseen[-1].faces, len(self.unseen[-1].slots))
         return found
 
     def plotted(self, history: History) -> Plotted:
@@ -136,9 +136,9 @@ class AcrossRun:
         return Pairs([person.sizes for person in people], self.training.config.batch, seed)
 
     def _batches(self, start: int) -> Iterator[PairBatch]:
-        ranks = self.training.ranks
+        world = self.training.world
         for step in range(start, self.training.config.steps):
-            own = self.pairs.batch(step)[ranks.index :: ranks.count]
+            own = self.pairs.batch(step)[world.rank :: world.size]
             yield self.people.pair_batch(self.people.train, step, own)
 
     def _unseen(self) -> list[PairBatch]:
@@ -230,10 +230,10 @@ def gathered(training: MetaTraining) -> dict[str, Tensor]:
     for position, person in enumerate(training.bucket(training.visit)):
         owner = training.owner(position, training.visit)
         for part, stack in rows_of(training).items():
-            own = owner == training.ranks.index
+            own = owner == training.world.rank
             row = stack[training.row[person.name]] if own else stack.new_empty(stack.shape[1:])
-            if own or training.ranks.index == 0:
-                row = training.ranks.to_first(row.to(device), owner)
-            if training.ranks.index == 0:
+            if own or training.world.rank == 0:
+                row = training.world.to_first(row.to(device), owner)
+            if training.world.rank == 0:
                 heads[f"heads.{person.name}.{part}"] = row.clone()
     return heads

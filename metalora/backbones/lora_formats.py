@@ -1,12 +1,12 @@
-"""One LoRA in the spellings that programs read. In memory it is {site name: (down [rank, in], up [out, rank])}.
+"""One LoRA in the key formats that programs read. In memory it is {site name: (down [rank, in], up [out, rank])}.
 
-| spelling | keys | read by |
+| key_format | keys | read by |
 |---|---|---|
 | diffusers | transformer.<diffusers module>.lora_A.weight, .lora_B.weight | diffusers, ComfyUI |
 | bfl | diffusion_model.<fused module>.lora_down.weight, .lora_up.weight, .alpha | ComfyUI |
 | kohya | lora_unet_<fused module, underscores>.lora_down.weight, .lora_up.weight, .alpha | diffusers, ComfyUI, kohya |
 
-alpha is always written equal to the rank, so nothing is rescaled. Where a spelling fuses k layers, their LoRAs of rank
+alpha is always written equal to the rank, so nothing is rescaled. Where a format fuses k layers, their LoRAs of rank
 r become one of rank k * r: the downs stacked, the ups on the diagonal of a block matrix. A layer without a LoRA has a
 block of zeros in both, and a lower rank is filled up with zeros; reading takes off what is zero in down and up alike.
 """
@@ -24,7 +24,7 @@ from .keys import FluxShape, sites
 LoRA = dict[str, tuple[Tensor, Tensor]]
 
 STEMS = {"diffusers": "transformer.{}", "bfl": "diffusion_model.{}", "kohya": "lora_unet_{}"}
-SPELLINGS = tuple(STEMS)
+KEY_FORMATS = tuple(STEMS)
 
 # Whatever stands before a layer's name in the files of other makers, in any order and number.
 PREFIXES = re.compile(
@@ -33,9 +33,9 @@ PREFIXES = re.compile(
 )
 
 
-def spell_lora(lora: LoRA, spelling: str, shape: FluxShape) -> dict[str, Tensor]:
+def format_lora(lora: LoRA, key_format: str, shape: FluxShape) -> dict[str, Tensor]:
     """The tensors of a LoRA file."""
-    layers = layers_of(spelling, shape)
+    layers = layers_of(key_format, shape)
     unknown = lora.keys() - {site.name for fused in layers.values() for site in fused}
     if unknown:
         raise UserError(
@@ -46,7 +46,7 @@ def spell_lora(lora: LoRA, spelling: str, shape: FluxShape) -> dict[str, Tensor]
     for stem, fused in layers.items():
         if any(site.name in lora for site in fused):
             down, up = lora[fused[0].name] if len(fused) == 1 else fuse(fused, lora)
-            if spelling == "diffusers":
+            if key_format == "diffusers":
                 tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
             else:
                 alpha = torch.tensor(float(len(down)))
@@ -54,12 +54,12 @@ def spell_lora(lora: LoRA, spelling: str, shape: FluxShape) -> dict[str, Tensor]
     return tensors
 
 
-def check_lora(tensors: dict[str, Tensor], spelling: str, shape: FluxShape) -> None:
-    """Raise a UserError unless every key is one of the base's in this spelling, every shape fits, and all is finite."""
-    layers = layers_of(spelling, shape)
-    roles = ("lora_A.weight", "lora_B.weight") if spelling == "diffusers" else ("lora_down.weight", "lora_up.weight")
+def check_lora(tensors: dict[str, Tensor], key_format: str, shape: FluxShape) -> None:
+    """Raise a UserError unless every key is one of the base's in this format, every shape fits, and all is finite."""
+    layers = layers_of(key_format, shape)
+    roles = ("lora_A.weight", "lora_B.weight") if key_format == "diffusers" else ("lora_down.weight", "lora_up.weight")
     expected = {f"{stem}.{role}": stem for stem in layers for role in roles}
-    if spelling != "diffusers":
+    if key_format != "diffusers":
         expected |= {f"{stem}.alpha": stem for stem in layers}
     problems = [f"{key} is unknown" for key in tensors if key not in expected]
     problems += [f"{key} is not finite" for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -72,7 +72,7 @@ def check_lora(tensors: dict[str, Tensor], spelling: str, shape: FluxShape) -> N
         wrong = misfit(layers[stem], down, up)
         if wrong:
             problems.append(f"{stem}: {wrong}")
-        elif spelling != "diffusers" and tensors[f"{stem}.alpha"].item() != len(down):
+        elif key_format != "diffusers" and tensors[f"{stem}.alpha"].item() != len(down):
             problems.append(f"{stem}.alpha is {tensors[f'{stem}.alpha'].item()}, not the rank {len(down)}")
     if not tensors:
         problems.append("it is empty")
@@ -117,14 +117,14 @@ def split(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> LoRA:
     return lora
 
 
-def layers_of(spelling: str, shape: FluxShape) -> dict[str, tuple[Site, ...]]:
+def layers_of(key_format: str, shape: FluxShape) -> dict[str, tuple[Site, ...]]:
     """Key stem -> the sites of the layer it stands for, which are several where layers are fused."""
-    if spelling not in STEMS:
-        raise UserError(f"There is no LoRA spelling {spelling!r}; choose one of: {', '.join(SPELLINGS)}.")
+    if key_format not in STEMS:
+        raise UserError(f"There is no LoRA key format {key_format!r}; choose one of: {', '.join(KEY_FORMATS)}.")
     grouped: dict[str, tuple[Site, ...]] = {}
-    for site in sites(shape, "all", fused=spelling != "diffusers"):
-        module = site.module.replace(".", "_") if spelling == "kohya" else site.module
-        stem = STEMS[spelling].format(module)
+    for site in sites(shape, "all", fused=key_format != "diffusers"):
+        module = site.module.replace(".", "_") if key_format == "kohya" else site.module
+        stem = STEMS[key_format].format(module)
         grouped[stem] = (*grouped.get(stem, ()), site)
     return grouped
 
@@ -132,8 +132,8 @@ def layers_of(spelling: str, shape: FluxShape) -> dict[str, tuple[Site, ...]]:
 def known_layers(shape: FluxShape) -> dict[str, tuple[Site, ...]]:
     """Every name a layer can have without its prefix, dotted or with underscores -> its sites."""
     known: dict[str, tuple[Site, ...]] = {}
-    for spelling in ("diffusers", "bfl"):
-        for stem, fused in layers_of(spelling, shape).items():
+    for key_format in ("diffusers", "bfl"):
+        for stem, fused in layers_of(key_format, shape).items():
             name = PREFIXES.sub("", stem)
             known |= {name: fused, name.replace(".", "_"): fused}
     return known | older_names(known, shape)

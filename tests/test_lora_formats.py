@@ -1,4 +1,4 @@
-"""One LoRA in every spelling: exact round trips, other makers' variants, and what stock loaders make of our files."""
+"""One LoRA in every key format: exact round trips, other makers' variants, and what stock loaders make of our files."""
 
 import itertools
 import os
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from metalora.backbones.keys import PRESETS, FluxShape, sites
+from metalora.backbones.lora_formats import KEY_FORMATS, LoRA, check_lora, format_lora
 from metalora.backbones.lora_reading import read_lora
-from metalora.backbones.lora_spellings import SPELLINGS, LoRA, check_lora, spell_lora
 from metalora.config import UserError
 
 SMALL = FluxShape(8, 2, 2, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
@@ -49,38 +49,38 @@ def loras(draw: st.DrawFn) -> LoRA:
     }
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("key_format", KEY_FORMATS)
 @given(lora=loras())
 @settings(deadline=None, max_examples=40)
-def test_a_round_trip_through_every_spelling_is_exact(spelling: str, lora: LoRA):
-    back, unmatched = read_lora(spell_lora(lora, spelling, SMALL), SMALL)
+def test_a_round_trip_through_every_key_format_is_exact(key_format: str, lora: LoRA):
+    back, unmatched = read_lora(format_lora(lora, key_format, SMALL), SMALL)
     assert not unmatched
     assert same(back, lora)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("key_format", KEY_FORMATS)
 @pytest.mark.parametrize("preset", ["all", "attention"])
 @pytest.mark.parametrize("untrained", [False, True], ids=["trained", "untrained"])
-def test_presets_come_back_with_their_sites_even_if_nothing_was_learned(spelling: str, preset: str, untrained: bool):
+def test_presets_come_back_with_their_sites_even_if_nothing_was_learned(key_format: str, preset: str, untrained: bool):
     lora = random_lora(TINY, preset, rank=2)
     if untrained:
         lora = {name: (down, torch.zeros_like(up)) for name, (down, up) in lora.items()}
-    tensors = spell_lora(lora, spelling, TINY)
-    check_lora(tensors, spelling, TINY)
+    tensors = format_lora(lora, key_format, TINY)
+    check_lora(tensors, key_format, TINY)
     assert same(read_lora(tensors, TINY)[0], lora)
 
 
-def test_a_chain_through_all_spellings_is_exact():
+def test_a_chain_through_all_key_formats_is_exact():
     lora = start = random_lora(TINY, "attention", rank=3)
-    for spelling in ("bfl", "kohya", "diffusers", "kohya", "bfl"):
-        lora, _ = read_lora(spell_lora(lora, spelling, TINY), TINY)
+    for key_format in ("bfl", "kohya", "diffusers", "kohya", "bfl"):
+        lora, _ = read_lora(format_lora(lora, key_format, TINY), TINY)
     assert same(lora, start)
 
 
 @given(lora=loras())
 @settings(deadline=None, max_examples=5)
 def test_a_fused_lora_does_what_its_parts_do(lora: LoRA):
-    tensors = spell_lora(lora, "bfl", SMALL)
+    tensors = format_lora(lora, "bfl", SMALL)
     for site in sites(SMALL, "all", fused=True):
         stem = f"diffusion_model.{site.module}"
         if f"{stem}.lora_up.weight" in tensors:
@@ -89,9 +89,9 @@ def test_a_fused_lora_does_what_its_parts_do(lora: LoRA):
             torch.testing.assert_close(delta, up @ down)
 
 
-@pytest.mark.parametrize("spelling", ["bfl", "kohya"])
-def test_alpha_equals_the_rank_and_no_middle_matrix_is_written(spelling: str):
-    tensors = spell_lora(random_lora(TINY, rank=2), spelling, TINY)
+@pytest.mark.parametrize("key_format", ["bfl", "kohya"])
+def test_alpha_equals_the_rank_and_no_middle_matrix_is_written(key_format: str):
+    tensors = format_lora(random_lora(TINY, rank=2), key_format, TINY)
     for key, tensor in tensors.items():
         assert "lora_mid" not in key
         if key.endswith(".alpha"):
@@ -135,7 +135,7 @@ def test_other_makers_names_are_understood(layer: str, down: str, up: str):
 @pytest.mark.parametrize(("down", "up"), [("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight")])
 def test_fused_layers_are_understood_under_either_pair_of_names(layer: str, down: str, up: str):
     lora = {name: pair for name, pair in random_lora(SMALL).items() if name in QKV}
-    ours = spell_lora(lora, "bfl", SMALL)
+    ours = format_lora(lora, "bfl", SMALL)
     tensors = {
         f"{layer}.{down}": ours[f"{FUSED_QKV}.lora_down.weight"],
         f"{layer}.{up}": ours[f"{FUSED_QKV}.lora_up.weight"],
@@ -159,11 +159,11 @@ def test_alpha_is_honoured_and_half_precision_becomes_float32():
 
 def test_a_lora_of_another_width_is_refused():
     with pytest.raises(UserError, match=r"takes 128 numbers, in flux-8x2x2 8.*another base"):
-        read_lora(spell_lora(random_lora(TINY), "diffusers", TINY), SMALL)
+        read_lora(format_lora(random_lora(TINY), "diffusers", TINY), SMALL)
 
 
 def broken(key: str, tensor: Tensor | None) -> dict[str, Tensor]:
-    tensors = spell_lora(random_lora(SMALL), "bfl", SMALL)
+    tensors = format_lora(random_lora(SMALL), "bfl", SMALL)
     if tensor is None:
         del tensors[key]
     else:
@@ -189,13 +189,13 @@ def test_a_lora_that_a_stock_loader_would_drop_in_silence_is_never_written(key, 
         check_lora(broken(key, tensor), "bfl", SMALL)
 
 
-def test_an_empty_lora_an_unknown_spelling_and_an_unknown_layer_are_refused():
+def test_an_empty_lora_an_unknown_key_format_and_an_unknown_layer_are_refused():
     with pytest.raises(UserError, match="empty"):
         check_lora({}, "diffusers", SMALL)
     with pytest.raises(UserError, match=r"'koyha'.*diffusers, bfl, kohya"):
-        spell_lora({}, "koyha", SMALL)
+        format_lora({}, "koyha", SMALL)
     with pytest.raises(UserError, match=r"transformer_blocks.5.*another base"):
-        spell_lora({"transformer_blocks.5.attn.to_q": (torch.zeros(1, 8), torch.zeros(8, 1))}, "bfl", SMALL)
+        format_lora({"transformer_blocks.5.attn.to_q": (torch.zeros(1, 8), torch.zeros(8, 1))}, "bfl", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def pipeline():
 def test_diffusers_own_loader_takes_every_key_and_computes_the_same(pipeline, preset: str, caplog):
     lora = random_lora(TINY, preset, rank=2)
     before = {name: tensor.clone() for name, tensor in pipeline.transformer.state_dict().items()}
-    pipeline.load_lora_weights(spell_lora(lora, "diffusers", TINY), adapter_name="ours")
+    pipeline.load_lora_weights(format_lora(lora, "diffusers", TINY), adapter_name="ours")
     try:
         wrapped = {name for name, _ in pipeline.transformer.named_modules() if name.endswith(".base_layer")}
         assert {name.removesuffix(".base_layer") for name in wrapped} == lora.keys()
@@ -227,13 +227,13 @@ def test_diffusers_own_loader_takes_every_key_and_computes_the_same(pipeline, pr
     assert not [record for record in caplog.records if "unexpected keys" in record.getMessage()]
 
 
-@pytest.mark.parametrize("spelling", ["diffusers", "kohya"])
-def test_diffusers_own_converter_reads_a_lora_of_the_full_width(spelling: str):
+@pytest.mark.parametrize("key_format", ["diffusers", "kohya"])
+def test_diffusers_own_converter_reads_a_lora_of_the_full_width(key_format: str):
     from diffusers import FluxPipeline
 
     dev = FluxShape(3072, 1, 1, in_channels=64, joint_dim=4096, pooled_dim=768, guidance=True)
     lora = random_lora(dev)
-    converted, unmatched = read_lora(FluxPipeline.lora_state_dict(spell_lora(lora, spelling, dev)), dev)
+    converted, unmatched = read_lora(FluxPipeline.lora_state_dict(format_lora(lora, key_format, dev)), dev)
     assert not unmatched
     assert same(converted, lora)
 
@@ -251,9 +251,9 @@ def test_comfyuis_own_loader_takes_every_key_and_computes_the_same():
     config |= dict(hidden_size=128, num_heads=1, mlp_ratio=4.0, depth=2, depth_single_blocks=2, axes_dim=[16, 56, 56])
     model = comfy.supported_models.Flux(config | dict(theta=10000, qkv_bias=True, guidance_embed=True)).get_model({})
     weights, key_map = model.state_dict(), comfy.lora.model_lora_keys_unet(model, {})
-    for spelling, preset in itertools.product(SPELLINGS, PRESETS):
+    for key_format, preset in itertools.product(KEY_FORMATS, PRESETS):
         lora = random_lora(TINY, preset, rank=2)
-        tensors = spell_lora(lora, spelling, TINY)
+        tensors = format_lora(lora, key_format, TINY)
         patches = comfy.lora.load_lora(tensors, key_map, log_missing=False)
         assert {key for patch in patches.values() for key in patch.loaded_keys} == tensors.keys()
         deltas: dict[str, Tensor] = {}
