@@ -10,6 +10,7 @@ import argparse
 import json
 import resource
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -18,18 +19,17 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
 from metalora.backbones.speed import attention_that_runs
 from metalora.commands.base_model import add_speed, speed_of
-from metalora.config import CropConfig, GenerateConfig
+from metalora.config import CropConfig, GenerateConfig, Phase
 from metalora.config import PersonalizeConfig as Config
+from metalora.jobs import Job
 from metalora.jobs.generate import generate_images
 from metalora.jobs.personalize import personalize_photos
 from metalora.presets import with_preset
 from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 
-from .measuring import machine
-from .phases import summed, timed
-
 IMAGES = 4
+Times = dict[str, tuple[float, float]]  # (seconds, the processor's seconds): the second hardly change on a busy machine
 
 
 def main() -> None:
@@ -54,12 +54,12 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict:
     training = personalize_photos(
         backbone, [arguments.photo], lora, config, crops, meta_down=arguments.meta_down, cache=cache
     )
-    phases = timed(training, "reading the photo, finding the face", "validation, saving", arguments.device)
+    phases = timed(training, "reading the photo, finding the face", "validation, saving")
     images = with_preset(GenerateConfig, arguments.backbone, images_per_prompt=IMAGES)
     drawing = generate_images(
         backbone, ["a photo of a woman outdoors"], folder / "images", images, lora=lora, compare=False, cache=cache
     )
-    drawn = timed(drawing, "reading the LoRA", "saving", arguments.device)
+    drawn = timed(drawing, "reading the LoRA", "saving")
     return {
         "backbone": backbone.name,
         "method": config.method,
@@ -67,7 +67,7 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict:
         "resolution": crops.resolution,
         "run": str(backbone.speed),
         "attention": attention_that_runs(backbone.speed, backbone.device, backbone.dtype),
-        "machine": machine(str(backbone.device)),
+        "machine": f"{backbone.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "seconds": {name: round(clock, 3) for name, (clock, _) in phases.items()},
         "processor_seconds": {name: round(worked, 3) for name, (_, worked) in phases.items()},
         "in_all": summed(phases),
@@ -75,6 +75,35 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict:
         "peak_mb": peak(backbone),
         "file_bytes": {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))},
     }
+
+
+def timed(job: Job, first: str, last: str) -> Times:
+    """Of each phase of a job. What comes before its first word is `first`, what comes after a phase's last step `last`."""
+    found: Times = {}
+    name, began = first, (time.perf_counter(), time.process_time())
+
+    def turn_to(following: str) -> None:
+        nonlocal name, began
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now, before = (time.perf_counter(), time.process_time()), found.get(name, (0.0, 0.0))
+        found[name] = (before[0] + now[0] - began[0], before[1] + now[1] - began[1])
+        name, began = following, now
+
+    present = first
+    for sign in job:
+        if isinstance(sign, Phase):
+            present = sign.text.split(":")[0]
+            turn_to(present)
+        else:
+            turn_to(last if sign.index == sign.total else present)
+    turn_to(last)
+    return found
+
+
+def summed(phases: Times) -> list[float]:
+    """[seconds, the processor's seconds] over all phases."""
+    return [sum(parts) for parts in zip(*phases.values(), strict=True)]
 
 
 def peak(backbone: FluxBackbone) -> float:

@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import personalization
-from bench.phases import summed, timed
-from bench.profile import kind_of
-from bench.profile import table as profile_table
-from bench.reporting import OUT_OF_MEMORY, REFUSED, table, written
-from bench.training_step import tflop
-from bench.worlds import options
+from bench.training_step import OUT_OF_MEMORY, REFUSED, main, tflop
+from bench.whole_job import summed, timed
 from metalora.config import Phase, Step, UserError
 
 
@@ -27,10 +22,18 @@ def test_a_step_of_flux_dev_costs_what_its_shape_says(pixels: int, checkpointing
     assert tflop(flags) == pytest.approx(expected, rel=0.01)
 
 
+def test_all_three_loops_take_a_step_side_by_side(tmp_path: Path):
+    loops = ["ours", "peft", "stage-1"]
+    assert main(["--steps", "1", "--loops", *loops, "--out", str(tmp_path / "x.json")]) == 0
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert list(report["seconds"]) == list(report["peak_mb"]) == loops
+    assert report["memory_ratio"] < 1, "a frozen Meta-Down's layers forget their inputs"
+
+
 def test_each_phase_has_its_seconds_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch):
     clock = iter(range(100))
-    monkeypatch.setattr("bench.phases.time.perf_counter", lambda: next(clock))
-    monkeypatch.setattr("bench.phases.time.process_time", lambda: 0.0)
+    monkeypatch.setattr("bench.whole_job.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("bench.whole_job.time.process_time", lambda: 0.0)
 
     def job():
         yield Phase("encoding: crops")
@@ -38,8 +41,8 @@ def test_each_phase_has_its_seconds_and_nothing_is_lost(monkeypatch: pytest.Monk
         yield Step(1, 2)
         yield Step(2, 2)
 
-    found = timed(job(), "reading", "saving after {}", "cpu")
-    assert list(found) == ["reading", "encoding", "training", "saving after training"]
+    found = timed(job(), "reading", "saving")
+    assert list(found) == ["reading", "encoding", "training", "saving"]
     assert summed(found) == [5, 0]
 
 
@@ -54,42 +57,6 @@ def test_what_does_not_fit_or_is_not_to_be_had_is_a_result(tmp_path: Path, error
     def measure(_arguments: argparse.Namespace) -> dict:
         raise error
 
-    assert written(options("").parse_args(["--out", str(tmp_path / "x.json")]), measure, table) == status
+    assert main(["--out", str(tmp_path / "x.json")], measure) == status
     report = json.loads((tmp_path / "x.json").read_text())
     assert report[key] == str(error).splitlines()[0]
-
-
-def test_all_steps_of_a_person_are_timed_on_crops_of_the_five_aspect_ratios(monkeypatch: pytest.MonkeyPatch):
-    sizes, draw = set(), personalization.TrainingImages.draw
-
-    def watched(images: personalization.TrainingImages, *given: object) -> torch.Tensor:
-        assert len(images.latents) == personalization.CROPS
-        sizes.update(tuple(views.shape[2:]) for views in images.latents)
-        return draw(images, *given)
-
-    monkeypatch.setattr(personalization.TrainingImages, "draw", watched)
-    report = personalization.measured(options("").parse_args(["--pixels", "128", "--steps", "3"]))
-    assert sizes == {(12, 22), (14, 18), (16, 16), (18, 14), (22, 12)}
-    assert report["whole_seconds"] == pytest.approx(sum(report["phases"].values()))
-    assert set(report["phases"]) == {"encoding", "first steps", "other steps"}
-
-
-@pytest.mark.parametrize(
-    ("said", "kind"),
-    [
-        ("image 3 of 18: a-beach-0.png", "image"),
-        ("personalizing: lora-crops, 25 crops, 'a photo of a woman'", "personalizing: lora-crops"),
-        ("group 1 of 2, 2 x woman: meta-lora, rank 4; about a minute left", "training meta-lora"),
-        ("group 1 of 2, 2 x woman: images of lora-crops-375-r4; about a minute left", "images of lora-crops"),
-        ("woman without a LoRA: images of none; time left not known yet", "images of none"),
-        ("encoding 42 crops", "encoding crops"),
-    ],
-)
-def test_a_profile_adds_up_phases_of_one_kind(said: str, kind: str):
-    assert kind_of(said) == kind
-
-
-def test_a_profile_shows_the_longest_phase_first():
-    lines = profile_table({"short": (9.0, 1.0), "long": (4.0, 3.0)}, "title").splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["long", "short", "all"]
-    assert lines[-1].split() == ["all", "4.00", "100.0", "%", "13.00"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench import measuring, training_step, worlds
+from bench import training_step
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.memory import training_memory
 
@@ -18,14 +18,14 @@ TOLERANCE = 0.12  # of bf16's peak; twelve small blocks show what is not theirs 
 def test_the_estimate_is_near_the_measured_peak(checkpointing: str, speed: str, monkeypatch: pytest.MonkeyPatch):
     if speed == "--four-bit":
         pytest.importorskip("bitsandbytes")
-    monkeypatch.setattr(measuring, "WARM_UP", 1)
-    monkeypatch.setitem(worlds.SIZES, "small", SHAPE)
-    monkeypatch.setitem(worlds.TOKENS, "small", 64)
+    monkeypatch.setattr(training_step, "WARM_UP", 1)
+    monkeypatch.setitem(training_step.SIZES, "small", SHAPE)
+    monkeypatch.setitem(training_step.TOKENS, "small", 64)
     flags = ["--size", "small", "--pixels", "256", "--precision", "bf16", "--checkpointing", checkpointing]
     flags += speed.split()
-    steps = training_step.ours(worlds.options("").parse_args(flags))
+    steps = training_step.ours(training_step.options().parse_args(flags))
     next(steps)  # the first one makes what all the others find
-    peak = measuring.peak_memory(steps, "cpu")
+    peak = training_step.peak_memory(steps, "cpu")
     need = training_memory(
         SHAPE,
         sites(SHAPE, "all", fused=False),
@@ -34,7 +34,7 @@ def test_the_estimate_is_near_the_measured_peak(checkpointing: str, speed: str, 
         rank=1,
         meta_rank=16,
         bytes_per_number=torch.finfo(torch.bfloat16).bits // 8,
-        checkpointing=worlds.CHECKPOINTING[checkpointing],
+        checkpointing=training_step.CHECKPOINTING[checkpointing],
         text_tokens=64,
         four_bit=speed == "--four-bit",
     )
