@@ -19,7 +19,7 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
 from metalora.backbones.speed import attention_that_runs
 from metalora.commands.base_model import add_speed, speed_of
-from metalora.config import CropConfig, GenerateConfig, Phase
+from metalora.config import METHODS, CropConfig, GenerateConfig, Phase
 from metalora.config import PersonalizeConfig as Config
 from metalora.jobs import Job
 from metalora.jobs.generate import generate_images
@@ -130,7 +130,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photo", type=Path, default=demo_portrait())
     parser.add_argument("--backbone", default="miniature")
-    parser.add_argument("--method", default="meta-lora", choices=("meta-lora", "lora", "lora-crops"))
+    parser.add_argument("--method", default="meta-lora", choices=METHODS)
     parser.add_argument("--meta-down", default="random", help="a Meta-Down file, or random, which costs the same")
     parser.add_argument("--steps", type=int, help="of training (default: the backbone's)")
     parser.add_argument("--device", default="cpu")

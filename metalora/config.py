@@ -92,7 +92,8 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-METHODS = ("meta-lora", "lora", "lora-crops")
+METHODS = ("meta-lora", "lora")
+SOURCES = ("crops", "whole", "square")  # of what a method learns
 NONE = "none"  # the method of a benchmark that personalizes nothing: the base alone
 PARTS = ("several-photos", "single-photo")  # of a benchmark
 FEWEST_PEOPLE = 5  # for an interval: the bootstrap of fewer is absurdly wide, or has no width at all
@@ -111,11 +112,10 @@ class CropConfig:
     tightest: float = option(
         1.5, "the tightest crop, in times the face; 1.5 is the paper's close-up, 4.5 leaves the widest crops", 1.0, 4.5
     )
-    aspect_ratios: str = option(
-        "five", "of crops: five, from 16:9 to 9:16, as in the paper; or square alone", choices=("five", "square")
-    )
-    whole_photo: bool = option(
-        False, "learn from the whole photo instead of crops, whatever the method; a plain LoRA (lora) always does"
+    learn_from: str = option(
+        "crops",
+        "crops around the face in five shapes, as in the paper; the whole photo; or square crops alone",
+        choices=SOURCES,
     )
     face: str = option("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
     turn: str = option(
@@ -137,8 +137,7 @@ class PersonalizeConfig:
 
     method: str = option(
         "meta-lora",
-        "meta-lora: heads on a frozen Meta-Down, where there is one; lora: plain LoRA on the whole photo; lora-crops: "
-        "on crops",
+        "meta-lora: heads on a frozen Meta-Down, where there is one; lora: a plain LoRA",
         choices=METHODS,
     )
     steps: int = option(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
@@ -228,8 +227,9 @@ class BenchmarkConfig:
     step_counts: tuple[int, ...] = option((), "training steps; several come from one training", flag="--steps")
     ranks: tuple[int, ...] = option((), "ranks of the finished LoRAs")
     own_learning_rates: tuple[str, ...] = option(
-        (), "METHOD=X: another learning rate for this method, such as lora-crops=0.002", flag="--own-learning-rate"
+        (), "METHOD=X: another learning rate for this method, such as lora=0.002", flag="--own-learning-rate"
     )
+    sources: tuple[str, ...] = option((), f"each method learns from each of {', '.join(SOURCES)}", flag="--learn-from")
     seeds: tuple[int, ...] = option((0, 1), "an image of each prompt for each of these")
     parts: tuple[str, ...] = option(PARTS[:1], f"{PARTS[0]} (for R-FaceSim), {PARTS[1]} (for CLIP-T), or both")
     people: int = option(0, "only the first so many people, for a quick try; 0: all", low=0)
@@ -248,12 +248,15 @@ class BenchmarkConfig:
             if name not in (NONE, *METHODS)
         ]
         problems += [f"{name!r} is no part: {', '.join(PARTS)}" for name in self.parts if name not in PARTS]
+        problems += [
+            f"nothing is learned from {name!r}: {', '.join(SOURCES)}" for name in self.sources if name not in SOURCES
+        ]
         problems += [f"steps and ranks must be at least 1, got {n}" for n in self.step_counts + self.ranks if n < 1]
-        for name in ("methods", "step_counts", "ranks", "seeds", "parts"):
+        for name in ("methods", "step_counts", "ranks", "sources", "seeds", "parts"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 problems.append(f"{name} has something twice: {' '.join(map(str, values))}")
-            if not values and name not in ("step_counts", "ranks"):
+            if not values and name not in ("step_counts", "ranks", "sources"):
                 problems.append(f"{name} is empty")
         problems += [problem for text in self.own_learning_rates if (problem := self._problem_of_rate(text))]
         if problems:

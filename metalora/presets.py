@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, int | float | str | bool]] = {
         "rank": 16,
         "time_shift": 0.5,
         "background_weight": 0.1,
-        "whole_photo": True,
+        "learn_from": "whole",
         "flips": False,
     },
     # The random test network: it learns nothing worth seeing, but every path runs in seconds.
@@ -32,8 +32,8 @@ Config = TypeVar("Config", CropConfig, PersonalizeConfig, GenerateConfig, Benchm
 
 # What a method wants that is not the default one, by backbone; "" is any other. A plain LoRA takes 625 steps (paper).
 METHOD_PRESETS: dict[str, dict[str, dict[str, int | float | str]]] = {
-    "": {"lora": {"steps": 625}, "lora-crops": {"steps": 625}},
-    "miniature": {method: {"steps": 120, "learning_rate": 1e-3} for method in ("lora", "lora-crops")},
+    "": {"lora": {"steps": 625}},
+    "miniature": {"lora": {"steps": 120, "learning_rate": 1e-3}},
     "tiny": {},
 }
 

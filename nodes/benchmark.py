@@ -51,7 +51,7 @@ class PlanBenchmark(io.ComfyNode):
                 io.String.Input("manifest", default="", tooltip="People as JSONL. Empty: the 16 rendered people."),
                 io.Combo.Input("prompts", options=[SHIPPED, PAPER], tooltip="Which prompts."),
                 io.String.Input(
-                    "methods", default=f"{NONE}, lora-crops", tooltip=f"Of {', '.join((NONE, *METHODS))}; with commas."
+                    "methods", default=f"{NONE}, lora", tooltip=f"Of {', '.join((NONE, *METHODS))}; with commas."
                 ),
                 *widgets(PersonalizeConfig, *TRAINING),
                 *widgets(BenchmarkConfig, "people", "prompts_each", "images_at_once"),
@@ -60,6 +60,7 @@ class PlanBenchmark(io.ComfyNode):
                 io.Combo.Input("embedder", options=list(ANALYSERS), tooltip="Who recognizes faces."),
                 io.Combo.Input("prompt_scorer", options=list(CLIPS), tooltip="Which CLIP scores prompts; open_clip."),
                 MetaDownSocket.Input("meta_down", optional=True, tooltip="For the method meta-lora."),
+                *widgets(CropConfig, "learn_from", optional=True),
             ],
             outputs=[
                 BenchmarkSocket.Output(display_name="benchmark", tooltip="For Benchmark Runner."),
@@ -164,7 +165,7 @@ class ReportBenchmark(io.ComfyNode):
 OPTIONS: dict[type, tuple[str, ...]] = {
     PersonalizeConfig: TRAINING,
     BenchmarkConfig: ("people", "prompts_each", "images_at_once"),
-    CropConfig: ("resolution",),
+    CropConfig: ("resolution", "learn_from"),
     GenerateConfig: SAMPLING,
 }
 

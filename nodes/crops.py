@@ -11,7 +11,7 @@ from ..metalora.config import CropConfig, UserError
 from ..metalora.jobs.crops import crop_sheet
 from ..metalora.jobs.photos import PlannedPhoto, plan_pixels, whole_pixels
 from ..metalora.measure.faces import ANALYSERS, FaceAnalyser, load_faces, numbered
-from ..metalora.method.crops import RATIOS, SCALES, Ratio
+from ..metalora.method.crops import RATIOS, SCALES, SQUARE, Ratio
 from ..metalora.store.images import to_pil
 from ..metalora.store.pictures import draw_boxes, table
 from .bridge import execution
@@ -20,7 +20,6 @@ from .running import work
 from .sockets import CATEGORY
 from .widgets import widget, widgets
 
-FACES, WHOLE = "crops around the face", "the whole photo"
 CHOICES = ("only", "largest", *map(str, range(1, 11)))
 MULTIPLE = 16  # pixels of a token of FLUX
 CELL = 8  # pixels of a cell of its latents: masks end where cells do, and lose nothing on their way to them
@@ -48,11 +47,7 @@ class AugmentFaceCrops(io.ComfyNode):
                     default=", ".join(f"{scale:g}" for scale in SCALES),
                     tooltip="Sizes of crops: the shorter side, in lengths of the face.",
                 ),
-                io.Combo.Input(
-                    "learn_from",
-                    options=[FACES, WHOLE],
-                    tooltip="The whole photo as one crop is what a plain LoRA learns from; it may show no face.",
-                ),
+                *widgets(CropConfig, "learn_from"),
                 io.Combo.Input(
                     "finder", options=list(ANALYSERS), tooltip="Who finds faces. arcface needs insightface."
                 ),
@@ -92,12 +87,13 @@ class AugmentFaceCrops(io.ComfyNode):
         config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale, turn=turn)
         with work():
             photos = photos_of(photo)
-            shapes, sizes, analyser = ratios_of(ratios), scales_of(scales), load_faces(finder)
+            shapes = [SQUARE] if learn_from == "square" else ratios_of(ratios)
+            sizes, analyser = scales_of(scales), load_faces(finder)
             planned = []
             for index, pixels in enumerate(photos, 1):
                 called = f"photo {index}"
                 with faces_shown(pixels, analyser):
-                    if learn_from == WHOLE:
+                    if learn_from == "whole":
                         planned.append(whole_or_faceless(pixels, called, config, analyser))
                     else:
                         planned.append(plan_pixels(pixels, called, config, analyser, MULTIPLE, shapes, sizes))

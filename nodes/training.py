@@ -83,7 +83,7 @@ class TrainPersonalization(io.ComfyNode):
         given.pop("crops")
         given.pop("heads", None)
         with work():
-            config = PersonalizeConfig(method="meta-lora" if meta_down else "lora-crops", **given)
+            config = PersonalizeConfig(method="meta-lora" if meta_down else "lora", **given)
             crops, backbone, cache = (
                 photos_of(inputs["crops"]),
                 ComfyBackbone(model, clip, vae),

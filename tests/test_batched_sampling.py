@@ -53,7 +53,7 @@ def test_latents_decoded_together_are_the_images_of_each(tiny: FluxBackbone, mon
 def test_a_merged_batch_gives_the_images_of_a_lora_that_acts_on_them_one_by_one(
     tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    plan = planned(tmp_path, tiny, methods=("lora-crops",), people=1, step_counts=(5,), images_at_once=4)
+    plan = planned(tmp_path, tiny, methods=("lora",), people=1, step_counts=(5,), images_at_once=4)
     with tiny.text_encoders() as encode:
         prompts = {text: encode(text) for text in filled_texts(plan.prompts)}
     batch = Bench(plan, Layout(tmp_path / "batch"), {}, tiny, prompts, warm_cache)

@@ -38,7 +38,7 @@ def people() -> list[Identity]:
 def done(
     tiny: FluxBackbone, warm_cache: Cache, people: list[Identity], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A finished run of all four methods, and of real photos as the images of a fifth: one a person is missing."""
+    """A finished run of all three methods, and of real photos as the images of a fourth: one a person is missing."""
     folder = tmp_path_factory.mktemp("run")
     plan = planned(folder, tiny, WITH_CLIP)
     for person, own in zip(plan.people, people, strict=False):
@@ -70,7 +70,7 @@ def test_the_results_keep_to_the_published_schema(done: Path):
 
 
 def test_there_is_a_row_for_each_method_at_each_step_count_and_for_each_folder_from_elsewhere(done: Path):
-    trained = [f"{method}-{steps}-r1" for method in ("meta-lora", "lora", "lora-crops") for steps in (3, 5)]
+    trained = [f"{method}-{steps}-r1" for method in ("meta-lora", "lora") for steps in (3, 5)]
     assert [variant["id"] for variant in results_of(done)["variants"]] == ["none", *trained, "external-photos"]
     for variant in results_of(done)["variants"][:-1]:
         assert len(variant["images"]) == 5 * 2 * 2
@@ -173,18 +173,20 @@ def test_fewer_steps_are_a_snapshot_of_more(done: Path, tiny: FluxBackbone, warm
     assert alone != variant_of(done, "meta-lora-5-r1")["lora_sha256"]
 
 
-@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+@pytest.mark.parametrize(("method", "source"), [("meta-lora", "crops"), ("lora", "whole"), ("lora", "crops")])
 def test_one_at_a_time_is_metalora_personalize_to_the_byte(
-    tiny: FluxBackbone, warm_cache: Cache, people: list[Identity], tmp_path: Path, method: str
+    tiny: FluxBackbone, warm_cache: Cache, people: list[Identity], tmp_path: Path, method: str, source: str
 ):
-    plan = planned(tmp_path / "run", tiny, methods=(method,), people=1, together=1, prompts_each=1, step_counts=(4,))
+    shared = {"people": 1, "together": 1, "prompts_each": 1, "step_counts": (4,)}
+    plan = planned(tmp_path / "run", tiny, methods=(method,), sources=(source,), **shared)
     finished(tmp_path / "run", tiny, warm_cache)
     person = plan.people[0]
     config = plan.training_of(method, 1, person, 4)
     assert (config.seed, config.class_name) == (person.seed, people[0].class_name)
     down = str(tmp_path / "run" / plan.meta_downs[person.class_name]["path"]) if method == "meta-lora" else None
     out = tmp_path / "alone.safetensors"
-    run(personalize_photos(tiny, [people[0].reference.path], out, config, CROPS, meta_down=down, cache=warm_cache))
+    crops = replace(CROPS, learn_from=source)
+    run(personalize_photos(tiny, [people[0].reference.path], out, config, crops, meta_down=down, cache=warm_cache))
     layout = Layout(tmp_path / "run")
     assert layout.lora(plan.variants()[0], person).read_bytes() == out.read_bytes()
 
@@ -214,7 +216,7 @@ def test_what_was_lost_is_made_again_to_the_same_bytes(
         "loras/meta-lora-3-r1",
         "images/lora-5-r1",
         "images/none/woman/several-01-0.png",
-        "scores/lora-crops-3-r1",
+        "scores/lora-3-r1",
         "results.json",
     ):
         path = copy / lost

@@ -6,42 +6,42 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import CONFIG, CROPS, INPUTS, SAMPLING, TRAINING, mini_people, planned
+from benchmarks import INPUTS, mini_people, planned
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import METHODS, BenchmarkConfig, UserError
-from metalora.jobs import run
 from metalora.jobs.benchmark.plan import read_plan
-from metalora.jobs.benchmark.prepare import make_plan, meta_phd_prompts
+from metalora.jobs.benchmark.prepare import meta_phd_prompts
 from metalora.jobs.benchmark.run import texts_of
+from metalora.jobs.benchmark.train import trainings_of
 
 
 def test_a_method_may_have_a_learning_rate_of_its_own(tiny: FluxBackbone, tmp_path: Path):
-    plan = planned(tmp_path, tiny, own_learning_rates=("lora-crops=0.002",))
+    plan = planned(tmp_path, tiny, own_learning_rates=("lora=0.002",))
     rates = {method: plan.training_of(method, 1, plan.people[0], 3).learning_rate for method in METHODS}
-    assert rates == {"lora-crops": 0.002, "meta-lora": 3e-3, "lora": 3e-3}
+    assert rates == {"lora": 0.002, "meta-lora": 3e-3}
     assert read_plan(tmp_path) == plan
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("none=0.002",), "METHOD=X, the METHOD one that trains here: lora-crops"),
-        (("lora-crops",), "could not convert"),
-        (("lora-crops=7",), "at most 1.0"),
-        (("lora-crops=0.1", "lora-crops=0.2"), "has lora-crops twice"),
+        (("none=0.002",), "METHOD=X, the METHOD one that trains here: lora"),
+        (("lora",), "could not convert"),
+        (("lora=7",), "at most 1.0"),
+        (("lora=0.1", "lora=0.2"), "has lora twice"),
     ],
 )
 def test_a_learning_rate_that_nobody_can_have_is_refused(given: tuple[str, ...], said: str):
     with pytest.raises(UserError, match=said):
-        BenchmarkConfig(methods=("none", "lora-crops"), own_learning_rates=given)
+        BenchmarkConfig(methods=("none", "lora"), own_learning_rates=given)
 
 
 def test_captions_say_what_the_photo_shows_when_asked(tiny: FluxBackbone, tmp_path: Path):
     plan = planned(tmp_path, tiny, replace(INPUTS, described=True))
     for planned_person, identity in zip(plan.people, mini_people(), strict=False):
         shown = identity.reference.attributes
-        caption = plan.training_of("lora-crops", 1, planned_person, 3).prompt
+        caption = plan.training_of("lora", 1, planned_person, 3).prompt
         assert caption == f"a photo of a {identity.class_name}, {shown['background']} background, {shown['clothes']}"
         assert caption in texts_of(plan)
     assert planned(tmp_path / "other", tiny).people[0].shows == ""
@@ -115,13 +115,17 @@ def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
         read_plan(tmp_path)
 
 
-def test_a_plan_without_crops_has_no_lora_on_crops(tiny: FluxBackbone, tmp_path: Path):
-    whole = replace(CROPS, whole_photo=True)
-    with pytest.raises(UserError, match="leaves lora-crops no crops"):
-        run(make_plan(tmp_path / "all", tiny, INPUTS, CONFIG, TRAINING, whole, SAMPLING))
-    methods = replace(CONFIG, methods=("none", "lora", "meta-lora"))
-    plan = run(make_plan(tmp_path / "two", tiny, INPUTS, methods, TRAINING, whole, SAMPLING))
-    assert plan.crop_config() == whole
+def test_every_method_learns_from_each_source_and_variants_are_called_after_it_where_there_are_several(
+    tiny: FluxBackbone, tmp_path: Path
+):
+    one = planned(tmp_path / "one", tiny, methods=("none", "lora"), step_counts=(3,), sources=("whole",))
+    assert [variant.id for variant in one.variants()] == ["none", "lora-3-r1"]
+    assert one.variants()[1].learn_from == one.crop_config("whole").learn_from == "whole"
+    two = planned(tmp_path / "two", tiny, methods=("none", "lora"), step_counts=(3,), sources=("whole", "crops"))
+    assert [variant.id for variant in two.variants()] == ["none", "lora-whole-3-r1", "lora-crops-3-r1"]
+    assert [training.learn_from for training in trainings_of(two, 0)] == ["whole", "crops"]
+    with pytest.raises(UserError, match="nothing is learned from 'photo': crops, whole, square"):
+        BenchmarkConfig(sources=("photo",))
 
 
 def test_a_plan_with_a_setting_of_another_version_is_refused(tiny: FluxBackbone, tmp_path: Path):

@@ -78,7 +78,7 @@ def test_killed_in_training_among_images_and_while_scoring_it_ends_with_the_same
     folder: Path, warm_cache: Cache, expected: bytes
 ):
     killed_when(folder, warm_cache, "states/*.safetensors", 1)
-    killed_when(folder, warm_cache, "loras/lora-crops-3-r1/*.safetensors", 1)
+    killed_when(folder, warm_cache, "loras/lora-3-r1/*.safetensors", 1)
     killed_when(folder, warm_cache, "images/*/*/*.png", 5)
     killed_when(folder, warm_cache, "scores/*/*.json", 2)
     ended(started(folder, warm_cache))

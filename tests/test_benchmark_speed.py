@@ -16,7 +16,7 @@ from metalora.jobs.benchmark.plan import read_plan
 from metalora.store import files
 from metalora.store.cache import Cache
 
-SMALL = ["--methods", "none", "lora-crops", "--people", "1", "--prompts-each", "1", "--steps", "2", "--clip", "none"]
+SMALL = ["--methods", "none", "lora", "--people", "1", "--prompts-each", "1", "--steps", "2", "--clip", "none"]
 
 
 def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(

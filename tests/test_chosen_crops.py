@@ -29,8 +29,8 @@ def test_without_close_ups_the_wider_crops_stay_as_they_were(portrait: Path):
 
 def test_square_crops_are_the_square_ones_of_the_five(portrait: Path):
     every, square = (
-        [crop.box for crop in plan_photo(portrait, CropConfig(aspect_ratios=ratios), load_faces(), 16).crops]
-        for ratios in ("five", "square")
+        [crop.box for crop in plan_photo(portrait, CropConfig(learn_from=source), load_faces(), 16).crops]
+        for source in ("crops", "square")
     )
     assert square == [box for box in every if box.width == box.height]
     assert 1 < len(square) < len(every)
@@ -42,15 +42,10 @@ def test_a_crop_tighter_than_the_face_is_refused():
 
 
 def test_the_whole_photo_is_learned_from_by_any_method_that_asks_for_it(portrait: Path, tiny: FluxBackbone):
-    crops = CropConfig(resolution=64, whole_photo=True)
+    crops = CropConfig(resolution=64, learn_from="whole")
     _, height, width = read_photo(portrait).shape
     for config in (PersonalizeConfig(method="meta-lora"), PersonalizeConfig(method="lora", background_weight=0.1)):
         (photo,) = plan_photos([portrait], config, crops, tiny, "sface")
         assert [crop.box for crop in photo.crops] == [Box(0, 0, width, height)]
         assert (photo.face is not None) == (config.background_weight < 1)
     assert plan_photo(portrait, crops, load_faces(), 16).crops == photo.crops
-
-
-def test_crops_of_the_whole_photo_are_refused(portrait: Path, tiny: FluxBackbone):
-    with pytest.raises(UserError, match="--whole-photo leaves lora-crops no crops"):
-        plan_photos([portrait], PersonalizeConfig(method="lora-crops"), CropConfig(whole_photo=True), tiny, "sface")

@@ -37,7 +37,7 @@ def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.
 def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture):
     assert main(["crops", "ada.jpg", "--backbone", "tiny"]) == 0
     assert (here / "ada-crops" / "sheet.png").exists()
-    assert main(["personalize", "ada.jpg", "--class", "woman", "--method", "lora-crops", *FAST, *TINY]) == 0
+    assert main(["personalize", "ada.jpg", "--class", "woman", "--method", "lora", *FAST, *TINY]) == 0
     said = capsys.readouterr().out
     assert re.search(r"validation loss \d\.\d+ -> \d\.\d+, \d\.\d+ s a step", said)
     following = next(line for line in said.splitlines() if line.startswith("next:  metalora generate"))
@@ -51,17 +51,17 @@ def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture)
 
 
 def test_what_the_crops_were_shown_with_is_in_the_next_command(here: Path, capsys: pytest.CaptureFixture):
-    given = ["--tightest", "2.5", "--aspect-ratios", "square", "--face", "1", "--no-flips", *TINY]
+    given = ["--tightest", "2.5", "--learn-from", "square", "--face", "1", "--no-flips", *TINY]
     assert main(["crops", "ada.jpg", *given]) == 0
     command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next:"))
     words = shlex.split(command.removeprefix("next:  metalora "))
     assert words == ["personalize", "ada.jpg", *given, "--class", "woman"]
     assert main([*words, *FAST]) == 0
-    assert "a plain LoRA is trained (--method lora-crops)" in capsys.readouterr().out
-    assert main(["crops", "ada.jpg", "--whole-photo", *TINY]) == 0
+    assert "a plain LoRA is trained (--method lora)" in capsys.readouterr().out
+    assert main(["crops", "ada.jpg", "--learn-from", "whole", *TINY]) == 0
     said = capsys.readouterr().out.rstrip()
-    assert said.endswith("ada.jpg --whole-photo --backbone tiny --class woman")
-    whole = ["personalize", "ada.jpg", "--whole-photo", "--overwrite", *TINY, *FAST]
+    assert said.endswith("ada.jpg --learn-from whole --backbone tiny --class woman")
+    whole = ["personalize", "ada.jpg", "--learn-from", "whole", "--overwrite", *TINY, *FAST]
     assert main(whole) == 0
     assert "a plain LoRA is trained (--method lora)" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ def test_every_option_out_of_range_is_listed_in_one_message():
     message = str(error.value)
     assert "steps must be at least 1, got 0" in message
     assert "learning_rate must be a finite number, got nan" in message
-    assert "method must be one of meta-lora, lora, lora-crops, got 'dora'" in message
+    assert "method must be one of meta-lora, lora, got 'dora'" in message
     assert "seed must be int, got 'one'" in message
 
 

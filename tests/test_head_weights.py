@@ -53,13 +53,13 @@ def test_weights_follow_the_views_and_there_are_none_where_all_count_the_same(pl
     assert head_weights([planned], latents, 1.0) == []
 
 
-def test_a_plain_lora_looks_for_the_face_only_where_its_background_counts_less(tiny: Backbone, tmp_path: Path):
+def test_the_whole_photo_needs_a_face_only_where_its_background_counts_less(tiny: Backbone, tmp_path: Path):
     save_image(empty_wall(), tmp_path / "wall.png")
-    config = PersonalizeConfig(method="lora")
-    (whole,) = plan_photos([tmp_path / "wall.png"], config, CROPS, tiny, "sface")
+    config, crops = PersonalizeConfig(method="lora"), replace(CROPS, learn_from="whole")
+    (whole,) = plan_photos([tmp_path / "wall.png"], config, crops, tiny, "sface")
     assert whole.face is None
     with pytest.raises(UserError, match=r"wall\.png"):
-        plan_photos([tmp_path / "wall.png"], replace(config, background_weight=0.5), CROPS, tiny, "sface")
+        plan_photos([tmp_path / "wall.png"], replace(config, background_weight=0.5), crops, tiny, "sface")
 
 
 def test_the_loss_counts_each_cell_by_its_weight(denoiser: ToyDenoiser):
@@ -79,7 +79,7 @@ def test_the_loss_counts_each_cell_by_its_weight(denoiser: ToyDenoiser):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_what_counts_nothing_is_not_learned(denoiser: ToyDenoiser, batch: int):
     latents = list(torch.randn(4, 2, 2, 2, 4, generator=generator_of("crops")))
-    config = PersonalizeConfig(steps=5, method="lora-crops", rank=2, batch=batch)
+    config = PersonalizeConfig(steps=5, method="lora", rank=2, batch=batch)
     moved = {}
     for weight in (0.0, 1.0):
         images = TrainingImages(latents, torch.ones(1, 8), [torch.full((2, 1, 2, 4), weight)] * 4)

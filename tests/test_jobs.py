@@ -25,7 +25,7 @@ from metalora.store.cache import Cache
 from metalora.store.images import read_photo, save_image
 
 
-@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+@pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_personalizing_lowers_the_validation_loss(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
 ):
@@ -70,7 +70,7 @@ def test_two_runs_with_one_seed_write_the_same_bytes(
         assert (tmp_path / f"one{end}").read_bytes() == (tmp_path / f"two{end}").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+@pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_what_counts_less_is_learned_less(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
 ):

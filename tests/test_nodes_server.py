@@ -30,7 +30,7 @@ def training(**options: object) -> Graph:
     settings |= {"time_sampling": "logit-normal", "weight_decay": 0.01, "max_grad_norm": 0.0, "flips": True}
     settings |= {"gradient_checkpointing": "auto", "preview": "none", "preview_every": 50, **options}
     crops = {"face": "largest", "resolution": 64, "max_upscale": 4.0, "ratios": "1:1, 3:4", "scales": "1.5, 2.5"}
-    crops |= {"learn_from": "crops around the face", "finder": "sface", "photo": ["2", 0]}
+    crops |= {"learn_from": "crops", "finder": "sface", "photo": ["2", 0]}
     model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
     return {
         "1": node("MetaLoRA_LoadMiniature", network="tiny (random weights)"),

@@ -73,7 +73,7 @@ def test_prompts_and_latents_are_those_of_the_headless_backbone(parts, tiny, por
 
 
 @pytest.mark.parametrize("network", ["tiny_flux.TinyFlux", "miniature.Miniature"])
-@pytest.mark.parametrize("method", ["meta-lora", "lora-crops"])
+@pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, network: str):
     module, name = network.split(".")
     parts = loaded(getattr(pack(f"metalora.backbones.{module}"), name)())
@@ -97,14 +97,14 @@ def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, n
 
 
 def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path):
-    settings = {"method": "lora-crops", "background_weight": 0.1, "time_shift": 0.5, "ema_steps": 5}
+    settings = {"method": "lora", "background_weight": 0.1, "time_shift": 0.5, "ema_steps": 5}
     config = PersonalizeConfig(**{**vars(CONFIG), **settings})
     headless = personalized(tiny, portrait, tmp_path / "headless.safetensors", Cache(tmp_path / "one"), config)
     photo = read_photo(portrait).movedim(0, -1)[None]
     inputs = {"face": "only", "resolution": 64, "max_upscale": 4.0, "finder": "sface"}
     shapes = {"ratios": "16:9, 4:3, 1:1, 3:4, 9:16", "scales": "1.5, 2, 2.5, 3.5, 4.5"}
     augment = pack("nodes.crops").AugmentFaceCrops.execute
-    crops, _, _, heads = augment(photo, **inputs, **shapes, learn_from="crops around the face").args
+    crops, _, _, heads = augment(photo, **inputs, **shapes, learn_from="crops").args
     pictures = pack("nodes.pictures")
     crops, heads = pictures.photos_of(crops), pictures.masks_of(heads)
     found = trained(parts, crops, tmp_path, tmp_path / "two", config, None, heads=heads)
@@ -112,11 +112,11 @@ def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, 
     tensors = found.adapters.tensors()
     errors = [((tensors[name] - wanted[name]).norm() / wanted[name].norm()).item() for name in wanted]
     assert median(errors) < 1e-5
-    _, _, boxes, (whole,) = augment(photo, **inputs, **shapes, learn_from="the whole photo").args
+    _, _, boxes, (whole,) = augment(photo, **inputs, **shapes, learn_from="whole").args
     assert len(boxes) == 1
     assert 0.02 < whole.mean() < 0.5
     noise = torch.rand(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
-    _, _, boxes, (nobody,) = augment(noise, **inputs, **shapes, learn_from="the whole photo").args
+    _, _, boxes, (nobody,) = augment(noise, **inputs, **shapes, learn_from="whole").args
     assert not boxes
     assert torch.equal(nobody, torch.ones(1, 64, 64))
 

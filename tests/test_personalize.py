@@ -34,7 +34,7 @@ def trained(
     return adapters, losses
 
 
-@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+@pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_training_lowers_the_validation_loss(denoiser: ToyDenoiser, method: str):
     config = replace(CONFIG, method=method, steps=150)
     before = validation_loss(denoiser, IMAGES, torch.device("cpu"))
@@ -56,7 +56,7 @@ def test_meta_down_and_the_base_are_bit_identical_after_stage_2(denoiser: ToyDen
 
 
 def test_a_plain_lora_trains_its_own_down(denoiser: ToyDenoiser):
-    config = replace(CONFIG, method="lora-crops")
+    config = replace(CONFIG, method="lora")
     born, (adapters, _) = fresh(config), trained(denoiser, config)
     assert all(not torch.equal(a, b) for a, b in zip(born.parameters(), adapters.parameters(), strict=True))
 

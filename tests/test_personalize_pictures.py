@@ -16,9 +16,7 @@ from metalora.measure.faces import load_faces
 from metalora.store import files
 from metalora.store.cache import Cache
 
-HEAD_FIRST = replace(
-    CONFIG, method="lora-crops", steps=6, background_weight=0.1, time_shift=0.5, ema_steps=3, save_every=100
-)
+HEAD_FIRST = replace(CONFIG, method="lora", steps=6, background_weight=0.1, time_shift=0.5, ema_steps=3, save_every=100)
 
 
 @pytest.fixture

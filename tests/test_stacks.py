@@ -48,7 +48,7 @@ def trained(denoiser, adapters: Adapters, people: list[Person], config: Personal
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("rank", [1, 2])
-@pytest.mark.parametrize("method", ["meta-lora", "lora-crops"])
+@pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_together_is_alone_in_double_precision(denoiser: ToyDenoiser, method: str, rank: int, batch: int, clip: float):
     denoiser.network.double()
     config, people = replace(CONFIG, method=method, rank=rank, batch=batch, max_grad_norm=clip), toy_people()
@@ -81,7 +81,7 @@ def a_prompt(*key: object) -> Prompt:
 
 
 @pytest.mark.parametrize("own_prompts", [False, True], ids=["one prompt", "a prompt each"])
-@pytest.mark.parametrize("method", ["meta-lora", "lora-crops"])
+@pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_together_is_alone_on_flux_within_the_tolerance(tiny: FluxBackbone, method: str, own_prompts: bool):
     config = replace(CONFIG, method=method, steps=30, rank=1)
     sites = tiny.sites("all")

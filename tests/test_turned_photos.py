@@ -45,7 +45,7 @@ def turned(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "turned.png"
 
 
-@pytest.mark.parametrize("method", ["meta-lora", "lora", "lora-crops"])
+@pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_a_turned_photo_is_refused_by_every_method_and_nothing_is_written(
     turned: Path, tmp_path: Path, tiny: FluxBackbone, warm_cache: Cache, method: str
 ):
@@ -64,7 +64,7 @@ def test_auto_plans_the_crops_of_the_upright_photo_and_keep_those_of_the_turned_
     assert not upright.turned
     kept = plan_photo(turned, CropConfig(turn="keep", face="largest"), faces, 16)
     assert torch.equal(kept.photo, read_photo(turned))
-    (whole,) = plan_photos([turned], CONFIG, CropConfig(whole_photo=True, turn="auto"), tiny, "sface")
+    (whole,) = plan_photos([turned], CONFIG, CropConfig(learn_from="whole", turn="auto"), tiny, "sface")
     assert whole.digest == upright.digest
 
 

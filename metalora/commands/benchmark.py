@@ -43,7 +43,7 @@ PLAN_HELP = """\
 Check every input and write my-run/plan.json: people, prompts, seeds, methods, settings, and the hashes of all files.
 
   metalora benchmark plan my-run --meta-down woman=woman.safetensors man=man.safetensors
-  metalora benchmark plan quick --methods none lora-crops --people 2 --prompts-each 2
+  metalora benchmark plan quick --methods none lora --people 2 --prompts-each 2
   metalora benchmark plan paper --manifest photos/manifest.jsonl --meta-phd --leave-out age --backbone flux-dev
 
 Images made elsewhere go to my-run/external/<method>/<identity>/<prompt id>-<seed>.png: see external/wanted.jsonl.
@@ -81,7 +81,7 @@ def add_to(commands: Commands) -> None:
         help="what training captions say: class, as in the paper; photo: also the photo's own clothes and background, "
         "or whatever the prompts file has alternatives to, so that these are not learned as the person's",
     )
-    add_options(plan, CropConfig, "crops")
+    add_options(plan, CropConfig, "crops", ("learn_from",))
     add_options(plan, GenerateConfig, "sampling", ("seed", "images_per_prompt"))
     plan.add_argument(
         "--clip",

@@ -165,10 +165,9 @@ def choose_method(args: argparse.Namespace) -> None:
         return
     class_name = getattr(args, "class_name", PersonalizeConfig().class_name)
     there = args.meta_down or shipped_meta_down(backbone_of(args).name, class_name)
-    whole = config_from(args, CropConfig, preset_of(args)).whole_photo
-    args.method = "meta-lora" if there else "lora" if whole else "lora-crops"
+    args.method = "meta-lora" if there else "lora"
     if not there:
-        print(f"no Meta-Down is known for this base and class: a plain LoRA is trained (--method {args.method})")
+        print("no Meta-Down is known for this base and class: a plain LoRA is trained (--method lora)")
 
 
 def generate(args: argparse.Namespace) -> None:

@@ -59,7 +59,7 @@ def untrained_meta_down(sites: Sequence[Site], config: PersonalizeConfig, rank: 
     if rank > config.meta_rank:
         raise UserError(
             f"rank (r2) {rank} is larger than meta_rank (r1) {config.meta_rank}: a finished LoRA cannot have a higher "
-            "rank than its Meta-Down. Lower --rank, raise --meta-rank, or use --method lora-crops."
+            "rank than its Meta-Down. Lower --rank, raise --meta-rank, or use --method lora."
         )
     return random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
 
@@ -72,7 +72,7 @@ def default_meta_down(base: str, class_name: str) -> str:
     others = f"For {base} there are shipped ones: say --class {' or --class '.join(shipped)}. " if shipped else ""
     raise UserError(
         f"--method meta-lora needs --meta-down FILE, trained for this base and class. {others}Without one, "
-        "--method lora-crops trains a plain LoRA; --meta-down random is the untrained control."
+        "--method lora trains a plain LoRA; --meta-down random is the untrained control."
     )
 
 

@@ -172,21 +172,14 @@ def check_output(out: Path, overwrite: bool) -> None:
 def plan_photos(
     photos: Sequence[Path], config: PersonalizeConfig, crop_config: CropConfig, backbone: Backbone, embedder: str
 ) -> list[PlannedPhoto]:
-    """What each photo is trained as: the whole of it for a plain LoRA, else crops around the face."""
+    """What each photo is trained as: crops around the face, or the whole of it."""
     if not photos:
         raise UserError("No photo was given.")
-    check_photos_for([config.method], crop_config)
-    if config.method == "lora" or crop_config.whole_photo:
+    if crop_config.learn_from == "whole":
         faces = load_faces(embedder) if config.background_weight < 1 else None
         return [whole_photo(path, crop_config, backbone.multiple, faces) for path in photos]
     faces = load_faces(embedder)
     return [plan_photo(path, crop_config, faces, backbone.multiple) for path in photos]
-
-
-def check_photos_for(methods: Sequence[str], crop_config: CropConfig) -> None:
-    """Refuse LoRA + crops without crops: its files and rows would carry the wrong name."""
-    if "lora-crops" in methods and crop_config.whole_photo:
-        raise UserError("--whole-photo leaves lora-crops no crops. A plain LoRA on the whole photo is method lora.")
 
 
 def run_metadata(

@@ -71,9 +71,9 @@ class PlannedPhoto:
 
 def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
     """The crops of a photo file around the chosen face (paper, supplement: up to 25), or the whole of it."""
-    if config.whole_photo:
+    if config.learn_from == "whole":
         return whole_photo(path, config, multiple, faces)
-    ratios = RATIOS if config.aspect_ratios == "five" else (SQUARE,)
+    ratios = (SQUARE,) if config.learn_from == "square" else RATIOS
     scales = [scale for scale in SCALES if scale >= config.tightest]
     return plan_pixels(read_photo(path), path.name, config, faces, multiple, ratios, scales)
 

@@ -19,9 +19,7 @@ def demo(schemas: Schemas) -> Graph:
     person = load.add("MetaLoRA_LoadDemoPerson")
     down = load.add("MetaLoRA_LoadMetaDown", file="shipped: miniature.safetensors")
     learn = graph.column("Learn", "learn", 400)
-    crops = learn.add(
-        "MetaLoRA_AugmentFaceCrops", photo=person["photo"], learn_from="the whole photo", **miniature("resolution")
-    )
+    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], learn_from="whole", **miniature("resolution"))
     trained = learn.add(
         "MetaLoRA_TrainPersonalization",
         model=small["MODEL"],
@@ -153,7 +151,7 @@ def benchmark(schemas: Schemas) -> Graph:
     base = {"model": small["MODEL"], "clip": small["CLIP"], "vae": small["VAE"]}
     work = graph.column("Plan and run", "learn", 400)
     settings = miniature("resolution", "width", "height", "sampling_steps", "guidance", "rank", "learning_rate")
-    chosen = {"methods": "none, lora-crops, meta-lora", "people": 2, "prompts_each": 2, "steps": 100}
+    chosen = {"methods": "none, lora, meta-lora", "people": 2, "prompts_each": 2, "steps": 100}
     plan = work.add("MetaLoRA_BenchmarkPlan", **base, **chosen, **settings)  # the Meta-Downs that ship
     done = work.add("MetaLoRA_BenchmarkRun", **base, plan=plan["benchmark"])
     look = graph.column("Look", "judge", 420)

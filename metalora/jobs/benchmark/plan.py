@@ -7,6 +7,7 @@ same run, and one whose inputs changed is refused.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from ...store.manifest import Manifest, Photo
 from ...store.prompts import BenchmarkPrompt
 from ...store.text import decoded, parse_json
 
-FORMAT = "metalora-plan-1"
-LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
+FORMAT = "metalora-plan-2"
+LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA"}
+SOURCE_LABELS = {"crops": "crops", "whole": "whole photo", "square": "square crops"}
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,12 @@ class PlannedPrompt:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the results."""
+    """One row of the results. Where several sources are compared, its series is called after its own too."""
 
     id: str
+    series: str
     method: str
+    learn_from: str | None
     label: str
     steps: int | None
     rank: int | None
@@ -82,11 +86,12 @@ class Plan:
     methods: list[str]
     step_counts: list[int]
     ranks: list[int]
+    sources: list[str]  # what each method learns from
     seeds: list[int]
     images_at_once: int
     threads: int  # rounding depends on it, so that it cannot be the machine's
     training: dict[str, Any]  # PersonalizeConfig, without what the variants and the people decide
-    crops: dict[str, Any]  # CropConfig
+    crops: dict[str, Any]  # CropConfig, without what the variants learn from
     sampling: dict[str, Any]  # GenerateConfig, without seeds
     meta_downs: dict[str, dict[str, str]]  # by class: path and sha256 of the tensors
     backbone: dict[str, str]  # name and fingerprint
@@ -104,16 +109,15 @@ class Plan:
     learning_rates: dict[str, float] = field(default_factory=dict)  # by method, of those that have their own
 
     def variants(self) -> list[Variant]:
-        """Every method at every step count and rank."""
-        found = []
-        for method in self.methods:
-            if method == NONE:
-                found.append(Variant(NONE, NONE, LABELS[NONE], None, None))
-                continue
-            for rank in self.ranks:
-                for steps in self.step_counts:
-                    label = f"{LABELS[method]}, {steps} steps, rank {rank}"
-                    found.append(Variant(f"{method}-{steps}-r{rank}", method, label, steps, rank))
+        """Every method with every source, at every step count and rank."""
+        found = [Variant(NONE, NONE, NONE, None, LABELS[NONE], None, None)] if NONE in self.methods else []
+        several = len(self.sources) > 1
+        trained = (method for method in self.methods if method != NONE)
+        for method, source, rank, steps in product(trained, self.sources, self.ranks, self.step_counts):
+            series = f"{method}-{source}" if several else method
+            title = f"{LABELS[method]}, {SOURCE_LABELS[source]}" if several else LABELS[method]
+            label = f"{title}, {steps} steps, rank {rank}"
+            found.append(Variant(f"{series}-{steps}-r{rank}", series, method, source, label, steps, rank))
         return found
 
     def training_of(self, method: str, rank: int, person: PlannedPerson, steps: int) -> PersonalizeConfig:
@@ -124,9 +128,9 @@ class Plan:
         own["caption"] = self.training["caption"] + person.shows.replace("{", "{{").replace("}", "}}")
         return PersonalizeConfig(**{**self.training, **own}, method=method, rank=rank, steps=steps)
 
-    def crop_config(self) -> CropConfig:
-        """Of every training."""
-        return CropConfig(**self.crops)
+    def crop_config(self, learn_from: str) -> CropConfig:
+        """Of every training with this source."""
+        return CropConfig(**self.crops, learn_from=learn_from)
 
     def sampling_config(self) -> GenerateConfig:
         """Of every image."""
@@ -262,7 +266,7 @@ def read_plan(run: Path) -> Plan:
         record["people"] = [PlannedPerson(**person) for person in record["people"]]
         record["prompts"] = [PlannedPrompt(**prompt) for prompt in record["prompts"]]
         plan = Plan(**record)
-        _ = PersonalizeConfig(**plan.training), plan.crop_config(), plan.sampling_config(), Speed(**plan.speed)
+        _ = PersonalizeConfig(**plan.training), CropConfig(**plan.crops), plan.sampling_config(), Speed(**plan.speed)
     except (TypeError, KeyError) as error:
         raise UserError(f"{path} is not a plan of this version ({error}). Plan again in another folder.") from error
     if plan.format != FORMAT:

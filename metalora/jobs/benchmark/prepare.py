@@ -16,7 +16,6 @@ from ...store.manifest import Manifest, read_manifest
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
 from ..meta_downs import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
-from ..personalize import check_photos_for
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
 from .pictures import readable, truncation
 from .plan import (
@@ -36,7 +35,7 @@ from .plan import (
 RANDOM_META_DOWN = "meta-downs/random.safetensors"
 READS = 2 / 3  # an attribute that CLIP gets wrong more often on real photos says nothing of generated ones
 ANY_CLASS = ""  # the Meta-Down that is named without a class
-DECIDED_BY_THE_PLAN = ("method", "steps", "rank", "class_name", "seed", "images_per_prompt")
+DECIDED_BY_THE_PLAN = ("method", "steps", "rank", "learn_from", "class_name", "seed", "images_per_prompt")
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ def make_plan(
         methods=list(config.methods),
         step_counts=sorted(config.step_counts or (training.steps,)),
         ranks=sorted(ranks),
+        sources=list(config.sources or (crops.learn_from,)),
         seeds=list(config.seeds),
         images_at_once=config.images_at_once,
         threads=config.threads,
@@ -164,7 +164,6 @@ def own_options(config: PersonalizeConfig | CropConfig | GenerateConfig) -> dict
 
 def check_trainings(plan: Plan) -> None:
     """Find out now which settings do not go together, such as a rank above the Meta-Down's."""
-    check_photos_for(plan.methods, plan.crop_config())
     for method in set(plan.methods) & set(METHODS):
         for rank in plan.ranks:
             plan.training_of(method, rank, plan.people[0], max(plan.step_counts))
@@ -194,7 +193,7 @@ def meta_downs_of(
         if given is None:
             raise UserError(
                 f"The method meta-lora needs a Meta-Down for the class {class_name}: --meta-down {class_name}=FILE. "
-                "--meta-down random is the untrained control; --methods none lora lora-crops does without."
+                "--meta-down random is the untrained control; --methods none lora does without."
             )
         if given == RANDOM:
             downs = untrained_meta_down(sites, training, rank)

@@ -113,12 +113,12 @@ def variant_record(variant: Variant, plan: Plan, layout: Layout, compared: set[s
     settings, loras = {}, {}
     if variant.steps is not None:
         captions = "photo" if any(person.shows for person in plan.people) else "class"
-        settings = {**plan.training, **plan.crops, "captions": captions}
+        settings = {**plan.training, **plan.crops, "learn_from": variant.learn_from, "captions": captions}
         loras = {p.identity: files.digest(layout.lora(variant, p).read_bytes()) for p in plan.people}
     downs = {class_name: down["sha256"] for class_name, down in plan.meta_downs.items()}
     return {
         "id": variant.id,
-        "method": variant.method,
+        "method": variant.series,
         "label": variant.label,
         "steps": variant.steps,
         "rank": variant.rank,

@@ -164,7 +164,7 @@ def make_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoenc
     """Its trainings, then its images, variant by variant."""
     for training in unit.trainings:
         if not is_trained(training, bench.layout):
-            yield Phase(f"{unit.name}: {training.method}, rank {training.rank}; {left}")
+            yield Phase(f"{unit.name}: {training.series}, rank {training.rank}; {left}")
             yield from timed(train_group(training, bench, denoiser), left, "training")
     for variant in dict.fromkeys(variant for variant, _ in unit.images):
         people = [person for other, person in unit.images if other == variant]

@@ -28,9 +28,11 @@ from .plan import Plan, PlannedPerson, Variant
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a group: a method at a rank, up to the largest step count."""
+    """One training of a group: a method with a source at a rank, up to the largest step count."""
 
+    series: str
     method: str
+    learn_from: str
     rank: int
     group: int
     people: Sequence[PlannedPerson]
@@ -40,11 +42,12 @@ class Training:
 def trainings_of(plan: Plan, group: int) -> list[Training]:
     """Everything that a group is trained for."""
     people = [person for person in plan.people if person.group == group]
-    found: dict[tuple[str, int], dict[int, Variant]] = {}
+    found: dict[tuple[str, str, str, int], dict[int, Variant]] = {}
     for variant in plan.variants():
-        if variant.steps is not None and variant.rank is not None:
-            found.setdefault((variant.method, variant.rank), {})[variant.steps] = variant
-    return [Training(method, rank, group, people, variants) for (method, rank), variants in found.items()]
+        if variant.steps is not None and variant.rank is not None and variant.learn_from is not None:
+            key = (variant.series, variant.method, variant.learn_from, variant.rank)
+            found.setdefault(key, {})[variant.steps] = variant
+    return [Training(*key, group, people, variants) for key, variants in found.items()]
 
 
 def is_trained(training: Training, layout: Layout) -> bool:
@@ -80,7 +83,7 @@ def encode_crops(training: Training, bench: Bench) -> Job[None]:
     """Fill the cache before the transformer is loaded: the autoencoder and it may not fit together while training."""
     for planned in training.people:
         config = config_of(training, bench.plan, planned, max(training.variants))
-        crops = bench.plan.crop_config()
+        crops = bench.plan.crop_config(training.learn_from)
         photo = plan_photos([bench.photos[planned.identity]], config, crops, bench.backbone, bench.plan.faces["name"])
         yield from crop_latents(photo, bench.backbone, crops.flips, bench.cache)
 
@@ -93,9 +96,9 @@ def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[Non
     adapters = [learner.adapters for learner in learners]
     stack = (stacked(adapters) if len(adapters) > 1 else adapters[0]).to(bench.backbone.device)
     config = config_of(training, bench.plan, training.people[0], max(training.variants))
-    denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config()))
+    denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config(training.learn_from)))
     optimizer = new_optimizer(stack, config)
-    state = bench.layout.state(training.method, training.rank, training.group)
+    state = bench.layout.state(training.series, training.rank, training.group)
     saved = SavedRun(state, {"plan": bench.plan.sha256(), "group": " ".join(p.identity for p in training.people)})
     losses = resumed(saved, stack, optimizer, training, bench.layout)
     try:
@@ -122,7 +125,7 @@ def config_of(training: Training, plan: Plan, person: PlannedPerson, steps: int)
 
 def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoiser: Denoiser) -> Job[Learner]:
     """Fresh adapters, the crops and, where they are asked for, images of the class to hold on to."""
-    plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config()
+    plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config(training.learn_from)
     config = config_of(training, plan, planned, max(training.variants))
     adapters, origin = starting_adapters(backbone, config, meta_down_of(planned, training.method, bench))
     photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, plan.faces["name"])

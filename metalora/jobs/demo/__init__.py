@@ -48,7 +48,7 @@ def demonstrate(
     crop_config, sampling = with_preset(CropConfig, preset), with_preset(GenerateConfig, preset)
     yield Phase(f"{len(people)} people to learn" if len(people) > 1 else f"the portrait: {people[0].credit}")
     sheet = None
-    if not crop_config.whole_photo:
+    if crop_config.learn_from != "whole":
         made = yield from write_crops(people[0].portrait, out / "crops", crop_config, multiple=backbone.multiple)
         sheet = made.sheet
     shipped = shipped_meta_down(backbone.name, people[0].class_name)
@@ -60,7 +60,8 @@ def demonstrate(
     for method in METHODS:
         config = with_preset(PersonalizeConfig, preset, method=method)
         meta_down = str(shipped or RANDOM) if method == "meta-lora" else None
-        lessons.append((yield from _lesson(backbone, people, out / method, config, crop_config, meta_down, cache)))
+        crops = replace(crop_config, learn_from="whole") if method == "lora" else crop_config  # as the paper's LoRA
+        lessons.append((yield from _lesson(backbone, people, out / method, config, crops, meta_down, cache)))
 
     latents: list[tuple[Image, str, Tensor]] = []
     trained = {}
