@@ -93,7 +93,7 @@ def stage_one(arguments: argparse.Namespace) -> Steps:
     people = [StageOnePerson(str(number), "person", (size,)) for number in range(arguments.batch)]
     training = MetaTraining(chosen, meta_down, [people], config, arguments.device)
     samples = [Sample(slot, slot, 0, False) for slot in range(arguments.batch)]
-    expanded = Prompt(*(part.expand(arguments.batch, *part.shape[1:]) for part in prompt))
+    expanded = Prompt({name: part.expand(arguments.batch, *part.shape[1:]) for name, part in prompt.items()})
     clean = latents[:1].expand(arguments.batch, -1, -1, -1).to(arguments.device)
     batches = (Batch(step, samples, clean, expanded) for step in range(config.steps))
     with training.adapters.attached(denoiser.network):
@@ -117,7 +117,9 @@ def frozen_base(arguments: argparse.Namespace, plain: bool = False) -> tuple[Flu
         network = place(prepare(network, speed), speed, device)
     denoiser = FluxDenoiser(network, scheduler_config(shape), True)
     denoiser.checkpointing(how != Checkpointing.NONE if plain else how)
-    prompt = Prompt(torch.randn(1, TOKENS[arguments.size], shape.joint_dim), torch.randn(1, shape.pooled_dim))
+    prompt = Prompt(
+        tokens=torch.randn(1, TOKENS[arguments.size], shape.joint_dim), pooled=torch.randn(1, shape.pooled_dim)
+    )
     if arguments.memory_gb is not None:
         torch.cuda.empty_cache()  # what making the base took: only now is it on the smaller card
         cap_memory(device, arguments.memory_gb * 1e9)

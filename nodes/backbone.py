@@ -73,7 +73,8 @@ class ComfyBackbone:
 
         @torch.no_grad()
         def encode(text: str) -> Prompt:
-            return Prompt(*(part.cpu().clone() for part in models.encode_prompt(self.clip, text, self.max_tokens)))
+            tokens, pooled = models.encode_prompt(self.clip, text, self.max_tokens)
+            return Prompt(tokens=tokens.cpu().clone(), pooled=pooled.cpu().clone())
 
         yield encode
 
@@ -130,7 +131,8 @@ class ComfyDenoiser:
     def __call__(self, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float = 1.0) -> Tensor:
         """See `Denoiser`; one prompt serves a whole batch."""
         b = len(latents)
-        tokens, pooled = (part.to(self.device, self.dtype).expand(b, *part.shape[1:]) for part in prompt)
+        parts = (prompt["tokens"], prompt["pooled"])
+        tokens, pooled = (part.to(self.device, self.dtype).expand(b, *part.shape[1:]) for part in parts)
         strength = torch.full((b,), guidance, device=self.device, dtype=self.dtype) if self.shape.guidance else None
         predicted = self.network(
             latents.to(self.device, self.dtype),

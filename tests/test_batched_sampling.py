@@ -10,7 +10,6 @@ from benchmarks import planned
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.flux_parts import TinyFlux
-from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Speed
 from metalora.jobs import run
 from metalora.jobs.benchmark import images
@@ -19,6 +18,7 @@ from metalora.jobs.benchmark.plan import filled_texts
 from metalora.jobs.benchmark.train import Bench
 from metalora.jobs.lora import save_lora
 from metalora.method.adapter import Adapters, new_adapters
+from metalora.method.flow import joined
 from metalora.method.merge import fold_all
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo
@@ -28,7 +28,7 @@ def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: FluxBackbone):
     with tiny.text_encoders() as encode:
         prompts = [encode(text) for text in ("a photo of a woman", "a red boat", "a photo of a woman")]
     seeds = [5, 5, 6]
-    together = Prompt(*(torch.cat(parts) for parts in zip(*prompts, strict=True)))
+    together = joined(prompts)
     with tiny.denoiser() as denoiser:
         latents = run(denoiser.sample(together, (64, 96), 4, 3.5, seeds))
         alone = [run(denoiser.sample(p, (64, 96), 4, 3.5, [seed])) for p, seed in zip(prompts, seeds, strict=True)]
@@ -60,7 +60,9 @@ def test_a_merged_batch_gives_the_images_of_a_lora_that_acts_on_them_one_by_one(
     single = replace(batch, plan=replace(plan, images_at_once=1), layout=Layout(tmp_path / "single"))
     without = replace(batch, layout=Layout(tmp_path / "without"))
     merged = images_of(batch, size=0.3)
-    monkeypatch.setattr(images, "worn", lambda adapters, denoiser, _backbone: adapters.attached(denoiser.network))
+    monkeypatch.setattr(
+        images, "wearing_lora", lambda adapters, denoiser, _backbone: adapters.attached(denoiser.network)
+    )
     for one, other, base in zip(merged, images_of(single, size=0.3), images_of(without, size=0.0), strict=True):
         assert (one - other).abs().max() < 1.5 / 255, "a step of 8 bits, where rounding tips it over"
         assert (one - base).abs().max() > 5 / 255
@@ -72,7 +74,7 @@ def test_weights_that_are_rounded_or_away_are_not_merged_into(tiny: FluxBackbone
     monkeypatch.setattr(Adapters, "attached", lambda _self, _network: "attached")
     for speed, acts in ((Speed(), False), (Speed(eight_bit=True), True), (Speed(swapped_blocks=3), True)):
         backbone = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, speed)
-        worn = images.worn(adapters, SimpleNamespace(network=None), backbone)
+        worn = images.wearing_lora(adapters, SimpleNamespace(network=None), backbone)
         assert (worn == "attached") == acts, speed
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metalora.method.flow import Times, flow_loss, generator_of, noised, shifted, velocity
+from metalora.method.flow import Times, flow_loss, generator_of, joined, noised, shifted, velocity
 
 
 def test_the_path_starts_clean_ends_in_noise_and_moves_at_the_velocity():
@@ -56,3 +56,13 @@ def test_a_generator_depends_on_its_key_alone():
     assert torch.equal(first, torch.rand(5, generator=generator_of(7, "noise", 3)))
     others = [(7, "noise", 4), (8, "noise", 3), (7, "crops", 3)]
     assert all(not torch.equal(first, torch.rand(5, generator=generator_of(*key))) for key in others)
+
+
+def test_prompts_of_several_lengths_are_filled_up_and_a_mask_says_which_tokens_are_real():
+    long, short = ({"tokens": torch.ones(1, n, 3), "pooled": torch.full((1, 2), float(n))} for n in (4, 2))
+    together = joined([long, short, long])
+    assert together["tokens"].shape == (3, 4, 3)
+    assert together["tokens"][1, 2:].count_nonzero() == 0
+    assert together["tokens_mask"].tolist() == [[True] * 4, [True, True, False, False], [True] * 4]
+    assert together["pooled"][:, 0].tolist() == [4, 2, 4]
+    assert joined([long, long]).keys() == long.keys(), "of one length, no mask is needed"

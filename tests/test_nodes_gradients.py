@@ -66,7 +66,8 @@ def gradients(denoiser, worn: Adapters, dtype: torch.dtype, inputs_too: bool = F
         return torch.randn(shape, generator=generator).to(dtype)
 
     latents, target = drawn(2, 16, 8, 6), drawn(2, 16, 8, 6)
-    prompt = Prompt(drawn(1, 12, SHAPE.joint_dim).requires_grad_(inputs_too), drawn(1, SHAPE.pooled_dim))
+    tokens = drawn(1, 12, SHAPE.joint_dim).requires_grad_(inputs_too)
+    prompt = Prompt(tokens=tokens, pooled=drawn(1, SHAPE.pooled_dim))
     latents.requires_grad_(inputs_too)
     with worn.attached(denoiser.network):
         made = denoiser(latents, torch.tensor([0.25, 0.75], dtype=dtype), prompt)

@@ -63,7 +63,7 @@ def test_the_velocity_is_that_of_the_headless_backbone(headless, ours):
     shape = headless.shape
     latents = torch.randn(2, shape.in_channels // 4, 8, 12, generator=generator)
     tokens = torch.randn(1, ours.max_tokens, shape.joint_dim, generator=generator)
-    prompt = Prompt(tokens, torch.randn(1, shape.pooled_dim, generator=generator))
+    prompt = Prompt(tokens=tokens, pooled=torch.randn(1, shape.pooled_dim, generator=generator))
     t = torch.tensor([0.25, 0.75])
     with headless.denoiser() as reference, ours.denoiser() as denoiser, torch.no_grad():
         wanted = reference(latents, t, prompt, 3.5)

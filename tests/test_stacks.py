@@ -77,7 +77,7 @@ def test_a_stack_of_people_with_different_meta_downs_is_our_own_mistake():
 
 def a_prompt(*key: object) -> Prompt:
     tokens = torch.randn(1, 8, 64, generator=generator_of("tokens", *key))
-    return Prompt(tokens, torch.randn(1, 32, generator=generator_of("pooled", *key)))
+    return Prompt(tokens=tokens, pooled=torch.randn(1, 32, generator=generator_of("pooled", *key)))
 
 
 @pytest.mark.parametrize("own_prompts", [False, True], ids=["one prompt", "a prompt each"])

@@ -81,5 +81,5 @@ def meta_trained(backbone: FluxBackbone, denoiser: FluxDenoiser) -> Tensor:
 def batches(training: MetaTraining) -> Iterator[Batch]:
     for step, _, samples in planned(training, CONFIG):
         latents = [torch.randn(16, 8, 8, generator=generator_of("photo", one.position)) for one in samples]
-        prompt = Prompt(torch.ones(len(samples), 8, 64), torch.ones(len(samples), 32))
+        prompt = Prompt(tokens=torch.ones(len(samples), 8, 64), pooled=torch.ones(len(samples), 32))
         yield Batch(step, samples, torch.stack(latents), prompt)

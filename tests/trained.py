@@ -12,7 +12,9 @@ from metalora.method.flow import flow_loss, generator_of
 from metalora.method.merge import fold_all
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 
-PROMPT = Prompt(torch.randn(1, 8, 64, generator=generator_of("t")), torch.randn(1, 32, generator=generator_of("p")))
+PROMPT = Prompt(
+    tokens=torch.randn(1, 8, 64, generator=generator_of("t")), pooled=torch.randn(1, 32, generator=generator_of("p"))
+)
 
 
 def adapters_of(backbone: FluxBackbone, trained: bool = True) -> Adapters:

@@ -117,7 +117,7 @@ class FluxTextEncoders:
         """One prompt's embeddings; longer prompts are cut at 77 tokens for CLIP and at `max_tokens` for T5."""
         tokens = self.t5(_ids(self.t5_tokenizer, prompt, self.max_tokens, self.t5.device))[0]
         pooled = self.clip(_ids(self.clip_tokenizer, prompt, 77, self.clip.device)).pooler_output
-        return Prompt(tokens.cpu(), pooled.cpu())
+        return Prompt(tokens=tokens.cpu(), pooled=pooled.cpu())
 
 
 class FluxAutoencoder:
@@ -152,13 +152,14 @@ class FluxDenoiser:
         """See `Denoiser`; one prompt serves a whole batch, or each sample has its own."""
         b, _, h, w = latents.shape
         device, dtype = self.network.device, self.network.dtype
-        tokens, pooled = (part.to(device, dtype).expand(b, *part.shape[1:]) for part in prompt)
+        parts = {name: part.to(device, dtype).expand(b, *part.shape[1:]) for name, part in prompt.items()}
+        tokens = parts["tokens"]
         predicted = self.network(
             hidden_states=pack(latents).to(device, dtype),
             timestep=t.to(device),
             guidance=torch.full((b,), guidance, device=device) if self.takes_guidance else None,
             encoder_hidden_states=tokens,
-            pooled_projections=pooled,
+            pooled_projections=parts["pooled"],
             txt_ids=torch.zeros(tokens.shape[1], 3, device=device),
             img_ids=positions(h // 2, w // 2).to(device),
             return_dict=False,

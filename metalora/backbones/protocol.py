@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,12 @@ from ..method.adapter import Site
 from .keys import FluxShape
 
 
-class Prompt(NamedTuple):
-    """A prompt's embeddings."""
-
-    tokens: Tensor  # [b, n, d]
-    pooled: Tensor  # [b, e]
+class Prompt(dict[str, Tensor]):
+    """A prompt's embeddings by name, each [b, ...]: what they are is the denoiser's affair."""
 
     def on(self, device: torch.device) -> "Prompt":
         """There: what is used at every step should not be copied at every step."""
-        return Prompt(self.tokens.to(device), self.pooled.to(device))
+        return Prompt({name: part.to(device) for name, part in self.items()})
 
 
 class Autoencoder(Protocol):

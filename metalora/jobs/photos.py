@@ -195,8 +195,8 @@ def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) 
         yield Phase(f"encoding {len(missing)} prompt{'s' if len(missing) > 1 else ''}")
         with backbone.text_encoders() as encode:
             for key, text in missing.items():
-                cache.put(key, encode(text)._asdict())
-    return [Prompt(**cache.get(key)) for key in keys]
+                cache.put(key, encode(text))
+    return [Prompt(cache.get(key)) for key in keys]
 
 
 def unread_ends(prompts: Sequence[str], backbone: Backbone) -> str | None:

@@ -24,7 +24,7 @@ def prior_images(
     for index in range(config.prior_images):
         key = cache.key(
             what="prior",
-            prompt=files.digest_of_tensors(prompt._asdict()),
+            prompt=files.digest_of_tensors(prompt),
             size=list(size),
             seed=index,
             steps=sampling.sampling_steps,

@@ -89,8 +89,26 @@ def flow_losses(
 
 
 def joined(prompts: Sequence[Any]) -> Any:
-    """Prompts, tuples of tensors [n, ...] of one kind, as one for a batch of all their samples."""
-    return type(prompts[0])(*(torch.cat(parts) for parts in zip(*prompts, strict=True)))
+    """Prompts, each tensors [b, ...] by name, as one for a batch of all their samples.
+
+    Tensors [b, n, ...] of several n are filled up with zeros, and "<name>_mask" [b, n] then says which are real.
+    """
+    parts: dict[str, Tensor] = {}
+    for name in prompts[0]:
+        own = [prompt[name] for prompt in prompts]
+        longest = max(part.shape[1] for part in own)
+        parts[name] = torch.cat([filled_up(part, longest) for part in own])
+        if any(part.shape[1] < longest for part in own):
+            real = [torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) for part in own]
+            parts[f"{name}_mask"] = torch.cat([filled_up(kept, longest) for kept in real])
+    return type(prompts[0])(parts)
+
+
+def filled_up(part: Tensor, length: int) -> Tensor:
+    """[b, n, ...] -> [b, length, ...], with zeros behind."""
+    if part.shape[1] == length:
+        return part
+    return torch.cat([part, part.new_zeros(len(part), length - part.shape[1], *part.shape[2:])], dim=1)
 
 
 def generator_of(*key: object) -> torch.Generator:

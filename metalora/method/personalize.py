@@ -150,7 +150,9 @@ def passes(batches: Sequence[Batch]) -> list[list[int]]:
     """Whose batches can be put together, in a fixed order: rounding must not depend on anything else."""
     grouped: dict[tuple[object, ...], list[int]] = {}
     for row, batch in enumerate(batches):
-        prompt = [part.shape[1:] for part in batch.prompt] if isinstance(batch.prompt, tuple) else [id(batch.prompt)]
+        prompt = (
+            [part.shape[1:] for part in batch.prompt.values()] if isinstance(batch.prompt, dict) else [id(batch.prompt)]
+        )
         grouped.setdefault((*batch.latents.shape[1:], *prompt), []).append(row)
     return list(grouped.values())
 

@@ -179,5 +179,5 @@ def embed(captions: list[str], backbone: Backbone, cache: Cache) -> Job[None]:
     yield Phase(f"encoding {len(missing)} captions")
     with backbone.text_encoders() as encoded:
         for count, (key, text) in enumerate(missing, 1):
-            cache.put(key, encoded(text)._asdict())
+            cache.put(key, encoded(text))
             yield Step(count, len(missing))

@@ -151,7 +151,7 @@ class People:
 
         @lru_cache(KEPT_PROMPTS)
         def prompt_of(caption: str) -> Prompt:
-            return Prompt(**self.cache.get(Cache.key(what="prompt", text=caption, encoders=encoders)))
+            return Prompt(self.cache.get(Cache.key(what="prompt", text=caption, encoders=encoders)))
 
         return prompt_of
 
