@@ -78,7 +78,7 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict:
 
 
 def timed(job: Job, first: str, last: str) -> Times:
-    """Of each phase of a job. What comes before its first word is `first`, what comes after a phase's last step `last`."""
+    """Of each phase: before its first word it is `first`, after a phase's last step `last`."""
     found: Times = {}
     name, began = first, (time.perf_counter(), time.process_time())
 

@@ -1,8 +1,6 @@
 """FaceNet: the same numbers as facenet-pytorch, weights that are checked, and what is said when they are not there."""
 
 import hashlib
-import io
-import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from facenet_weights import BOX, made_up, made_up_faces, made_up_picture
 from photos import portrait
 
 from metalora.config import UserError
-from metalora.measure import facenet_weights
+from metalora.measure import facenet as facenet_file
 from metalora.measure.facenet import FaceNet
 from metalora.measure.faces import Face, load_faces
 from metalora.measure.inception_resnet import InceptionResnetV1
@@ -103,52 +101,38 @@ def test_code_in_a_weight_file_is_not_run(tmp_path: Path):
 # Fetching
 
 
-class Sender:
-    """In the place of the network: sends these bytes, and only for the one address."""
-
-    def __init__(self, content: bytes):
-        self.content, self.asked = content, 0
-
-    def __call__(self, url: str) -> io.BytesIO:
-        assert url == facenet_weights.URL
-        self.asked += 1
-        return io.BytesIO(self.content)
-
-
 @pytest.fixture
-def expected(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Three megabytes in the role of the public file."""
-    content = b"facenet" * 450_000
-    monkeypatch.setattr(facenet_weights, "SHA256", hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(facenet_weights, "BYTES", len(content))
-    return content
+def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file in the place of the network, three megabytes in the role of the public one."""
+    path = tmp_path / "sent.pt"
+    path.write_bytes(b"facenet" * 450_000)
+    monkeypatch.setattr(facenet_file, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(facenet_file, "URL", path.as_uri())
+    return path
 
 
-def test_the_file_is_fetched_once(tmp_path: Path, expected: bytes):
-    sender, path = Sender(expected), tmp_path / "checkpoints" / facenet_weights.FILE
-    assert facenet_weights.fetched(path, sender) == path
-    assert path.read_bytes() == expected
-    facenet_weights.fetched(path, sender)
-    assert sender.asked == 1
+def test_the_file_is_fetched_once(tmp_path: Path, sent: Path):
+    path = tmp_path / "checkpoints" / facenet_file.FILE
+    assert facenet_file.fetched(path) == path
+    assert path.read_bytes() == sent.read_bytes()
+    sent.unlink()
+    assert facenet_file.fetched(path) == path
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_other_bytes_than_the_known_ones_are_never_kept(tmp_path: Path, expected: bytes):
-    for content in (expected[:-1], expected + b"x" * 3_000_000, b"<html>"):
+def test_other_bytes_than_the_known_ones_are_never_kept(tmp_path: Path, sent: Path):
+    for content in (sent.read_bytes()[:-1], b"<html>"):
+        sent.write_bytes(content)
         with pytest.raises(UserError, match=r"is not the public FaceNet file.*Nothing was kept.*facenet:FILE"):
-            facenet_weights.fetched(tmp_path / "w.pt", Sender(content))
-        assert list(tmp_path.iterdir()) == []
-    (tmp_path / "w.pt").write_bytes(expected[1:])
+            facenet_file.fetched(tmp_path / "kept" / "w.pt")
+        assert list((tmp_path / "kept").iterdir()) == []
+    (tmp_path / "w.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"w\.pt is not the public FaceNet file.*Delete it"):
-        facenet_weights.fetched(tmp_path / "w.pt", Sender(expected))
+        facenet_file.fetched(tmp_path / "w.pt")
 
 
-def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(tmp_path: Path):
-    def unreachable(url: str) -> io.BytesIO:
-        raise urllib.error.URLError("Name or service not known")
-
-    with pytest.raises(
-        UserError, match=r"could not be fetched from https.*vggface2\.pt .*Name or service.*put it at .*w\.pt"
-    ):
-        facenet_weights.fetched(tmp_path / "w.pt", unreachable)
-    assert list(tmp_path.iterdir()) == []
+def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, sent: Path):
+    sent.unlink()
+    with pytest.raises(UserError, match=r"could not be fetched from file.*No such file.*put it at .*w\.pt"):
+        facenet_file.fetched(tmp_path / "kept" / "w.pt")
+    assert list((tmp_path / "kept").iterdir()) == []

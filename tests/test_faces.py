@@ -6,6 +6,7 @@ import sys
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +18,8 @@ from PIL import Image
 from metalora.config import UserError
 from metalora.measure import face_models, onnx_repair
 from metalora.measure.alignment import TEMPLATE, aligned, similarity
-from metalora.measure.faces import Face, FaceAnalyser, load_faces, pixels
+from metalora.measure.face import pixels
+from metalora.measure.faces import Face, FaceAnalyser, load_faces
 from metalora.measure.sface import SFace
 from metalora.measure.yunet import with_longer_side
 from metalora.method.crops import Box
@@ -119,31 +121,22 @@ def test_many_faces_at_once_are_embedded_exactly_as_one_by_one(faces):
 
 
 def test_the_repair_removes_inputs_and_nothing_else():
-    original, repaired = face_models.read_model(face_models.SFACE), face_models.sface_model()
-    assert len(onnx_repair.input_names(original)) > 100
-    assert onnx_repair.input_names(repaired) == ["data"]
-    assert onnx_repair.keep_inputs(repaired, {"data"}) == repaired
-    for kind in (onnx_repair.GRAPH_NODE, onnx_repair.GRAPH_INITIALIZER, onnx_repair.GRAPH_OUTPUT):
-        assert onnx_repair.in_graph(original, kind) == onnx_repair.in_graph(repaired, kind)
+    original, repaired = (
+        onnx.load_model_from_string(data)
+        for data in (face_models.read_model(face_models.SFACE), face_models.sface_model())
+    )
+    assert len(original.graph.input) > 100
+    assert [value.name for value in repaired.graph.input] == ["data"]
+    del original.graph.input[:], repaired.graph.input[:]
+    assert original == repaired
 
 
 def test_activations_in_faster_operations_give_the_same_numbers():
-    original = onnx_repair.free_sizes(face_models.sface_model())
-    faster = onnx_repair.unrolled_prelu(original)
-    kinds = [onnx_repair.text(node, onnx_repair.NODE_OP_TYPE) for node in onnx_repair.in_graph(faster, 1)]
-    assert "PRelu" not in kinds
+    original, faster = face_models.sface_model(onnx_repair.free_sizes), face_models.sface_for_batches()
+    assert "PRelu" not in {node.op_type for node in onnx.load_model_from_string(faster).graph.node}
     picture = np.random.RandomState(0).randint(0, 256, (2, 3, 112, 112)).astype(np.float32)
     one, other = (face_models.open_session(model).run(None, {"data": picture})[0] for model in (original, faster))
     np.testing.assert_array_equal(one, other)
-
-
-@given(st.integers(0, 2**40), st.integers(1, 2**20), st.binary(max_size=300))
-def test_protobuf_fields_are_read_back_as_they_were_written(number, field, content):
-    assert onnx_repair.varint(onnx_repair.as_varint(number), 0)[0] == number
-    message = onnx_repair.counted(field, content) + onnx_repair.as_varint(8) + onnx_repair.as_varint(number)
-    parts = list(onnx_repair.fields(message))
-    assert [(n, value) for n, value, _ in parts] == [(field, content), (1, number)]
-    assert b"".join(raw for *_, raw in parts) == message
 
 
 def test_a_changed_model_file_is_refused_with_what_to_do(tmp_path):

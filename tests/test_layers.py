@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "metalora").rglob("*.py"))
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
 ROOMS = {"method", "measure", "backbones", "store"}
-LATE = {"diffusers", "transformers", "onnxruntime", "cv2", "insightface", "matplotlib", "peft", "bitsandbytes"}
+LATE = {"diffusers", "transformers", "onnx", "onnxruntime", "cv2", "insightface", "matplotlib", "peft", "bitsandbytes"}
 STANDARD = set(sys.stdlib_module_names)
 
 
@@ -27,10 +27,9 @@ def imports(path: Path, only_top_level: bool = False) -> tuple[set[str], set[str
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             absolute.add((node.module or "").split(".")[0])
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] + tuple(
-                (node.module or "").split(".") if node.module else ()
-            )
-            inside |= {".".join(base)} if node.module else {".".join((*base, alias.name)) for alias in node.names}
+            base = (*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ()))
+            inside |= {".".join(base)} if node.module else set()
+            inside |= {".".join((*base, alias.name)) for alias in node.names}
     return absolute, inside
 
 
@@ -79,6 +78,22 @@ def test_only_the_bridge_touches_the_insides_of_comfyui(path: Path):
 def test_heavy_and_optional_packages_are_imported_late(path: Path):
     absolute, _ = imports(path, only_top_level=True)
     assert not absolute & LATE
+
+
+def test_no_file_has_more_than_300_lines():
+    files = [path for folder in ("metalora", "nodes", "tools", "bench") for path in (ROOT / folder).rglob("*.py")]
+    assert not [named(path) for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 300]
+
+
+def test_no_module_imports_itself_over_others_not_even_late():
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}
+    packages = {name.removesuffix(".__init__"): name for name in modules if name.endswith(".__init__")}
+    reaches = {
+        name: {packages.get(one, one) for one in imports(path)[1]} & modules.keys() for name, path in modules.items()
+    }
+    while free := {name for name, wanted in reaches.items() if not wanted}:
+        reaches = {name: wanted - free for name, wanted in reaches.items() if name not in free}
+    assert not reaches, f"a circle of imports, or what leads into one: {sorted(reaches)}"
 
 
 def test_the_pack_is_harmless_outside_comfyui():

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..config import UserError
 from .alignment import aligned
+from .face import Face, FaceAnalyser, faces_from, pixels
 from .face_models import providers
-from .faces import Face, FaceAnalyser, faces_from, pixels
 
 
 class Pack(NamedTuple):

@@ -6,6 +6,7 @@ carrier: its code is never imported. onnxruntime runs the networks, on CUDA wher
 
 import hashlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from ..config import UserError
 from . import onnx_repair
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from onnxruntime import InferenceSession
 
 
@@ -70,17 +72,27 @@ def read_model(file: ModelFile, folder: Path | None = None) -> bytes:
 
 def yunet_model() -> bytes:
     """YuNet as onnxruntime takes it, for images of any size: it was exported for 640 x 640."""
-    return onnx_repair.plain_scalar_scales(onnx_repair.free_sizes(read_model(YUNET)))
+    return repaired(YUNET, onnx_repair.free_sizes, onnx_repair.plain_scalar_scales)
 
 
-def sface_model() -> bytes:
+def sface_model(*more: Callable[["ModelProto"], None]) -> bytes:
     """SFace as onnxruntime and OpenCV 5 take it: its weights are listed as inputs, which only OpenCV 4 forgives."""
-    return onnx_repair.keep_inputs(read_model(SFACE), {"data"})
+    return repaired(SFACE, lambda model: onnx_repair.keep_inputs(model, {"data"}), *more)
 
 
 def sface_for_batches() -> bytes:
     """SFace for any number of faces at once, where it was exported for one; its activations in faster operations."""
-    return onnx_repair.unrolled_prelu(onnx_repair.free_sizes(sface_model()))
+    return sface_model(onnx_repair.free_sizes, onnx_repair.unrolled_prelu)
+
+
+def repaired(file: ModelFile, *repairs: Callable[["ModelProto"], None]) -> bytes:
+    """The file's model after these repairs."""
+    import onnx
+
+    model = onnx.load_model_from_string(read_model(file))
+    for repair in repairs:
+        repair(model)
+    return model.SerializeToString()
 
 
 def open_session(model: bytes) -> "InferenceSession":

@@ -5,11 +5,16 @@ paper's boxes are MTCNN's; ours are YuNet's, which are a little different in siz
 paper's but not exactly comparable: give the ceiling and the floor that `metalora evaluate pairs` prints beside them.
 
 The embedding depends on how a face is squashed. facenet-pytorch resamples a Pillow image, an array and a tensor in
-three ways; here it is always the first: 8-bit RGB, cut at whole pixels, Pillow's bilinear filter.
+three ways; here it is always the first: 8-bit RGB, cut at whole pixels, Pillow's bilinear filter. The package
+facenet-pytorch itself cannot be a dependency: it asks for torch < 2.3 and numpy < 2.
 """
 
+import hashlib
+import io
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +22,15 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import UserError
+from .face import Face, FaceAnalyser, faces_from, pixels
 from .face_models import YUNET
-from .facenet_weights import read_weights
-from .faces import Face, FaceAnalyser, faces_from, pixels
 from .inception_resnet import LENGTH, SIDE, InceptionResnetV1
 from .yunet import YuNet
+
+FILE = "20180402-114759-vggface2.pt"
+URL = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{FILE}"
+SHA256 = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"  # as a dozen projects that pin it agree
+CLASSIFIER = {"logits.weight", "logits.bias"}  # of VGGFace2's 8631 people; an embedding does without
 
 
 class FaceNet(FaceAnalyser):
@@ -61,3 +70,59 @@ class FaceNet(FaceAnalyser):
             faces = torch.from_numpy(np.stack(cuts[start : start + self.batch])).to(self.device)
             parts.append(self.embedder((faces.permute(0, 3, 1, 2).float() - 127.5) / 128).cpu())
         return torch.cat(parts)
+
+
+class Weights(NamedTuple):
+    """A file's tensors, and which file it was."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+    is_vggface2: bool  # exactly the public file
+
+
+def read_weights(path: Path | None = None) -> Weights:
+    """The tensors of the file, or of the public one. Only tensors are unpickled, never code."""
+    path = path or fetched()
+    data = _bytes_of(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a file of PyTorch weights ({type(error).__name__}). FaceNet needs {FILE} from {URL}."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"{path} holds a {type(state).__name__}, not weights by name. FaceNet needs {FILE} from {URL}.")
+    tensors = {name: tensor for name, tensor in state.items() if name not in CLASSIFIER}
+    return Weights(tensors, sha256, sha256 == SHA256)
+
+
+def fetched(path: Path | None = None) -> Path:
+    """The public file, fetched if it is not there; never one with other bytes.
+
+    It lies where facenet-pytorch keeps it too, so that whoever has it does not fetch it again.
+    """
+    path = path or Path(torch.hub.get_dir()).parent / "checkpoints" / FILE
+    by_hand = f"Fetch it elsewhere (107 MB) and put it at {path}, or say --faces facenet:FILE. sface needs no download."
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL, str(path), hash_prefix=SHA256, progress=False)
+        except OSError as error:  # a URLError is one
+            raise UserError(f"FaceNet's weights could not be fetched from {URL} ({error}). {by_hand}") from error
+        except RuntimeError as error:  # another hash
+            raise UserError(f"What {URL} sent is not the public FaceNet file. Nothing was kept. {by_hand}") from error
+    found = hashlib.sha256(_bytes_of(path)).hexdigest()
+    if found != SHA256:
+        raise UserError(
+            f"{path} is not the public FaceNet file: its sha256 is {found[:16]}..., {SHA256[:16]}... is needed. "
+            f"Delete it, and it is fetched again; for other weights say --faces facenet:FILE."
+        )
+    return path
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"FaceNet's weights {path} cannot be read ({error.strerror}).") from error

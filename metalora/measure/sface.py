@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .alignment import aligned
+from .face import Face, FaceAnalyser, faces_from, pixels
 from .face_models import SFACE, YUNET, faces_at_once, open_session, sface_for_batches
-from .faces import Face, FaceAnalyser, faces_from, pixels
 from .yunet import YuNet
 
 

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from torch import Tensor
 
-from .faces import pixels
+from .face import pixels
 from .yunet import SIDES, YuNet, with_longer_side
 
 SURE = 0.925  # no turned photo had this
