@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from .commands import benchmark, demo, evaluate, machine, meta_train, personal
+from .commands import benchmark, demo, evaluate, machine, meta_down, meta_train, personal
 from .commands.parsers import Commands, HelpFormatter
 from .config import UserError
 
-FAMILIES = (personal, meta_train, evaluate, benchmark, machine, demo)
+FAMILIES = (personal, meta_train, meta_down, evaluate, benchmark, machine, demo)
 
 DESCRIPTION = """\
 One photo of a person -> a small LoRA of that person -> images of them in new places.

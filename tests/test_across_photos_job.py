@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from metalora.cli import main
-from metalora.method.across_photos import ROW_LENGTH, AcrossPhotos
+from metalora.method.across_photos import AcrossPhotos
+from metalora.method.shared_directions import ROW_LENGTH
 from metalora.store import files
 from metalora.store.cache import Cache
 from metalora.store.images import save_image

@@ -133,13 +133,14 @@ def test_an_unknown_flag_or_value_is_wrong_usage(capsys: pytest.CaptureFixture):
 
 @pytest.mark.parametrize(
     "command",
-    ["crops", "personalize", "generate", "evaluate", "merge", "info", "doctor", "demo", "meta-train"],
+    ["crops", "personalize", "generate", "evaluate", "merge", "info", "doctor", "demo", "meta-train", "meta-down"]
+    + [f"meta-down {kind}" for kind in ("inspect", "import", "from-loras")],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
     assert stopped.value.code == 0
-    assert len(capsys.readouterr().out) > 300 or command == "info"
+    assert len(capsys.readouterr().out) > 300 or command in ("info", "meta-down inspect")
 
 
 def test_doctor_finds_everything_for_the_tiny_backbone_and_names_what_a_folder_lacks(

@@ -29,6 +29,7 @@ from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.info import describe
 from metalora.jobs.lora import load_lora, merge_adapter
+from metalora.jobs.meta_down_sources import import_meta_down, inspect_meta_down, meta_down_from_loras
 from metalora.store import files
 
 COUNT = int(os.environ.get("METALORA_FUZZ", 300))
@@ -129,13 +130,19 @@ def readers(folder: Path) -> dict[str, Callable[[Path], object]]:
         "generate": lambda path: load_lora(path, BACKBONE),
         "info": describe,
         "merge": lambda path: run(merge_adapter(path, out, "diffusers", overwrite=True)),
+        "inspect": inspect_meta_down,
+        "import": lambda path: run(import_meta_down(path, out, BACKBONE, "woman", overwrite=True)),
+        "from-loras": lambda path: run(meta_down_from_loras(path.parent, out, BACKBONE, "woman", 2, overwrite=True)),
     }
 
 
 def test_no_file_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files.os, "fsync", lambda _: None)  # thousands of files are written
     made = seeds(torch.Generator().manual_seed(0))
-    path, outcomes, slowest = tmp_path / "x.safetensors", Counter[str](), 0.0
+    (tmp_path / "loras").mkdir()
+    for number in range(2):
+        save_file(made[number][0], tmp_path / "loras" / f"good-{number}.safetensors", made[number][1])
+    path, outcomes, slowest = tmp_path / "loras" / "x.safetensors", Counter[str](), 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of whatever else this process has tested
     for number in range(COUNT):
         rng = random.Random(number)
@@ -148,6 +155,8 @@ def test_no_file_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if by_bytes:
             path.write_bytes(bytes_changed(path.read_bytes(), rng))
         for name, reader in readers(tmp_path).items():
+            if name == "from-loras" and number % 20:
+                continue  # what it reads, generate reads
             start = time.process_time()
             try:
                 reader(path)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.lora_declared import declared_in
-from metalora.backbones.lora_formats import LoRA
+from metalora.backbones.lora_formats import LoRA, format_lora
 from metalora.backbones.lora_reading import read_lora
 from metalora.cli import main
 from metalora.config import UserError
@@ -237,6 +237,35 @@ def test_a_lokr_too_large_for_memory_is_refused_before_it_is_made():
         read_lora(tensors, dev)
 
 
+def test_one_bad_file_does_not_stop_from_loras(tiny: FluxBackbone, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "loras").mkdir()
+    good = {}
+    for name in ("ada", "bob"):
+        good = format_lora(
+            {key: (torch.randn(2, i), torch.randn(o, 2)) for key, i, o in layers(tiny)}, "bfl", tiny.shape
+        )
+        save_file(good, tmp_path / "loras" / f"{name}.safetensors")
+    first = next(key for key in good if "lora_up" in key)
+    save_file(good | {first: good[first] * nan}, tmp_path / "loras" / "a-nan.safetensors")
+    save_file({"lora_te1_x.lora_down.weight": torch.zeros(1, 8)}, tmp_path / "loras" / "text.safetensors")
+    (tmp_path / "loras" / "cut.safetensors").write_bytes(b"12345678")
+    command = ["meta-down", "from-loras", str(tmp_path / "loras"), "--backbone", "tiny", "--meta-rank", "2"]
+    assert main([*command, "--out", str(tmp_path / "out.safetensors")]) == 0
+    said = capsys.readouterr()
+    assert "distilled 2 LoRAs" in said.out
+    assert "skipped 3 files" in said.out
+    for sentence in (
+        "skipped a-nan.safetensors",
+        first.removesuffix(".weight"),
+        "text-encoder",
+        "skipped cut.safetensors",
+    ):
+        assert sentence in said.err
+    (tmp_path / "loras" / "bob.safetensors").unlink()
+    assert main([*command, "--out", str(tmp_path / "none.safetensors")]) == 1
+    assert "1 of the 4 files" in capsys.readouterr().err
+
+
 def layers(backbone: FluxBackbone) -> list[tuple[str, int, int]]:
     return [(site.name, site.in_features, site.out_features) for site in backbone.sites("all")]
 
@@ -296,15 +325,15 @@ def test_merge_says_what_is_wrong_with_a_damaged_adapter(
     assert not out.exists()
 
 
-def test_info_says_what_is_wrong_with_a_damaged_meta_down(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_inspect_says_what_is_wrong_with_a_damaged_meta_down(tmp_path: Path, capsys: pytest.CaptureFixture):
     for number, down in enumerate(
         (torch.zeros(4), torch.zeros(0, 8), torch.full((4, 8), nan), torch.zeros(4, 8).int(), None)
     ):
         path = tmp_path / f"{number}.safetensors"
         tensors = {"other": torch.zeros(1)} if down is None else {f"{Q}.down": down}
         save_file(tensors, path, {"metalora.kind": "meta-down"})
-        assert main(["info", str(path)]) == 1
+        assert main(["meta-down", "inspect", str(path)]) == 1
         assert "damaged" in capsys.readouterr().err
     files.write(path, {f"{Q}.down": torch.zeros(4, 8)}, "meta-down", {})
-    assert main(["info", str(path)]) == 0
+    assert main(["meta-down", "inspect", str(path)]) == 0
     assert "nan" not in capsys.readouterr().out

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from metalora.config import UserError
 from metalora.store.images import read_photo
 from metalora.store.manifest import read_manifest
-from metalora.store.near_duplicates import near_hashes, perceptual_hash
+from metalora.store.near_duplicates import near_duplicates
 
 MINI = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
 ROWS = [json.loads(line) for line in (MINI / "manifest.jsonl").read_text().splitlines()]
@@ -143,10 +143,6 @@ def test_no_two_photos_of_the_mini_benchmark_are_near_duplicates_and_copies_are(
             again = read_photo_of(data)
             missed += near_duplicates([photo, again]) == []
     assert missed == 0
-
-
-def near_duplicates(photos: list) -> list:
-    return near_hashes([perceptual_hash(p) for p in photos], [perceptual_hash(p.flip(-1)) for p in photos])
 
 
 def read_photo_of(data: bytes):

@@ -1,21 +1,17 @@
 """The Meta-Downs that come with the package are taken where none is named, for their base and class alone."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from benchmarks import INPUTS, planned
 from runs import CONFIG, meta_down_file, personalized
 
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
 from metalora.backbones.protocol import Backbone
-from metalora.cli import main
-from metalora.config import PersonalizeConfig, UserError
+from metalora.config import UserError
 from metalora.jobs import meta_downs
-from metalora.jobs.meta_downs import starting_adapters
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -53,21 +49,6 @@ def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: FluxBackbon
     tensors, _ = files.read(next(shipped.iterdir()), ("meta-down",))
     assert plan.meta_downs["woman"]["sha256"] == files.digest_of_tensors(tensors)
     assert plan.meta_downs["man"]["sha256"] != plan.meta_downs["woman"]["sha256"]
-
-
-def test_an_older_file_with_more_tensors_and_settings_than_are_known_now_is_read_as_one_without(
-    tiny: FluxBackbone, tmp_path: Path
-):
-    plain = meta_down_file(tiny, tmp_path / "plain.safetensors")
-    tensors, metadata = files.read(plain, ("meta-down",))
-    tensors |= {f"{site.name}.mean_heads": torch.randn(site.out_features, 16) for site in tiny.sites("all")}
-    metadata |= {"mean_heads_of": "32", "options": json.dumps({"start": "gradients", "even_rows": True})}
-    older = tmp_path / "older.safetensors"
-    files.write(older, tensors, "meta-down", metadata)
-    starts = [starting_adapters(tiny, PersonalizeConfig(), str(path))[0].tensors() for path in (plain, older)]
-    assert starts[0].keys() == starts[1].keys()
-    assert all(torch.equal(tensor, starts[1][name]) for name, tensor in starts[0].items())
-    assert main(["info", str(older)]) == 0
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from metalora.measure.similarity import (
     detection_rate,
     facesim,
     identity_means,
+    macro,
     position,
     r_facesim,
     score_image,
@@ -78,6 +79,11 @@ def test_the_length_of_an_embedding_does_not_matter():
 def test_without_a_held_out_photo_there_is_no_score():
     with pytest.raises(UserError, match="ada has no held-out photo"):
         score_image("ada", "beach", at(0), at(), at(0)[0])
+
+
+def test_a_larger_group_does_not_weigh_more():
+    groups = {"a": "man", "b": "woman", "c": "woman"}
+    assert macro({"a": 1.0, "b": 0.0, "c": 0.5}, groups) == {"man": 1.0, "woman": 0.25, "macro": 0.625}
 
 
 def test_a_position_lies_between_floor_and_ceiling():

@@ -5,13 +5,9 @@ import re
 from math import prod
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..backbones.lora_foreign import METHODS, base_of
 from ..backbones.lora_reading import layer_and_role
 from ..store import files
-from .meta_downs import downs_of
 
 TITLES = {
     "meta-down": "Meta-Down: the shared half of a LoRA, of one domain",
@@ -55,34 +51,7 @@ def describe(path: Path) -> str:
     lines += [f"  {title}: {shown(metadata[key])}" for key, title in FACTS if key in metadata]
     numbers = sum(map(prod, shapes.values()))
     lines.append(f"  {len(shapes)} tensors, {numbers:,} numbers, {path.stat().st_size / 1e6:.2f} MB")
-    if metadata.get("kind") == "meta-down":
-        lines.append(directions(path))
     return "\n".join(lines)
-
-
-def directions(path: Path) -> str:
-    """How many directions each kind of site of a Meta-Down has, how long its rows are, how evenly they are spread."""
-    tensors, _ = files.read(path, ("meta-down",))
-    kinds: dict[str, list[Tensor]] = {}
-    for name, down in downs_of(path, tensors).items():
-        words = name.split(".")
-        kinds.setdefault(f"{words[0]}.*.{'.'.join(words[2:])}", []).append(down.double())
-    lines = [f"{'sites':58}{'count':>6}{'r1 x inputs':>16}{'row length':>12}{'effective rank':>16}"]
-    for kind, downs in sorted(kinds.items()):
-        length = sum(down.norm(dim=1).mean().item() for down in downs) / len(downs)
-        spread = sum(effective_rank(down) for down in downs) / len(downs)
-        size = " x ".join(map(str, downs[0].shape))
-        lines.append(f"{kind:58}{len(downs):6}{size:>16}{length:12.4f}{spread:16.2f}")
-    lines.append("A random Meta-Down has rows of length 0.577 and an effective rank just below r1.")
-    return "\n".join(lines)
-
-
-def effective_rank(down: Tensor) -> float:
-    """exp of the entropy of the squared singular values: r1 if all directions are equally strong, 1 if one is all."""
-    strengths = torch.linalg.svdvals(down.double())
-    share = (strengths / strengths.max().clamp_min(1e-300)).square()  # of the largest, whose square may not exist
-    share = share / share.sum().clamp_min(1e-300)
-    return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum()))
 
 
 def guess(shapes: dict[str, tuple[int, ...]]) -> str:

@@ -96,6 +96,15 @@ def detection_rate(scores: Sequence[ImageScore]) -> float:
     return mean(1.0 if image.faces else 0.0 for image in scores)
 
 
+def macro(means: dict[str, float], group_of: dict[str, str]) -> dict[str, float]:
+    """Each group's mean over its identities, and "macro", their mean: a larger group does not weigh more."""
+    groups: dict[str, list[float]] = {}
+    for identity, value in means.items():
+        groups.setdefault(group_of[identity], []).append(value)
+    by_group = {group: mean(values) for group, values in sorted(groups.items())}
+    return {**by_group, "macro": mean(by_group.values())}
+
+
 def position(score: float, floor: float, ceiling: float) -> float:
     """Where a score lies between another person's (0) and the person's own photos' (1)."""
     if not floor < ceiling:

@@ -24,13 +24,13 @@ from .adapter import Adapters, Site
 from .flat import in_one_buffer
 from .flow import Denoiser, Times, flow_losses, generator_of, noised, velocity
 from .head_generator import GeneratedAdapter, HeadGenerator, generated_adapters
+from .shared_directions import ROW_LENGTH
 from .world import ALONE, World
 
 BETAS = (0.9, 0.99)  # of AdamW: gradients through 16 faces change faster than 0.999 follows
 CLIP = 1.0  # the longest gradient, over all weights together
 WARM_UP, DECAY = 100, 0.4  # steps in which the rates rise; the share of all steps in which they fall to FLOOR
 FLOOR = 0.02
-ROW_LENGTH = 3**-0.5  # of a fresh down layer's rows (uniform in +-1/sqrt(in)): heads then learn at the pace they know
 
 Size = tuple[int, int]
 

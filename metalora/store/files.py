@@ -2,7 +2,7 @@
 
 | kind | tensors | made by |
 |---|---|---|
-| meta-down | <site>.down; other tensors are ignored | stage 1 |
+| meta-down | <site>.down; other tensors are ignored | stage 1, import, from-loras |
 | adapter | <site>.down, .mid, .up (a plain LoRA has no mid) | personalize |
 | lora | an ordinary LoRA in a key format that stock loaders read | personalize, merge |
 | state | an adapter and its optimizer, in the middle of a run | personalize, when stopped |

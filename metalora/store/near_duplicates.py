@@ -5,8 +5,7 @@ bits: which of the lowest frequencies of the grey 64 x 64 picture lie above thei
 benchmark, copies saved as JPEG of quality 10 to 30 or WebP, at half or double size, brighter, stretched or without
 colour lie at most 0.14 from the original; different photos of one person at least 0.22, of different people 0.21. On
 the 62 real photos of deepface's unit tests such copies lie at most 0.09 away, different photos at least 0.32. A copy
-cut by 3% on each side lies between 0.1 and 0.4: such copies are not all found. The package imagehash computes the same
-hash, but brings SciPy and PyWavelets for these three lines of arithmetic.
+cut by 3% on each side lies between 0.1 and 0.4: such copies are not all found.
 """
 
 import math
@@ -29,8 +28,15 @@ def perceptual_hash(photo: Tensor) -> np.ndarray:
     return _low_frequencies(picture)
 
 
+def near_duplicates(photos: Sequence[Tensor]) -> list[tuple[int, int, float]]:
+    """(one, other, share of differing bits) of photos that are the same picture, mirrored or not."""
+    hashes = [perceptual_hash(photo) for photo in photos]
+    mirrored = [perceptual_hash(photo.flip(-1)) for photo in photos]
+    return near_hashes(hashes, mirrored)
+
+
 def near_hashes(hashes: Sequence[np.ndarray], mirrored: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
-    """(one, other, share of differing bits) of photos that are the same picture, mirrored or not, by their hashes."""
+    """The same from hashes [n][255], so that the photos need not be in memory together."""
     bits = np.array(hashes, dtype=float).reshape(-1, LOWEST**2 - 1)
     flipped = np.array(mirrored, dtype=float).reshape(bits.shape)
     apart = np.minimum(_shares(bits, bits), _shares(bits, flipped))
