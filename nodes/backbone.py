@@ -41,6 +41,11 @@ class ComfyBackbone:
         self._fingerprints: dict[str, str] = {}
 
     @property
+    def architecture(self) -> FluxShape:
+        """Its name and its sites."""
+        return self.shape
+
+    @property
     def name(self) -> str:
         """Of the architecture, as files name it."""
         return self.shape.name

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import nn
 
-from ..metalora.backbones.keys import PRESETS
+from ..metalora.backbones.architecture import PRESETS
 from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs.lora import save_lora
@@ -113,7 +113,7 @@ def finished(trained: TrainedAdapter, model: Any, plot: Path) -> io.NodeOutput:
     """The node's outputs; `plot` is the loss curve's file."""
     for weight in trained.adapters.parameters():
         weight.requires_grad_(False)
-    lora = format_lora(fold_all(trained.adapters), "bfl", trained.shape)
+    lora = format_lora(fold_all(trained.adapters), "bfl", trained.architecture)
     if unmatched := loras.unmatched_keys(model, lora):
         raise UserError(
             f"ComfyUI's own loader does not know {len(unmatched)} keys of this LoRA, such as {unmatched[0]}."
@@ -169,5 +169,7 @@ class MergeToLora(io.ComfyNode):
         with work():
             path = named(folders.numbered_output("loras", name), ".safetensors")
             lora = fold_all(adapter.adapters)
-            save_lora(path, lora, key_format, adapter.shape, adapter.metadata)
-            return io.NodeOutput(format_lora(lora, "bfl", adapter.shape), str(path), ui=ui.PreviewText(str(path)))
+            save_lora(path, lora, key_format, adapter.architecture, adapter.metadata)
+            return io.NodeOutput(
+                format_lora(lora, "bfl", adapter.architecture), str(path), ui=ui.PreviewText(str(path))
+            )

@@ -289,7 +289,7 @@ MAKERS: dict[str, tuple[str, str, Callable[[Path], Made]]] = {
 
 def differences(made: Made) -> tuple[int, float, float]:
     """(sites, largest difference to what the other program adds, largest number that it adds)."""
-    backbone: Any = SimpleNamespace(shape=made.shape, name=made.shape.name)
+    backbone: Any = SimpleNamespace(architecture=made.shape, name=made.shape.name)
     lora, _ = load_lora(made.path, backbone)
     assert lora.keys() == made.expected.keys(), lora.keys() ^ made.expected.keys()
     most = largest = 0.0

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metalora.backbones.keys import PRESETS, FluxShape, sites
+from metalora.backbones.architecture import PRESETS
+from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.lora_formats import KEY_FORMATS, LoRA, check_lora, format_lora
 from metalora.backbones.lora_reading import read_lora
 from metalora.config import UserError

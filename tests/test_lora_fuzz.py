@@ -35,7 +35,9 @@ from metalora.store import files
 COUNT = int(os.environ.get("METALORA_FUZZ", 300))
 SLOWEST, MOST_MEMORY = 5.0, 1_000_000  # seconds, kB
 SHAPE = FluxShape(8, 1, 1, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
-BACKBONE: Any = SimpleNamespace(shape=SHAPE, name=SHAPE.name, sites=lambda preset: sites(SHAPE, preset, fused=False))
+BACKBONE: Any = SimpleNamespace(
+    architecture=SHAPE, name=SHAPE.name, sites=lambda preset: sites(SHAPE, preset, fused=False)
+)
 CONFIG = {"r": 2, "lora_alpha": 4, "rank_pattern": {"to_q": 2}, "alpha_pattern": {"to_k": 1}, "use_rslora": False}
 NUMBERS = (float("nan"), float("inf"), -1e38, 1e30, 1e-45, 0.0)
 TYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64)

@@ -22,7 +22,7 @@ from metalora.jobs.lora import load_lora, merge_adapter
 from metalora.store import files
 
 SMALL = FluxShape(8, 2, 2, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
-BACKBONE: Any = SimpleNamespace(shape=SMALL, name=SMALL.name)
+BACKBONE: Any = SimpleNamespace(architecture=SMALL, name=SMALL.name)
 Q = "transformer_blocks.0.attn.to_q"
 A, B = f"transformer.{Q}.lora_A.weight", f"transformer.{Q}.lora_B.weight"
 LORA = pairs(SMALL)
@@ -140,7 +140,7 @@ def test_what_the_blocks_cannot_take_is_left_out_and_said(tmp_path: Path, key: s
     share = f"{8 / (whole + 8):.1%}"
     assert said == [f"ada.safetensors: left out {part}: 1 layer, {share} of the file's numbers, such as {key}"]
     save_file({key: torch.randn(1, 8)}, tmp_path / "only.safetensors")
-    with pytest.raises(UserError, match=part if "unknown" not in part else "no LoRA of FLUX.1"):
+    with pytest.raises(UserError, match=part if "unknown" not in part else "no LoRA of this base"):
         load_lora(tmp_path / "only.safetensors", BACKBONE)
 
 

@@ -11,11 +11,11 @@ both, while a step then takes at most `PATIENCE` times the fastest.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from .architecture import Architecture
 from .block_swapping import BUFFERS
 from .checkpointing import Checkpointing
 from .four_bit import BYTES as FOUR_BIT_BYTES
-from .keys import FluxShape
-from .memory import KEPT, KEPT_WHEN_SELECTIVE, parameter_count, swapped_parameters, weight_bytes
+from .memory import block_sizes, parameter_count, swapped_parameters, weight_bytes
 
 PRODUCTS = 165e12  # operations a second in bf16: a GeForce RTX 4090 by its data sheet
 MEMORY = 1.0e12  # bytes a second: the same
@@ -34,9 +34,11 @@ class Way:
     swapped_blocks: int = 0
 
 
-def ways(shape: FluxShape, checkpointing: tuple[Checkpointing, ...], swapping: bool, four_bit: bool) -> Iterator[Way]:
+def ways(
+    architecture: Architecture, checkpointing: tuple[Checkpointing, ...], swapping: bool, four_bit: bool
+) -> Iterator[Way]:
     """All of them, the least change to the base first."""
-    blocks = shape.double_blocks + shape.single_blocks
+    blocks = len(architecture.blocks)
     counts = (0, *range(BUFFERS + 1, blocks + 1)) if swapping else (0,)
     for eight, four in ((False, False), (True, False), *([(False, True)] if four_bit else [])):
         for how in RECOMPUTED:
@@ -57,42 +59,48 @@ def fastest(
     return min(alike, key=lambda way: round(times[way], 3))  # of equally fast ones the first: it does the least
 
 
-def step_seconds(shape: FluxShape, way: Way, tokens: int, batch: int, bytes_per_number: int) -> float:
+def step_seconds(architecture: Architecture, way: Way, tokens: int, batch: int, bytes_per_number: int) -> float:
     """Of one training step with so many tokens an image, on the assumed card."""
     full = way.checkpointing == Checkpointing.FULL
-    linear, attention = operations(shape, tokens, batch)
+    linear, attention = operations(architecture, tokens, batch)
     products = (3 * linear + 4.5 * attention) if full else (2 * linear + 3.5 * attention)
     passes = 2 if way.checkpointing == Checkpointing.NONE else 3
-    moved = passes * widened_bytes(shape, way, bytes_per_number)
+    moved = passes * widened_bytes(architecture, way, bytes_per_number)
     if way.checkpointing == Checkpointing.SELECTIVE:
-        moved += 2 * recomputed_numbers(shape, tokens * batch) * bytes_per_number
-    return max(products / PRODUCTS + moved / MEMORY, 2 * copied_bytes(shape, way, bytes_per_number) / LINK)
+        moved += 2 * recomputed_numbers(architecture, tokens * batch) * bytes_per_number
+    return max(products / PRODUCTS + moved / MEMORY, 2 * copied_bytes(architecture, way, bytes_per_number) / LINK)
 
 
-def image_seconds(shape: FluxShape, way: Way, tokens: int, bytes_per_number: int) -> float:
+def image_seconds(architecture: Architecture, way: Way, tokens: int, bytes_per_number: int) -> float:
     """Of one sampling step, on the same card."""
-    moved = widened_bytes(shape, way, bytes_per_number)
-    computed = sum(operations(shape, tokens, 1)) / PRODUCTS + moved / MEMORY
-    return max(computed, copied_bytes(shape, way, bytes_per_number) / LINK)
+    moved = widened_bytes(architecture, way, bytes_per_number)
+    computed = sum(operations(architecture, tokens, 1)) / PRODUCTS + moved / MEMORY
+    return max(computed, copied_bytes(architecture, way, bytes_per_number) / LINK)
 
 
-def operations(shape: FluxShape, tokens: int, batch: int) -> tuple[float, float]:
+def operations(architecture: Architecture, tokens: int, batch: int) -> tuple[float, float]:
     """Of a forward pass: the linear layers', and attention's."""
-    blocks = shape.double_blocks + shape.single_blocks
-    return 24.0 * shape.width**2 * blocks * tokens * batch, 4.0 * tokens**2 * shape.width * blocks * batch
+    blocks = block_sizes(architecture)
+    linear = 2.0 * sum(block.products for block in blocks)
+    return linear * tokens * batch, 4.0 * tokens**2 * sum(block.width for block in blocks) * batch
 
 
-def recomputed_numbers(shape: FluxShape, tokens: int) -> float:
+def recomputed_numbers(architecture: Architecture, tokens: int) -> float:
     """What selective checkpoints compute again: all that they do not keep."""
-    spared = [whole - kept for whole, kept in zip(KEPT["meta-lora"], KEPT_WHEN_SELECTIVE, strict=True)]
-    return tokens * shape.width * (spared[0] * shape.double_blocks + spared[1] * shape.single_blocks)
+    none, some = (
+        sum(block.kept(meta=True, checkpointing=how) for block in block_sizes(architecture))
+        for how in (Checkpointing.NONE, Checkpointing.SELECTIVE)
+    )
+    return tokens * (none - some)
 
 
-def widened_bytes(shape: FluxShape, way: Way, bytes_per_number: int) -> float:
+def widened_bytes(architecture: Architecture, way: Way, bytes_per_number: int) -> float:
     """Read packed, written and read again wide: 4-bit weights in each pass over the blocks."""
-    return parameter_count(shape) * (FOUR_BIT_BYTES + 2 * bytes_per_number) if way.four_bit else 0.0
+    return parameter_count(architecture) * (FOUR_BIT_BYTES + 2 * bytes_per_number) if way.four_bit else 0.0
 
 
-def copied_bytes(shape: FluxShape, way: Way, bytes_per_number: int) -> float:
+def copied_bytes(architecture: Architecture, way: Way, bytes_per_number: int) -> float:
     """Of the swapped blocks, which each pass over them copies once; they lie in main memory."""
-    return swapped_parameters(shape, way.swapped_blocks) * weight_bytes(bytes_per_number, way.eight_bit, way.four_bit)
+    return swapped_parameters(architecture, way.swapped_blocks) * weight_bytes(
+        bytes_per_number, way.eight_bit, way.four_bit
+    )

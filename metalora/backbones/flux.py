@@ -37,6 +37,11 @@ class FluxBackbone:
         return self.parts.shape
 
     @property
+    def architecture(self) -> FluxShape:
+        """The same, as every backbone has it."""
+        return self.shape
+
+    @property
     def name(self) -> str:
         """Of the architecture, as files name it."""
         return self.shape.name

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import UserError
 from ..method.adapter import Site
-from .keys import FluxShape, sites
+from .architecture import Architecture
 from .lora_foreign import refuse_other_bases
 from .lora_formats import PREFIXES, known_layers, split
 from .lora_products import STRONGEST, matrix_of
@@ -33,11 +33,11 @@ class Downs:
     left: list[str]
 
 
-def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
+def read_downs(tensors: dict[str, Tensor], architecture: Architecture) -> Downs:
     """The down layers; a UserError if nothing in the file fits this base, or something in it contradicts the base."""
-    refuse_other_bases({key: tuple(tensor.shape) for key, tensor in tensors.items()}, shape)
+    refuse_other_bases({key: tuple(tensor.shape) for key, tensor in tensors.items()}, architecture)
     layers: dict[tuple[Site, ...], dict[str, str]] = defaultdict(dict)  # layer -> role -> key
-    known = known_layers(shape)
+    known = known_layers(architecture)
     for key in tensors:
         found = layer_of(key, known)
         if found is not None:
@@ -57,7 +57,7 @@ def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
         taken.append(down)
     if problems:
         raise UserError(
-            f"The file does not fit {shape.name} at {len(problems)} layers: {'; '.join(problems[:3])}. "
+            f"The file does not fit {architecture.name} at {len(problems)} layers: {'; '.join(problems[:3])}. "
             "It was made for another base (choose it with --backbone), or is damaged."
         )
     if not by_site:
@@ -67,11 +67,11 @@ def read_downs(tensors: dict[str, Tensor], shape: FluxShape) -> Downs:
                 f"It is a LoKr or LoHa ({example}), which has no down layer. `from-loras` takes such files."
             )
         raise UserError(
-            f"None of the {len(tensors)} keys is a down layer of {shape.name}. Found keys such as {example!r}; "
-            f"expected a layer's name, such as {sites(shape, 'all', fused=False)[1].name!r} in any LoRA key format, "
+            f"None of the {len(tensors)} keys is a down layer of {architecture.name}. Found keys such as {example!r}; "
+            f"expected a layer's name, such as {architecture.places[1].name!r} in any LoRA key format, "
             "and a matrix of [rank, inputs]."
         )
-    order = [site.name for site in sites(shape, "all", fused=False) if site.name in by_site]
+    order = [site.name for site in architecture.places if site.name in by_site]
     return Downs({name: by_site[name] for name in order}, taken, sorted(tensors.keys() - set(taken)))
 
 

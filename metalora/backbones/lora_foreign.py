@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ..config import UserError
+from .architecture import Architecture
 from .conversions import OUTSIDE_BLOCKS
-from .keys import FluxShape
 
 TEXT_ENCODERS = re.compile(
     r"^(lora_te\d*_|(base_model\.model\.)?(text_encoders?(_\d)?|te\d?|clip_[lg]|t5xxl|text_model|cond_stage_model)[._])"
@@ -46,6 +46,7 @@ BASES = (
 )
 BLOCKS = re.compile(r"(?:^|[._])((?:single_)?transformer_blocks|double_blocks|single_blocks)[._](\d+)[._]")
 GATED = (re.compile(r"linear1[._]lora"), 9), (re.compile(r"(img|txt)_mlp[._]0[._]lora"), 6)
+TOKEN = 64  # numbers of a token of FLUX.1's latents
 TOKENS_IN = re.compile(r"(x_embedder|img_in)[._]lora[._](A|down)")
 
 
@@ -63,23 +64,33 @@ def refuse_other_methods(keys: Iterable[str]) -> None:
 Shapes = Mapping[str, tuple[int, ...]]  # of a file's tensors by key
 
 
-def refuse_other_bases(shapes: Shapes, shape: FluxShape) -> None:
-    """A UserError, if a file is surely of another base: by names that FLUX.1 has not, by blocks or shapes."""
+def refuse_other_bases(shapes: Shapes, architecture: Architecture) -> None:
+    """A UserError, if a file is surely of another base than a FLUX.1: by names that it has not, by blocks or shapes.
+
+    Of another base's LoRAs nothing is known but the names of its own layers.
+    """
+    if not architecture.fused:
+        return
     found = base_of(shapes)
     if found:
-        raise UserError(f"it looks like {found[0]} LoRA ({found[1]}): it was made for another base than {shape.name}")
-    counts = {"double": shape.double_blocks, "single": shape.single_blocks}
+        raise UserError(
+            f"it looks like {found[0]} LoRA ({found[1]}): it was made for another base than {architecture.name}"
+        )
+    singles = sum(name.startswith("single_") for name in architecture.blocks)
+    counts = {"double": len(architecture.blocks) - singles, "single": singles}
     for key, size in shapes.items():
         if TEXT_ENCODERS.search(key):
             continue
         block = BLOCKS.search(key)
         kind = "single" if block and block[1].startswith("single") else "double"
         if block and (len(block[2]) > 4 or int(block[2]) >= counts[kind]):
-            raise UserError(f"it has {key}, but {shape.name} has {counts[kind]} {kind} blocks: it is of another base")
-        if TOKENS_IN.search(key) and size[1:] in [(n * shape.in_channels,) for n in (2, 6)]:
+            raise UserError(
+                f"it has {key}, but {architecture.name} has {counts[kind]} {kind} blocks: it is of another base"
+            )
+        if TOKENS_IN.search(key) and size[1:] in [(n * TOKEN,) for n in (2, 6)]:
             raise UserError(
                 f"it looks like a control LoRA, Depth, Canny or Fill ({key} takes {size[1]} numbers a token, "
-                f"{shape.name} has {shape.in_channels}): it needs another picture as input"
+                f"{architecture.name} has {TOKEN}): it needs another picture as input"
             )
 
 

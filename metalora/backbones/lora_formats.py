@@ -2,13 +2,14 @@
 
 | key_format | keys | read by |
 |---|---|---|
-| diffusers | transformer.<diffusers module>.lora_A.weight, .lora_B.weight | diffusers, ComfyUI |
+| diffusers | transformer.<diffusers module>.lora_A.weight, .lora_B.weight; SDXL: unet. | diffusers, ComfyUI |
 | bfl | diffusion_model.<fused module>.lora_down.weight, .lora_up.weight, .alpha | ComfyUI |
 | kohya | lora_unet_<fused module, underscores>.lora_down.weight, .lora_up.weight, .alpha | diffusers, ComfyUI, kohya |
 
-alpha is always written equal to the rank, so nothing is rescaled. Where a format fuses k layers, their LoRAs of rank
-r become one of rank k * r: the downs stacked, the ups on the diagonal of a block matrix. A layer without a LoRA has a
-block of zeros in both, and a lower rank is filled up with zeros; reading takes off what is zero in down and up alike.
+FLUX.1 has all three, every other base the first. alpha is always written equal to the rank: nothing is rescaled. Where
+a format fuses k layers, their LoRAs of rank r become one of rank k * r: the downs stacked, the ups on the diagonal of a
+block matrix. A layer without a LoRA has a block of zeros in both, and a lower rank is filled up with zeros; reading
+takes off what is zero in down and up alike.
 """
 
 import re
@@ -19,12 +20,11 @@ from torch import Tensor
 
 from ..config import UserError
 from ..method.adapter import Site
-from .keys import FluxShape, sites
+from .architecture import Architecture
 
 LoRA = dict[str, tuple[Tensor, Tensor]]
 
-STEMS = {"diffusers": "transformer.{}", "bfl": "diffusion_model.{}", "kohya": "lora_unet_{}"}
-KEY_FORMATS = tuple(STEMS)
+KEY_FORMATS = ("diffusers", "bfl", "kohya")
 
 # Whatever stands before a layer's name in the files of other makers, in any order and number.
 PREFIXES = re.compile(
@@ -33,13 +33,13 @@ PREFIXES = re.compile(
 )
 
 
-def format_lora(lora: LoRA, key_format: str, shape: FluxShape) -> dict[str, Tensor]:
+def format_lora(lora: LoRA, key_format: str, architecture: Architecture) -> dict[str, Tensor]:
     """The tensors of a LoRA file."""
-    layers = layers_of(key_format, shape)
+    layers = layers_of(key_format, architecture)
     unknown = lora.keys() - {site.name for fused in layers.values() for site in fused}
     if unknown:
         raise UserError(
-            f"The LoRA has {len(unknown)} layers that {shape.name} has not, {min(unknown)} among them. "
+            f"The LoRA has {len(unknown)} layers that {architecture.name} has not, {min(unknown)} among them. "
             "It was made for another base."
         )
     tensors: dict[str, Tensor] = {}
@@ -54,9 +54,9 @@ def format_lora(lora: LoRA, key_format: str, shape: FluxShape) -> dict[str, Tens
     return tensors
 
 
-def check_lora(tensors: dict[str, Tensor], key_format: str, shape: FluxShape) -> None:
+def check_lora(tensors: dict[str, Tensor], key_format: str, architecture: Architecture) -> None:
     """Raise a UserError unless every key is one of the base's in this format, every shape fits, and all is finite."""
-    layers = layers_of(key_format, shape)
+    layers = layers_of(key_format, architecture)
     roles = ("lora_A.weight", "lora_B.weight") if key_format == "diffusers" else ("lora_down.weight", "lora_up.weight")
     expected = {f"{stem}.{role}": stem for stem in layers for role in roles}
     if key_format != "diffusers":
@@ -78,7 +78,7 @@ def check_lora(tensors: dict[str, Tensor], key_format: str, shape: FluxShape) ->
         problems.append("it is empty")
     if problems:
         raise UserError(
-            f"The LoRA does not fit {shape.name} ({len(problems)} problems): {'; '.join(problems[:3])}. "
+            f"The LoRA does not fit {architecture.name} ({len(problems)} problems): {'; '.join(problems[:3])}. "
             "It was not written; was it trained on another base?"
         )
 
@@ -117,39 +117,45 @@ def split(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> LoRA:
     return lora
 
 
-def layers_of(key_format: str, shape: FluxShape) -> dict[str, tuple[Site, ...]]:
+def layers_of(key_format: str, architecture: Architecture) -> dict[str, tuple[Site, ...]]:
     """Key stem -> the sites of the layer it stands for, which are several where layers are fused."""
-    if key_format not in STEMS:
+    if key_format not in KEY_FORMATS:
         raise UserError(f"There is no LoRA key format {key_format!r}; choose one of: {', '.join(KEY_FORMATS)}.")
+    if key_format == "diffusers":
+        return {architecture.prefix + site.name: (site,) for site in architecture.places}
+    if not architecture.fused:
+        raise UserError(
+            f"The key format {key_format!r} is FLUX.1's. For {architecture.name} use 'diffusers': ComfyUI reads it too."
+        )
     grouped: dict[str, tuple[Site, ...]] = {}
-    for site in sites(shape, "all", fused=key_format != "diffusers"):
-        module = site.module.replace(".", "_") if key_format == "kohya" else site.module
-        stem = STEMS[key_format].format(module)
+    for site in architecture.fused:
+        stem = f"diffusion_model.{site.module}" if key_format == "bfl" else f"lora_unet_{site.module.replace('.', '_')}"
         grouped[stem] = (*grouped.get(stem, ()), site)
     return grouped
 
 
-def known_layers(shape: FluxShape) -> dict[str, tuple[Site, ...]]:
+def known_layers(architecture: Architecture) -> dict[str, tuple[Site, ...]]:
     """Every name a layer can have without its prefix, dotted or with underscores -> its sites."""
     known: dict[str, tuple[Site, ...]] = {}
-    for key_format in ("diffusers", "bfl"):
-        for stem, fused in layers_of(key_format, shape).items():
+    for key_format in ("diffusers", "bfl")[: 1 + bool(architecture.fused)]:
+        for stem, fused in layers_of(key_format, architecture).items():
             name = PREFIXES.sub("", stem)
             known |= {name: fused, name.replace(".", "_"): fused}
-    return known | older_names(known, shape)
+    return known | (older_names(known, architecture) if architecture.fused else {})
 
 
-def older_names(known: dict[str, tuple[Site, ...]], shape: FluxShape) -> dict[str, tuple[Site, ...]]:
-    """XLabs' names, with the stream behind them (1 image, 2 text), and those that diffusers had before PEFT."""
+def older_names(known: dict[str, tuple[Site, ...]], architecture: Architecture) -> dict[str, tuple[Site, ...]]:
+    """XLabs' names of FLUX.1's layers, with the stream behind them (1 image, 2 text), and diffusers' before PEFT."""
     found: dict[str, tuple[Site, ...]] = {}
-    for block in range(shape.double_blocks):
+    singles = sum(block.startswith("single_") for block in architecture.blocks)
+    for block in range(len(architecture.blocks) - singles):
         stem, attention = f"double_blocks.{block}", f"transformer_blocks.{block}.attn"
         for stream, theirs in (("1", "img_attn"), ("2", "txt_attn")):
             found |= {f"{stem}.processor.{name}{stream}": known[f"{stem}.{theirs}.{name}"] for name in ("qkv", "proj")}
         found[f"{attention}.to_out"] = found[f"{attention}.processor.to_out"] = known[f"{attention}.to_out.0"]
         for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"):
             found[f"{attention}.processor.{name}"] = known[f"{attention}.{name}"]
-    for block in range(shape.single_blocks):
+    for block in range(singles):
         stem, attention = f"single_blocks.{block}", f"single_transformer_blocks.{block}.attn"
         found[f"{stem}.processor.qkv"] = known[f"{stem}.linear1"][:3]
         found[f"{stem}.processor.proj"] = known[f"{stem}.linear2"]

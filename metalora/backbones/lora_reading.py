@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import UserError
 from ..method.adapter import Site
-from .keys import FluxShape, sites
+from .architecture import Architecture
 from .lora_declared import Declared
 from .lora_foreign import UNKNOWN, notices, part_of, refuse_other_bases, refuse_other_methods
 from .lora_formats import PREFIXES, LoRA, known_layers, split
@@ -42,24 +42,24 @@ class Reading(NamedTuple):
     left: dict[str, str]
 
 
-def read_lora(tensors: dict[str, Tensor], shape: FluxShape, declared: Declared | None = None) -> Reading:
+def read_lora(tensors: dict[str, Tensor], architecture: Architecture, declared: Declared | None = None) -> Reading:
     """From any key format or a mixture; a UserError if it is of another base or method, damaged, or not finite.
 
     A fused LoRA that is not made of blocks is read as one LoRA per layer, all with its whole down.
     """
     if any(len(key) > LONGEST for key in tensors):
         raise UserError(f"a name in it has more than {LONGEST} characters: it is no LoRA, or damaged")
-    refuse_other_bases({key: tuple(tensor.shape) for key, tensor in tensors.items()}, shape)
+    refuse_other_bases({key: tuple(tensor.shape) for key, tensor in tensors.items()}, architecture)
     refuse_other_methods(tensors)
     if declared is not None and declared.dora:
         raise UserError("its configuration says DoRA, which also rescales the base's weights: it cannot be read")
-    layers, left = grouped(tensors, shape)
+    layers, left = grouped(tensors, architecture)
     parts = {
         layer: {role: matrix_of(tensors[key], key) for role, key in keys.items() if role != "alpha"}
         for layer, (_, keys) in layers.items()
     }
     check_size(parts, layers)
-    check_width(parts, layers, shape)
+    check_width(parts, layers, architecture)
     taken: dict[tuple[Site, ...], Pair] = {}
     lora: LoRA = {}
     for layer, (fused, keys) in layers.items():
@@ -71,17 +71,17 @@ def read_lora(tensors: dict[str, Tensor], shape: FluxShape, declared: Declared |
                 lora[name] = both(lora[name], own) if name in lora else own
         elif not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(taken[fused], pair, strict=True)):
             raise UserError(f"{layer} is in it twice, under two names and with different numbers")
-    order = [site.name for site in sites(shape, "all", fused=False) if site.name in lora]
-    refuse_the_useless(tensors, lora, left, shape)
+    order = [site.name for site in architecture.places if site.name in lora]
+    refuse_the_useless(tensors, lora, left, architecture)
     return Reading({name: lora[name] for name in order}, left)
 
 
 Layers = dict[str, tuple[tuple[Site, ...], dict[str, str]]]  # the layer's name in the file -> its sites, role -> key
 
 
-def grouped(tensors: dict[str, Tensor], shape: FluxShape) -> tuple[Layers, dict[str, str]]:
+def grouped(tensors: dict[str, Tensor], architecture: Architecture) -> tuple[Layers, dict[str, str]]:
     """(the layers that the base's blocks have, what is left: key -> of which part it is)."""
-    known = known_layers(shape)
+    known = known_layers(architecture)
     layers: Layers = {}
     left: dict[str, str] = {}
     for key in tensors:
@@ -143,7 +143,7 @@ def check_size(parts: dict[str, dict[str, Tensor]], layers: Layers) -> None:
         )
 
 
-def check_width(parts: dict[str, dict[str, Tensor]], layers: Layers, shape: FluxShape) -> None:
+def check_width(parts: dict[str, dict[str, Tensor]], layers: Layers, architecture: Architecture) -> None:
     """Refuse a LoRA of a FLUX of another width as that: not one of its layers reads what the base's layer reads."""
     reads = [
         (own["down"].shape[1], layers[layer][0][0].in_features, layer) for layer, own in parts.items() if "down" in own
@@ -151,24 +151,26 @@ def check_width(parts: dict[str, dict[str, Tensor]], layers: Layers, shape: Flux
     if reads and all(found != wanted for found, wanted, _ in reads):
         found, wanted, layer = reads[0]
         raise UserError(
-            f"{layer} takes {found} numbers, in {shape.name} {wanted}, and so on with every layer: it was made for "
-            "another base"
+            f"{layer} takes {found} numbers, in {architecture.name} {wanted}, and so on with every layer: it was "
+            "made for another base"
         )
 
 
-def refuse_the_useless(tensors: dict[str, Tensor], lora: LoRA, left: dict[str, str], shape: FluxShape) -> None:
+def refuse_the_useless(
+    tensors: dict[str, Tensor], lora: LoRA, left: dict[str, str], architecture: Architecture
+) -> None:
     """Refuse a file of which nothing, or only what nobody knows, would be left."""
     if not tensors:
         return
     if not lora and set(left.values()) - {UNKNOWN}:
-        raise UserError(f"nothing in it is for the blocks of {shape.name}: {'; '.join(notices(left, tensors))}")
+        raise UserError(f"nothing in it is for the blocks of {architecture.name}: {'; '.join(notices(left, tensors))}")
     unknown = [key for key in left if left[key] == UNKNOWN]
     if not lora and not left:
         raise UserError("all its numbers are zero")
     if not lora:
         raise UserError(
-            f"it is no LoRA of FLUX.1: none of its {len(tensors)} tensors, such as {unknown[0]}, is one of a layer of "
-            f"{shape.name}"
+            f"it is no LoRA of this base: none of its {len(tensors)} tensors, such as {unknown[0]}, is of a layer of "
+            f"{architecture.name}"
         )
     share = sum(tensors[key].numel() for key in unknown) / sum(tensor.numel() for tensor in tensors.values())
     if share > 0.5:

@@ -1,31 +1,69 @@
 """What a training step will need, from arithmetic alone: known before 24 GB are loaded.
 
-The activations a block keeps for backward were counted with saved-tensor hooks on diffusers' FLUX blocks, in units of
-tokens x width numbers; they hardly depend on either. A frozen Meta-Down spares each layer its input, so Meta-LoRA
-keeps less than a plain LoRA. `tests/test_saved_activations.py` counts again, and `tests/test_memory_measured.py`
-compares the sum with the peak of a step.
+A block is known by its linear layers, the sites. What it keeps for backward is a share of what they read and write,
+which was counted with saved-tensor hooks on diffusers' FLUX blocks and hardly depends on their sizes. A frozen
+Meta-Down spares each layer its input, so Meta-LoRA keeps less than a plain LoRA. `tests/test_saved_activations.py`
+counts again, and `tests/test_memory_measured.py` compares the sum with the peak of a step.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from ..method.adapter import Site
+from .architecture import TEXT_STREAM, VECTOR, Architecture
 from .block_swapping import BUFFERS
 from .checkpointing import Checkpointing
 from .four_bit import BYTES as FOUR_BIT_BYTES
-from .keys import FluxShape
 
-KEPT = {  # (double block, single block)
-    "meta-lora": (18.9, 15.6),
-    "plain": (24.2, 21.1),
-}
-KEPT_WHEN_CHECKPOINTED = 1.1  # a block's input alone
-KEPT_WHEN_SELECTIVE = (11.1, 10.1)  # that and the outputs of the base's products and of attention
-IN_HAND = 13.0  # gradients that backward holds in the block it is in
+KEPT = {"meta-lora": 1.139, "plain": 1.509}  # times what a block's layers read and write: FLUX's two kinds within 4%
+KEPT_WHEN_CHECKPOINTED = 1.1  # widths: a block's input alone
+IN_HAND = 13.0  # widths: gradients that backward holds in the block it is in
 TEXT_TOKENS = 512
 RESERVE = 1.5e9  # the driver's context, the allocator's slack, workspaces
-DOUBLE, SINGLE = 36, 15  # weights of a block, in units of width^2
-WIDEST = 5  # of the largest layer, which 4-bit weights are widened to while it computes
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """What arithmetic needs of a block; reads, writes and products are one token's, in the one stream that it is in."""
+
+    parameters: int
+    products: int
+    reads: int
+    writes: int
+    width: int
+    widest: int  # numbers of the largest of these layers
+
+    def kept(self, *, meta: bool, checkpointing: int) -> float:
+        """Numbers a token that the block keeps for backward."""
+        if checkpointing == Checkpointing.NONE:
+            return KEPT["meta-lora" if meta else "plain"] * (self.reads + self.writes)
+        chosen = (
+            self.writes + self.width if checkpointing == Checkpointing.SELECTIVE else 0
+        )  # base's products, attention
+        return KEPT_WHEN_CHECKPOINTED * self.width + chosen
+
+
+@cache
+def block_sizes(architecture: Architecture) -> list[BlockSize]:
+    """Of every block in order. Layers of modulation read one vector and not the tokens."""
+    return [block_size(sites) for sites in architecture.blocks.values()]
+
+
+def block_size(sites: list[Site]) -> BlockSize:
+    """Of a block with these layers."""
+    tokenwise = [site for site in sites if not VECTOR.search(site.name)] or sites
+    stream = [site for site in tokenwise if not TEXT_STREAM.search(site.name)] or tokenwise
+    # Layers side by side share their input: q, k and v, and with them the MLP of a parallel block.
+    inputs = {(site.name.rpartition(".")[0].removesuffix(".attn"), site.in_features) for site in stream}
+    return BlockSize(
+        parameters=sum(site.in_features * site.out_features for site in sites),
+        products=sum(site.in_features * site.out_features for site in stream),
+        reads=sum(numbers for _, numbers in inputs),
+        writes=sum(site.out_features for site in stream),
+        width=min(site.in_features for site in stream),
+        widest=max(site.in_features * site.out_features for site in tokenwise),
+    )
 
 
 @dataclass(frozen=True)
@@ -42,7 +80,7 @@ class TrainingMemory:
 
 
 def training_memory(
-    shape: FluxShape,
+    architecture: Architecture,
     sites: Iterable[Site],
     *,
     size: tuple[int, int],
@@ -58,27 +96,25 @@ def training_memory(
 ) -> TrainingMemory:
     """For images of size (width, height) pixels; `meta_rank` None is a plain LoRA."""
     tokens = batch * tokens_of(size, text_tokens)
-    kept = activation_numbers(shape, tokens, meta=meta_rank is not None, checkpointing=checkpointing)
-    kept += WIDEST * shape.width**2 if four_bit else 0
+    kept = activation_numbers(architecture, tokens, meta=meta_rank is not None, checkpointing=checkpointing)
+    kept += widest(architecture) if four_bit else 0
     trained, frozen = adapter_numbers(list(sites), rank, meta_rank)
     return TrainingMemory(
-        weights=int(resident_parameters(shape, swapped_blocks) * weight_bytes(bytes_per_number, eight_bit, four_bit)),
+        weights=int(
+            resident_parameters(architecture, swapped_blocks) * weight_bytes(bytes_per_number, eight_bit, four_bit)
+        ),
         activations=int(kept * bytes_per_number),
         adapters=4 * (4 * trained + frozen),
     )
 
 
-def activation_numbers(shape: FluxShape, tokens: int, *, meta: bool, checkpointing: int) -> float:
+def activation_numbers(architecture: Architecture, tokens: int, *, meta: bool, checkpointing: int) -> float:
     """Numbers at the worst moment. Checkpointing keeps a part of every block, and one whole block at a time."""
-    double, single = KEPT["meta-lora" if meta else "plain"]
-    unit = tokens * shape.width
-    whole = 0.0
+    blocks = block_sizes(architecture)
+    kept = sum(block.kept(meta=meta, checkpointing=checkpointing) for block in blocks)
     if checkpointing != Checkpointing.NONE:
-        whole = max(double, single)
-        double = single = KEPT_WHEN_CHECKPOINTED
-        if checkpointing == Checkpointing.SELECTIVE:
-            double, single = KEPT_WHEN_SELECTIVE
-    return unit * (double * shape.double_blocks + single * shape.single_blocks + whole + IN_HAND)
+        kept += max(block.kept(meta=meta, checkpointing=Checkpointing.NONE) for block in blocks)
+    return tokens * (kept + IN_HAND * max(block.width for block in blocks))
 
 
 def adapter_numbers(sites: list[Site], rank: int, meta_rank: int | None) -> tuple[int, int]:
@@ -91,7 +127,7 @@ def adapter_numbers(sites: list[Site], rank: int, meta_rank: int | None) -> tupl
 
 
 def sampling_memory(
-    shape: FluxShape,
+    architecture: Architecture,
     *,
     size: tuple[int, int],
     bytes_per_number: int,
@@ -101,9 +137,10 @@ def sampling_memory(
     swapped_blocks: int = 0,
 ) -> TrainingMemory:
     """For making one image: nothing is kept, and what one block would keep bounds what it has in hand."""
-    numbers = max(KEPT["plain"]) * tokens_of(size, text_tokens) * shape.width
-    numbers += WIDEST * shape.width**2 if four_bit else 0
-    resident = resident_parameters(shape, swapped_blocks) * weight_bytes(bytes_per_number, eight_bit, four_bit)
+    whole = max(block.kept(meta=False, checkpointing=Checkpointing.NONE) for block in block_sizes(architecture))
+    numbers = whole * tokens_of(size, text_tokens)
+    numbers += widest(architecture) if four_bit else 0
+    resident = resident_parameters(architecture, swapped_blocks) * weight_bytes(bytes_per_number, eight_bit, four_bit)
     return TrainingMemory(int(resident), int(numbers * bytes_per_number), 0)
 
 
@@ -112,22 +149,26 @@ def tokens_of(size: tuple[int, int], text_tokens: int) -> int:
     return size[0] // 16 * (size[1] // 16) + text_tokens
 
 
-def parameter_count(shape: FluxShape) -> int:
+def parameter_count(architecture: Architecture) -> int:
     """Of the blocks, which are nearly all of the transformer."""
-    return (shape.double_blocks * DOUBLE + shape.single_blocks * SINGLE) * shape.width**2
+    return sum(block.parameters for block in block_sizes(architecture))
 
 
-def swapped_parameters(shape: FluxShape, count: int) -> int:
-    """Of so many swapped blocks, in main memory: the single ones are swapped first."""
-    singles = min(count, shape.single_blocks)
-    return ((count - singles) * DOUBLE + singles * SINGLE) * shape.width**2
+def widest(architecture: Architecture) -> int:
+    """Numbers of the largest layer, which 4-bit weights are widened to while it computes."""
+    return max(block.widest for block in block_sizes(architecture))
 
 
-def resident_parameters(shape: FluxShape, swapped_blocks: int) -> int:
+def swapped_parameters(architecture: Architecture, count: int) -> int:
+    """Of so many swapped blocks, in main memory: the last ones are swapped first."""
+    return sum(block.parameters for block in block_sizes(architecture)[-count:]) if count else 0
+
+
+def resident_parameters(architecture: Architecture, swapped_blocks: int) -> int:
     """On the device, with the buffers that swapped blocks take turns in."""
-    largest = DOUBLE if swapped_blocks > shape.single_blocks else SINGLE
-    buffers = BUFFERS * largest * shape.width**2 if swapped_blocks else 0
-    return parameter_count(shape) - swapped_parameters(shape, swapped_blocks) + buffers
+    swapped = block_sizes(architecture)[-swapped_blocks:] if swapped_blocks else []
+    buffers = BUFFERS * max((block.parameters for block in swapped), default=0)
+    return parameter_count(architecture) - swapped_parameters(architecture, swapped_blocks) + buffers
 
 
 def weight_bytes(bytes_per_number: int, eight_bit: bool, four_bit: bool) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config import Step
 from ..method.adapter import Site
-from .keys import FluxShape
+from .architecture import Architecture
 
 
 class Prompt(dict[str, Tensor]):
@@ -61,8 +61,8 @@ class Backbone(Protocol):
     multiple: int  # image sides must be multiples of this
 
     @property
-    def shape(self) -> FluxShape:
-        """The architecture."""
+    def architecture(self) -> Architecture:
+        """Its name and its sites."""
         ...
 
     @property

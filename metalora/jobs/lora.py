@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..backbones.architecture import Architecture, ListedArchitecture
 from ..backbones.keys import FluxShape
 from ..backbones.lora_declared import CONFIG_FILE, declared_in
 from ..backbones.lora_foreign import notices
@@ -16,7 +17,7 @@ from ..backbones.lora_formats import LoRA, check_lora, format_lora
 from ..backbones.lora_reading import read_lora
 from ..backbones.protocol import Backbone
 from ..config import UserError
-from ..method.adapter import Adapter, Adapters
+from ..method.adapter import Adapter, Adapters, Site
 from ..method.merge import fold
 from ..store import files
 from . import Job
@@ -28,14 +29,14 @@ MOST_BLOCKS = 1000
 LARGEST_CONFIG = 10_000_000  # bytes
 
 
-def save_lora(path: Path, lora: LoRA, key_format: str, shape: FluxShape, metadata: dict[str, str]) -> None:
+def save_lora(path: Path, lora: LoRA, key_format: str, architecture: Architecture, metadata: dict[str, str]) -> None:
     """Write an ordinary LoRA: every key exists in the base, every shape fits, nothing is NaN, and it loads back."""
-    tensors = format_lora(lora, key_format, shape)
-    check_lora(tensors, key_format, shape)
-    read_lora(tensors, shape)  # before it is written: whatever we would refuse to read
-    files.write(path, tensors, "lora", {**metadata, "key_format": key_format, **model_spec(metadata, shape)})
+    tensors = format_lora(lora, key_format, architecture)
+    check_lora(tensors, key_format, architecture)
+    read_lora(tensors, architecture)  # before it is written: whatever we would refuse to read
+    files.write(path, tensors, "lora", {**metadata, "key_format": key_format, **model_spec(metadata, architecture)})
     back, _ = files.read(path, ("lora",))
-    reread, unmatched = read_lora(back, shape)
+    reread, unmatched = read_lora(back, architecture)
     same = reread.keys() == lora.keys() and all(
         torch.equal(a, b) for name in lora for a, b in zip(reread[name], lora[name], strict=True)
     )
@@ -59,7 +60,7 @@ def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
         of_peft = any(key.startswith("base_model.model.") for key in tensors)
         config = path.with_name(CONFIG_FILE) if of_peft or path.name == PEFT_FILE else None
         declared = declared_in(metadata, None if config is None else text_of(config))
-        reading = read_lora(tensors, backbone.shape, declared)
+        reading = read_lora(tensors, backbone.architecture, declared)
         if not tensors:
             raise UserError("it is empty")
     except UserError as error:
@@ -94,9 +95,9 @@ def merge_adapter(adapter: Path, out: Path, key_format: str, overwrite: bool = F
     tensors, metadata = files.read(adapter, ("adapter",))
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
-    scale, shape = scale_of(adapter, metadata), shape_of(adapter, metadata)
+    scale = scale_of(adapter, metadata)
     lora = {name: folded(adapter, name, tensors, scale) for name in names_of(adapter, tensors)}
-    save_lora(out, lora, key_format, shape, metadata)
+    save_lora(out, lora, key_format, architecture_of(adapter, metadata, lora), metadata)
     return out
     yield  # a job, though it has no steps
 
@@ -134,8 +135,18 @@ def scale_of(path: Path, metadata: dict[str, str]) -> float:
     return scale
 
 
+def architecture_of(path: Path, metadata: dict[str, str], lora: LoRA) -> Architecture:
+    """What an adapter file says it is for; of a base that is known by its sites, as much of it as the LoRA has."""
+    if "prefix" not in metadata:
+        return shape_of(path, metadata)
+    if "base" not in metadata or not metadata["prefix"].endswith("."):
+        raise UserError(f"{path} is damaged: its prefix is {metadata['prefix']!r}, its base {metadata.get('base')!r}.")
+    sites = [Site(name, name, down.shape[1], up.shape[0]) for name, (down, up) in lora.items()]
+    return ListedArchitecture(metadata["base"], tuple(sites), metadata["prefix"])
+
+
 def shape_of(path: Path, metadata: dict[str, str]) -> FluxShape:
-    """The architecture that an adapter file says it is for."""
+    """The FLUX.1 that an adapter file says it is for."""
     try:
         shape = FluxShape(**json.loads(metadata["shape"]))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
@@ -151,12 +162,12 @@ def shape_of(path: Path, metadata: dict[str, str]) -> FluxShape:
     return shape
 
 
-def model_spec(metadata: dict[str, str], shape: FluxShape) -> dict[str, str]:
+def model_spec(metadata: dict[str, str], architecture: Architecture) -> dict[str, str]:
     """The fields of Stability's model metadata standard that other programs show. No date: same run, same bytes."""
-    architecture = {"flux.1-dev": "flux-1-dev/lora", "flux.1-schnell": "flux-1-schnell/lora"}.get(shape.name)
+    name = {"flux.1-dev": "flux-1-dev", "flux.1-schnell": "flux-1-schnell"}.get(architecture.name, architecture.name)
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": architecture or f"{shape.name}/lora",
+        "modelspec.architecture": f"{name}/lora",
         "modelspec.title": f"Meta-LoRA of one {metadata.get('domain', 'person')}",
         "modelspec.description": f"Rank {metadata.get('rank', '?')}; learned with: {metadata.get('caption', '?')}",
     }

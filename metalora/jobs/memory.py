@@ -26,7 +26,7 @@ def estimate(
     """
     speed = speed or (backbone.speed if isinstance(backbone, FluxBackbone) else AS_IT_IS)
     return training_memory(
-        backbone.shape,
+        backbone.architecture,
         backbone.sites(config.sites),
         size=training_size(1.0, crop_config.resolution, backbone.multiple),
         batch=config.batch,

@@ -1,13 +1,12 @@
 """Meta-Downs that need no stage 1 here: taken out of a file, or distilled from ordinary LoRAs."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..backbones.keys import PRESETS
+from ..backbones.architecture import PRESETS
 from ..backbones.lora_downs import read_downs
 from ..backbones.protocol import Backbone
 from ..config import Phase, Step, UserError
@@ -42,7 +41,7 @@ def import_meta_down(
         tensors = files.all_tensors(file)
     yield Phase(f"reading {len(tensors)} tensors")
     try:
-        downs = read_downs(tensors, backbone.shape)
+        downs = read_downs(tensors, backbone.architecture)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     preset, chosen = covered(downs.by_site, backbone, sites, source)
@@ -83,8 +82,9 @@ def meta_down_from_loras(
     if first is not None and first > len(paths):
         raise UserError(f"--first {first}: {folder} has only {len(paths)} LoRAs.")
     paths = paths[:first]
-    if not 1 <= meta_rank <= backbone.shape.width:
-        raise UserError(f"--meta-rank must be from 1 to {backbone.shape.width}, the base's width, got {meta_rank}.")
+    width = min(site.in_features for site in backbone.architecture.places)
+    if not 1 <= meta_rank <= width:
+        raise UserError(f"--meta-rank must be from 1 to {width}, the base's width, got {meta_rank}.")
     if len(paths) < 2:
         raise UserError(f"{folder} has {len(paths)} .safetensors files; at least 2 LoRAs of people are needed.")
     yield Phase(f"reading {len(paths)} LoRAs")
@@ -132,7 +132,7 @@ def write(
     """A Meta-Down file like the one that stage 1 writes."""
     metadata = {
         "base": backbone.name,
-        "shape": json.dumps(asdict(backbone.shape)),
+        **backbone.architecture.metadata,
         "domain": domain,
         "sites": preset,
         "meta_rank": str(min(map(len, downs.values()))),

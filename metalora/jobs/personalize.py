@@ -85,7 +85,7 @@ def personalize_photos(
     trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
 
     files.write(adapter_path, adapters.tensors(), "adapter", metadata)
-    save_lora(out, fold_all(adapters), key_format, backbone.shape, metadata)
+    save_lora(out, fold_all(adapters), key_format, backbone.architecture, metadata)
     save_loss_curve(curve_path, {config.method: trained.losses})
     saved.remove()
     return Personalized(out, adapter_path, curve_path, trained)
@@ -193,7 +193,7 @@ def run_metadata(
     return {
         "base": backbone.name,
         "base_fingerprint": backbone.fingerprint("transformer"),
-        "shape": json.dumps(asdict(backbone.shape)),
+        **backbone.architecture.metadata,
         "domain": config.class_name,
         "caption": config.prompt,
         "sites": config.sites,

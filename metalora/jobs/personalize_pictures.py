@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..backbones.keys import FluxShape
+from ..backbones.architecture import Architecture
 from ..backbones.protocol import Backbone
 from ..config import CropConfig, PersonalizeConfig, UserError
 from ..method.adapter import Adapters
@@ -31,7 +31,7 @@ class TrainedAdapter:
     """One person's adapter, what its files say of themselves, and where it was written."""
 
     adapters: Adapters
-    shape: FluxShape
+    architecture: Architecture
     metadata: dict[str, str]
     file: Path
     training: Training
@@ -70,7 +70,7 @@ def personalize_pictures(
     training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
     files.write(out, adapters.tensors(), "adapter", metadata)
     saved.remove()
-    return TrainedAdapter(adapters, backbone.shape, metadata, out, training)
+    return TrainedAdapter(adapters, backbone.architecture, metadata, out, training)
 
 
 def check_heads(heads: Sequence[Tensor], crops: Sequence[Tensor], config: PersonalizeConfig) -> None:

@@ -171,4 +171,4 @@ def save_loras(stack: Adapters, variant: Variant, learners: Sequence[Learner], b
     for row, learner in enumerate(learners):
         path = bench.layout.lora(variant, learner.planned)
         lora = fold_all(taken_out(stack, row))
-        save_lora(path, lora, "diffusers", bench.backbone.shape, learner.metadata[variant.steps])
+        save_lora(path, lora, "diffusers", bench.backbone.architecture, learner.metadata[variant.steps])

@@ -159,7 +159,7 @@ def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Train
     settle(optimizer)
     for row, (path, metadata) in enumerate(zip(lesson.loras, lesson.metadata, strict=True)):
         adapters = taken_out(lesson.stack, row) if len(lesson.people) > 1 else lesson.stack
-        save_lora(path, fold_all(adapters), "diffusers", backbone.shape, metadata)
+        save_lora(path, fold_all(adapters), "diffusers", backbone.architecture, metadata)
     whole = sum(seconds) / len(seconds) * config.steps if seconds else None
     return Trained(config, losses, whole, lesson.loras)
 

@@ -146,7 +146,7 @@ def run_metadata(backbone: Backbone, people: People, config: MetaTrainConfig) ->
     metadata = {
         "base": backbone.name,
         "base_fingerprint": backbone.fingerprint("transformer"),
-        "shape": json.dumps(asdict(backbone.shape)),
+        **backbone.architecture.metadata,
         "domain": config.class_name,
         "sites": config.sites,
         "meta_rank": str(config.meta_rank),

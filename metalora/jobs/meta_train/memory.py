@@ -30,7 +30,7 @@ def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int
     speed = backbone.speed if isinstance(backbone, FluxBackbone) else AS_IT_IS
     bytes_per_number = torch.finfo(backbone.dtype).bits // 8
     need = training_memory(
-        backbone.shape,
+        backbone.architecture,
         sites,
         size=training_size(1.0, config.resolution, backbone.multiple),
         batch=share,
