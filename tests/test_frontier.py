@@ -8,19 +8,25 @@ from made_up_results import made_up_run
 
 from metalora.cli import main
 from metalora.jobs.benchmark.frontier import LIKENESS, PROMPT, Setting, undominated
-from metalora.measure.frontier import above
+from metalora.measure.frontier import Scores, above
 
 PEOPLE = [f"person {n}" for n in range(24)]
 
 
-def person_scores(likeness: float, prompt: float, seed: int) -> tuple[dict[str, float], dict[str, float]]:
-    """People differ much from each other, and little between settings."""
+IMAGES = [f"prompt {n} 0" for n in range(6)]
+
+
+def person_scores(likeness: float, prompt: float, seed: int, spread: float = 0.0) -> tuple[Scores, Scores]:
+    """People and images differ much from each other, and little between settings; `spread` more by image."""
     own, luck = random.Random(0), random.Random(seed)
-    bases = [(own.gauss(0, 0.1), own.gauss(0, 1)) for _ in PEOPLE]
-    drawn = [(likeness + a + luck.gauss(0, 0.005), prompt + b + luck.gauss(0, 0.05)) for a, b in bases]
-    return (
-        {name: value for name, (value, _) in zip(PEOPLE, drawn, strict=True)},
-        {name: value for name, (_, value) in zip(PEOPLE, drawn, strict=True)},
+    people = {name: (own.gauss(0, 0.1), own.gauss(0, 1)) for name in PEOPLE}
+    images = {name: (own.gauss(0, 0.1) + luck.gauss(0, spread), own.gauss(0, 1)) for name in IMAGES}
+    return tuple(
+        {
+            person: {image: mean + a[axis] + b[axis] + luck.gauss(0, noise) for image, b in images.items()}
+            for person, a in people.items()
+        }
+        for axis, (mean, noise) in enumerate(((likeness, 0.01), (prompt, 0.1)))
     )
 
 
@@ -51,9 +57,23 @@ def test_only_people_with_all_scores_count():
     assert above(likeness, prompt, CURVE).count == len(PEOPLE) - 1
 
 
+def test_an_image_without_a_face_in_one_setting_is_left_out_of_all():
+    likeness, prompt = person_scores(0.6, 42, seed=9)
+    before = above(likeness, prompt, CURVE)
+    likeness[PEOPLE[0]][IMAGES[0]] = 1e9
+    gone = [({**a, PEOPLE[0]: {k: v for k, v in a[PEOPLE[0]].items() if k != IMAGES[0]}}, b) for a, b in CURVE]
+    assert above(likeness, prompt, gone).mean == pytest.approx(before.mean, abs=0.01)
+
+
+def test_the_interval_is_as_wide_as_prompts_and_noise_disagree():
+    """What differs from image to image for everyone alike is not known better by asking more people."""
+    narrow, wide = (above(*person_scores(0.6, 42, seed=9, spread=spread), CURVE) for spread in (0.0, 0.05))
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
 def test_a_curve_is_made_of_settings_that_no_other_one_beats():
     def setting(label: str, likeness: float, prompt: float) -> Setting:
-        return Setting("run", label, label, {LIKENESS: {"a": likeness}, PROMPT: {"a": prompt}})
+        return Setting("run", label, label, {LIKENESS: {"a": {"x": likeness}}, PROMPT: {"a": {"x": prompt}}})
 
     settings = [setting("good", 0.6, 43), setting("beaten", 0.5, 42), setting("other end", 0.4, 44)]
     assert [one.label for one in undominated(settings)] == ["good", "other end"]

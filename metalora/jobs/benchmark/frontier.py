@@ -1,7 +1,7 @@
 """Methods of finished runs on the frontier of likeness and prompt: each setting of one against the curve of another."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -14,14 +14,13 @@ from ...store.report.reading import read_results
 from ...store.report.results import Variant
 from .. import Job
 from ..plots import frontier_plot
-from .summary import identity_values
 
 LIKENESS, PROMPT, BACKGROUND = "R-FaceSim", "CLIP-T", "background"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One variant of one run: each person's scores by name."""
+    """One variant of one run: every image's scores, by person."""
 
     run: str
     label: str
@@ -30,7 +29,8 @@ class Setting:
 
     def mean(self, score: str) -> float:
         """Over people; NaN where nobody has this score."""
-        return mean(self.scores[score].values()) if self.scores[score] else float("nan")
+        values = self.scores[score].values()
+        return mean(mean(images.values()) for images in values) if values else float("nan")
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ def short_label(variant: Variant) -> str:
 
 
 def scores_of(variant: Variant, people: set[str]) -> dict[str, Scores]:
-    """By name, each person's mean."""
-    images = [asdict(image) for image in variant.images if image.identity in people]
-    kept: dict[str, list[int]] = {}
+    """By name, then by person and image; a face score only where a face was found."""
+    scores: dict[str, dict[str, dict[str, float]]] = {LIKENESS: {}, PROMPT: {}, BACKGROUND: {}}
     for image in variant.images:
-        if image.identity in people and image.shown and "background" in image.shown:
-            kept.setdefault(image.identity, []).append(image.shown["background"])
-    return {
-        LIKENESS: identity_values(images, "r_facesim", "left out", people),
-        PROMPT: identity_values(images, "clip_t", None, people),
-        BACKGROUND: {name: mean(values) for name, values in kept.items()},
-    }
+        if image.identity not in people:
+            continue
+        shown = None if image.shown is None else image.shown.get("background")
+        found = {LIKENESS: image.held_out if image.faces else None, PROMPT: image.clip_t, BACKGROUND: shown}
+        for name, value in found.items():
+            if value is not None:
+                scores[name].setdefault(image.identity, {})[f"{image.prompt} {image.seed}"] = value
+    return scores
