@@ -2,13 +2,10 @@
 
 import base64
 import io
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
-from markupsafe import Markup
 from PIL import Image
 
 from ...config import UserError
@@ -187,28 +184,3 @@ def jpeg_uri(picture: Image.Image, **settings: int) -> str:
     data = io.BytesIO()
     picture.save(data, "JPEG", optimize=True, **settings)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
-
-
-def inline_svg(svg: bytes, name: str, title: str, said: str) -> Markup:
-    """A drawing inside a page that holds others: as wide as its place, its ids begin with its name."""
-    root = ElementTree.fromstring(svg)
-    for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
-            parent.remove(child)
-    for element in root.iter():
-        own = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-        for key in own.keys() & {"id", "href", "clip-path"}:
-            own[key] = re.sub(r"^(#|url\(#)?", rf"\g<1>{name}-", own[key])
-        element.tag, element.attrib = element.tag.rpartition("}")[2], own
-    box = root.attrib["viewBox"]
-    root.attrib = {"class": "chart", "viewBox": box, "role": "img", "aria-labelledby": f"{name}-title {name}-desc"}
-    for index, (kind, words) in enumerate((("title", title), ("desc", said))):
-        element = ElementTree.Element(kind, {"id": f"{name}-{kind}"})
-        element.text = printable(words)
-        root.insert(index, element)
-    return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
-
-
-def printable(words: str) -> str:
-    """Without the characters that XML cannot hold."""
-    return "".join(letter if letter.isprintable() else " " for letter in words)
