@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import io
 import struct
-import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -39,9 +38,8 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-BITS, PLANAR, SAMPLE_FORMAT, COLOURS = 258, 284, 339, 262  # tags of TIFF
+BITS, PLANAR, SAMPLE_FORMAT = 258, 284, 339  # tags of TIFF
 PLAIN_TIFF = {(1, bits) for bits in (1, 2, 4, 8, 16)}  # (sample format, bits) that Pillow and libtiff read right
-GREY_TIFF = {(1, 32), (2, 32), (3, 32)}  # and that OpenCV does, of grey pictures
 
 
 @functools.cache
@@ -59,10 +57,9 @@ def decode(path: Path) -> Image.Image:
         if image.width * image.height > MAX_MEGAPIXELS * 1e6:
             image.draft(image.mode, (image.width // 2, image.height // 2))  # a JPEG, decoded at half its size
         profile = image.info.get("icc_profile")
-        upright: Image.Image = deep_grey(path, image) if image.mode in ("I", "F") else image
-        upright.load()
-        ImageOps.exif_transpose(upright, in_place=True)
-        return in_srgb(on_white(eight_bit(upright)), profile)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return in_srgb(on_white(eight_bit(image)), profile)
 
 
 @contextlib.contextmanager
@@ -73,8 +70,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
             image = identified(file, path)
         with image:
             check_size(image, path)
-            with sentences(path):
-                image = planes_apart(image, file, path)
+            check_numbers(image, path)
             yield image
 
 
@@ -138,54 +134,20 @@ def identified(file: IO[bytes], path: Path) -> Image.Image:
         ) from error
 
 
-OPENING = threading.Lock()  # READ_LIBTIFF belongs to all threads
-
-
-def planes_apart(image: Image.Image, file: IO[bytes], path: Path) -> Image.Image:
-    """The same TIFF, opened so that it is read right; a UserError for numbers that no decoder here reads right.
-
-    Pillow's own reader takes 16-bit planes for 8-bit ones, and OpenCV takes planes for interleaved colours; libtiff,
-    which Pillow uses for compressed files, reads them right.
-    """
+def check_numbers(image: Image.Image, path: Path) -> None:
+    """Refuse a TIFF that Pillow would read, and wrongly: signed or deep numbers, 16-bit colours in separate planes."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image
+        return
     tags = image.tag_v2
     bits, kinds = {*tags.get(BITS, (1,))}, {*tags.get(SAMPLE_FORMAT, (1,))}
-    numbers = {(kind, size) for kind in kinds for size in bits}
-    grey_whites = image.mode not in ("I", "F", "I;16", "I;16B") or tags.get(COLOURS) == 1
-    if not grey_whites or not numbers <= PLAIN_TIFF | (GREY_TIFF if image.mode in ("I", "F") else set()):
+    planes = tags.get(PLANAR) == 2 and len(tags.get(BITS, (1,))) > 1 and max(bits) > 8
+    if planes or not {(kind, size) for kind in kinds for size in bits} <= PLAIN_TIFF:
         how = {1: "unsigned", 2: "signed", 3: "floating point"}
         raise UserError(
             f"{path} is a TIFF of {'/'.join(map(str, sorted(bits)))}-bit "
-            f"{'/'.join(how.get(kind, 'unknown') for kind in sorted(kinds))} numbers, which is not read right here. "
-            "Export it as a TIFF or PNG of 8 or 16 bits."
+            f"{'/'.join(how.get(kind, 'unknown') for kind in sorted(kinds))} numbers{' in planes' if planes else ''}, "
+            "which is not read right here. Export it as a TIFF or PNG of 8 or 16 bits."
         )
-    if tags.get(PLANAR) != 2 or max(bits) <= 8:
-        return image
-    with OPENING:
-        before, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
-        try:
-            file.seek(0)
-            return Image.open(file, formats=["TIFF"])
-        finally:
-            TiffImagePlugin.READ_LIBTIFF = before
-
-
-def deep_grey(path: Path, image: Image.Image) -> Image.Image:
-    """A grey TIFF of 32 bits by OpenCV, upright: it reads every byte order and sign. Other formats by Pillow."""
-    import cv2
-
-    if image.format != "TIFF":
-        return image
-    try:
-        values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        values = None
-    if values is None or values.shape != (image.height, image.width):
-        raise UserError(f"{path} is a damaged 32-bit TIFF, or oddly compressed. Export it with 8 or 16 bits.")
-    deep = Image.fromarray(values.astype(np.float32))
-    deep.info["whites"] = values.dtype.kind
-    return deep
 
 
 def opened_heif(file: IO[bytes], path: Path) -> Image.Image:
@@ -226,24 +188,12 @@ def strict_pillow() -> Iterator[None]:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """The image with 8 bits a channel. Pillow reads 16-bit colour as 8-bit itself; what is left is grey."""
+    """The image with 8 bits a channel. Pillow reads 16-bit colour as 8-bit itself; what is left is 16-bit grey."""
     if image.mode == "1":
         return image.convert("L")
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+    if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
-    values = np.array(image, dtype=np.float32)
-    np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    values.clip(0, None, out=values)
-    values *= 255 / white_point(image.mode, image.info.get("whites", ""), float(values.max()))
-    return Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
-
-
-def white_point(mode: str, numbers: str, brightest: float) -> float:
-    """The value of white. Modes I and F do not say, so it is the smallest customary one that nothing exceeds."""
-    whole = (65535.0, 2.0**31 - 1, 2.0**32 - 1)
-    customary = {"I": whole, "F": (1.0, 255.0, 65535.0)}.get(mode, (65535.0,))
-    customary = whole if numbers in ("i", "u") and numbers else customary
-    return next((white for white in customary if brightest <= white), brightest)
+    return Image.fromarray((np.array(image, dtype=np.float32) * (255 / 65535)).round().clip(0, 255).astype(np.uint8))
 
 
 def on_white(image: Image.Image) -> Image.Image:
