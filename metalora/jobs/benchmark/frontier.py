@@ -1,6 +1,6 @@
 """Methods of finished runs on the frontier of likeness and prompt: each setting of one against the curve of another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -25,7 +25,7 @@ class Setting:
     run: str
     label: str
     short: str  # the same within a plot of few methods
-    scores: dict[str, Scores]
+    scores: Mapping[str, Scores]
 
     def mean(self, score: str) -> float:
         """Over people; NaN where nobody has this score."""
@@ -104,7 +104,7 @@ def short_label(variant: Variant) -> str:
     return variant.label if variant.steps is None else f"{variant.steps} steps, r{variant.rank}"
 
 
-def scores_of(variant: Variant, people: set[str]) -> dict[str, Scores]:
+def scores_of(variant: Variant, people: set[str]) -> Mapping[str, Scores]:
     """By name, then by person and image; a face score only where a face was found."""
     scores: dict[str, dict[str, dict[str, float]]] = {LIKENESS: {}, PROMPT: {}, BACKGROUND: {}}
     for image in variant.images:
