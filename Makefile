@@ -1,13 +1,19 @@
-# `make demo` and `make test` make the environment they need, in .venv.
+# Every target makes the environment it needs, in .venv.
 PYTHON ?= python3
 BIN = .venv/bin
+PYTEST_FLAGS ?=
+# Two processes, one thread each: the tensors of tests are small.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
 
-.PHONY: demo test lint
+.PHONY: demo test test-all lint
 demo: .venv/installed
 	$(BIN)/metalora demo --out demo-result
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/installed lint
+	$(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
