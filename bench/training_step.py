@@ -26,11 +26,12 @@ from metalora.backbones.checkpointing import Checkpointing
 from metalora.backbones.flux import FluxDenoiser
 from metalora.backbones.flux_configs import scheduler_config, transformer_config
 from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.load import speed_of
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import attention_that_runs, place, prepare
-from metalora.commands.base_model import add_speed, speed_of
-from metalora.config import PersonalizeConfig, UserError
+from metalora.config import PersonalizeConfig, SpeedConfig, UserError
 from metalora.config_meta_train import MetaTrainConfig
+from metalora.flags import add_options
 from metalora.jobs.memory import cap_memory
 from metalora.method.adapter import new_adapters, random_meta_down
 from metalora.method.buckets import Person as StageOnePerson
@@ -38,6 +39,7 @@ from metalora.method.buckets import Sample
 from metalora.method.flow import flow_loss
 from metalora.method.meta_train import Batch, MetaTraining, meta_train
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
+from metalora.settings import config_of
 
 SIZES = {
     "miniature": FluxShape(256, 2, 4, 64, 128, 128, guidance=True),
@@ -111,7 +113,7 @@ def frozen_base(arguments: argparse.Namespace, plain: bool = False) -> tuple[Flu
     shape, device = SIZES[arguments.size], torch.device(arguments.device)
     torch.manual_seed(0)
     network = random_transformer(shape, device, PRECISIONS[arguments.precision])
-    how, speed = CHECKPOINTING[arguments.checkpointing], speed_of(arguments)
+    how, speed = CHECKPOINTING[arguments.checkpointing], speed_of(config_of(SpeedConfig, vars(arguments)))
     speed.check(device)
     if not plain:
         network = place(prepare(network, speed), speed, device)
@@ -207,7 +209,11 @@ def table(report: dict[str, Any]) -> str:
 
 def settings(arguments: argparse.Namespace) -> dict[str, object]:
     """What was measured, for the result's file."""
-    device, dtype, speed = torch.device(arguments.device), PRECISIONS[arguments.precision], speed_of(arguments)
+    device, dtype, speed = (
+        torch.device(arguments.device),
+        PRECISIONS[arguments.precision],
+        speed_of(config_of(SpeedConfig, vars(arguments))),
+    )
     kept = ("size", "pixels", "batch", "precision", "checkpointing", "memory_gb", "steps")
     processor = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     return {name: getattr(arguments, name) for name in kept} | {
@@ -251,7 +257,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--memory-gb", type=float, metavar="GB", help="imitate a GPU of this size")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--out", type=Path, metavar="JSON")
-    add_speed(parser)  # of our transformer alone
+    add_options(parser, SpeedConfig)  # of our transformer alone
     return parser
 
 

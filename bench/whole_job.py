@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 
 from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.load import load_backbone
+from metalora.backbones.load import load_backbone, speed_of
 from metalora.backbones.speed import attention_that_runs
-from metalora.commands.base_model import add_speed, speed_of
-from metalora.config import METHODS, CropConfig, GenerateConfig, Phase
+from metalora.config import METHODS, CropConfig, GenerateConfig, Phase, SpeedConfig
 from metalora.config import PersonalizeConfig as Config
+from metalora.flags import add_options
 from metalora.jobs import Job
 from metalora.jobs.generate import generate_images
 from metalora.jobs.personalize import personalize_photos
-from metalora.presets import with_preset
+from metalora.settings import config_of, with_preset
 from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 
@@ -46,7 +46,7 @@ def main() -> None:
 def measured(arguments: argparse.Namespace, folder: Path) -> dict:
     """Personalize and generate, as the command line does."""
     backbone = load_backbone(arguments.backbone, device=arguments.device, precision=arguments.precision)
-    backbone.speed = speed_of(arguments)
+    backbone.speed = speed_of(config_of(SpeedConfig, vars(arguments)))
     given = {"steps": arguments.steps} if arguments.steps else {}
     config = with_preset(Config, arguments.backbone, method=arguments.method, class_name="woman", **given)
     crops = with_preset(CropConfig, arguments.backbone)
@@ -137,7 +137,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--out", type=Path, metavar="JSON")
-    add_speed(parser)
+    add_options(parser, SpeedConfig)
     return parser.parse_args()
 
 

@@ -1,0 +1,14 @@
+"""One photo of a person -> a small LoRA of that person -> images of them in new places.
+
+    import metalora
+
+    made = metalora.personalize("ada.jpg", class_name="woman")
+    metalora.generate("a photo of a woman on a beach", lora=made.lora)
+
+The commands of `metalora --help` are these functions. torch is loaded when one of them is called.
+"""
+
+from .api import crops, evaluate, generate, meta_train, personalize, quiet
+from .config import UserError
+
+__all__ = ["UserError", "crops", "evaluate", "generate", "meta_train", "personalize", "quiet"]

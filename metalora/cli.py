@@ -1,17 +1,25 @@
 """The command `metalora`: which commands there are, and how one ends."""
 
 import argparse
+import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from .commands import benchmark, demo, evaluate, machine, meta_down, meta_train, personal
-from .commands.parsers import Commands, HelpFormatter
 from .config import UserError
+from .flags import Commands, Parser
 
-FAMILIES = (personal, meta_train, meta_down, evaluate, benchmark, machine, demo)
+FAMILIES = {  # which file has a command; only that of the command that runs is imported
+    "personal": ("crops", "personalize", "generate", "merge"),
+    "meta_train": ("meta-train",),
+    "meta_down": ("meta-down",),
+    "evaluate": ("evaluate",),
+    "benchmark": ("benchmark",),
+    "machine": ("info", "doctor"),
+    "demo": ("demo",),
+}
 
 DESCRIPTION = """\
 One photo of a person -> a small LoRA of that person -> images of them in new places.
@@ -50,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_command(arguments: Sequence[str] | None) -> int:
     """The same without a care for who reads the output."""
-    args = make_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    args = make_parser(words[0] if words else None).parse_args(words)
     try:
         return args.action(args) or 0
     except UserError as error:
@@ -61,13 +70,14 @@ def run_command(arguments: Sequence[str] | None) -> int:
         return 130
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """All commands with their flags."""
-    parser = argparse.ArgumentParser(prog="metalora", description=DESCRIPTION, formatter_class=HelpFormatter)
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The commands with their flags: all, or those of one command's family."""
+    parser = Parser(prog="metalora", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"metalora {installed_version()}")
     commands = Commands(parser, "commands", "COMMAND")
-    for family in FAMILIES:
-        family.add_to(commands)
+    families = [family for family, names in FAMILIES.items() if command in names] or FAMILIES
+    for family in families:
+        importlib.import_module(f".commands.{family}", __package__).add_to(commands)
     return parser
 
 

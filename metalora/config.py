@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -24,9 +25,15 @@ def option(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
     flag: str | None = None,
+    common: bool = False,
+    bare: Any = None,
 ) -> Any:
-    """A dataclass field that carries its help text, its inclusive range or choices, and its flag if not its name."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "flag": flag})
+    """A dataclass field that carries its help text, its inclusive range or choices, and its flag if not its name.
+
+    `common` ones are in the short help; `bare` is what the flag means without a value.
+    """
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "flag": flag} | {"common": common}
+    return field(default=default, metadata=metadata | {"bare": bare})
 
 
 def is_text(value: str) -> bool:
@@ -56,7 +63,8 @@ def flag_of(option_field: dataclasses.Field) -> str:
 
 def check_options(config: Any) -> None:
     """Raise one UserError that lists every option whose type, range or choice is wrong."""
-    problems = [problem for f in dataclasses.fields(config) if (problem := _problem(f, getattr(config, f.name)))]
+    options = [one for one in dataclasses.fields(config) if "help" in one.metadata]
+    problems = [problem for one in options if (problem := _problem(one, getattr(config, one.name)))]
     if problems:
         raise UserError(f"{type(config).__name__}: " + "; ".join(problems) + ".")
 
@@ -69,7 +77,7 @@ def _problem(option_field: dataclasses.Field, value: Any) -> str | None:
         return f"{name} must be {wanted}, got {value!r}"
     if isinstance(value, str) and not is_text(value):
         return f"{name} is not text in this system's encoding (UTF-8 is needed), got {value!r}"
-    if choices and value not in choices:
+    if choices and value is not None and value not in choices:
         return f"{name} must be one of {', '.join(choices)}, got {value!r}"
     if isinstance(value, float) and not abs(value) < float("inf"):
         return f"{name} must be a finite number, got {value}"
@@ -92,20 +100,68 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
+DEFAULT_BACKBONE = "miniature"
+SINGLE_FILES = ("transformer", "vae", "clip_l", "t5xxl", "tokenizers")
 METHODS = ("meta-lora", "lora")
 SOURCES = ("crops", "whole", "square")  # of what a method learns
 NONE = "none"  # the method of a benchmark that personalizes nothing: the base alone
-PARTS = ("several-photos", "single-photo")  # of a benchmark
 FEWEST_PEOPLE = 5  # for an interval: the bootstrap of fewer is absurdly wide, or has no width at all
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """Which base model, and where it runs."""
+
+    backbone: str | None = option(
+        None,
+        "miniature (ships; default), tiny, flux-dev, flux-schnell, a diffusers folder or hub name",
+        common=True,
+    )
+    transformer: Path | str | None = option(None, "flux1-dev.safetensors or an fp8 variant, instead of --backbone")
+    vae: Path | str | None = option(None, "ae.safetensors")
+    clip_l: Path | str | None = option(None, "clip_l.safetensors")
+    t5xxl: Path | str | None = option(None, "t5xxl_fp16.safetensors or an fp8 variant")
+    tokenizers: Path | str | None = option(
+        None, "a ComfyUI folder, or one with tokenizer and tokenizer_2 (default: the hub's cache)"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
+    precision: str = option("auto", "of the base", choices=("auto", "bf16", "fp32"))
+    cache: Path | str | None = option(None, "folder for latents and prompts (default: METALORA_CACHE)")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def single_files(self) -> dict[str, Path]:
+        """Those that are given, by part."""
+        return {name: Path(path) for name in SINGLE_FILES if (path := getattr(self, name)) is not None}
+
+    @property
+    def defaults_of(self) -> str:
+        """Whose defaults apply: single files are FLUX.1's, so the paper's."""
+        return "flux-dev" if self.single_files else self.backbone or DEFAULT_BACKBONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedConfig:
+    """How the base is run; docs/speed.md says what was measured of it."""
+
+    compile: bool = option(False, "compile its blocks: slow at first, then faster steps")
+    attention: str = option("auto", "auto, cudnn, flash-3, flash, efficient or math")
+    eight_bit: bool = option(False, "int8 weights: half of bf16's memory, nearly the same")
+    four_bit: bool = option(False, "NF4 weights: a third of bf16's memory, less exact")
+    swap_blocks: int = option(0, "keep so many blocks in main memory, each fetched in its turn", low=0)
+    cuda_graphs: bool = option(False, "with --compile: record blocks, for small images")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropConfig:
     """How one photo becomes up to 25 training crops (paper, supplement: augmentation)."""
 
-    resolution: int = option(
-        1024, "training size: a crop becomes about resolution x resolution pixels", low=64, high=2048
-    )
+    resolution: int = option(1024, "training size: a crop becomes about N x N pixels", low=64, high=2048, common=True)
     max_upscale: float = option(
         4.0, "leave out a crop that would have to be enlarged more than this", low=1.0, high=16.0
     )
@@ -114,8 +170,9 @@ class CropConfig:
     )
     learn_from: str = option(
         "crops",
-        "crops around the face in five shapes, as in the paper; the whole photo; or square crops alone",
+        "crops around the face in five shapes, the whole photo, or square crops",
         choices=SOURCES,
+        common=True,
     )
     face: str = option("only", "which face, if there are several: 'only' (refuse), 'largest', or its number from 1")
     turn: str = option(
@@ -137,18 +194,19 @@ class PersonalizeConfig:
 
     method: str = option(
         "meta-lora",
-        "meta-lora: heads on a frozen Meta-Down, where there is one; lora: a plain LoRA",
+        "heads on a frozen Meta-Down, where there is one; or a plain LoRA",
         choices=METHODS,
+        common=True,
     )
-    steps: int = option(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000)
-    learning_rate: float = option(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0)
+    steps: int = option(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000, common=True)
+    learning_rate: float = option(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0, common=True)
     weight_decay: float = option(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
-    rank: int = option(1, "r2, the rank of the finished LoRA", low=1, high=128)
+    rank: int = option(1, "r2, the rank of the finished LoRA", low=1, high=128, common=True)
     meta_rank: int = option(16, "r1, the rank of a random Meta-Down; a Meta-Down file brings its own", low=1, high=512)
     scale: float = option(1.0, "s, the strength of the adapter while training", low=0.0, high=100.0)
     batch: int = option(1, "crops of one aspect ratio in each step", low=1, high=64)
     sites: str = option("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
-    class_name: str = option("person", "the class in captions: woman, man, cat, ...", flag="--class")
+    class_name: str = option("person", "the class in captions: woman, man, cat, ...", flag="--class", common=True)
     trigger: str = option("", "an extra word in the caption that will call this person; none by default")
     caption: str = option("a photo of a {trigger}{class}", "caption template; {class} and {trigger} are filled in")
     time_sampling: str = option("logit-normal", "how training times are drawn", choices=("logit-normal", "uniform"))
@@ -170,7 +228,7 @@ class PersonalizeConfig:
         "auto", "recompute activations to save memory: auto looks at what is free", choices=("auto", "on", "off")
     )
     save_every: int = option(50, "write a resumable state every so many steps", low=1)
-    seed: int = option(0, "seed of the heads, noise, times and the order of crops", low=0, high=2**63 - 1)
+    seed: int = option(0, "seed of the heads, noise, times and the order of crops", low=0, high=2**63 - 1, common=True)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -203,13 +261,13 @@ class PersonalizeConfig:
 class GenerateConfig:
     """How images are made. The defaults are the paper's: 30 steps, guidance 3.5, true CFG 1, LoRA strength 1."""
 
-    sampling_steps: int = option(30, "sampling steps", low=1, high=1000)
-    guidance: float = option(3.5, "FLUX's distilled guidance", low=0.0, high=100.0)
-    width: int = option(1024, "image width in pixels, a multiple of 16", low=64, high=4096)
-    height: int = option(1024, "image height in pixels, a multiple of 16", low=64, high=4096)
-    strength: float = option(1.0, "LoRA strength", low=-10.0, high=10.0)
-    images_per_prompt: int = option(1, "images of each prompt, with seeds counting up", low=1, high=1000)
-    seed: int = option(0, "seed of the first image's noise", low=0, high=2**63 - 1)
+    sampling_steps: int = option(30, "sampling steps", low=1, high=1000, common=True)
+    guidance: float = option(3.5, "FLUX's distilled guidance", low=0.0, high=100.0, common=True)
+    width: int = option(1024, "image width in pixels, a multiple of 16", low=64, high=4096, common=True)
+    height: int = option(1024, "image height in pixels, a multiple of 16", low=64, high=4096, common=True)
+    strength: float = option(1.0, "LoRA strength", low=-10.0, high=10.0, common=True)
+    images_per_prompt: int = option(1, "images of each prompt, with seeds counting up", low=1, high=1000, common=True)
+    seed: int = option(0, "seed of the first image's noise", low=0, high=2**63 - 1, common=True)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -217,68 +275,6 @@ class GenerateConfig:
             raise UserError(
                 f"GenerateConfig: width and height must be multiples of 16, not {self.width} x {self.height}."
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
-    """What a benchmark compares, on whom, and how the work is cut."""
-
-    methods: tuple[str, ...] = option((NONE, *METHODS), "what is compared: none is the base without a LoRA")
-    step_counts: tuple[int, ...] = option((), "training steps; several come from one training", flag="--steps")
-    ranks: tuple[int, ...] = option((), "ranks of the finished LoRAs")
-    own_learning_rates: tuple[str, ...] = option(
-        (), "METHOD=X: another learning rate for this method, such as lora=0.002", flag="--own-learning-rate"
-    )
-    sources: tuple[str, ...] = option((), f"each method learns from each of {', '.join(SOURCES)}", flag="--learn-from")
-    seeds: tuple[int, ...] = option((0, 1), "an image of each prompt for each of these")
-    parts: tuple[str, ...] = option(PARTS[:1], f"{PARTS[0]} (for R-FaceSim), {PARTS[1]} (for CLIP-T), or both")
-    people: int = option(0, "only the first so many people, for a quick try; 0: all", low=0)
-    prompts_each: int = option(0, "only the first so many prompts of each group; 0: all", low=0)
-    leave_out: tuple[str, ...] = option((), "leave out prompts with these tags: age")
-    together: int = option(4, "people of one class who are personalized at once", low=1, high=256)
-    images_at_once: int = option(10, "images that are made at once", low=1, high=256)
-    gallery: int = option(0, "look for a face among so many people, also of one photo; 0: those of several", low=0)
-    threads: int = option(1, "CPU threads of each process: results depend on it in their last digits", low=1, high=1024)
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        problems = [
-            f"{name!r} is no method: {', '.join((NONE, *METHODS))}"
-            for name in self.methods
-            if name not in (NONE, *METHODS)
-        ]
-        problems += [f"{name!r} is no part: {', '.join(PARTS)}" for name in self.parts if name not in PARTS]
-        problems += [
-            f"nothing is learned from {name!r}: {', '.join(SOURCES)}" for name in self.sources if name not in SOURCES
-        ]
-        problems += [f"steps and ranks must be at least 1, got {n}" for n in self.step_counts + self.ranks if n < 1]
-        for name in ("methods", "step_counts", "ranks", "sources", "seeds", "parts"):
-            values = getattr(self, name)
-            if len(set(values)) < len(values):
-                problems.append(f"{name} has something twice: {' '.join(map(str, values))}")
-            if not values and name not in ("step_counts", "ranks", "sources"):
-                problems.append(f"{name} is empty")
-        problems += [problem for text in self.own_learning_rates if (problem := self._problem_of_rate(text))]
-        if problems:
-            raise UserError(f"BenchmarkConfig: {'; '.join(problems)}.")
-
-    def learning_rates(self) -> dict[str, float]:
-        """Those of methods that have their own."""
-        pairs = (text.partition("=") for text in self.own_learning_rates)
-        return {method: float(rate) for method, _, rate in pairs}
-
-    def _problem_of_rate(self, text: str) -> str | None:
-        method, _, rate = text.partition("=")
-        trained = [name for name in self.methods if name in METHODS]
-        if method not in trained:
-            return f"own_learning_rates has {text!r}: METHOD=X, the METHOD one that trains here: {', '.join(trained)}"
-        if sum(other.startswith(f"{method}=") for other in self.own_learning_rates) > 1:
-            return f"own_learning_rates has {method} twice"
-        try:
-            PersonalizeConfig(learning_rate=float(rate))
-        except (ValueError, UserError) as error:
-            return f"own_learning_rates has {text!r}: {error}"
-        return None
 
 
 @dataclass(frozen=True)

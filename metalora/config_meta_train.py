@@ -17,6 +17,7 @@ class MetaTrainConfig:
         "across-photos",
         "across-photos: heads from one photo's face, judged on another photo of the person; paper: Algorithm 1",
         choices=OBJECTIVES,
+        common=True,
     )
     generator_rate: float = option(1e-3, "AdamW learning rate of the head generator", low=0.0, high=1.0)
     faces: str = option("sface", "what embeds faces: sface, facenet, facenet:FILE or arcface")
@@ -29,9 +30,11 @@ class MetaTrainConfig:
     )
     identity_dropout: float = option(0.7, "how often such a phrase is left out", low=0.0, high=1.0)
     caption_variants: int = option(4, "shortened forms of each caption that are encoded", low=1, high=64)
-    steps: int = option(20_000, "iterations in all (q_total)", low=1, high=10_000_000)
-    batch: int = option(16, "photos in each iteration, over all processes together", low=1, high=4096)
-    learning_rate: float = option(4e-4, "AdamW learning rate; of Meta-Down and shared up, or of all", low=0.0, high=1.0)
+    steps: int = option(20_000, "iterations in all (q_total)", low=1, high=10_000_000, common=True)
+    batch: int = option(16, "photos in each iteration, over all processes together", low=1, high=4096, common=True)
+    learning_rate: float = option(
+        4e-4, "AdamW learning rate; of Meta-Down and shared up, or of all", low=0.0, high=1.0, common=True
+    )
     bucket_steps: int = option(2_500, "paper: iterations of each bucket of people (q_bucket)", low=1)
     warmup_steps: int = option(
         1_000, "paper: first iterations of a bucket, in which only heads move (q_warm-up)", low=0
@@ -40,15 +43,19 @@ class MetaTrainConfig:
     rate_warmup: int = option(0, "paper: let the learning rate rise over so many steps, per bucket for heads", low=0)
     weight_decay: float = option(0.01, "paper: AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = option(1, "paper: r2, the rank of the heads", low=1, high=128)
-    meta_rank: int = option(16, "r1, the rank of the Meta-Down", low=1, high=512)
+    meta_rank: int = option(16, "r1, the rank of the Meta-Down", low=1, high=512, common=True)
     scale: float = option(1.0, "paper: s, the strength of the adapters while training", low=0.0, high=100.0)
     sites: str = option("all", "which linear layers get an adapter: all of the transformer blocks, or attention only")
-    class_name: str = option("person", "train on people of this class; 'all' takes every class at once", flag="--class")
+    class_name: str = option(
+        "person", "train on people of this class; 'all' takes every class at once", flag="--class", common=True
+    )
     limit_people: int = option(0, "train on only so many people, drawn by chance; 0: on all", low=0)
     balance_classes: bool = option(False, "with several classes, show each as often as the largest")
     caption: str = option("a photo of a {class}", "caption of photos without one of their own; {class} is filled in")
     own_captions: bool = option(True, "use the captions that come with the photos, where there are some")
-    resolution: int = option(1024, "a photo becomes about resolution x resolution pixels", low=64, high=2048)
+    resolution: int = option(
+        1024, "a photo becomes about resolution x resolution pixels", low=64, high=2048, common=True
+    )
     max_upscale: float = option(2.0, "refuse photos that would have to be enlarged more than this", low=1.0, high=16.0)
     flips: bool = option(False, "paper: train on mirrored photos too, each time by the toss of a coin")
     time_sampling: str = option("logit-normal", "how training times are drawn", choices=("logit-normal", "uniform"))
@@ -60,13 +67,14 @@ class MetaTrainConfig:
         "what the loss counts around the head, where the head counts 1; 1, as in the paper: the same",
         low=0.0,
         high=1.0,
+        common=True,
     )
-    gradient_checkpointing: bool = option(False, "recompute activations to save memory")
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory", common=True)
     save_every: int = option(500, "write a checkpoint, and validate, every so many steps", low=1)
     keep: int = option(3, "checkpoints to keep; older ones are deleted", low=1)
-    validation_people: int = option(8, "people kept out of training, on whom it is tried", low=0)
+    validation_people: int = option(8, "people kept out of training, on whom it is tried", low=0, common=True)
     validation_steps: int = option(40, "paper: steps of stage 2 that each of them gets, on their first photo", low=1)
-    seed: int = option(0, "seed of Meta-Down, heads, buckets, noise and times", low=0, high=2**63 - 1)
+    seed: int = option(0, "seed of Meta-Down, heads, buckets, noise and times", low=0, high=2**63 - 1, common=True)
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -1,68 +1,177 @@
-"""Command-line flags made from the options of a config, and configs made from the flags that were given."""
+"""Command-line flags made from settings, and settings from the flags that were given."""
 
 import argparse
 import dataclasses
-import typing
-from typing import Any
+from collections.abc import Callable, Mapping
+from inspect import get_annotations
+from pathlib import Path
+from typing import Any, TypeAlias, get_args, get_origin
 
-from .config import flag_of
-from .presets import PRESETS, Config, with_preset
+from .config import BaseConfig, CropConfig, GenerateConfig, PersonalizeConfig, SpeedConfig, flag_of
+from .config_benchmark import BenchmarkConfig
+from .config_meta_train import MetaTrainConfig
+from .settings import PRESETS, checked, read_settings
 
-METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
-
-
-def add_options(parser: argparse.ArgumentParser, config: type, title: str, leave_out: tuple[str, ...] = ()) -> None:
-    """One flag for each option, with its help, range and default."""
-    group = parser.add_argument_group(title)
-    for option_field in dataclasses.fields(config):
-        if option_field.name in leave_out:
-            continue
-        options: dict[str, Any] = {"dest": option_field.name, "help": _help(option_field), "default": argparse.SUPPRESS}
-        if option_field.type is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif typing.get_origin(option_field.type) is tuple:
-            kind = typing.get_args(option_field.type)[0]
-            options |= {"type": kind, "nargs": "+", "metavar": METAVARS[kind]}
-        else:
-            options |= {"type": option_field.type, "choices": option_field.metadata["choices"]}
-            if not options["choices"]:
-                options["metavar"] = METAVARS[option_field.type]
-        group.add_argument(flag_of(option_field), **options)
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
+TITLES = {
+    BaseConfig: "base model",
+    SpeedConfig: "speed of the base",
+    PersonalizeConfig: "training",
+    MetaTrainConfig: "training (defaults: preset flux)",
+    CropConfig: "crops",
+    GenerateConfig: "sampling",
+    BenchmarkConfig: "the comparison",
+}
+# What a command does with its flags; its exit status, None being 0.
+Action: TypeAlias = Callable[[argparse.Namespace], int | None]
 
 
-def config_from(args: argparse.Namespace, config: type[Config], backbone: str) -> Config:
-    """The config of the flags that were given, over the backbone's preset, over the defaults."""
-    names = {option_field.name for option_field in dataclasses.fields(config)}
-    given = {name: value for name, value in vars(args).items() if name in names}
-    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    return with_preset(config, backbone, **{**given, **lists})
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of examples, and a flag and its help on one line where there is room."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32, width=120)
 
 
-def flags_given(args: argparse.Namespace, config: type) -> list[str]:
-    """The words on the command line that gave this config's options: for a next command that should have them too."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose --help leaves out its `rare` flags; --help-all shows every one."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=HelpFormatter, **settings)
+        self.rare: list[argparse.Action] = []
+
+    def format_help(self) -> str:
+        """The short help."""
+        texts = [(action, action.help) for action in self.rare]
+        for action in self.rare:
+            action.help = argparse.SUPPRESS
+        try:
+            return super().format_help()
+        finally:
+            for action, text in texts:
+                action.help = text
+
+    def format_all(self) -> str:
+        """The help of every flag, in groups."""
+        return super().format_help()
+
+
+class ShowAll(argparse.Action):
+    """--help-all."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        assert isinstance(parser, Parser)
+        print(parser.format_all(), end="")
+        parser.exit()
+
+
+class Commands:
+    """The commands of a parser, or the second words of one of its commands."""
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str, metavar: str):
+        self._parsers = parser.add_subparsers(title=title, metavar=metavar, required=True, parser_class=Parser)
+
+    def add(self, name: str, summary: str, description: str, action: Action) -> Parser:
+        """A command; `description` holds examples, `action` runs it."""
+        parser = self._parsers.add_parser(name, help=summary, description=description)
+        parser.set_defaults(action=action)
+        assert isinstance(parser, Parser)
+        return parser
+
+    def family(self, name: str, summary: str, description: str, title: str = "what") -> "Commands":
+        """A command whose second word says what: `metalora evaluate pairs`."""
+        return Commands(self._parsers.add_parser(name, help=summary, description=description), title, title.upper())
+
+
+def add_settings(parser: Parser, kind: type, leave_out: tuple[str, ...] = ()) -> None:
+    """The flags of settings, --config and --help-all. What has no flag is added before: the usage line names it."""
+    positional = [str(action.metavar or action.dest) for action in parser._get_positional_actions()]
+    parser.usage = " ".join(["%(prog)s", *positional, "[flags]"])
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings as a run writes them beside its result; flags win"
+    )
+    actions = add_options(parser, kind, leave_out)
+    parser.rare += [action for action, one in actions if not one.metadata["common"]]
+    if parser.rare:
+        parser.add_argument("--help-all", nargs=0, action=ShowAll, help=f"show {len(parser.rare)} more flags, and exit")
+
+
+def add_options(
+    parser: argparse.ArgumentParser, kind: type, leave_out: tuple[str, ...] = ()
+) -> list[tuple[argparse.Action, dataclasses.Field]]:
+    """A flag for each setting, in a group for each class that declares some."""
+    actions, done = [], set(leave_out)
+    for owner in kind.__mro__[:-1]:
+        declared = get_annotations(owner)
+        own = [one for one in dataclasses.fields(kind) if one.name in declared and one.name not in done]
+        own = [one for one in own if "help" in one.metadata]
+        group = parser.add_argument_group(TITLES[owner]) if owner in TITLES and own else parser
+        actions += [(add_flag(group, one), one) for one in own]
+        done |= set(declared)
+    return actions
+
+
+def add_flag(group: argparse._ActionsContainer, option_field: dataclasses.Field) -> argparse.Action:
+    """The flag of one setting, with its help, range and default; left out of the namespace where it is not given."""
+    kind = _kind(option_field.type)
+    how: dict[str, Any] = {"dest": option_field.name, "help": _help(option_field), "default": argparse.SUPPRESS}
+    if kind is bool:
+        return group.add_argument(flag_of(option_field), action=argparse.BooleanOptionalAction, **how)
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+        how["nargs"] = "+"
+    if (bare := option_field.metadata["bare"]) is not None:
+        how |= {"nargs": "?", "const": bare}
+    choices = option_field.metadata["choices"]
+    how |= {"type": kind, "choices": choices} | ({} if choices else {"metavar": METAVARS[kind]})
+    return group.add_argument(flag_of(option_field), **how)
+
+
+def settings_of(args: argparse.Namespace, kind: type, also: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings that were given: the flags, over the file that --config names."""
+    path = vars(args).get("config")
+    file = checked(kind, read_settings(path), str(path), also) if path else {}
+    names = {*(option_field.name for option_field in dataclasses.fields(kind)), *also}
+    return file | checked(kind, {name: value for name, value in vars(args).items() if name in names}, "", also)
+
+
+def flags_of(given: Mapping[str, Any], kind: type) -> list[str]:
+    """The words of a command line that give these of the settings: for a next command that should have them too."""
     words = []
-    for option_field in dataclasses.fields(config):
-        value = getattr(args, option_field.name, None)
-        flag = flag_of(option_field)
+    for option_field in dataclasses.fields(kind):
+        value, flag = given.get(option_field.name), flag_of(option_field)
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif value is not None:
-            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+            words += [flag, *map(str, value if isinstance(value, tuple) else [value])]
     return words
+
+
+def _kind(kind: Any) -> Any:
+    """What a flag's text is made into: of several kinds a Path, or the first that is not None."""
+    members = get_args(kind)
+    if not members or get_origin(kind) is tuple:
+        return kind
+    return Path if Path in members else next(member for member in members if member is not type(None))
 
 
 def _help(option_field: dataclasses.Field) -> str:
     low, high = option_field.metadata["low"], option_field.metadata["high"]
     text = option_field.metadata["help"].replace("%", "%%")
     presets = [
-        f"{preset[option_field.name]} for {name}" for name, preset in PRESETS.items() if option_field.name in preset
+        f"{preset[option_field.name]} for {name}"
+        for name, preset in PRESETS.items()
+        if option_field.name in preset and name != "tiny"
     ]
-    default = "; ".join([_default(option_field.default), *presets])
-    limits = "" if low is None else f"; at least {low:g}" if high is None or high > 1e9 else f"; {low:g} to {high:g}"
-    return f"{text} ({default}{limits})"
+    default = "; ".join([*_default(option_field.default), *presets])
+    limits = "" if low is None else f"at least {low:g}" if high is None or high > 1e9 else f"{low:g} to {high:g}"
+    said = "; ".join(part for part in (default, limits) if part)
+    return f"{text} ({said})" if said else text
 
 
-def _default(value: Any) -> str:
+def _default(value: Any) -> list[str]:
+    if value in (None, "", False, dataclasses.MISSING):
+        return []
     if isinstance(value, tuple):
-        return f"default: {' '.join(map(str, value))}" if value else "default: none"
-    return "default: none" if value == "" else f"default {value!s}"
+        return [f"default: {' '.join(map(str, value))}"] if value else []
+    return [f"default {value!s}"]

@@ -7,7 +7,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..metalora.backbones.fingerprints import fingerprint_of_files
-from ..metalora.config import METHODS, NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..metalora.config import METHODS, NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ..metalora.config_benchmark import BenchmarkConfig
 from ..metalora.jobs.benchmark.layout import Layout
 from ..metalora.jobs.benchmark.plan import Plan, read_plan
 from ..metalora.jobs.benchmark.prepare import ANY_CLASS, Inputs, make_plan, meta_phd_prompts, mini_benchmark

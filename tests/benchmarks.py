@@ -7,7 +7,8 @@ import torch
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from metalora.backbones.flux import FluxBackbone
-from metalora.config import BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig
+from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig
+from metalora.config_benchmark import BenchmarkConfig
 from metalora.jobs import run
 from metalora.jobs.benchmark.plan import Plan
 from metalora.jobs.benchmark.prepare import Inputs, make_plan, mini_benchmark

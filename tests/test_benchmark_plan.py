@@ -9,7 +9,8 @@ import pytest
 from benchmarks import INPUTS, mini_people, planned
 
 from metalora.backbones.flux import FluxBackbone
-from metalora.config import METHODS, BenchmarkConfig, UserError
+from metalora.config import METHODS, UserError
+from metalora.config_benchmark import BenchmarkConfig
 from metalora.jobs.benchmark.plan import read_plan
 from metalora.jobs.benchmark.prepare import meta_phd_prompts
 from metalora.jobs.benchmark.run import texts_of

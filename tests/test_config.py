@@ -6,8 +6,8 @@ import dataclasses
 import pytest
 
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from metalora.flags import add_options, config_from
-from metalora.presets import PRESETS
+from metalora.flags import add_options, settings_of
+from metalora.settings import PRESETS, config_of
 
 
 def test_every_option_out_of_range_is_listed_in_one_message():
@@ -69,19 +69,20 @@ def test_a_face_choice_that_means_nothing_is_refused(face: str):
 @pytest.mark.parametrize("config", [CropConfig, PersonalizeConfig, GenerateConfig])
 def test_flags_give_back_every_option(config: type):
     parser = argparse.ArgumentParser()
-    add_options(parser, config, "options")
+    add_options(parser, config)
     defaults = config()
     arguments = []
     for option in dataclasses.fields(config):
         value = getattr(defaults, option.name)
         flag = option.metadata["flag"] or "--" + option.name.replace("_", "-")
         arguments += [flag if value else flag.replace("--", "--no-")] if option.type is bool else [flag, str(value)]
-    assert config_from(parser.parse_args(arguments), config, "tiny") == defaults
+    assert config_of(config, settings_of(parser.parse_args(arguments), config), "tiny") == defaults
 
 
 def test_a_given_flag_beats_the_preset_of_the_backbone_and_the_preset_beats_the_default():
     parser = argparse.ArgumentParser()
-    add_options(parser, CropConfig, "crops")
-    assert config_from(parser.parse_args([]), CropConfig, "flux-dev").resolution == 1024
-    assert config_from(parser.parse_args([]), CropConfig, "tiny").resolution == PRESETS["tiny"]["resolution"]
-    assert config_from(parser.parse_args(["--resolution", "256"]), CropConfig, "tiny").resolution == 256
+    add_options(parser, CropConfig)
+    nothing, given = (settings_of(parser.parse_args(words), CropConfig) for words in ([], ["--resolution", "256"]))
+    assert config_of(CropConfig, nothing, "flux-dev").resolution == 1024
+    assert config_of(CropConfig, nothing, "tiny").resolution == PRESETS["tiny"]["resolution"]
+    assert config_of(CropConfig, given, "tiny").resolution == 256

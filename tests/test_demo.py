@@ -16,7 +16,7 @@ from metalora.jobs import run
 from metalora.jobs.demo import demonstrate
 from metalora.jobs.demo.page import META_LORA, Demonstration, labels_of, notes, opening, rows_of, summary
 from metalora.jobs.demo.people import demo_people
-from metalora.presets import PRESETS
+from metalora.settings import PRESETS
 from metalora.store.cache import Cache
 from metalora.store.images import photo_digest, read_photo
 

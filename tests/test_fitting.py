@@ -118,17 +118,17 @@ def test_the_command_line_fits_swaps_and_refuses(
     small_card = ["--backbone", "tiny", "--fit", str((RESERVE + full.total - 1e5) / 1e9)]
     photo = ["personalize", str(portrait), "--out", "a.safetensors", "--meta-down", "random", "--steps", "1"]
     assert main([*photo, "--resolution", "64", *small_card]) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "--fit: " in said
     assert "swapped" in said or "int8" in said
     images = ["generate", "--prompt", "x", "--sampling-steps", "1", "--width", "64", "--height", "64"]
     assert main([*images, *small_card]) == 0
-    assert "--fit: " in capsys.readouterr().out
+    assert "--fit: " in capsys.readouterr().err
     images += ["--backbone", "tiny"]
     assert main([*images, "--swap-blocks", "5"]) == 1
     assert "from 3 to 4" in capsys.readouterr().err
     assert main([*images, "--swap-blocks", "4", "--out", "swapped"]) == 0
-    assert "4 blocks swapped" in capsys.readouterr().out
+    assert "4 blocks swapped" in capsys.readouterr().err
     assert main([*images, "--fit", "--eight-bit"]) == 1
     assert "leave them out" in capsys.readouterr().err
     assert main([*images, "--fit", "1.4"]) == 1

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import torch
 
-from ..config import UserError
+from ..config import DEFAULT_BACKBONE, BaseConfig, SpeedConfig, UserError
+from .block_swapping import check_count
 from .flux import FluxBackbone
 from .flux_parts import DiffusersFolder, FluxParts, SingleFiles, TinyFlux
 from .miniature import Miniature
+from .speed import Speed, attention_that_runs
 
 HUB_NAMES = {"flux-dev": "black-forest-labs/FLUX.1-dev", "flux-schnell": "black-forest-labs/FLUX.1-schnell"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -25,6 +27,32 @@ def load_backbone(
     if precision == "auto":
         precision = "fp32" if isinstance(parts, TinyFlux | Miniature) else "bf16"
     return FluxBackbone(parts, chosen, PRECISIONS[precision])
+
+
+def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> FluxBackbone:
+    """The base that is named, to be run in this way; nothing is loaded yet."""
+    if config.single_files and config.backbone:
+        given = ", ".join("--" + part.replace("_", "-") for part in config.single_files)
+        raise UserError(f"--backbone {config.backbone} and {given} name two base models: leave one out.")
+    name, files = config.backbone or DEFAULT_BACKBONE, config.single_files
+    backbone = load_backbone(name, device=config.device, precision=config.precision, single_files=files)
+    if how is not None:
+        backbone.speed = speed_of(how)
+        if backbone.speed.swapped_blocks:
+            check_count(backbone.speed.swapped_blocks, backbone.shape.double_blocks + backbone.shape.single_blocks)
+        backbone.speed.check(backbone.device)
+    return backbone
+
+
+def speed_of(how: SpeedConfig) -> Speed:
+    """What the settings say."""
+    return Speed(how.compile, how.attention, how.eight_bit, how.four_bit, how.swap_blocks, how.cuda_graphs)
+
+
+def how_it_runs(backbone: FluxBackbone) -> str:
+    """A sentence."""
+    kernel = attention_that_runs(backbone.speed, backbone.device, backbone.dtype)
+    return f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})"
 
 
 def find_parts(name: str, single_files: dict[str, Path]) -> FluxParts:

@@ -2,28 +2,29 @@
 
 import argparse
 import importlib.util
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from ..config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from ..flags import add_options, config_from
-from ..presets import method_preset
-from . import benchmark_report
-from .base_model import (
+from ..api import keep
+from ..config import (
     DEFAULT_BACKBONE,
-    SINGLE_FILES,
-    add_backbone,
-    add_speed,
-    backbone_of,
-    cache_of,
-    fast_backbone_of,
-    preset_of,
-    single_files_of,
+    METHODS,
+    BaseConfig,
+    CropConfig,
+    GenerateConfig,
+    PersonalizeConfig,
+    SpeedConfig,
+    UserError,
+    check_options,
+    option,
 )
-from .choices import add_dino, add_faces
-from .parsers import Commands
+from ..config_benchmark import BenchmarkConfig
+from ..flags import Commands, add_settings, settings_of
+from ..settings import config_of, method_preset
+from ..signatures import DINO, FACES
+from . import benchmark_report
 from .running import driven
 
 if TYPE_CHECKING:
@@ -57,42 +58,42 @@ on several GPUs, or on machines that share the folder:
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(BenchmarkConfig, PersonalizeConfig, CropConfig, GenerateConfig, BaseConfig, SpeedConfig):
+    """What is planned, but for what the plan itself decides."""
+
+    manifest: Path | None = option(None, "photos as JSONL (default: the mini benchmark's)", common=True)
+    prompts: Path | None = option(None, "prompts as JSON (default: the mini benchmark's)", common=True)
+    meta_phd: bool = option(False, "the prompts of the paper's benchmark, which ship")
+    meta_down: tuple[str, ...] = option(
+        (),
+        "CLASS=FILE for each class, FILE for all, or random (default: the shipped ones, where there are some)",
+        common=True,
+    )
+    captions: str = option(
+        "class",
+        "what training captions say: class, as in the paper; photo: also the photo's own clothes and background, "
+        "or whatever the prompts file has alternatives to, so that these are not learned as the person's",
+        choices=("class", "photo"),
+    )
+    clip: str | None = option(
+        None,
+        "who scores prompts: miniature, openai, a folder or file, none (default: the miniature's own for tiny and "
+        "miniature, else openai; none where open_clip is not installed)",
+    )
+    dino: str | None = option(None, f"compare with the reference by DINO too: a name; bare: {DINO}", bare=DINO)
+    faces: str = option("sface", FACES)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
 def add_to(commands: Commands) -> None:
     """Plan and run; report and compare are in a file of their own."""
     kinds = commands.family("benchmark", "compare methods, with intervals", BENCHMARK_HELP)
     plan = kinds.add("plan", "check every input, decide everything", PLAN_HELP, plan_benchmark)
     plan.add_argument("run", type=Path, help="a new folder for the run")
-    plan.add_argument("--manifest", type=Path, metavar="FILE", help="photos as JSONL (default: the mini benchmark's)")
-    plan.add_argument("--prompts", type=Path, metavar="FILE", help="prompts as JSON (default: the mini benchmark's)")
-    plan.add_argument("--meta-phd", action="store_true", help="the prompts of the paper's benchmark, which ship")
-    plan.add_argument(
-        "--meta-down",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="CLASS=FILE for each class, FILE for all, or random (default: the shipped ones, where there are some)",
-    )
-    add_options(plan, BenchmarkConfig, "the comparison")
-    add_options(plan, PersonalizeConfig, "training", ("method", "steps", "rank", "class_name"))
-    plan.add_argument(
-        "--captions",
-        choices=("class", "photo"),
-        default="class",
-        help="what training captions say: class, as in the paper; photo: also the photo's own clothes and background, "
-        "or whatever the prompts file has alternatives to, so that these are not learned as the person's",
-    )
-    add_options(plan, CropConfig, "crops", ("learn_from",))
-    add_options(plan, GenerateConfig, "sampling", ("seed", "images_per_prompt"))
-    plan.add_argument(
-        "--clip",
-        metavar="NAME",
-        help="who scores prompts: miniature, openai, a folder or file, none (default: the miniature's own for tiny and "
-        "miniature, else openai; none where open_clip is not installed)",
-    )
-    add_dino(plan)
-    add_faces(plan)
-    add_backbone(plan)
-    add_speed(plan)
+    add_settings(plan, PlanSettings, ("method", "steps", "rank", "class_name", "learn_from", "images_per_prompt"))
 
     run = kinds.add("run", "personalize, make images, score; goes on where it stopped", RUN_HELP, run_benchmark)
     run.add_argument("run", type=Path, help="the folder of a plan")
@@ -103,48 +104,48 @@ def add_to(commands: Commands) -> None:
 
 def plan_benchmark(args: argparse.Namespace) -> None:
     """Check every input and write the plan."""
+    from ..backbones.load import how_it_runs, open_backbone
     from ..jobs.benchmark.prepare import Inputs, make_plan, meta_phd_prompts, mini_benchmark
 
-    if args.meta_phd and args.prompts:
+    given = settings_of(args, PlanSettings)
+    own = PlanSettings(**given)
+    if own.meta_phd and own.prompts:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
-    if args.cuda_graphs:
+    if own.cuda_graphs:
         raise UserError("--cuda-graphs are recorded for one person, and a benchmark trains many people. Leave it out.")
-    prompts = meta_phd_prompts() if args.meta_phd else args.prompts or mini_benchmark() / "prompts.json"
-    manifest = args.manifest or mini_benchmark() / "manifest.jsonl"
     inputs = Inputs(
-        manifest,
-        prompts,
-        meta_downs_of(args.meta_down),
-        flags_of_base(args),
-        args.faces,
-        clip_of(args),
-        args.dino,
-        described=args.captions == "photo",
+        own.manifest or mini_benchmark() / "manifest.jsonl",
+        meta_phd_prompts() if own.meta_phd else own.prompts or mini_benchmark() / "prompts.json",
+        meta_downs_of(own.meta_down),
+        words_of_base(own),
+        own.faces,
+        clip_of(own),
+        own.dino,
+        described=own.captions == "photo",
     )
-    preset = preset_of(args)
-    if "learning_rate" not in args and "own_learning_rates" not in args:
-        rates = ((method, method_preset(preset, method).get("learning_rate")) for method in trained_methods(args))
-        args.own_learning_rates = [f"{method}={rate}" for method, rate in rates if rate]
-    plan = driven(
-        make_plan(
-            args.run,
-            fast_backbone_of(args),
-            inputs,
-            config_from(args, BenchmarkConfig, preset),
-            config_from(args, PersonalizeConfig, preset),
-            config_from(args, CropConfig, preset),
-            config_from(args, GenerateConfig, preset),
-        )
+    preset = own.defaults_of
+    if not {"learning_rate", "own_learning_rates"} & given.keys():
+        trained = [method for method in own.methods if method in METHODS]
+        rates = {method: method_preset(preset, method).get("learning_rate") for method in trained}
+        given["own_learning_rates"] = tuple(f"{method}={rate}" for method, rate in rates.items() if rate)
+    shared = {name: value for name, value in given.items() if name != "method"}
+    backbone = open_backbone(own, own)
+    print(how_it_runs(backbone))
+    job = make_plan(
+        args.run,
+        backbone,
+        inputs,
+        config_of(BenchmarkConfig, shared, preset),
+        config_of(PersonalizeConfig, shared, preset),
+        config_of(CropConfig, shared, preset),
+        config_of(GenerateConfig, shared, preset),
     )
+    plan = driven(job)
+    keep(args.run / "settings.toml", "benchmark plan", given)
     images = sum(len(plan.prompts_of(person)) for person in plan.people) * len(plan.seeds)
     print(f"{len(plan.people)} people, {images} images of each of {len(plan.variants())} variants")
     print(f"wrote {args.run / 'plan.json'}")
     print(f"next:  metalora benchmark run {quote(str(args.run))}")
-
-
-def trained_methods(args: argparse.Namespace) -> list[str]:
-    """The methods of the plan that train."""
-    return [method for method in getattr(args, "methods", METHODS) if method in METHODS]
 
 
 def run_benchmark(args: argparse.Namespace) -> None:
@@ -155,17 +156,18 @@ def run_benchmark(args: argparse.Namespace) -> None:
     from ..jobs.benchmark.plan import read_plan
     from ..jobs.benchmark.run import run_benchmark as job
     from ..jobs.benchmark.units import share_from_environment
+    from ..store.cache import Cache, default_folder
 
     share, plan = share_from_environment(), read_plan(args.run)
     torch.set_num_threads(plan.threads)
-    work = job(args.run, planned_backbone(plan, args.device), cache_of(args), share)
+    work = job(args.run, planned_backbone(plan, args.device), Cache(args.cache or default_folder()), share)
     results = driven(work) if share.rank == 0 else run(work)  # one process shows its progress
     if results is not None:
         print(f"wrote {results}")
         print(f"next:  metalora benchmark report {quote(str(args.run))}")
 
 
-def meta_downs_of(given: list[str]) -> dict[str, str]:
+def meta_downs_of(given: tuple[str, ...]) -> dict[str, str]:
     """CLASS=FILE, or one FILE for every class."""
     from ..jobs.benchmark.prepare import ANY_CLASS
 
@@ -180,33 +182,27 @@ def meta_downs_of(given: list[str]) -> dict[str, str]:
     return found
 
 
-def clip_of(args: argparse.Namespace) -> str | None:
+def clip_of(own: PlanSettings) -> str | None:
     """Which CLIP; a default that is not installed is left out, one that was asked for is an error later."""
-    if args.clip is None and importlib.util.find_spec("open_clip") is None:
+    if own.clip is None and importlib.util.find_spec("open_clip") is None:
         return None
-    small = preset_of(args) in ("tiny", "miniature")
-    name = args.clip or ("miniature" if small else "openai")
+    small = own.defaults_of in ("tiny", "miniature")
+    name = own.clip or ("miniature" if small else "openai")
     return None if name == "none" else name
 
 
-def flags_of_base(args: argparse.Namespace) -> dict[str, str]:
+def words_of_base(base: BaseConfig) -> dict[str, str]:
     """What names the base, to be found again by `run`; a default too, since another version may have another one."""
-    given = {name: str(path.absolute()) for name, path in single_files_of(args).items()}
-    return {**(given or {"backbone": args.backbone or DEFAULT_BACKBONE}), "precision": args.precision}
+    given = {name: str(path.absolute()) for name, path in base.single_files.items()}
+    return {**(given or {"backbone": base.backbone or DEFAULT_BACKBONE}), "precision": base.precision}
 
 
 def planned_backbone(plan: "Plan", device: str) -> "FluxBackbone":
     """The base of the plan, run as the plan says, on this process's device."""
+    from ..backbones.load import open_backbone
     from ..backbones.speed import Speed
+    from ..jobs.processes import device_of_process
 
-    local_rank = os.environ.get("LOCAL_RANK")
-    if device == "auto" and local_rank is not None:
-        import torch
-
-        device = f"cuda:{local_rank}" if torch.cuda.is_available() else device
-    flags = plan.backbone_flags
-    files = {name: Path(flags[name]) if name in flags else None for name in SINGLE_FILES}
-    named = argparse.Namespace(backbone=flags.get("backbone"), precision=flags["precision"], device=device, **files)
-    backbone = backbone_of(named)
+    backbone = open_backbone(BaseConfig(**plan.backbone_flags, device=device_of_process(device)))
     backbone.speed = Speed(**plan.speed)
     return backbone

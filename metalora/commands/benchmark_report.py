@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsers import Commands
+from ..flags import Commands
 from .running import driven
 
 REPORT_HELP = """\

@@ -6,8 +6,8 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from .base_model import add_backbone, backbone_of, cache_of, preset_of
-from .parsers import Commands
+from ..config import BaseConfig
+from ..flags import Commands, add_settings, settings_of
 from .running import driven
 
 DEMO_HELP = """\
@@ -26,18 +26,21 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--people", type=int, metavar="N", help="rendered people to learn (default: 5; miniature only)")
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
-    add_backbone(parser)
+    add_settings(parser, BaseConfig)
 
 
 def demo(args: argparse.Namespace) -> None:
     """The whole path on photos that come along."""
+    from ..backbones.load import open_backbone
     from ..jobs.demo import demonstrate
     from ..jobs.demo.page import summary
     from ..jobs.demo.people import demo_people
+    from ..store.cache import Cache, default_folder
 
-    preset = preset_of(args)
-    people = demo_people(preset, args.people)
-    made = driven(demonstrate(backbone_of(args), args.out, cache_of(args), preset, people))
+    base = BaseConfig(**settings_of(args, BaseConfig))
+    people = demo_people(base.defaults_of, args.people)
+    cache = Cache(Path(base.cache or default_folder()))
+    made = driven(demonstrate(open_backbone(base), args.out, cache, base.defaults_of, people))
     print(summary(made))
     print(f"look:  {made.page}")
     if not args.no_open and is_watched():

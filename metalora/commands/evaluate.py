@@ -2,12 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..config import FEWEST_PEOPLE
-from .choices import add_dino, add_faces
-from .parsers import Commands
-from .running import driven, written
+from ..api import evaluate
+from ..config import FEWEST_PEOPLE, UserError
+from ..console import Console
+from ..flags import Commands, add_settings, settings_of
+from ..signatures import EvaluateSettings, LookSettings
+from .running import driven
 
 if TYPE_CHECKING:
     from ..jobs.evaluate_images import ImageRow
@@ -44,43 +46,26 @@ def add_to(commands: Commands) -> None:
     pairs = kinds.add("pairs", "does an embedder tell people apart?", PAIRS_HELP, evaluate_pairs)
     pairs.add_argument("folder", type=Path, help="photos; without --pairs, with one sub-folder a person")
     pairs.add_argument("--pairs", type=Path, metavar="CSV", help="columns first,second,same; paths relative to folder")
+    add_settings(pairs, LookSettings)
     images = kinds.add("images", "how like a person are images?", IMAGES_HELP, evaluate_images)
-    images.add_argument("images", type=Path, help="generated images; of several people, one sub-folder each")
-    images.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="photos NOT trained on, likewise")
     images.add_argument(
-        "--reference", type=Path, required=True, metavar="FILE", help="the photo trained on, or folders"
-    )
-    images.add_argument(
-        "--clip", metavar="NAME", help="also CLIP-T and CLIP-I: miniature, openai, a folder or file (default: neither)"
-    )
-    add_dino(images)
-    images.add_argument(
-        "--prompts",
+        "images",
         type=Path,
-        metavar="FILE",
-        help="what the images show: a CSV image,prompt, or a plan's external/wanted.jsonl (default: as our PNGs say)",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="folder of generated images; of several people, one sub-folder each",
     )
-    for scored in (pairs, images):
-        add_faces(scored)
-        scored.add_argument(
-            "--turn",
-            choices=("refuse", "auto", "keep"),
-            default="refuse",
-            help="photos that are turned, by their faces: refuse them (the default), turn them (auto) or keep them",
-        )
-        scored.add_argument(
-            "--photos-as-they-are",
-            action="store_true",
-            help="go on with photos that show no face, several, another person or the same picture twice",
-        )
-        scored.add_argument("--out", type=Path, metavar="JSON", help="write all numbers to this file too")
+    add_settings(images, EvaluateSettings)
 
 
 def evaluate_pairs(args: argparse.Namespace) -> None:
     """Say how well an embedder tells the people of some photos apart."""
     from ..jobs import evaluate_pairs as job
+    from ..store.files import write_json
 
-    report = driven(job.evaluate_pairs(args.folder, args.pairs, args.faces, **as_asked(args)))
+    own = LookSettings(**settings_of(args, LookSettings))
+    pairs = job.evaluate_pairs(args.folder, args.pairs, own.faces, turn=own.turn, as_they_are=own.photos_as_they_are)
+    report = driven(pairs)
     test = report.verification
     print(f"{report.embedder} ({report.licence}), {report.photos} photos")
     print(f"same person        {test.genuine_mean:.4f}   mean of {test.genuine} pairs")
@@ -88,15 +73,18 @@ def evaluate_pairs(args: argparse.Namespace) -> None:
     print(f"AUC                {test.auc:.4f}")
     print(f"equal error rate   {test.eer:.2%}")
     print(f"no face found in   {', '.join(report.undetected) or 'none'}")
-    written(report, args.out)
+    if own.out is not None:
+        write_json(Path(own.out), report)
+        print(f"wrote {own.out}")
 
 
 def evaluate_images(args: argparse.Namespace) -> None:
     """Say how like a person generated images are."""
-    from ..jobs import evaluate_images as job
-
-    given = {"clip": args.clip, "dino": args.dino, "prompts": args.prompts, **as_asked(args)}
-    report = driven(job.evaluate_images(args.images, args.photos, args.reference, args.faces, **given))
+    given = settings_of(args, EvaluateSettings, ("images",))
+    if "images" not in given:
+        raise UserError("No folder of images was given.")
+    with Console().listening() as console:
+        report = evaluate(given.pop("images"), progress=console, **given)
     print_rows(report.rows)
     print(f"{report.embedder}, {report.images} images, a face in {report.detection_rate:.1%} of them")
     print(f"{'images without a face':24}" + "".join(f"{misses:>12}" for misses in report.r_facesim))
@@ -113,12 +101,8 @@ def evaluate_images(args: argparse.Namespace) -> None:
         print(f"no face found in   {', '.join(report.without_a_face)}")
     if report.whole is not None:
         print_whole(report.whole)
-    written(report, args.out)
-
-
-def as_asked(args: argparse.Namespace) -> dict[str, Any]:
-    """What becomes of odd photos."""
-    return {"turn": args.turn, "as_they_are": args.photos_as_they_are}
+    if "out" in given:
+        print(f"wrote {given['out']}")
 
 
 def print_rows(rows: "list[ImageRow]") -> None:

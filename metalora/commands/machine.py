@@ -1,12 +1,12 @@
 """What is here: files, and the machine with its packages and weights."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import CropConfig, PersonalizeConfig
-from ..flags import add_options, config_from
-from .base_model import add_backbone, backbone_of, cache_of, preset_of
-from .parsers import Commands
+from ..config import BaseConfig, CropConfig, PersonalizeConfig
+from ..flags import Commands, add_settings, settings_of
+from ..settings import config_of
 
 DOCTOR_HELP = """\
 Check what is installed, which weights are found and where missing ones belong, and whether a personalization fits in
@@ -16,15 +16,18 @@ memory, before anything large is loaded. For a large base, also how `personalize
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examined(BaseConfig, PersonalizeConfig, CropConfig):
+    """The job to be checked."""
+
+
 def add_to(commands: Commands) -> None:
     """Look before loading."""
     files = commands.add("info", "say what a file is", "Say what safetensors files are, ours or others'.", info)
     files.add_argument("files", type=Path, nargs="+", metavar="file", help="a .safetensors file")
 
     machine = commands.add("doctor", "check machine, packages, weights and memory", DOCTOR_HELP, doctor)
-    add_options(machine, PersonalizeConfig, "the job to be checked: training")
-    add_options(machine, CropConfig, "the job to be checked: crops")
-    add_backbone(machine)
+    add_settings(machine, Examined)
 
 
 def info(args: argparse.Namespace) -> None:
@@ -37,13 +40,15 @@ def info(args: argparse.Namespace) -> None:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look at the machine, the packages and the weights; say whether a job fits. 1 if something is in the way."""
+    from ..backbones.load import open_backbone
     from ..jobs.doctor import cards, examine
+    from ..store.cache import default_folder
 
-    config, crop_config = (
-        config_from(args, PersonalizeConfig, preset_of(args)),
-        config_from(args, CropConfig, preset_of(args)),
-    )
-    backbone = backbone_of(args)
-    findings = examine(backbone, config, crop_config, cache_of(args).folder)
+    given = settings_of(args, Examined)
+    base = config_of(BaseConfig, given)
+    config = config_of(PersonalizeConfig, given, base.defaults_of)
+    crop_config = config_of(CropConfig, given, base.defaults_of)
+    backbone = open_backbone(base)
+    findings = examine(backbone, config, crop_config, Path(base.cache or default_folder()))
     print("\n".join([*map(str, findings), *cards(backbone, config, crop_config)]))
     return 1 if any(finding.bad for finding in findings) else 0

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from .base_model import add_backbone, backbone_of, chosen_backbone
-from .choices import add_overwrite
-from .parsers import Commands
+from ..config import BaseConfig
+from ..flags import Commands, add_settings, flags_of, settings_of
 from .running import driven
 
 FAMILY_HELP = """\
@@ -45,8 +44,8 @@ def add_to(commands: Commands) -> None:
     for parser in (take, distill):
         parser.add_argument("--out", type=Path, required=True, help="the Meta-Down file to write")
         parser.add_argument("--class", dest="domain", default="person", help="the class it is for (default person)")
-        add_overwrite(parser)
-        add_backbone(parser)
+        parser.add_argument("--overwrite", action="store_true", help="replace what exists")
+        add_settings(parser, BaseConfig)
 
 
 def inspect(args: argparse.Namespace) -> None:
@@ -61,9 +60,19 @@ def inspect(args: argparse.Namespace) -> None:
 
 def import_file(args: argparse.Namespace) -> None:
     """Take what is shared out of a file."""
+    from ..backbones.load import open_backbone
     from ..jobs.meta_down_sources import import_meta_down
 
-    found = driven(import_meta_down(args.file, args.out, backbone_of(args), args.domain, args.sites, args.overwrite))
+    found = driven(
+        import_meta_down(
+            args.file,
+            args.out,
+            open_backbone(BaseConfig(**settings_of(args, BaseConfig))),
+            args.domain,
+            args.sites,
+            args.overwrite,
+        )
+    )
     print(f"took {len(found.taken)} down matrices, rank {', '.join(map(str, found.ranks))}, sites: {found.sites}")
     print(f"left {len(found.left)} tensors" + (f", such as {', '.join(found.left[:3])}" if found.left else ""))
     show_next(args)
@@ -71,12 +80,13 @@ def import_file(args: argparse.Namespace) -> None:
 
 def from_loras(args: argparse.Namespace) -> None:
     """Find what LoRAs share."""
+    from ..backbones.load import open_backbone
     from ..jobs.meta_down_sources import meta_down_from_loras
 
     job = meta_down_from_loras(
         args.folder,
         args.out,
-        backbone_of(args),
+        open_backbone(BaseConfig(**settings_of(args, BaseConfig))),
         args.domain,
         args.meta_rank,
         first=args.first,
@@ -92,5 +102,6 @@ def from_loras(args: argparse.Namespace) -> None:
 def show_next(args: argparse.Namespace) -> None:
     """Where the result is, and what to type next."""
     print(f"wrote {args.out}")
-    flags = f"--meta-down {args.out} --class {args.domain}{chosen_backbone(args)}"
-    print(f"next:  metalora personalize photo.jpg {flags}")
+    base = flags_of(settings_of(args, BaseConfig), BaseConfig)
+    words = ["--meta-down", str(args.out), "--class", args.domain, *base]
+    print(f"next:  metalora personalize photo.jpg {' '.join(words)}")

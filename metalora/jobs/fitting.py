@@ -46,15 +46,17 @@ class Choice:
         return f"{', '.join(parts)}: {self.need.total / 1e9:.1f} GB"
 
 
-def fit_personalization(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> str:
-    """Have the backbone run in the fastest way that fits; a sentence that says which, and why."""
+def fit_personalization(
+    backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, gigabytes: float = 0
+) -> str:
+    """Have the backbone run in the fastest way that fits a card of so many GB (0: what is free); what it is."""
     selective = backbone.device.type == "cuda"  # a CPU is slower choosing
-    return _fit(backbone, training(backbone, config, crop_config, selective), "--resolution or --batch")
+    return _fit(backbone, training(backbone, config, crop_config, selective), "--resolution or --batch", gigabytes)
 
 
-def fit_images(backbone: FluxBackbone, config: GenerateConfig) -> str:
+def fit_images(backbone: FluxBackbone, config: GenerateConfig, gigabytes: float = 0) -> str:
     """The same for making images."""
-    return _fit(backbone, sampling(backbone, config), "--width and --height")
+    return _fit(backbone, sampling(backbone, config), "--width and --height", gigabytes)
 
 
 def imitate(backbone: FluxBackbone, gigabytes: float) -> None:
@@ -134,7 +136,9 @@ def speed_of(way: Way, speed: Speed | None = None) -> Speed:
     return replace(speed or Speed(), eight_bit=way.eight_bit, four_bit=way.four_bit, swapped_blocks=way.swapped_blocks)
 
 
-def _fit(backbone: FluxBackbone, asked: Asked, lower: str) -> str:
+def _fit(backbone: FluxBackbone, asked: Asked, lower: str, gigabytes: float) -> str:
+    if gigabytes:
+        imitate(backbone, gigabytes)
     swapping = not backbone.speed.compiled and (backbone.device.type == "cuda" or backbone.memory_limit is not None)
     number, main_memory = torch.finfo(backbone.dtype).bits // 8, free_memory(torch.device("cpu"))
     among = [

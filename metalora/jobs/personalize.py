@@ -53,6 +53,7 @@ class Personalized:
     adapter: Path
     curve: Path
     training: Training
+    prompt: str  # the caption that calls this person
 
 
 def personalize_photos(
@@ -88,7 +89,7 @@ def personalize_photos(
     save_lora(out, fold_all(adapters), key_format, backbone.architecture, metadata)
     save_loss_curve(curve_path, {config.method: trained.losses})
     saved.remove()
-    return Personalized(out, adapter_path, curve_path, trained)
+    return Personalized(out, adapter_path, curve_path, trained, config.prompt)
 
 
 def fit(

@@ -26,6 +26,16 @@ def process_index() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def device_of_process(device: str) -> str:
+    """The same, or for "auto" as one of torchrun's processes its own GPU."""
+    if device != "auto" or "LOCAL_RANK" not in os.environ:
+        return device
+    wanted, found = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if 0 < found < wanted:
+        raise UserError(f"{wanted} processes on this machine but {found} GPUs: start as many as there are GPUs.")
+    return f"cuda:{os.environ['LOCAL_RANK']}" if found else "cpu"
+
+
 @contextmanager
 def joined_processes(batch: int, device: torch.device) -> Iterator[World]:
     """All processes of a torchrun, through NCCL on GPUs and gloo on CPUs; alone without torchrun."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import PARTS, UserError, fill_in
+from ..config import UserError, fill_in
+from ..config_benchmark import PARTS
 from .files import digest
 from .text import decoded, parse_json
 

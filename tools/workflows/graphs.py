@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from metalora.presets import PRESETS
+from metalora.settings import PRESETS
 
 from .comparison import comparison
 from .graph import Graph, Schemas

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from metalora.presets import PRESETS
+from metalora.settings import PRESETS
 
 from .graph import Column, Wire
 

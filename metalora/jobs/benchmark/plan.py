@@ -16,7 +16,8 @@ import torch
 from ...backbones.flux import FluxBackbone
 from ...backbones.protocol import Backbone
 from ...backbones.speed import AS_IT_IS, Speed
-from ...config import NONE, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from ...config_benchmark import BenchmarkConfig
 from ...method.flow import generator_of
 from ...store import files
 from ...store.manifest import Manifest, Photo

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...backbones.protocol import Backbone
-from ...config import METHODS, BenchmarkConfig, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
+from ...config import METHODS, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
+from ...config_benchmark import BenchmarkConfig
 from ...measure.clip import ClipScorer, load_clip
 from ...measure.dino import DinoScorer, load_dino
 from ...measure.faces import load_faces

@@ -16,7 +16,7 @@ from ...method.flow import joined
 from ...method.merge import fold_all
 from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
 from ...method.stacks import stacked, taken_out
-from ...presets import with_preset
+from ...settings import with_preset
 from ...store import files
 from ...store.cache import Cache
 from ...store.images import save_image

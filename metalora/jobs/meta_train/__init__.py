@@ -28,6 +28,7 @@ class MetaTrained:
     meta_down: Path
     folder: Path  # logs and checkpoints
     history: History
+    config: MetaTrainConfig
 
 
 def meta_train_people(
@@ -72,7 +73,7 @@ def meta_train_people(
             )
         files.write(out, run.result(), "meta-down", metadata)
     world.wait()
-    return MetaTrained(out, folder, history)
+    return MetaTrained(out, folder, history, config)
 
 
 def train(

@@ -1,0 +1,148 @@
+"""The door: `import metalora`, its functions, and settings that repeat a run."""
+
+import doctest
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import metalora
+from metalora import api
+from metalora.cli import main, make_parser
+from metalora.settings import read_settings, settings_text
+from metalora.signatures import PersonalizeSettings
+from metalora.store.cache import Cache
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = ROOT / "metalora" / "data" / "mini_benchmark" / "photos"
+SMALL = {"backbone": "tiny", "resolution": 64, "steps": 3, "class_name": "woman"}
+SMALL_FLAGS = ["--backbone", "tiny", "--resolution", "64", "--steps", "3", "--class", "woman"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(portrait, "ada.jpg")
+    return tmp_path
+
+
+def copied(folder: str, *patterns: str) -> None:
+    Path(folder).mkdir(parents=True)
+    for pattern in patterns:
+        for photo in PHOTOS.glob(pattern):
+            shutil.copy(photo, folder)
+
+
+def test_importing_it_loads_nothing_heavy():
+    code = "import sys, metalora; print(sorted({'torch', 'numpy', 'diffusers', 'PIL', 'tqdm'} & set(sys.modules)))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    assert said.stdout.decode().strip() == "[]", said.stderr.decode()
+
+
+@pytest.mark.parametrize("name", ["crops", "personalize", "generate", "evaluate", "meta_train"])
+def test_the_example_of_a_function_is_what_happens(here: Path, name: str):
+    if name == "evaluate":
+        shutil.copy(PHOTOS / "300000-0.jpg", "ada.jpg")
+        copied("unseen", "300000-1.jpg", "300000-2.jpg")
+        copied("images", "300000-3.jpg")
+    if name == "generate":
+        metalora.personalize("ada.jpg", steps=1, progress=metalora.quiet)
+    if name == "meta_train":
+        copied("people/ada", "300000-*.jpg")
+        copied("people/eva", "300003-*.jpg")
+    examples = doctest.DocTestFinder().find(getattr(metalora, name), name, globs=vars(api).copy())
+    assert sum(len(example.examples) for example in examples) >= 2
+    runner = doctest.DocTestRunner()
+    assert all(runner.run(example).failed == 0 for example in examples)
+
+
+def test_every_setting_is_in_the_signature_with_its_type():
+    signature = inspect.signature(metalora.personalize)
+    assert next(iter(signature.parameters)) == "photo"
+    assert signature.parameters["steps"].annotation is int
+    assert signature.parameters["learn_from"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"stepz": 3}, "metalora.personalize has no setting called stepz. Did you mean steps?"),
+        ({"steps": "many"}, "steps must be int, got 'many'"),
+        ({"learn_from": "photo"}, "learn_from must be one of crops, whole, square"),
+        ({"backbone": "tiny", "vae": "ae.safetensors"}, "name two base models"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(here: Path, given: dict, said: str):
+    with pytest.raises(metalora.UserError, match=re.escape(said)):
+        metalora.personalize("ada.jpg", **given)
+    with pytest.raises(metalora.UserError, match=r"metalora\.evaluate needs photos and reference"):
+        metalora.evaluate("images")
+    assert [path.name for path in here.iterdir()] == ["ada.jpg"]
+
+
+def test_the_command_and_the_function_write_the_same_files(here: Path):
+    assert main(["personalize", "ada.jpg", *SMALL_FLAGS]) == 0
+    shown: list[object] = []
+    made = metalora.personalize("ada.jpg", out="again.safetensors", progress=shown.append, **SMALL)
+    assert Path("ada.safetensors").read_bytes() == made.lora.read_bytes()
+    assert any(getattr(progress, "loss", None) for progress in shown)
+
+
+@pytest.mark.parametrize("flags", [["--background-weight", "0.5"], ["--meta-down", "random", "--seed", "7"]])
+def test_a_run_that_is_repeated_from_its_settings_gives_the_same_bytes(
+    here: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert main(["personalize", "ada.jpg", *SMALL_FLAGS, *flags]) == 0
+    monkeypatch.chdir(here.parent)
+    assert main(["personalize", "--config", str(here / "ada.toml")]) == 1  # it is there already
+    again = here / "again.safetensors"
+    assert main(["personalize", "--config", str(here / "ada.toml"), "--out", str(again)]) == 0
+    assert (here / "ada.safetensors").read_bytes() == again.read_bytes()
+    first, second = (read_settings(here / f"{name}.toml") for name in ("ada", "again"))
+    assert first == second | {"out": str(here / "ada.safetensors")}
+
+
+def test_settings_of_images_repeat_them(here: Path):
+    size = ["--width", "64", "--height", "64", "--sampling-steps", "1", "--backbone", "tiny"]
+    assert main(["generate", "--prompt", 'a "woman" \\ outdoors', *size]) == 0
+    assert main(["generate", "--config", "images.toml", "--out", "again"]) == 0
+    (first,), (second,) = Path("images").glob("*.png"), Path("again").glob("*.png")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_settings_file_is_read_as_it_was_written_and_a_wrong_one_is_refused(tmp_path: Path, capsys):
+    path = tmp_path / "settings.toml"
+    settings = {"caption": 'a "photo" \\ of\n{class} \x7f ü', "learning_rate": 1e-5, "flips": True, "seeds": (1, 2)}
+    path.write_text(settings_text("metalora personalize", settings), encoding="utf-8")
+    assert read_settings(path) == {**settings, "seeds": [1, 2]}
+    for text, said in (
+        ("stepz = 3", "Did you mean steps?"),
+        ("steps = ", "is not a TOML file"),
+        ("", "cannot be read"),
+    ):
+        path.write_text(text)
+        if not text:
+            path.unlink()
+        assert main(["personalize", "a.jpg", "--config", str(path)]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_the_short_help_fits_one_screen_and_the_long_one_has_every_flag(capsys: pytest.CaptureFixture):
+    texts = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            main(["personalize", flag])
+        texts[flag] = capsys.readouterr().out
+    assert len(texts["--help"].splitlines()) <= 40
+    assert 10 <= len(re.findall(r"^  --", texts["--help"], re.MULTILINE)) <= 16
+    for name in PersonalizeSettings.__dataclass_fields__.keys() - {"progress", "class_name"}:
+        assert f"--{name.replace('_', '-')}" in texts["--help-all"], name
+    make_parser()  # all commands together
