@@ -11,10 +11,10 @@ from ..flags import Commands, add_settings, settings_of
 from .running import driven
 
 DEMO_HELP = """\
-The whole path on photos that come along: Meta-LoRA and a plain LoRA learn them, each as ordinary LoRA files; images of
-the same prompts and noise without and with them; and one page with all of it. The miniature gets rendered people, with
-photos that nothing is trained on to compare with; other base models get NASA's photograph of the astronaut Eileen
-Collins (public domain).
+The whole path on photos that come along: each person's one photo is learned into an ordinary LoRA file; images of the
+same prompts and noise are made without and with it; one page shows them, with how like the person they are. The
+miniature gets rendered people, with photos that nothing is trained on to compare with; other base models get NASA's
+photograph of the astronaut Eileen Collins (public domain).
 """
 
 
@@ -25,6 +25,7 @@ def add_to(commands: Commands) -> None:
         "--out", type=Path, default=Path("demo-result"), help="folder for the result (default: demo-result)"
     )
     parser.add_argument("--people", type=int, metavar="N", help="rendered people to learn (default: 5; miniature only)")
+    parser.add_argument("--compare", action="store_true", help="learn them with a plain LoRA, too: twice the time")
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     add_settings(parser, BaseConfig)
 
@@ -40,7 +41,7 @@ def demo(args: argparse.Namespace) -> None:
     base = BaseConfig(**settings_of(args, BaseConfig))
     people = demo_people(base.defaults_of, args.people)
     cache = Cache(Path(base.cache or default_folder()))
-    made = driven(demonstrate(open_backbone(base), args.out, cache, base.defaults_of, people))
+    made = driven(demonstrate(open_backbone(base), args.out, cache, base.defaults_of, people, compare=args.compare))
     print(summary(made))
     print(f"look:  {made.page}")
     if not args.no_open and is_watched():
@@ -48,6 +49,6 @@ def demo(args: argparse.Namespace) -> None:
 
 
 def is_watched() -> bool:
-    """Whether somebody sits at a terminal and at a screen."""
+    """Whether somebody sits at a terminal and at a screen, and not an automatic build."""
     screen = sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return bool(screen) and sys.stdout.isatty()
+    return bool(screen) and sys.stdout.isatty() and not os.environ.get("CI")

@@ -1,10 +1,13 @@
 """A job with its progress on the terminal."""
 
+import logging
+
 from ..console import Console
 from ..jobs import Job, Result, run
 
 
 def driven(job: Job[Result]) -> Result:
     """Run a job with its progress on the terminal."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that 4 bits on a CPU could use
     with Console().listening() as console:
         return run(job, console)

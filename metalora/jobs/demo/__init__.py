@@ -1,4 +1,4 @@
-"""The whole path on people who come along: two methods learn the same photos, then make the same images, and a page."""
+"""The whole path on people who come along: their photos are learned, then images made without and with, and a page."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,16 @@ from .page import Demonstration, Trained, labels_of, write_page
 from .people import DemoPerson
 from .scores import scores_of
 
-METHODS = ("lora", "meta-lora")
 PIXELS_AT_ONCE = 1024 * 1024
 
 
 def demonstrate(
-    backbone: Backbone, out: Path, cache: Cache, preset: str, people: Sequence[DemoPerson]
+    backbone: Backbone, out: Path, cache: Cache, preset: str, people: Sequence[DemoPerson], *, compare: bool = False
 ) -> Job[Demonstration]:
-    """Fill `out` with LoRA files, images and `index.html`; an earlier demo there is replaced."""
+    """Fill `out` with LoRA files, images and `index.html`; an earlier demo there is replaced.
+
+    Meta-LoRA learns them where a Meta-Down ships, else a plain LoRA; with `compare` both do, if need be a random one.
+    """
     files.check_writable(out / "index.html")
     began = time.perf_counter()
     crop_config, sampling = with_preset(CropConfig, preset), with_preset(GenerateConfig, preset)
@@ -52,16 +54,19 @@ def demonstrate(
         made = yield from write_crops(people[0].portrait, out / "crops", crop_config, multiple=backbone.multiple)
         sheet = made.sheet
     shipped = shipped_meta_down(backbone.name, people[0].class_name)
-    images = {method: _planned(people, out / "images" / method, sampling, method) for method in (NONE, *METHODS)}
-    asked = list(dict.fromkeys(prompt for person in people for prompt in person.prompts))
+    methods = ("lora", "meta-lora") if compare else ("meta-lora",) if shipped else ("lora",)
+    configs = [with_preset(PersonalizeConfig, preset, method=method) for method in methods]
+    images = {method: _planned(people, out / "images" / method, sampling, method) for method in (NONE, *methods)}
+    captions = [replace(config, class_name=person.class_name).prompt for config in configs for person in people]
+    asked = list(dict.fromkeys([*captions, *(prompt for person in people for prompt in person.prompts)]))
     prompts = dict(zip(asked, (yield from prompt_embeddings(asked, backbone, cache)), strict=True))
 
     lessons = []
-    for method in METHODS:
-        config = with_preset(PersonalizeConfig, preset, method=method)
-        meta_down = str(shipped or RANDOM) if method == "meta-lora" else None
-        crops = replace(crop_config, learn_from="whole") if method == "lora" else crop_config  # as the paper's LoRA
-        lessons.append((yield from _lesson(backbone, people, out / method, config, crops, meta_down, cache)))
+    for config in configs:
+        plain = config.method == "lora"
+        meta_down = None if plain else str(shipped or RANDOM)
+        crops = replace(crop_config, learn_from="whole") if plain and compare else crop_config  # as the paper's LoRA
+        lessons.append((yield from _lesson(backbone, people, out, config, crops, meta_down, prompts, cache)))
 
     latents: list[tuple[Image, str, Tensor]] = []
     trained = {}
@@ -83,7 +88,7 @@ def demonstrate(
 
     yield Phase("comparing faces")
     scores = scores_of(people, images)
-    labels = labels_of(trained=shipped is not None)
+    labels = labels_of(images, trained=shipped is not None)
     curve = out / "loss.png"
     save_loss_curve(curve, {labels[method]: one.losses for method, one in trained.items()})
     page, seconds = out / "index.html", time.perf_counter() - began
@@ -114,24 +119,27 @@ def _lesson(
     shared: PersonalizeConfig,
     crops: CropConfig,
     meta_down: str | None,
+    prompts: dict[str, Prompt],
     cache: Cache,
 ) -> Job[_Lesson]:
-    """Encode the photos and their captions: the autoencoder and the transformer may not fit together."""
+    """Encode the photos: the autoencoder and the transformer may not fit together."""
+    planned = plan_photos([person.portrait for person in people], shared, crops, backbone, "sface")
+    views = iter((yield from crop_latents(planned, backbone, crops.flips, cache)))
     adapters, learners, metadata = [], [], []
-    for person in people:
+    for person, photo in zip(people, planned, strict=True):
         config = replace(shared, class_name=person.class_name)
         own, origin = starting_adapters(backbone, config, meta_down)
-        planned = plan_photos([person.portrait], config, crops, backbone, "sface")
-        (prompt,) = yield from prompt_embeddings([config.prompt], backbone, cache)
-        latents = yield from crop_latents(planned, backbone, crops.flips, cache)
-        weights = head_weights(planned, latents, config.background_weight)
-        learners.append(Person(TrainingImages(latents, prompt.on(backbone.device), weights), config.seed))
-        metadata.append(run_metadata(backbone, config, crops, planned, origin))
+        latents = [next(views) for _ in photo.crops]
+        weights = head_weights([photo], latents, config.background_weight)
+        images = TrainingImages(latents, prompts[config.prompt].on(backbone.device), weights)
+        learners.append(Person(images, config.seed))
+        metadata.append(run_metadata(backbone, config, crops, [photo], origin))
         adapters.append(own)
     checkpointing = wants_checkpointing(backbone, shared, crops)  # asked while the device is still empty
     if warning := memory_warning(backbone, shared, crops, checkpointing):
         yield Phase(warning)
     stack = stacked(adapters) if len(adapters) > 1 else adapters[0]
+    out = out / shared.method
     loras = [out / f"{person.name}.safetensors" for person in people]
     everyone = metadata[0] | {"people": " ".join(person.name for person in people)}
     saved = SavedRun(out / "stopped.state.safetensors", everyone)

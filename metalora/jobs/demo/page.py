@@ -1,15 +1,16 @@
 """What the demo made, as one HTML page that needs no other file, and in a few lines for a terminal.
 
-No sentence says which method is better but by the run's own numbers.
+No sentence says which method is better but by the run's own numbers, and none without how sure that is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ...config import NONE, PersonalizeConfig
+from ...config import FEWEST_PEOPLE, NONE, PersonalizeConfig
+from ...measure.intervals import paired
 from ...measure.similarity import position
 from ...store.decode import decode
 from ...store.files import write_bytes
@@ -19,16 +20,16 @@ from ..generate import Image
 from .people import DemoPerson
 from .scores import MethodScores, Scores
 
-BASE, LORA = "without a LoRA", "plain LoRA"
 META_LORA, CONTROL = "Meta-LoRA", "Meta-LoRA (random Meta-Down)"
 MISSING = "-"
 MORE = "docs/reproduction.md"
 COLUMNS = ("", "likeness", "of the way", "CLIP-T", "faces found", "steps", "rank", "seconds a person", "a LoRA file")
 
 
-def labels_of(trained: bool) -> dict[str, str]:
+def labels_of(methods: Iterable[str], trained: bool) -> dict[str, str]:
     """What each method is called on the page; a Meta-Down that has learned nothing is not to be taken for one."""
-    return {NONE: BASE, "lora": LORA, "meta-lora": META_LORA if trained else CONTROL}
+    names = {NONE: "without a LoRA", "lora": "plain LoRA", "meta-lora": META_LORA if trained else CONTROL}
+    return {method: names[method] for method in methods}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Demonstration:
     people: Sequence[DemoPerson]
     labels: dict[str, str]  # by method, none first
     images: Mapping[str, list[list[Image]]]  # by method, person by person, prompt by prompt
-    trained: dict[str, Trained]  # by method
+    trained: dict[str, Trained]  # by method; the last is the one that the page is about
     scores: Scores | None
     crops: Path | None  # a sheet; None: the whole photo was learned from
     curve: Path
@@ -90,9 +91,7 @@ def write_page(made: Demonstration) -> None:
 def title(made: Demonstration) -> str:
     """What the page shows."""
     count = len(made.people)
-    return (
-        f"{count} people, one photo of each, two ways to learn them" if count > 1 else "One photo, two ways to learn it"
-    )
+    return f"{count} people, each learned from one photo" if count > 1 else "A person, learned from one photo"
 
 
 def rows_of(made: Demonstration) -> list[Shown]:
@@ -111,31 +110,43 @@ def rows_of(made: Demonstration) -> list[Shown]:
 
 
 def opening(made: Demonstration) -> list[str]:
-    """Which method is better, by the numbers of this run: in likeness, then in what the prompts ask for."""
+    """What it took and what it gave; then, of two methods, how they differ and whether that may be chance."""
+    *others, (method, learned) = made.trained.items()
+    name = made.labels[method]
+    took = f"{learned.config.steps} steps"
+    if learned.seconds is not None:
+        took += f" and {learned.seconds / len(made.people):.0f} s a person on this machine"
     if made.scores is None:
-        return ["There is no second photo of this person here, so likeness cannot be measured honestly."]
-    meta, plain = made.scores.by_method["meta-lora"], made.scores.by_method["lora"]
-    name, sentences = made.labels["meta-lora"], []
-    if meta.r_facesim is None or plain.r_facesim is None:
-        sentences.append("A method's images show no face, so their likeness cannot be compared.")
+        return [
+            f"{capital(name)} took {took}.",
+            "There is no second photo of this person here, so likeness cannot be measured honestly.",
+        ]
+    scores = made.scores.by_method
+    before, after = scores[NONE].r_facesim, scores[method].r_facesim
+    if before is None or after is None:
+        sentences = [f"{capital(name)} took {took}. No likeness: a method's images show no face."]
     else:
-        a, b = f"{meta.r_facesim:.3f}", f"{plain.r_facesim:.3f}"
-        whom = f"{len(made.people)} people" if len(made.people) > 1 else "person"
-        ahead = sum(meta.of_person.get(p.name, 0) > plain.of_person.get(p.name, 0) for p in made.people)
-        if a == b:
-            sentences.append(f"{name}'s images and plain LoRA's are equally like the {whom} (both {a}).")
-        else:
-            better, worse, high, low = (name, LORA, a, b) if float(a) > float(b) else (LORA, name, b, a)
-            count = ahead if better == name else len(made.people) - ahead
-            sentences.append(
-                f"{capital(better)}'s images are more like the {whom} than {worse}'s: likeness {high} against {low}"
-                + (f", ahead for {count} of {len(made.people)}." if len(made.people) > 1 else ".")
-            )
-    if meta.clip_t is not None and plain.clip_t is not None:
-        a, b = f"{meta.clip_t:.1f}", f"{plain.clip_t:.1f}"
-        how = "as well" if a == b else "better" if float(a) > float(b) else "less well"
-        sentences.append(f"{name}'s follow the prompts {how} (CLIP-T {a} against {b}).")
+        sentences = [
+            f"In {took}, {name} takes likeness from {before:.2f} to {after:.2f}; "
+            f"other photos of the same people reach {made.scores.ceiling:.2f}."
+        ]
+    for other, _ in others:
+        likeness = difference(scores[method].likeness, scores[other].likeness, ".3f")
+        asked = difference(scores[method].clip_t, scores[other].clip_t, ".1f")
+        sentences.append(f"{capital(name)} less {made.labels[other]}: likeness {likeness}; CLIP-T {asked}.")
     return sentences
+
+
+def difference(one: dict[str, float], other: dict[str, float], form: str) -> str:
+    """The mean difference over people who have both scores, and whether it may be chance."""
+    both = one.keys() & other.keys()
+    if not both:
+        return "not measured"
+    if len(both) < FEWEST_PEOPLE:
+        return f"{mean(one[name] - other[name] for name in both):+{form}}, which of so few people may be chance"
+    found = paired({name: one[name] for name in both}, {name: other[name] for name in both})
+    sure = "more than chance among these people" if found.low > 0 or found.high < 0 else "which may be chance"
+    return f"{found.mean:+{form}} ({found.low:+{form}} to {found.high:+{form}}), {sure}"
 
 
 def notes(made: Demonstration) -> list[str]:
@@ -144,11 +155,12 @@ def notes(made: Demonstration) -> list[str]:
     if made.scores:
         texts.append(
             f"An example, not a measurement: {len(made.people)} people, {len(made.people[0].prompts)} prompts each, "
-            f"one image of each prompt. {MORE} has more people, and intervals."
+            "one image of each. Other noise gives other numbers: which of two single images is more like is chance. "
+            f"{MORE} asks more people, and gives intervals."
         )
-        if made.scores.by_method[NONE].clip_t is None:
+        if not made.scores.by_method[NONE].clip_t:
             texts.append("CLIP-T was left out: it needs open_clip (pip install open_clip_torch).")
-    if made.labels["meta-lora"] == CONTROL:
+    if CONTROL in made.labels.values():
         texts.append(
             "The Meta-Down of this demo is a random one, not meta-trained: its images show the method's mechanics only."
         )
@@ -166,7 +178,7 @@ def numbers(made: Demonstration, method: str) -> dict[str, Any]:
         likeness = [
             text_of(one.r_facesim, ".3f"),
             text_of(place, ".0%"),
-            text_of(one.clip_t, ".1f"),
+            text_of(mean(one.clip_t.values()) if one.clip_t else None, ".1f"),
             f"{one.found} of {one.images}",
         ]
     training = [MISSING] * 4
@@ -190,17 +202,14 @@ def placed(scores: Scores | None, one: MethodScores | None) -> float | None:
     return position(one.r_facesim, scores.floor, scores.ceiling)
 
 
-def likeness_of(made: Demonstration, row: Shown) -> dict[str, tuple[str, bool]]:
-    """By label the number under the image, and whether it is the highest of its row."""
+def likeness_of(made: Demonstration, row: Shown) -> dict[str, str]:
+    """By label the number under the image."""
     if made.scores is None:
         return {}
-    by_label = {label: made.scores.by_method[method] for method, label in made.labels.items()}
-    values = {label: by_label[label].of_image[image.path] for label, image in row.images.items()}
-    highest = max((value for value in values.values() if value is not None), default=None)
-    return {
-        label: ("no face" if value is None else f"{value:.2f}", value is not None and value == highest)
-        for label, value in values.items()
+    values = {
+        label: made.scores.by_method[method].of_image[row.images[label].path] for method, label in made.labels.items()
     }
+    return {label: "no face" if value is None else f"{value:.2f}" for label, value in values.items()}
 
 
 def summary(made: Demonstration) -> str:

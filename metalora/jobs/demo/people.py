@@ -10,7 +10,7 @@ from ...store.prompts import SEVERAL, read_prompts
 
 BENCHMARK = Path(__file__).parents[2] / "data" / "mini_benchmark"
 PEOPLE = 5  # unless another number is asked for
-PROMPTS = 3  # of each rendered person
+PROMPTS = 2  # of each rendered person
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,14 @@ class MethodScores:
 
     images: int
     found: int  # images with a face
-    r_facesim: float | None  # None: no face in any image
-    clip_t: float | None  # None: open_clip is not installed
-    of_person: dict[str, float]  # R-FaceSim of each person with a face in some image
+    likeness: dict[str, float]  # R-FaceSim of each person with a face in some image
+    clip_t: dict[str, float]  # of each person; empty: open_clip is not installed
     of_image: dict[Path, float | None]  # likeness; None: no face
+
+    @property
+    def r_facesim(self) -> float | None:
+        """The mean over people; None: no face in any image."""
+        return mean(self.likeness.values()) if self.likeness else None
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,11 @@ def scores_of(people: Sequence[DemoPerson], images: Mapping[str, Sequence[Sequen
             score_image(people[row].name, image.prompt, embedding, unseen[row], references[row])
             for (row, image), embedding in zip(made, embedded, strict=True)
         ]
-        of_person = identity_means(likeness, "held_out", "left out")
         found[method] = MethodScores(
             len(made),
             sum(bool(score.faces) for score in likeness),
-            mean(of_person.values()) if of_person else None,
-            clip_t(clip, [(people[row].name, image) for row, image in made]) if clip else None,
-            of_person,
+            identity_means(likeness, "held_out", "left out"),
+            clip_t(clip, [(people[row].name, image) for row, image in made]) if clip else {},
             {image.path: score.held_out for (_, image), score in zip(made, likeness, strict=True)},
         )
     return Scores(mean(floor for floor, _ in between), mean(ceiling for _, ceiling in between), found)
@@ -77,10 +79,9 @@ def _between(
     return cosines(unseen, strangers).mean().item(), own[~itself].mean().item()
 
 
-def clip_t(clip: ClipScorer, made: Sequence[tuple[str, Image]]) -> float:
-    """The mean over people of how well the images show what the prompts ask for."""
+def clip_t(clip: ClipScorer, made: Sequence[tuple[str, Image]]) -> dict[str, float]:
+    """By person, how well the images show what the prompts ask for."""
     seen = clip.images([as_bytes(image.path) for _, image in made])
     asked = clip.texts([image.prompt for _, image in made])
     cosine = (100 * cosines(seen, asked).diagonal()).tolist()
-    means = means_of((name, image.prompt, value) for (name, image), value in zip(made, cosine, strict=True))
-    return mean(means.values())
+    return means_of((name, image.prompt, value) for (name, image), value in zip(made, cosine, strict=True))
