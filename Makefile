@@ -5,7 +5,7 @@ PYTEST_FLAGS ?=
 # Two processes, one thread each: the tensors of tests are small.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
 
-.PHONY: demo test test-all lint
+.PHONY: demo test test-all lint zip
 demo: .venv/installed
 	$(BIN)/metalora demo --out demo-result
 
@@ -19,6 +19,10 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What ComfyUI's registry installs, of the last commit: unpack it into custom_nodes/metalora.
+zip:
+	git archive --format=zip -9 --output=node.zip HEAD . $$(sed -n 's,^/,:(exclude),p' .comfyignore)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

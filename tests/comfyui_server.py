@@ -66,11 +66,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(base: Path) -> Iterator[Server]:
-    """A server on a free port, stopped on leaving."""
+def serving(base: Path, pack: Path = ROOT) -> Iterator[Server]:
+    """A server on a free port with this pack, stopped on leaving."""
     (base / "custom_nodes").mkdir(parents=True)
     (base / "input").mkdir()
-    (base / "custom_nodes" / "metalora").symlink_to(ROOT)
+    (base / "custom_nodes" / "metalora").symlink_to(pack)
     shutil.copy(ROOT / "metalora" / "data" / "astronaut.jpg", base / "input")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,0 +1,78 @@
+"""What ComfyUI's registry would install: small, whole, without what its scanners take for an attack."""
+
+import ast
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+from comfyui import ROOT, needs_comfyui
+from comfyui_server import serving
+
+MEGABYTES = 45
+# Modules and built-ins with which a node can run programs, unpack code or talk to the network.
+MODULES = {"subprocess", "pickle", "marshal", "ctypes", "socket", "requests", "urllib", "http", "base64", "pty"}
+CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.hub.load"}
+USED = {
+    ("metalora/store/report/pictures.py", "base64"),  # pictures inside an HTML page
+    ("metalora/store/report/charts.py", "base64"),  # and charts
+    ("metalora/measure/facenet.py", "pickle"),  # the exception of a damaged weights file, nothing else of it
+    ("metalora/measure/clip.py", "pickle"),
+}
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip that `make zip` makes, of the last commit."""
+    folder = tmp_path_factory.mktemp("zip")
+    clone = folder / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), clone], check=True)
+    subprocess.run(["make", "--silent", "zip"], cwd=clone, check=True)
+    assert (clone / "node.zip").stat().st_size <= MEGABYTES * 1e6
+    with zipfile.ZipFile(clone / "node.zip") as packed:
+        packed.extractall(folder / "metalora")
+    shutil.rmtree(clone)
+    return folder / "metalora"
+
+
+def test_it_has_all_that_runs_and_nothing_that_only_a_maker_needs(unpacked: Path):
+    top = {path.name for path in unpacked.iterdir()}
+    assert {"__init__.py", "nodes", "metalora", "web", "workflows", "locales"} < top
+    assert {"pyproject.toml", "requirements.txt", "README.md", "LICENSE"} < top
+    assert not top & {"tests", "tools", "bench", "docs", "Makefile", ".git", ".ci"}
+    left_out = [line[1:] for line in (ROOT / ".comfyignore").read_text().splitlines() if line.startswith("/")]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = [name for name in tracked.splitlines() if name.endswith(".py") and name.split("/")[0] not in left_out]
+    assert len(names) > 100
+    assert [name for name in names if not (unpacked / name).exists()] == []
+
+
+def test_nothing_in_it_runs_programs_unpacks_code_or_talks_to_the_network(unpacked: Path):
+    found = set()
+    for path in unpacked.rglob("*.py"):
+        name = path.relative_to(unpacked).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {(name, alias.name.split(".")[0]) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add((name, str(node.module).split(".")[0]))
+            elif isinstance(node, ast.Call):
+                found.add((name, ast.unparse(node.func)))
+    assert {(name, what) for name, what in found if what in MODULES} == USED
+    assert {(name, what) for name, what in found if what in CALLS} == set()
+
+
+@needs_comfyui
+def test_a_comfyui_loads_every_node_from_it_quickly_and_without_a_warning(unpacked: Path, tmp_path: Path):
+    with serving(tmp_path / "base", unpacked) as server:
+        kinds = {kind for kind in server.get("/object_info") if kind.startswith("MetaLoRA_")}
+        assert kinds == {page.stem for page in (ROOT / "web" / "docs").glob("*.md")}
+        (seconds,) = re.findall(r"([\d.]+) seconds: \S*custom_nodes/metalora", server.log)
+        assert "IMPORT FAILED" not in server.log
+        assert not [
+            line for line in server.log.splitlines() if "warning" in line.lower() and "metalora" in line.lower()
+        ]
+    print(f"import: {seconds} s")
+    assert float(seconds) < 6, "1 s where nothing else runs"
