@@ -8,60 +8,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..metalora.backbones.flux import euler, noise_of
+from ..metalora.backbones.architecture import Architecture, chosen
+from ..metalora.backbones.flux import noise_of, schedule
 from ..metalora.backbones.flux_configs import scheduler_config
-from ..metalora.backbones.keys import FluxShape, sites
+from ..metalora.backbones.keys import FluxShape
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError
 from ..metalora.method.adapter import Site
 from .bridge import devices, models, training
+from .bridge.sites import architecture_of
 from .gradient_check import check_gradients
-from .gradients import recomputed_blocks, trainable
+from .gradients import Recomputing, trainable
 
 SAMPLE = 4096  # numbers of a tensor that its fingerprint is made of
 
 
 class ComfyBackbone:
-    """A FLUX that ComfyUI loaded, bf16, fp8 or partly offloaded. Nothing of it is changed when a context has closed."""
-
-    multiple = 16
+    """A base that ComfyUI loaded, in any precision, or partly offloaded. Nothing of it is changed afterwards."""
 
     def __init__(self, model: Any, clip: Any, vae: Any, training_memory: int = 0):
+        models.refuse_guidance_patches(model)
         self.model, self.clip, self.vae, self.training_memory = model, clip, vae, training_memory
-        self.shape: FluxShape = models.flux_shape(model)
+        self.architecture: Architecture = architecture_of(model, models.network_of(model))
         self.device: torch.device = model.load_device
         self.dtype: torch.dtype = models.compute_dtype(model)
-        models.check_clip(clip)
-        if vae.latent_channels != self.shape.in_channels // 4:
-            raise UserError(
-                f"This VAE makes latents of {vae.latent_channels} channels, but the model takes "
-                f"{self.shape.in_channels // 4}. FLUX.1's is ae.safetensors."
-            )
-        self.current: ComfyDenoiser | None = None  # while the transformer is there
+        models.check_vae(model, vae)
+        self.max_tokens = models.prompt_tokens(clip, self.architecture)
+        self.multiple = models.cell_of(vae)
+        self.current: ComfyDenoiser | None = None  # while the network is there
         self._fingerprints: dict[str, str] = {}
-
-    @property
-    def architecture(self) -> FluxShape:
-        """Its name and its sites."""
-        return self.shape
 
     @property
     def name(self) -> str:
         """Of the architecture, as files name it."""
-        return self.shape.name
+        return self.architecture.name
 
     @property
-    def max_tokens(self) -> int:
-        """Of a prompt."""
-        return models.prompt_tokens(self.clip, self.shape)
+    def guided_by_prompts(self) -> bool:
+        """Whether images need the difference between two prompts; FLUX.1 has its guidance built in."""
+        return not isinstance(self.architecture, FluxShape)
 
     def unread(self, prompt: str) -> str:
         """Nothing: ComfyUI's text encoders read prompts of any length."""
         return ""
 
     def sites(self, preset: str) -> list[Site]:
-        """The sites of a preset, as slices of the fused layers that ComfyUI has."""
-        return sites(self.shape, preset, fused=True)
+        """The sites of a preset, in the layers that ComfyUI has."""
+        return chosen(self.architecture.fused or self.architecture.places, preset)
 
     def fingerprint(self, part: str) -> str:
         """Of a sample of every tensor, the precision, and the LoRAs that are on the part already."""
@@ -74,94 +67,130 @@ class ComfyBackbone:
 
     @contextmanager
     def text_encoders(self) -> Iterator[Callable[[str], Prompt]]:
-        """CLIP and T5, loaded by ComfyUI when they are used."""
+        """A CLIP, loaded by ComfyUI when it is used."""
+        padded = self.max_tokens if isinstance(self.architecture, FluxShape) else None
 
         @torch.no_grad()
         def encode(text: str) -> Prompt:
-            tokens, pooled = models.encode_prompt(self.clip, text, self.max_tokens)
-            return Prompt(tokens=tokens.cpu().clone(), pooled=pooled.cpu().clone())
+            made = models.encode_prompt(self.clip, text, padded)
+            return Prompt({name: part.cpu().clone() for name, part in made.items()})
 
         yield encode
 
     @contextmanager
     def autoencoder(self) -> Iterator["ComfyAutoencoder"]:
         """The VAE, loaded by ComfyUI when it is used."""
-        yield ComfyAutoencoder(self.vae)
+        yield ComfyAutoencoder(self.vae, self.model)
 
     @contextmanager
     def denoiser(self) -> Iterator["ComfyDenoiser"]:
-        """The frozen transformer on its device, its gradients checked."""
-        loaded = devices.load_on_device(self.model, self.training_memory)
+        """The frozen network on its device; its gradients are checked on the first latents that it is given."""
+        loaded = devices.load_on_device(models.uncompiled(self.model), self.training_memory)
         network = models.network_of(loaded)
         casts = bool(training.casting_layers(network))
-        with trainable(network):
-            denoiser = ComfyDenoiser(network, self.shape, self.device, self.dtype, casts)
-            check_gradients(network, self.device, self.dtype, denoiser.options)
-            self.current = denoiser
+        with trainable(network) as recomputing:
+            self.current = ComfyDenoiser(models.Applied(loaded), network, self, recomputing, casts)
             try:
-                yield denoiser
+                yield self.current
             finally:
                 self.current = None
 
 
 class ComfyAutoencoder:
-    """A VAE; latents are shifted and scaled as the transformer was trained on them."""
+    """A VAE; latents are shifted and scaled as the network was trained on them."""
 
-    def __init__(self, vae: Any):
-        self.vae = vae
+    def __init__(self, vae: Any, model: Any):
+        self.vae, self.model = vae, model
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """[3, H, W] in 0..1 -> [c, H/8, W/8]: the mean of the posterior, not a sample."""
-        return models.latents_in(self.vae.encode(image.movedim(0, -1)[None]))[0].float().cpu()
+        """[3, H, W] in 0..1 -> [c, h, w]: the mean of the posterior, not a sample."""
+        return models.latents_in(self.model, self.vae.encode(image.movedim(0, -1)[None]))[0].float().cpu()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """The inverse; several at once are [n, c, h, w]."""
-        images = self.vae.decode(models.latents_out(latents.reshape(-1, *latents.shape[-3:]))).movedim(-1, 1)
-        return images.float().cpu().clamp(0, 1).reshape(*latents.shape[:-3], *images.shape[1:])
+        images = self.vae.decode(models.latents_out(self.model, latents.reshape(-1, *latents.shape[-3:])))
+        images = images.reshape(-1, *images.shape[-3:]).movedim(-1, 1).float().cpu().clamp(0, 1)
+        return images.reshape(*latents.shape[:-3], *images.shape[1:])
 
 
 class ComfyDenoiser:
-    """FLUX's transformer as a velocity function of latents [b, c, h, w]."""
+    """A MODEL as a velocity function of latents [b, c, h, w]."""
 
     def __init__(
-        self, network: nn.Module, shape: FluxShape, device: torch.device, dtype: torch.dtype, casts_weights: bool
+        self,
+        applied: models.Applied,
+        network: nn.Module,
+        backbone: ComfyBackbone,
+        recomputing: Recomputing,
+        casts_weights: bool,
     ):
-        self.network, self.shape, self.device, self.dtype = network, shape, device, dtype
-        self.casts_weights = casts_weights
-        self.options: dict[str, Any] = {}
+        self.applied, self.network, self.backbone, self.recomputing = applied, network, backbone, recomputing
+        self.casts_weights, self.checked = casts_weights, False
+        self.negative: Prompt | None = None  # what images are led away from
         self.checkpointing(False)
 
     def __call__(self, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float = 1.0) -> Tensor:
-        """See `Denoiser`; one prompt serves a whole batch."""
-        b = len(latents)
-        parts = (prompt["tokens"], prompt["pooled"])
-        tokens, pooled = (part.to(self.device, self.dtype).expand(b, *part.shape[1:]) for part in parts)
-        strength = torch.full((b,), guidance, device=self.device, dtype=self.dtype) if self.shape.guidance else None
-        predicted = self.network(
-            latents.to(self.device, self.dtype),
-            t.to(self.device).float(),
-            context=tokens,
-            y=pooled,
-            guidance=strength,
-            transformer_options=self.options,
-        )
-        return predicted.float()
+        """See `Denoiser`; one prompt serves a whole batch, or each sample has its own."""
+        if any(name.endswith("_mask") and name.removesuffix("_mask") in prompt for name in prompt):
+            return torch.cat([self(*own, guidance) for own in one_by_one(latents, t, prompt)])
+        device = self.backbone.device
+        given = (latents.to(device), t.to(device), {name: part.to(device) for name, part in prompt.items()}, guidance)
+        if not self.checked:
+            self.check(*given)
+        return self.applied.velocity(*given)
 
-    def checkpointing(self, on: bool) -> None:
+    def check(self, *given: Any) -> None:
+        """Before the first use: whether the parts belong together, and gradients through the blocks are right."""
+        try:
+            check_gradients(self.network, lambda: self.applied.velocity(*given))
+        except RuntimeError as error:
+            if "shape" not in str(error) and "size" not in str(error):
+                raise
+            raise UserError(
+                f"This MODEL ({self.backbone.name}) cannot compute with what this CLIP, a "
+                f"{type(self.backbone.clip.cond_stage_model).__name__}, makes of a prompt: {error}. Load the text "
+                "encoder and the VAE that belong to the model."
+            ) from error
+        self.checked = True
+
+    def checkpointing(self, on: int) -> None:
         """Recompute each block in backward or not; on where layers cast weights, whose copies would all be kept."""
-        self.options = {"optimized_attention_override": training.differentiable_attention}
-        if on or self.casts_weights:
-            self.options |= recomputed_blocks(self.network)
+        self.recomputing.on = bool(on) or self.casts_weights
 
+    @torch.no_grad()
     def sample(
         self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seeds: Sequence[int]
     ) -> Generator[Step, None, Tensor]:
-        """As the headless backbone samples: the same noise, the same schedule."""
+        """Euler steps, a FLUX.1's down the headless backbone's schedule; others with CFG, if there is a negative."""
         width, height = size
-        noise = noise_of(seeds, (self.shape.in_channels // 4, height // 8, width // 8)).to(self.device)
-        return (yield from euler(self, noise, prompt, steps, guidance, scheduler_config(self.shape)))
+        known, cell = self.applied.base.latent_format, self.backbone.vae.spacial_compression_encode()
+        latents = noise_of(seeds, (known.latent_channels, height // cell, width // cell)).to(self.backbone.device)
+        times = self.applied.times(steps)
+        shape = self.backbone.architecture
+        if isinstance(shape, FluxShape):
+            times = schedule(steps, latents.shape[2] * latents.shape[3] // 4, scheduler_config(shape))
+        for index in range(steps):
+            t = times[index].expand(len(latents)).clamp(max=0.999 if not self.applied.flow else 1.0)
+            predicted = self(latents, t, prompt, guidance)
+            if self.negative is not None:
+                without = self(latents, t, self.negative, guidance)
+                predicted = without + guidance * (predicted - without)
+            latents = latents + (times[index + 1] - times[index]).to(latents) * predicted
+            yield Step(index + 1, steps)
+        return latents.cpu()
+
+
+def one_by_one(latents: Tensor, t: Tensor, prompt: Prompt) -> Iterator[tuple[Tensor, Tensor, Prompt]]:
+    """Samples whose prompts were filled up to one length, each with its own: some bases read no mask."""
+    for row in range(len(latents)):
+        own = {}
+        for name, part in prompt.items():
+            real = prompt.get(f"{name}_mask")
+            if not (name.endswith("_mask") and name.removesuffix("_mask") in prompt):
+                own[name] = part[row : row + 1] if real is None else part[row : row + 1, real[row]]
+        yield latents[row : row + 1], t[row : row + 1], Prompt(own)
 
 
 def fingerprint(tensors: dict[str, Tensor], state: str) -> str:
@@ -170,7 +199,7 @@ def fingerprint(tensors: dict[str, Tensor], state: str) -> str:
     for name, tensor in sorted(tensors.items()):
         if name.endswith(("text_projection.weight", "logit_scale")):
             continue  # FLUX does not use them, and ComfyUI leaves in them what was in memory
-        flat = tensor.detach().reshape(-1)
+        flat = training.stored(tensor).reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLE)].cpu().contiguous()
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(sample.view(torch.uint8).numpy().tobytes())

@@ -1,79 +1,115 @@
-"""A check of the gradients of a user's very model, before anything is trained on it; it takes a second."""
+"""A check of the gradients of a user's very model, on the inputs its blocks really get; it takes a second."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..metalora.config import UserError
-from .gradients import recomputed
+from ..metalora.method.adapter import is_linear
+from .bridge.sites import blocks_of
+from .gradients import Recomputing, recomputed
 
 LARGEST_ERROR = 0.05  # the same computation twice; kernels may round differently
-IMAGE_TOKENS, TEXT_TOKENS = 16, 8  # of the check
-
-Streams = dict[str, Tensor]
 
 
-def check_gradients(network: nn.Module, device: torch.device, dtype: torch.dtype, options: dict[str, Any]) -> None:
-    """Refuse to train where the first double or single block of this very model has wrong gradients.
+@dataclass
+class Call:
+    """What a block was given."""
+
+    block: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def check_gradients(network: nn.Module, run: Callable[[], Tensor]) -> None:
+    """Refuse to train where the first block of a kind in this very model has wrong gradients; `run` computes once.
 
     Without checkpointing autograd itself notices what is overwritten, so a gradient that it returns is right; with
-    checkpointing it must be the same one. `options` are the `transformer_options` of the training.
+    checkpointing it must be the same one.
     """
-    generator = torch.Generator().manual_seed(0)
-    model: Any = network
-
-    def drawn(tokens: int) -> Tensor:
-        return torch.randn(1, tokens, model.hidden_size, generator=generator).to(device, dtype)
-
-    image, text, vector, both = (drawn(n) for n in (IMAGE_TOKENS, TEXT_TOKENS, 1, IMAGE_TOKENS + TEXT_TOKENS))
-    rotation = model.pe_embedder(torch.zeros(1, IMAGE_TOKENS + TEXT_TOKENS, 3, device=device))
-    rest = {"vec": vector[:, 0], "pe": rotation, "transformer_options": options}
-    for block, streams in (
-        (model.double_blocks[0], {"img": image, "txt": text}),
-        (model.single_blocks[0], {"img": both}),
-    ):
-        if problem := what_is_wrong(block, streams, rest, model.hidden_size):
+    for call in first_calls(network, run):
+        if problem := what_is_wrong(call):
             raise UserError(
-                f"The gradients of this model's {type(block).__name__} are wrong: {problem}. Training would learn "
-                "something else. Another node pack or a newer ComfyUI may have changed its blocks: try with the "
-                "other node packs disabled, and please report it with your versions."
+                f"The gradients of this model's {type(call.block).__name__} are wrong: {problem}. Training would learn "
+                "something else. Either this ComfyUI cannot train this kind of model, or another node pack has changed "
+                "its blocks: try with the other node packs disabled, and please report it with your versions."
             )
 
 
-def what_is_wrong(block: nn.Module, streams: Streams, rest: dict[str, Any], width: int) -> str:
+def first_calls(network: nn.Module, run: Callable[[], Tensor]) -> list[Call]:
+    """The first block of each kind, with copies of what it is given in one forward pass."""
+    calls: dict[tuple[str, type], Call] = {}
+    handles = []
+
+    def caught(kind: tuple[str, type]) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if kind not in calls:
+                calls[kind] = Call(block, tuple(map(copied, args)), {name: copied(v) for name, v in kwargs.items()})
+
+        return hook
+
+    seen: set[tuple[str, type]] = set()
+    for path, block in blocks_of(network):
+        kind = (path.split(".")[0], type(block))
+        if kind not in seen:
+            seen.add(kind)
+            handles.append(block.register_forward_pre_hook(caught(kind), with_kwargs=True))
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(calls.values())
+
+
+def copied(value: Any) -> Any:
+    """Of tensors, also in tuples; of a dictionary its own."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, tuple | list):
+        return type(value)(map(copied, value))
+    return dict(value) if isinstance(value, dict) else value
+
+
+def what_is_wrong(call: Call) -> str:
     """In words; empty where nothing is."""
     try:
-        with kept_outputs(block) as outputs:
-            plain = gradients_of(lambda given: block(*given.values(), **rest), streams)
-        again = gradients_of(lambda given: tuple(recomputed(block)({**given, **rest}, {}).values()), streams)
+        with noted_outputs(call.block) as outputs:
+            plain, reached = gradients_of(call, Recomputing(False), outputs)
+        again, _ = gradients_of(call, Recomputing(True), {})
     except RuntimeError as broken:
         if "inplace" not in str(broken):
             raise
         return "what backward needs is overwritten"
-    if missed := [name for name, output in outputs.items() if not reached(output, width)]:
+    if missed := [name for name, found in reached.items() if not found]:
         return f"some part of {missed[0]} gets none"
     apart = sum((a - b).square().sum().item() for a, b in zip(plain, again, strict=True))
-    error = (apart / sum(a.square().sum().item() for a in plain)) ** 0.5
+    whole = sum(a.square().sum().item() for a in plain)
+    error = (apart / whole) ** 0.5 if whole else 1.0
     return "" if error < LARGEST_ERROR else f"they are {error:.0%} off when a block is computed again"
 
 
+Outputs = dict[str, tuple[Tensor, int]]  # of linear layers, with the width of what they read
+
+
 @contextmanager
-def kept_outputs(block: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While inside, the outputs of the block's linear layers are noted, and keep their gradients."""
-    outputs: dict[str, Tensor] = {}
+def noted_outputs(block: nn.Module) -> Iterator[Outputs]:
+    """While inside, the outputs of the block's linear layers are noted."""
+    outputs: Outputs = {}
 
     def noted(name: str) -> Callable[..., None]:
-        def note(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        def note(layer: Any, _inputs: Any, output: Tensor) -> None:
             if output.requires_grad:
-                output.retain_grad()
-                outputs[name] = output
+                outputs[name] = output, layer.in_features
 
         return note
 
-    layers = [(name, layer) for name, layer in block.named_modules() if isinstance(layer, nn.Linear)]
+    layers = [(name, layer) for name, layer in block.named_modules() if is_linear(layer)]
     handles = [layer.register_forward_hook(noted(name)) for name, layer in layers]
     try:
         yield outputs
@@ -82,18 +118,38 @@ def kept_outputs(block: nn.Module) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def reached(output: Tensor, width: int) -> bool:
-    """Whether a gradient reaches each slice of an output: of queries, keys and values, a kernel may lose one."""
-    return output.grad is not None and all(part.any().item() for part in output.grad.split(width, dim=-1))
+def gradients_of(call: Call, how: Recomputing, outputs: Outputs) -> tuple[list[Tensor], dict[str, bool]]:
+    """Of a weighted sum of all that the block returns: (those of its streams of tokens, which outputs were reached).
 
+    Nothing is added to the gradients of adapters that the block may be wearing.
+    """
+    leaves: list[Tensor] = []
 
-def gradients_of(function: Callable[[Streams], Any], streams: Streams) -> list[Tensor]:
-    """Of a weighted sum of all that the function returns, with respect to the streams."""
-    leaves = {name: stream.clone().requires_grad_() for name, stream in streams.items()}
+    def leaf(value: Any) -> Any:
+        if not (isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3):
+            return copied(value)
+        leaves.append(value.clone().requires_grad_())
+        return leaves[-1].clone()  # a block is given no leaves
+
     with torch.enable_grad():
-        made = function({name: leaf.clone() for name, leaf in leaves.items()})  # a block is given no leaves
-        tensors = made if isinstance(made, tuple) else (made,)
+        args, kwargs = tuple(map(leaf, call.args)), {name: leaf(value) for name, value in call.kwargs.items()}
+        made = recomputed(type(call.block).forward.__get__(call.block), how)(*args, **kwargs)
+        tensors = [x for x in (made if isinstance(made, tuple) else (made,)) if isinstance(x, Tensor)]
         generator = torch.Generator().manual_seed(1)
         weights = [torch.randn(x.shape, generator=generator).to(x.device) for x in tensors]
-        torch.stack([(x.float() * weight).sum() for x, weight in zip(tensors, weights, strict=True)]).sum().backward()
-    return [leaf.grad.float() for leaf in leaves.values() if leaf.grad is not None]
+        whole = torch.stack([(x.float() * weight).sum() for x, weight in zip(tensors, weights, strict=True)]).sum()
+        inner = [output for output, _ in outputs.values()]
+        found = torch.autograd.grad(whole, [*leaves, *inner], allow_unused=True)
+    reached = {
+        name: in_every_slice(gradient, width)
+        for (name, (_, width)), gradient in zip(outputs.items(), found[len(leaves) :], strict=True)
+    }
+    return [gradient.float() for gradient in found[: len(leaves)] if gradient is not None], reached
+
+
+def in_every_slice(gradient: Tensor | None, width: int) -> bool:
+    """Whether there is some in each slice of an output: of queries, keys and values, a kernel may lose one."""
+    if gradient is None:
+        return False
+    size = width if gradient.shape[-1] % width == 0 else gradient.shape[-1]
+    return all(part.any().item() for part in gradient.split(size, dim=-1))

@@ -1,6 +1,6 @@
-"""Right gradients through ComfyUI's FLUX.
+"""Right gradients through ComfyUI's networks.
 
-Its blocks add into tensors in place (`txt += ...`, `x += ...`) after a norm has kept them for backward. Without
+Their blocks add into tensors in place (`txt += ...`, `x += ...`) after a norm has kept them for backward. Without
 checkpointing autograd notices; with whole blocks checkpointed it does not, and gradients are wrong in silence. So norms
 get copies here, and a block that is computed again in backward gets copies of what it was given the first time.
 
@@ -9,6 +9,7 @@ Nothing of the network is replaced but the flags and the wrapping of its weights
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,17 +17,25 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .bridge import training
+from .bridge.sites import blocks_of
+
+
+@dataclass
+class Recomputing:
+    """Whether blocks are computed again in backward instead of keeping their activations."""
+
+    on: bool = False
 
 
 @contextmanager
-def trainable(network: nn.Module) -> Iterator[None]:
+def trainable(network: nn.Module) -> Iterator[Recomputing]:
     """While inside, autograd through the frozen `network` is right; afterwards it is as it was, also after an error."""
     with ExitStack() as stack:
         stack.enter_context(frozen_weights(network))
         stack.enter_context(guarded_norms(network))
         stack.enter_context(training.own_copies(network))
         stack.enter_context(training.differentiable_kernels())
-        yield
+        yield stack.enter_context(recomputed_blocks(network))
 
 
 @contextmanager
@@ -36,7 +45,7 @@ def guarded_norms(network: nn.Module) -> Iterator[None]:
     def copied(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].clone(), *inputs[1:]) if torch.is_grad_enabled() else inputs
 
-    norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm)]
+    norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm | nn.RMSNorm)]
     handles = [norm.register_forward_pre_hook(copied) for norm in norms]
     try:
         yield
@@ -50,7 +59,8 @@ def frozen_weights(network: nn.Module) -> Iterator[None]:
     """No weight collects a gradient, and each is an ordinary tensor.
 
     Models that were loaded in a prompt are made of inference tensors, which autograd refuses to keep. Such a weight is
-    replaced by an ordinary one on the same memory, and put back afterwards.
+    replaced by an ordinary one on the same memory, and put back afterwards; quantized kinds make ordinary tensors of
+    themselves.
     """
     weights = [
         (module, name, weight, weight.requires_grad)
@@ -60,9 +70,7 @@ def frozen_weights(network: nn.Module) -> Iterator[None]:
     ]
     try:
         for module, name, weight, _ in weights:
-            if (
-                weight.is_inference() and type(weight) is nn.Parameter
-            ):  # quantized kinds make ordinary tensors themselves
+            if weight.is_inference() and training.is_plain(weight):
                 ordinary = nn.Parameter(on_the_same_memory(weight), requires_grad=False)
                 vars(ordinary).update(vars(weight))  # what ComfyUI has noted on it
                 module._parameters[name] = ordinary
@@ -82,29 +90,35 @@ def on_the_same_memory(weight: Tensor) -> Tensor:
     return ordinary.set_(weight.untyped_storage(), weight.storage_offset(), weight.shape, weight.stride())
 
 
-def recomputed_blocks(network: nn.Module) -> dict[str, Any]:
-    """`transformer_options` that make FLUX compute each block again in backward instead of keeping its activations.
+@contextmanager
+def recomputed_blocks(network: nn.Module) -> Iterator[Recomputing]:
+    """While inside, each repeated block can be computed again in backward: its `forward` is wrapped."""
+    how, blocks = Recomputing(), [block for _, block in blocks_of(network)]
+    try:
+        for block in blocks:
+            block.forward = recomputed(block.forward, how)
+        yield how
+    finally:
+        for block in blocks:
+            vars(block).pop("forward", None)
 
-    Not through the "original_block" that ComfyUI hands to a replacement: that one means the block which its loop has
-    come to, and in backward the loop is over.
-    """
-    double: Any = network.double_blocks
-    single: Any = network.single_blocks
-    replacements = {("double_block", index): recomputed(block) for index, block in enumerate(double)}
-    replacements |= {("single_block", index): recomputed(block) for index, block in enumerate(single)}
-    return {"patches_replace": {"dit": replacements}}
+
+def recomputed(forward: Callable[..., Any], how: Recomputing) -> Callable[..., Any]:
+    """A block's forward pass, as a checkpoint where that is on."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return forward(*map(own_copy, args), **{name: own_copy(value) for name, value in kwargs.items()})
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        if not (how.on and torch.is_grad_enabled()):
+            return forward(*args, **kwargs)
+        # Options are a dictionary that the network's loop goes on writing to: the values are those of now.
+        now = {name: dict(value) if isinstance(value, dict) else value for name, value in kwargs.items()}
+        return checkpoint(run, *args, use_reentrant=False, **now)
+
+    return chosen
 
 
-def recomputed(block: nn.Module) -> Callable[[dict[str, Any], dict[str, Any]], dict[str, Tensor]]:
-    """A block replacement as ComfyUI calls it: (what the block gets, the original) -> what it returns, by name."""
-
-    def replacement(given: dict[str, Any], _original: dict[str, Any]) -> dict[str, Tensor]:
-        def run() -> Any:
-            rest = {name: value for name, value in given.items() if name not in ("img", "txt")}
-            streams = [given[name].clone() for name in ("img", "txt") if name in given]  # it overwrites them
-            return block(*streams, **rest)
-
-        made = checkpoint(run, use_reentrant=False)
-        return dict(zip(("img", "txt"), made if isinstance(made, tuple) else (made,), strict=False))
-
-    return replacement
+def own_copy(value: Any) -> Any:
+    """A tensor that the block may overwrite."""
+    return value.clone() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -67,12 +67,16 @@ class LossPreview:
 class ImagePreview:
     """Images of one prompt, as the network draws them with the adapters it is wearing, always from the same noise.
 
-    `count` is how many adapters it is wearing: one, or in stage 1 those of the last batch's people.
+    A base without guidance of its own is led away from the empty prompt. `count` is how many adapters it is wearing:
+    one, or in stage 1 those of the last batch's people.
     """
 
-    def __init__(self, backbone: ComfyBackbone, prompt: Prompt, resolution: int, count: int, every: int):
+    def __init__(
+        self, backbone: ComfyBackbone, prompt: Prompt, negative: Prompt, resolution: int, count: int, every: int
+    ):
         side = min(LARGEST, resolution) // backbone.multiple * backbone.multiple
         self.backbone, self.prompt, self.size = backbone, prompt, (side, side)
+        self.negative = negative if backbone.guided_by_prompts else None
         self.count, self.every, self.possible = count, every, True
 
     def __call__(self, step: Step) -> Image.Image | None:
@@ -94,13 +98,14 @@ class ImagePreview:
         def stop_if_cancelled(_progress: Progress) -> None:
             execution.stop_if_cancelled()
 
+        denoiser.negative = self.negative
         job = denoiser.sample(self.prompt, self.size, SAMPLING_STEPS, GUIDANCE, range(self.count))
         return run(job, stop_if_cancelled)
 
     def decoded(self, latents: Tensor) -> Tensor:
         """Latents [c, h, w] as [3, H, W]; roughly where the autoencoder would push the model off the device."""
         if not devices.fits_beside(self.backbone.vae, latents.shape, self.backbone.device):
-            return devices.rough_image(latents)
+            return devices.rough_image(self.backbone.model, latents)
         with self.backbone.autoencoder() as autoencoder:
             return autoencoder.decode(latents)
 
@@ -121,5 +126,5 @@ def preview_of(
         return LossPreview(label)
     if kind != IMAGES:
         return no_preview
-    (prompt,) = run(prompt_embeddings([caption], backbone, cache))
-    return ImagePreview(backbone, prompt, resolution, count, every)
+    prompt, negative = run(prompt_embeddings([caption, ""], backbone, cache))
+    return ImagePreview(backbone, prompt, negative, resolution, count, every)

@@ -1,14 +1,11 @@
 """Train Meta-LoRA Personalization, and Merge to Rank-1 LoRA: stage 2 in ComfyUI."""
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
 from comfy_api.latest import io, ui
-from torch import nn
+from torch import Tensor
 
 from ..metalora.backbones.architecture import PRESETS
 from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
@@ -16,7 +13,6 @@ from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs.lora import save_lora
 from ..metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures, resolution_of
 from ..metalora.jobs.plots import save_loss_curve
-from ..metalora.method.adapter import Adapters
 from ..metalora.method.merge import fold_all
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
@@ -113,7 +109,7 @@ def finished(trained: TrainedAdapter, model: Any, plot: Path) -> io.NodeOutput:
     """The node's outputs; `plot` is the loss curve's file."""
     for weight in trained.adapters.parameters():
         weight.requires_grad_(False)
-    lora = format_lora(fold_all(trained.adapters), "bfl", trained.architecture)
+    lora = for_the_core(trained)
     if unmatched := loras.unmatched_keys(model, lora):
         raise UserError(
             f"ComfyUI's own loader does not know {len(unmatched)} keys of this LoRA, such as {unmatched[0]}."
@@ -121,15 +117,16 @@ def finished(trained: TrainedAdapter, model: Any, plot: Path) -> io.NodeOutput:
     return io.NodeOutput(
         trained,
         lora,
-        loras.with_live_adapters(model, wearing(trained.adapters)),
+        loras.with_lora(model, lora),
         {"loss": trained.training.losses},
         image_of(read_photo(plot)),
     )
 
 
-def wearing(adapters: Adapters) -> Callable[[nn.Module, torch.device], AbstractContextManager[None]]:
-    """How a network computes with the adapters on a device."""
-    return lambda network, device: adapters.to(device).attached(network)
+def for_the_core(trained: TrainedAdapter) -> dict[str, Tensor]:
+    """A LORA_MODEL, in the key format that the core's own nodes write where a base has one."""
+    key_format = "bfl" if trained.architecture.fused else "diffusers"
+    return format_lora(fold_all(trained.adapters), key_format, trained.architecture)
 
 
 def named(path: Path, ending: str) -> Path:
@@ -171,5 +168,5 @@ class MergeToLora(io.ComfyNode):
             lora = fold_all(adapter.adapters)
             save_lora(path, lora, key_format, adapter.architecture, adapter.metadata)
             return io.NodeOutput(
-                format_lora(lora, "bfl", adapter.architecture), str(path), ui=ui.PreviewText(str(path))
+                for_the_core(adapter), str(path), ui=ui.PreviewText(str(path))
             )

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..config import UserError
@@ -73,6 +73,22 @@ class ListedArchitecture(Architecture):
     @property
     def metadata(self) -> dict[str, str]:
         return {"prefix": self.prefix}
+
+
+KNOWN = {  # (family, width, blocks): how files call it
+    ("flux.2", 3072, 25): "flux.2-klein-4b",
+    ("flux.2", 6144, 56): "flux.2-dev",
+    ("z-image", 3840, 34): "z-image",
+    ("qwen-image", 3072, 60): "qwen-image",
+}
+
+
+def base_name(family: str, sites: Sequence[Site]) -> str:
+    """What files call a base of this family with these sites, whichever library has loaded it."""
+    listed = ListedArchitecture("", tuple(sites))
+    width = min(site.in_features for site in sites if not VECTOR.search(site.name))
+    blocks = len(listed.blocks)
+    return KNOWN.get((family, width, blocks), f"{family}-{width}x{blocks}")
 
 
 def chosen(sites: Iterable[Site], preset: str) -> list[Site]:

@@ -2,7 +2,7 @@
 
 | key_format | keys | read by |
 |---|---|---|
-| diffusers | transformer.<diffusers module>.lora_A.weight, .lora_B.weight; SDXL: unet. | diffusers, ComfyUI |
+| diffusers | transformer.<diffusers module>.lora_A.weight, .lora_B.weight; of a UNet, as kohya | diffusers, ComfyUI |
 | bfl | diffusion_model.<fused module>.lora_down.weight, .lora_up.weight, .alpha | ComfyUI |
 | kohya | lora_unet_<fused module, underscores>.lora_down.weight, .lora_up.weight, .alpha | diffusers, ComfyUI, kohya |
 
@@ -46,7 +46,7 @@ def format_lora(lora: LoRA, key_format: str, architecture: Architecture) -> dict
     for stem, fused in layers.items():
         if any(site.name in lora for site in fused):
             down, up = lora[fused[0].name] if len(fused) == 1 else fuse(fused, lora)
-            if key_format == "diffusers":
+            if has_no_alpha(key_format, architecture):
                 tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
             else:
                 alpha = torch.tensor(float(len(down)))
@@ -57,9 +57,10 @@ def format_lora(lora: LoRA, key_format: str, architecture: Architecture) -> dict
 def check_lora(tensors: dict[str, Tensor], key_format: str, architecture: Architecture) -> None:
     """Raise a UserError unless every key is one of the base's in this format, every shape fits, and all is finite."""
     layers = layers_of(key_format, architecture)
-    roles = ("lora_A.weight", "lora_B.weight") if key_format == "diffusers" else ("lora_down.weight", "lora_up.weight")
+    no_alpha = has_no_alpha(key_format, architecture)
+    roles = ("lora_A.weight", "lora_B.weight") if no_alpha else ("lora_down.weight", "lora_up.weight")
     expected = {f"{stem}.{role}": stem for stem in layers for role in roles}
-    if key_format != "diffusers":
+    if not no_alpha:
         expected |= {f"{stem}.alpha": stem for stem in layers}
     problems = [f"{key} is unknown" for key in tensors if key not in expected]
     problems += [f"{key} is not finite" for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -72,7 +73,7 @@ def check_lora(tensors: dict[str, Tensor], key_format: str, architecture: Archit
         wrong = misfit(layers[stem], down, up)
         if wrong:
             problems.append(f"{stem}: {wrong}")
-        elif key_format != "diffusers" and tensors[f"{stem}.alpha"].item() != len(down):
+        elif not no_alpha and tensors[f"{stem}.alpha"].item() != len(down):
             problems.append(f"{stem}.alpha is {tensors[f'{stem}.alpha'].item()}, not the rank {len(down)}")
     if not tensors:
         problems.append("it is empty")
@@ -117,12 +118,18 @@ def split(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> LoRA:
     return lora
 
 
+def has_no_alpha(key_format: str, architecture: Architecture) -> bool:
+    """Whether a format is diffusers' own; of a UNet, kohya's is what both programs read."""
+    return key_format == "diffusers" and architecture.prefix.endswith(".")
+
+
 def layers_of(key_format: str, architecture: Architecture) -> dict[str, tuple[Site, ...]]:
     """Key stem -> the sites of the layer it stands for, which are several where layers are fused."""
     if key_format not in KEY_FORMATS:
         raise UserError(f"There is no LoRA key format {key_format!r}; choose one of: {', '.join(KEY_FORMATS)}.")
     if key_format == "diffusers":
-        return {architecture.prefix + site.name: (site,) for site in architecture.places}
+        spelled = (lambda name: name) if architecture.prefix.endswith(".") else (lambda name: name.replace(".", "_"))
+        return {architecture.prefix + spelled(site.name): (site,) for site in architecture.places}
     if not architecture.fused:
         raise UserError(
             f"The key format {key_format!r} is FLUX.1's. For {architecture.name} use 'diffusers': ComfyUI reads it too."

@@ -26,6 +26,7 @@ PEFT_FILE = "adapter_model.safetensors"
 ROLES = ("down", "mid", "up")  # in the order of the products
 LARGEST_SIZE = 100_000  # of any number of an architecture
 MOST_BLOCKS = 1000
+PREFIXES = ("transformer.", "diffusion_model.", "lora_unet_")  # of bases that are known by their sites
 LARGEST_CONFIG = 10_000_000  # bytes
 
 
@@ -139,7 +140,7 @@ def architecture_of(path: Path, metadata: dict[str, str], lora: LoRA) -> Archite
     """What an adapter file says it is for; of a base that is known by its sites, as much of it as the LoRA has."""
     if "prefix" not in metadata:
         return shape_of(path, metadata)
-    if "base" not in metadata or not metadata["prefix"].endswith("."):
+    if "base" not in metadata or metadata["prefix"] not in PREFIXES:
         raise UserError(f"{path} is damaged: its prefix is {metadata['prefix']!r}, its base {metadata.get('base')!r}.")
     sites = [Site(name, name, down.shape[1], up.shape[0]) for name, (down, up) in lora.items()]
     return ListedArchitecture(metadata["base"], tuple(sites), metadata["prefix"])

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,6 +170,14 @@ class Adapters:
         return hook
 
 
+def is_linear(module: Any) -> bool:
+    """Whether it is a linear layer: torch's own, or another library's of quantized weights, known by its sizes."""
+    if isinstance(module, nn.Linear):
+        return True
+    own = vars(module) if isinstance(module, nn.Module) else {}
+    return {"in_features", "out_features"} <= own.keys() and "weight" in {**own, **module._parameters}
+
+
 def linears(model: nn.Module, sites: Iterable[Site]) -> list[tuple[nn.Linear, list[Site]]]:
     """Each linear layer with its sites; one UserError lists every site that `model` cannot take."""
     modules = dict(model.named_modules())
@@ -177,7 +186,7 @@ def linears(model: nn.Module, sites: Iterable[Site]) -> list[tuple[nn.Linear, li
     for site in sites:
         module = modules.get(site.module)
         end = site.out_features if site.start is None else site.start + site.out_features
-        if not isinstance(module, nn.Linear):
+        if not is_linear(module):
             problems.append(f"{site.module} is {'missing' if module is None else type(module).__name__}")
         elif module.in_features != site.in_features or module.out_features < end:
             problems.append(f"{site.module} is {module.in_features} -> {module.out_features}, too small for {site}")

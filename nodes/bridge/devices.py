@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import comfy.latent_formats
 import comfy.model_management
 import torch
 from torch import Tensor
@@ -36,10 +35,12 @@ def fits_beside(vae: Any, shape: tuple[int, ...], device: torch.device) -> bool:
     return comfy.model_management.get_free_memory(device) > DECODING * need
 
 
-def rough_image(latents: Tensor) -> Tensor:
-    """Latents [c, h, w] as colours [3, h, w], by the linear map that ComfyUI's own previews use."""
-    known = comfy.latent_formats.Flux()
-    colours = latents.movedim(0, -1) @ torch.tensor(known.latent_rgb_factors) + torch.tensor(
-        known.latent_rgb_factors_bias
-    )
+def rough_image(model: Any, latents: Tensor) -> Tensor:
+    """Latents [c, h, w] as colours [3, h, w], by the map that ComfyUI's own previews use; grey where it has none."""
+    known = model.model.latent_format
+    if known.latent_rgb_factors is None or len(known.latent_rgb_factors) != len(latents):
+        grey = latents.mean(0, keepdim=True).expand(3, -1, -1)
+        return (grey / 4 + 0.5).clamp(0, 1)
+    bias = torch.tensor(known.latent_rgb_factors_bias or [0.0, 0.0, 0.0])
+    colours = latents.movedim(0, -1) @ torch.tensor(known.latent_rgb_factors) + bias
     return ((colours + 1) / 2).clamp(0, 1).movedim(-1, 0)

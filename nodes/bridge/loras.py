@@ -1,15 +1,11 @@
-"""LoRAs as ComfyUI's own loader sees them, and adapters on a MODEL."""
+"""LoRAs as ComfyUI's own loader sees them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import comfy.lora
 import comfy.lora_convert
-import comfy.patcher_extension
-import torch
-from torch import Tensor, nn
-
-KEY = "metalora"  # of what we hang on a MODEL
+import comfy.sd
+from torch import Tensor
 
 
 def unmatched_keys(model: Any, lora: dict[str, Tensor]) -> list[str]:
@@ -20,13 +16,6 @@ def unmatched_keys(model: Any, lora: dict[str, Tensor]) -> list[str]:
     return sorted(lora.keys() - used)
 
 
-def with_live_adapters(model: Any, attached: Callable[[nn.Module, torch.device], Any]) -> Any:
-    """A clone of a MODEL that computes with adapters; they are attached only while the network runs."""
-    clone = model.clone()
-
-    def run(executor: Any, latents: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with attached(executor.class_obj, latents.device):
-            return executor(latents, *args, **kwargs)
-
-    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, KEY, run)
-    return clone
+def with_lora(model: Any, lora: dict[str, Tensor]) -> Any:
+    """A clone of a MODEL that wears a LoRA: what the stock loader makes of its file."""
+    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]

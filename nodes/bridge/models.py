@@ -1,50 +1,53 @@
-"""The parts of ComfyUI's MODEL, CLIP and VAE, read and checked; nothing here changes them."""
+"""What ComfyUI's MODEL, CLIP and VAE compute, through the calls of its own sampler; nothing here changes them."""
 
 from typing import Any
 
-import comfy.latent_formats
-import comfy.ldm.flux.model
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.samplers
 import comfy.text_encoders.flux
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from ...metalora.backbones.flux_configs import max_tokens
 from ...metalora.backbones.keys import FluxShape
 from ...metalora.config import UserError
+from .training import differentiable_attention
+
+COMPILED = "torch.compile"  # the key of ComfyUI's own wrapper for compiled networks
+GUIDANCE = ("sampler_cfg_function", "sampler_post_cfg_function", "sampler_pre_cfg_function")
+TOKENS = 512  # of a prompt, where memory is estimated for a base whose prompts have lengths of their own
 
 
 def network_of(model: Any) -> nn.Module:
-    """The FLUX in a MODEL; a UserError for anything else."""
-    network = model.model.diffusion_model
-    if type(network) is not comfy.ldm.flux.model.Flux:
-        raise UserError(f"This MODEL is a {type(model.model).__name__}. Meta-LoRA needs FLUX.1-dev or FLUX.1-schnell.")
-    if network.in_channels != network.out_channels:
-        raise UserError(
-            f"This FLUX reads {network.in_channels} numbers a token and returns {network.out_channels}: a Fill, Depth "
-            "or Canny variant, which needs another image as input. Use FLUX.1-dev or FLUX.1-schnell."
-        )
-    if not network.params.vec_in_dim:
-        raise UserError(
-            f"This FLUX ({type(model.model).__name__}) takes no pooled prompt: a FLUX.2 or another relative. "
-            "Use FLUX.1-dev or FLUX.1-schnell."
-        )
-    return network
+    """The network in a MODEL, also where another node has put a compiled one in its place."""
+    network = model.get_model_object("diffusion_model")
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
-def flux_shape(model: Any) -> FluxShape:
-    """The architecture of a MODEL."""
-    network: Any = network_of(model)
-    params = network.params
-    return FluxShape(
-        width=params.hidden_size,
-        double_blocks=params.depth,
-        single_blocks=params.depth_single_blocks,
-        in_channels=network.in_channels,
-        joint_dim=params.context_in_dim,
-        pooled_dim=params.vec_in_dim,
-        guidance=params.guidance_embed,
-        mlp_ratio=int(params.mlp_ratio),
-    )
+def uncompiled(model: Any) -> Any:
+    """A clone of a MODEL without compiled parts: it computes the same, and hooks on layers are seen."""
+    clone = model.clone()
+    for name, part in list(clone.object_patches.items()):
+        if isinstance(part, OptimizedModule):
+            del clone.object_patches[name]
+    clone.remove_wrappers_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, COMPILED)
+    return clone
+
+
+def refuse_guidance_patches(model: Any) -> None:
+    """What changes images by other rules than the network's own cannot be trained on."""
+    for kind in GUIDANCE:
+        patches = model.model_options.get(kind) or []
+        for patch in patches if isinstance(patches, list) else [patches]:
+            maker = getattr(patch, "__qualname__", type(patch).__qualname__).split(".")[0]
+            raise UserError(
+                f"This MODEL has a guidance patch on it ({maker}, a {kind}), which changes what the sampler does with "
+                "the network's output: there is nothing to train on it. Connect `model` from before that node, and put "
+                "the patch on the trained model."
+            )
 
 
 def compute_dtype(model: Any) -> torch.dtype:
@@ -54,12 +57,9 @@ def compute_dtype(model: Any) -> torch.dtype:
 
 def weights_of(model: Any, part: str) -> dict[str, Tensor]:
     """The tensors that make up a part: "transformer" of a MODEL, "text_encoders" of a CLIP, "autoencoder" of a VAE."""
-    module = {
-        "transformer": lambda: network_of(model),
-        "text_encoders": lambda: model.cond_stage_model,
-        "autoencoder": lambda: model.first_stage_model,
-    }[part]()
-    return module.state_dict()
+    if part == "transformer":
+        return dict(network_of(model).named_parameters())
+    return (model.cond_stage_model if part == "text_encoders" else model.first_stage_model).state_dict()
 
 
 def patches_of(patcher: Any) -> str:
@@ -67,33 +67,99 @@ def patches_of(patcher: Any) -> str:
     return str(patcher.patches_uuid) if patcher.patches else ""
 
 
-def check_clip(clip: Any) -> None:
-    """Refuse what is not FLUX's pair of text encoders."""
+def prompt_tokens(clip: Any, architecture: Any) -> int:
+    """How many tokens a prompt of a FLUX.1 is padded to: as it was trained, or as a smaller one's loader says."""
+    if not isinstance(architecture, FluxShape):
+        return TOKENS
     if not isinstance(clip.tokenizer, comfy.text_encoders.flux.FluxTokenizer):
         raise UserError(
-            f"This CLIP is a {type(clip.cond_stage_model).__name__}. "
+            f"This MODEL is a FLUX.1, and this CLIP a {type(clip.cond_stage_model).__name__}. "
             "Load clip_l and t5xxl with DualCLIPLoader, type flux."
         )
+    known = architecture.name in ("flux.1-dev", "flux.1-schnell")
+    return max_tokens(architecture) if known else clip.tokenizer.t5xxl.min_length
 
 
-def prompt_tokens(clip: Any, shape: FluxShape) -> int:
-    """How many of T5's tokens a prompt is padded to: as FLUX was trained, or as a smaller one's loader says."""
-    known = shape.name in ("flux.1-dev", "flux.1-schnell")
-    return max_tokens(shape) if known else clip.tokenizer.t5xxl.min_length
+def encode_prompt(clip: Any, text: str, flux_tokens: int | None) -> dict[str, Tensor]:
+    """A conditioning's tensors; brackets in a caption are letters, not weights."""
+    options = {"tokenizer_options": {"t5xxl_min_length": flux_tokens}} if flux_tokens else {}
+    try:
+        tokenized = clip.tokenize(text, disable_weights=True, **options)
+    except TypeError:  # a chat model's tokenizer knows no weights, and says so itself to the one below it
+        tokenized = clip.tokenize(text, **options)
+    made = clip.encode_from_tokens(tokenized, return_dict=True)
+    made["cross_attn"] = made.pop("cond")
+    return {name: part for name, part in made.items() if isinstance(part, Tensor)}
 
 
-def encode_prompt(clip: Any, text: str, tokens: int) -> tuple[Tensor, Tensor]:
-    """(T5's tokens [1, n, d], CLIP's pooled output [1, e]); brackets in a caption are letters, not weights."""
-    tokenized = clip.tokenize(text, disable_weights=True, tokenizer_options={"t5xxl_min_length": tokens})
-    embedded, pooled = clip.encode_from_tokens(tokenized, return_pooled=True)
-    return embedded, pooled
+class Applied:
+    """A MODEL that is on its device as one function of latents, with all that other nodes have put on it."""
+
+    def __init__(self, model: Any):
+        self.model, self.base = model, model.model
+        self.frames = self.base.latent_format.latent_dimensions == 3
+        self.flow = isinstance(self.base.model_sampling, comfy.model_sampling.CONST)
+        options = dict(model.model_options.get("transformer_options", {}))
+        wrappers = comfy.patcher_extension.copy_nested_dicts(options.get("wrappers", {}))
+        options["wrappers"] = comfy.patcher_extension.merge_nested_dicts(wrappers, model.wrappers)
+        options["optimized_attention_override"] = differentiable_attention
+        self.options = options
+
+    def velocity(self, latents: Tensor, t: Tensor, prompt: dict[str, Tensor], guidance: float) -> Tensor:
+        """d x / dt of latents x = (1 - t) clean + t noise, [b, c, h, w] in float32.
+
+        Another noise schedule has its latents scaled, x / (1 - t) with noise of t / (1 - t). What ComfyUI makes of the
+        network's output is always the clean latents, so that the velocity is (x - clean) / t for every base.
+        """
+        one = t.float().view(-1, 1, 1, 1)
+        scale, sigma = (1.0, t.float()) if self.flow else (1 - one, t.float() / (1 - t.float()))
+        x = latents.float() / scale
+        clean = self.denoised(x.unsqueeze(2) if self.frames else x, sigma, prompt, guidance)
+        return (latents.float() - (clean.squeeze(2) if self.frames else clean)) / one
+
+    def denoised(self, x: Tensor, sigma: Tensor, prompt: dict[str, Tensor], guidance: float) -> Tensor:
+        """As the sampler has it: the conditioning's parts, made for these latents, and every patch on the way."""
+        cond = {**prompt, "guidance": guidance, "model_conds": {}}
+        made = comfy.samplers.encode_model_conds(self.base.extra_conds, [cond], x, x.device, "positive")
+        parts = made[0]["model_conds"].items()
+        conds = {name: part.process_cond(batch_size=len(x), device=x.device, area=None).cond for name, part in parts}
+        wrapper = self.model.model_options.get("model_function_wrapper")
+        given = {**conds, "transformer_options": self.options}
+        if wrapper is not None:
+            batch = {"input": x, "timestep": sigma, "c": given, "cond_or_uncond": [0] * len(x)}
+            return wrapper(self.base.apply_model, batch).float()
+        return self.base.apply_model(x, sigma, **given).float()
+
+    def times(self, steps: int) -> Tensor:
+        """[steps + 1] from 1 to 0, as ComfyUI's simple scheduler has them."""
+        sigmas = comfy.samplers.calculate_sigmas(self.base.model_sampling, "simple", steps)
+        return sigmas if self.flow else sigmas / (1 + sigmas)
 
 
-def latents_in(latents: Tensor) -> Tensor:
-    """What a FLUX's autoencoder makes -> what its transformer takes."""
-    return comfy.latent_formats.Flux().process_in(latents)
+def latents_in(model: Any, latents: Tensor) -> Tensor:
+    """What a VAE makes [b, c, (1,) h, w] -> what the network takes [b, c, h, w]."""
+    taken = model.model.process_latent_in(latents)
+    return taken.squeeze(2) if taken.ndim == 5 else taken
 
 
-def latents_out(latents: Tensor) -> Tensor:
+def latents_out(model: Any, latents: Tensor) -> Tensor:
     """The inverse."""
-    return comfy.latent_formats.Flux().process_out(latents)
+    frames = model.model.latent_format.latent_dimensions == 3
+    return model.model.process_latent_out(latents.unsqueeze(2) if frames else latents)
+
+
+def check_vae(model: Any, vae: Any) -> None:
+    """Refuse a VAE whose latents are not this MODEL's."""
+    known = model.model.latent_format
+    if (vae.latent_channels, vae.latent_dim) == (known.latent_channels, known.latent_dimensions):
+        return
+    raise UserError(
+        f"This VAE makes latents of {vae.latent_channels} channels in {vae.latent_dim} dimensions, but this MODEL, a "
+        f"{type(model.model.model_config).__name__}, takes {known.latent_channels} in {known.latent_dimensions}. Load "
+        "the VAE that belongs to the model."
+    )
+
+
+def cell_of(vae: Any) -> int:
+    """Pixels of a side of what the network sees as one: sides of images are multiples of it."""
+    return max(16, vae.spacial_compression_encode())

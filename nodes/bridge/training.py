@@ -35,6 +35,18 @@ def casting_layers(network: nn.Module) -> list[Any]:
     return [layer for layer in layers if layer.comfy_cast_weights or layer.weight_function or layer.bias_function]
 
 
+def is_plain(weight: Tensor) -> bool:
+    """Whether it is what it seems: no quantized kind, which answers for numbers that it does not hold."""
+    # A GGUF's tensors are a class of their own also where they are stored as they are.
+    return type(weight).__torch_dispatch__ is Tensor.__torch_dispatch__ and weight.is_floating_point()
+
+
+def stored(weight: Tensor) -> Tensor:
+    """A tensor's bytes as they lie in memory, of a quantized kind too, for a fingerprint."""
+    weight = weight.detach()
+    return vars(weight).get("_qdata", weight).as_subclass(Tensor)
+
+
 @contextmanager
 def own_copies(network: nn.Module) -> Iterator[None]:
     """Casting layers compute with copies of their own, which backward may keep.
