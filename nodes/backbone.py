@@ -61,7 +61,7 @@ class ComfyBackbone:
         if part not in self._fingerprints:
             owner = {"transformer": self.model, "text_encoders": self.clip, "autoencoder": self.vae}[part]
             patcher = owner if part == "transformer" else owner.patcher
-            state = f"{self.dtype} {models.patches_of(patcher)} {self.max_tokens}"
+            state = f"conditioning {self.dtype} {models.patches_of(patcher)} {self.max_tokens}"
             self._fingerprints[part] = fingerprint(models.weights_of(owner, part), state)
         return self._fingerprints[part]
 

@@ -83,6 +83,8 @@ def what_is_wrong(call: Call) -> str:
             plain, reached = gradients_of(call, Recomputing(False), outputs)
         again, _ = gradients_of(call, Recomputing(True), {})
     except RuntimeError as broken:
+        if "no autograd formula" in str(broken) or "does not require grad" in str(broken):
+            return f"an operation in it has no backward ({broken})"
         if "inplace" not in str(broken):
             raise
         return "what backward needs is overwritten"

@@ -167,6 +167,4 @@ class MergeToLora(io.ComfyNode):
             path = named(folders.numbered_output("loras", name), ".safetensors")
             lora = fold_all(adapter.adapters)
             save_lora(path, lora, key_format, adapter.architecture, adapter.metadata)
-            return io.NodeOutput(
-                for_the_core(adapter), str(path), ui=ui.PreviewText(str(path))
-            )
+            return io.NodeOutput(for_the_core(adapter), str(path), ui=ui.PreviewText(str(path)))

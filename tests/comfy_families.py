@@ -13,8 +13,7 @@ FLUX |= {"mlp_ratio": 4.0, "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": 
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ComfyUI's class of settings, a model's sizes
     "flux1": (
         "Flux",
-        FLUX
-        | {"image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 24, "guidance_embed": True},
+        FLUX | {"image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 24, "guidance_embed": True},
     ),
     "flux2": (
         "Flux2",
@@ -97,7 +96,7 @@ def build(family: str, stored: torch.dtype = torch.float32, quantized: bool = Fa
     config = vars(comfy.supported_models)[kind](dict(sizes))
     if quantized:
         config.quant_config = {"mixed_ops": True}
-    config.set_inference_dtype(stored, torch.float32 if stored != torch.float32 else None)
+    config.set_inference_dtype(stored, torch.float32 if quantized or stored != torch.float32 else None)
     model = config.get_model({}, "", device=CPU)
     if not quantized:
         randomize(model.diffusion_model)
@@ -112,7 +111,9 @@ def randomize(network: nn.Module) -> None:
             seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
             drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
             drawn = drawn / weight[0].numel() ** 0.5 if weight.ndim >= 2 else 0.1 * drawn
-            is_norm = name.endswith("weight") and ("norm" in name.lower() or name.endswith(("ln_q.weight", "ln_k.weight")))
+            is_norm = name.endswith("weight") and (
+                "norm" in name.lower() or name.endswith(("ln_q.weight", "ln_k.weight"))
+            )
             weight.copy_((drawn + (weight.ndim < 2 and is_norm)).to(torch.bfloat16))
 
 

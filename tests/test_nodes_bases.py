@@ -1,17 +1,18 @@
 """Every base that ComfyUI loads, as tiny random models of its real classes: gradients, LoRAs, refusals."""
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
 import torch
-from comfy_families import CPU, Vae, build, clip, known, latents, prompt
+from comfy_families import Vae, build, clip, known, latents, prompt
 from comfyui import needs_comfyui, pack
 from torch import Tensor
 
 pytestmark = needs_comfyui
 BASES = ["flux1", "flux2", "zimage", "qwen", "krea2", "sd3", "chroma", "sdxl", "lumina2"]
-TIMES = torch.tensor([0.25, 0.75])
+TIMES = torch.tensor([0.35, 0.8])
 
 
 @pytest.fixture(params=BASES)
@@ -118,3 +119,143 @@ def test_the_stock_loader_gives_what_the_adapters_gave_and_knows_every_key(famil
     print(f"{family}: {len(adapters.sites)} sites, stock loader {error:.1e} of the LoRA's effect")
     assert error < 1e-4
     assert torch.equal(again, plain), "the model is what it was"
+
+
+def quantized(family: str, kind: str) -> tuple[Any, Any]:
+    """(a MODEL whose layers in blocks are stored in fewer bits, a plain one of the numbers they stand for)."""
+    plain = build(family)
+    network = plain.model.diffusion_model
+    inside = tuple(f"{path}." for path, _ in pack("nodes.bridge.sites").blocks_of(network))
+    layers = [name for name, m in network.named_modules() if name.startswith(inside) and isinstance(m, torch.nn.Linear)]
+    state = dict(network.state_dict())
+    for name in layers:
+        weight = state[f"{name}.weight"]
+        if kind == "fp8":
+            scale = weight.abs().max() / 448
+            state[f"{name}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
+        else:
+            scale = weight.abs().amax(dim=1, keepdim=True) / 127
+            state[f"{name}.weight"] = (weight / scale).round().to(torch.int8)
+        network.get_submodule(name).weight.data.copy_(state[f"{name}.weight"].float() * scale)
+        words = {"fp8": "float8_e4m3fn", "int8": "int8_tensorwise"}[kind]
+        state[f"{name}.weight_scale"] = scale.float()
+        state[f"{name}.comfy_quant"] = torch.tensor(list(json.dumps({"format": words}).encode()), dtype=torch.uint8)
+    made = build(family, quantized=True)
+    missing, unexpected = made.model.diffusion_model.load_state_dict(state, strict=False)
+    assert not missing
+    assert not unexpected
+    return made, plain
+
+
+@pytest.mark.parametrize("kind", ["fp8", "int8"])
+@pytest.mark.parametrize("family", ["flux1", "zimage", "qwen"], indirect=True)
+def test_layers_that_are_no_linear_of_torchs_are_trained_on(family: str, kind: str):
+    """Scaled fp8 and int8, as ComfyUI's own quantized layers keep them; they round their inputs too."""
+    pytest.importorskip("comfy.quant_ops")
+    made, plain = quantized(family, kind)
+    found, wanted = gradients(family, made), gradients(family, plain)
+    assert gradients(family, made, checkpointing=True).keys() == wanted.keys()
+    both = [torch.cat([g for g in grads.values() if g is not None]) for grads in (found, wanted)]
+    likeness = torch.nn.functional.cosine_similarity(*both, dim=0).item()
+    print(f"{family} {kind}: cosine to the dequantized model's gradients {likeness:.5f}")
+    assert likeness > 0.99
+
+
+class GuidancePatch:
+    """As another pack's node hangs on a MODEL."""
+
+    def __call__(self, args):
+        return args["denoised"]
+
+
+def test_a_guidance_patch_is_refused_by_name():
+    model = build("flux1")
+    patched = model.clone()
+    patched.set_model_sampler_post_cfg_function(GuidancePatch())
+    with pytest.raises(
+        pack("metalora.config").UserError, match=r"guidance patch on it .GuidancePatch.*before that node"
+    ):
+        backbone_of("flux1", patched)
+    backbone_of("flux1", model)
+
+
+@pytest.mark.parametrize("how", ["in the network's place", "around the model"])
+def test_a_compiled_model_trains_like_the_plain_one_and_leaves_it_plain(how: str):
+    pack("nodes.bridge.models")
+    model = build("flux1")
+    wanted = gradients("flux1", model)
+    compiled = model.clone()
+    if how == "around the model":
+        from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+        set_torch_compile_wrapper(compiled, backend="eager")
+    else:
+        network = compiled.get_model_object("diffusion_model")
+        compiled.add_object_patch("diffusion_model", torch.compile(network, backend="eager"))
+        compiled.patch_model()  # as a sampler that ran before has left it
+    for again in (compiled, model):
+        found = gradients("flux1", again)
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert backbone_of("flux1", model).name == "flux-64x2x2"
+
+
+def test_a_model_that_wears_a_lora_is_trained_as_it_computes():
+    """So is one with live patches on its blocks: the first forward pass tells."""
+    loras, formats = pack("nodes.bridge.loras"), pack("metalora.backbones.lora_formats")
+    model, words, x = build("flux1"), prompt("flux1"), latents("flux1")
+    backbone = backbone_of("flux1", model)
+    adapters = adapters_of(backbone)
+    lora = formats.format_lora(pack("metalora.method.merge").fold_all(adapters), "bfl", backbone.architecture)
+    dressed = loras.with_lora(model, lora)
+    skipping = model.clone()
+    skipping.set_model_patch_replace(lambda given, extra: given, "dit", "double_block", 1)
+    with torch.no_grad():
+        with backbone.denoiser() as denoiser:
+            plain = denoiser(x, TIMES, words)
+            with adapters.attached(denoiser.network):
+                live = denoiser(x, TIMES, words)
+        with backbone_of("flux1", dressed).denoiser() as denoiser:
+            torch.testing.assert_close(denoiser(x, TIMES, words), live, rtol=1e-4, atol=1e-5)
+        with backbone_of("flux1", skipping).denoiser() as denoiser:
+            assert not torch.allclose(denoiser(x, TIMES, words), plain)
+
+
+def test_a_base_without_a_backward_is_refused_by_the_check():
+    pack("nodes.bridge.models")
+    if not known("ernie"):
+        pytest.skip("this ComfyUI has no ErnieImage")
+    with pytest.raises(pack("metalora.config").UserError, match=r"gradients of this model's .* are wrong"):
+        gradients("ernie", build("ernie"))
+
+
+def test_parts_that_do_not_belong_together_are_refused_in_a_sentence():
+    refused = pack("metalora.config").UserError
+    model, other = build("flux1"), build("sdxl")
+    with pytest.raises(refused, match=r"This VAE makes latents of 4 channels in 2 dimensions, but this MODEL, a Flux,"):
+        pack("nodes.backbone").ComfyBackbone(model, clip("flux1"), Vae(other))
+    with pytest.raises(refused, match=r"This MODEL is a FLUX.1, and this CLIP a Identity"):
+        pack("nodes.backbone").ComfyBackbone(model, clip("sdxl"), Vae(model))
+    with backbone_of("sdxl", other).denoiser() as denoiser, pytest.raises(refused, match="Load the text encoder"):
+        denoiser(latents("sdxl"), TIMES, {"cross_attn": torch.randn(1, 5, 41), "pooled_output": torch.randn(1, 16)})
+
+
+def test_files_say_their_base_and_another_bases_are_refused_with_both_names(tmp_path):
+    jobs, store = pack("metalora.jobs.lora"), pack("metalora.store.files")
+    backbones = {family: backbone_of(family, build(family)) for family in ("flux1", "sd3")}
+    merged = pack("metalora.method.merge").fold_all(adapters_of(backbones["sd3"]))
+    name, path = backbones["sd3"].name, tmp_path / "sd3.safetensors"
+    jobs.save_lora(path, merged, "diffusers", backbones["sd3"].architecture, {"base": name})
+    read, said = jobs.load_lora(path, backbones["sd3"])
+    assert not said
+    assert all(torch.equal(a, b) for site in merged for a, b in zip(read[site], merged[site], strict=True))
+    downs = {f"{site.name}.down": torch.randn(4, site.in_features) for site in backbones["sd3"].sites("all")}
+    meta_down = tmp_path / "meta-down.safetensors"
+    store.write(meta_down, downs, "meta-down", {"base": name, "domain": "woman"})
+    for read_it in (
+        lambda: jobs.load_lora(path, backbones["flux1"]),
+        lambda: pack("metalora.jobs.meta_downs").read_meta_down(
+            meta_down, backbones["flux1"].sites("all"), backbones["flux1"].name, 1
+        ),
+    ):
+        with pytest.raises(pack("metalora.config").UserError, match=r"made for 'sd3-128x2'.* is 'flux-64x2x2'"):
+            read_it()

@@ -18,35 +18,22 @@ from metalora.backbones.tiny_flux import SHAPE, TinyFlux
 from metalora.method.adapter import Adapters, linears, new_adapters, random_meta_down
 
 pytestmark = needs_comfyui
-CPU = torch.device("cpu")
+
+
+def loaded(stored: torch.dtype = torch.float32):
+    """A backbone over the tiny FLUX, made as a loader node makes its parts."""
+    bridge, small = pack("nodes.bridge.small"), pack("nodes.small_flux")
+    tiny = pack("metalora.backbones.tiny_flux").TinyFlux()
+    with torch.inference_mode():
+        model, clip, vae = small.load_small_flux(tiny, bridge.small_parts)
+        if stored != torch.float32:
+            model = small.load_small_flux(tiny, lambda read: bridge.small_model(read, stored))
+    return pack("nodes.backbone").ComfyBackbone(model, clip, vae)
 
 
 @pytest.fixture(scope="module")
-def model():
-    bridge, small = pack("nodes.bridge.small"), pack("nodes.small_flux")
-    parts = pack("metalora.backbones.tiny_flux").TinyFlux()
-    with torch.inference_mode():  # as a loader node runs
-        return small.load_small_flux(parts, bridge.small_model)
-
-
-def denoiser_of(model, network, checkpointing: bool):
-    made = pack("nodes.backbone").ComfyDenoiser(network, SHAPE, CPU, torch.float32, casts_weights=False)
-    made.checkpointing(checkpointing)
-    return made
-
-
-def unguarded(block):
-    """A whole block checkpointed without copies, as the core's trainer does it."""
-
-    def replacement(given, _original):
-        names = [name for name in ("img", "txt") if name in given]
-        rest = {name: value for name, value in given.items() if name not in names}
-        made = torch.utils.checkpoint.checkpoint(
-            lambda: block(*(given[name] for name in names), **rest), use_reentrant=False
-        )
-        return dict(zip(names, made if len(names) > 1 else (made,), strict=True))
-
-    return replacement
+def backbone():
+    return loaded()
 
 
 def adapters(fused: bool, *, meta: bool) -> Adapters:
@@ -66,17 +53,26 @@ def gradients(denoiser, worn: Adapters, dtype: torch.dtype, inputs_too: bool = F
         return torch.randn(shape, generator=generator).to(dtype)
 
     latents, target = drawn(2, 16, 8, 6), drawn(2, 16, 8, 6)
-    tokens = drawn(1, 12, SHAPE.joint_dim).requires_grad_(inputs_too)
-    prompt = Prompt(tokens=tokens, pooled=drawn(1, SHAPE.pooled_dim))
+    tokens, pooled = drawn(1, 12, SHAPE.joint_dim).requires_grad_(inputs_too), drawn(1, SHAPE.pooled_dim)
     latents.requires_grad_(inputs_too)
+    names = ("tokens", "pooled") if isinstance(denoiser, FluxDenoiser) else ("cross_attn", "pooled_output")
     with worn.attached(denoiser.network):
-        made = denoiser(latents, torch.tensor([0.25, 0.75], dtype=dtype), prompt)
+        made = denoiser(
+            latents, torch.tensor([0.25, 0.75], dtype=dtype), Prompt(zip(names, (tokens, pooled), strict=True))
+        )
         (made - target).square().mean().backward()
     return {
         f"{name}.{role}": weight.grad
         for name, adapter in worn.by_name.items()
         for role, weight in adapter.weights().items()
     }
+
+
+def in_comfyui(backbone, *, meta: bool, checkpointing: bool, checked: bool = True, inputs_too: bool = False):
+    with backbone.denoiser() as denoiser:
+        denoiser.checkpointing(checkpointing)
+        denoiser.checked = not checked
+        return gradients(denoiser, adapters(fused=True, meta=meta), torch.float32, inputs_too)
 
 
 def reference(*, meta: bool) -> dict[str, Tensor]:
@@ -94,85 +90,68 @@ def errors(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, floa
 
 @pytest.mark.parametrize("meta", [True, False], ids=["three layers", "plain LoRA"])
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_every_adapters_gradient_is_that_of_the_reference(model, checkpointing: bool, meta: bool):
-    network = model.model.diffusion_model
-    with pack("nodes.gradients").trainable(network):
-        found = gradients(denoiser_of(model, network, checkpointing), adapters(fused=True, meta=meta), torch.float32)
+def test_every_adapters_gradient_is_that_of_the_reference(backbone, checkpointing: bool, meta: bool):
+    found = in_comfyui(backbone, meta=meta, checkpointing=checkpointing)
     worst = max(errors(found, reference(meta=meta)).items(), key=lambda item: item[1])
     print(f"worst relative error: {worst[1]:.1e}")
     assert worst[1] < 1e-5, worst
 
 
-def test_without_the_guard_checkpointed_gradients_are_wrong_and_nothing_says_so(model):
-    gradients_module, network = pack("nodes.gradients"), model.model.diffusion_model
-    denoiser = denoiser_of(model, network, checkpointing=False)
-    kernels = pack("nodes.bridge.training").differentiable_kernels
-    blocks = {("double_block", i): unguarded(block) for i, block in enumerate(network.double_blocks)}
-    blocks |= {("single_block", i): unguarded(block) for i, block in enumerate(network.single_blocks)}
-    denoiser.options |= {"patches_replace": {"dit": blocks}}
-    with gradients_module.frozen_weights(network), kernels():
-        # As in the core's trainer, which trains the first layers too, so that what enters the blocks needs a gradient.
-        found = gradients(denoiser, adapters(fused=True, meta=True), torch.float32, inputs_too=True)
+def unguarded(monkeypatch) -> None:
+    """A whole block checkpointed without copies, as the core's trainer does it."""
+
+    def recomputed(forward, how):
+        def chosen(*args, **kwargs):
+            if not (how.on and torch.is_grad_enabled()):
+                return forward(*args, **kwargs)
+            return torch.utils.checkpoint.checkpoint(lambda: forward(*args, **kwargs), use_reentrant=False)
+
+        return chosen
+
+    guard = pack("nodes.gradients")
+    monkeypatch.setattr(guard, "guarded_norms", lambda network: contextlib.nullcontext())
+    monkeypatch.setattr(guard, "recomputed", recomputed)
+
+
+def test_without_the_guard_checkpointed_gradients_are_wrong_and_nothing_says_so(backbone, monkeypatch):
+    unguarded(monkeypatch)
+    # As in the core's trainer, which trains the first layers too, so that what enters the blocks needs a gradient.
+    found = in_comfyui(backbone, meta=True, checkpointing=True, checked=False, inputs_too=True)
     worst = max(errors(found, reference(meta=True)).values())
     print(f"worst relative error without the guard: {worst:.1e}")
     assert worst > 0.05
 
 
-def test_without_the_guard_and_without_checkpointing_autograd_notices(model):
-    network = model.model.diffusion_model
-    with (
-        pack("nodes.gradients").frozen_weights(network),
-        pack("nodes.bridge.training").differentiable_kernels(),
-        pytest.raises(RuntimeError, match="modified by an inplace operation"),
-    ):
-        gradients(denoiser_of(model, network, False), adapters(fused=True, meta=True), torch.float32)
+def test_without_the_guard_and_without_checkpointing_autograd_notices(backbone, monkeypatch):
+    unguarded(monkeypatch)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        in_comfyui(backbone, meta=True, checkpointing=False, checked=False)
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
-def network(request):
-    parts = pack("metalora.backbones.tiny_flux").TinyFlux()
-    made = pack("nodes.small_flux").load_small_flux(parts, pack("nodes.bridge.small").small_model)
-    return made.model.diffusion_model.to(request.param)
-
-
-def test_the_check_of_a_users_model_passes_right_gradients(network):
-    with pack("nodes.gradients").trainable(network):
-        pack("nodes.gradient_check").check_gradients(network, CPU, network.img_in.weight.dtype, {})
-
-
-@pytest.mark.parametrize("missing", ["guarded_norms", "recomputed"])
-def test_the_check_of_a_users_model_finds_either_half_of_the_guard_missing(network, monkeypatch, missing: str):
-    guard, check = pack("nodes.gradients"), pack("nodes.gradient_check")
-    without = {"guarded_norms": lambda network: contextlib.nullcontext(), "recomputed": unguarded}
-    monkeypatch.setattr(guard if missing == "guarded_norms" else check, missing, without[missing])
-    with guard.trainable(network), pytest.raises(pack("metalora.config").UserError, match="are wrong"):
-        check.check_gradients(network, CPU, network.img_in.weight.dtype, {})
+@pytest.mark.parametrize("missing", ["guarded_norms", "own_copy"])
+def test_the_check_of_a_users_model_finds_either_half_of_the_guard_missing(backbone, monkeypatch, missing: str):
+    without = {"guarded_norms": lambda network: contextlib.nullcontext(), "own_copy": lambda value: value}
+    monkeypatch.setattr(pack("nodes.gradients"), missing, without[missing])
+    with pytest.raises(pack("metalora.config").UserError, match="are wrong"):
+        in_comfyui(backbone, meta=True, checkpointing=True)
 
 
 def test_fp8_weights_give_the_gradients_of_the_numbers_they_stand_for():
     """Layers cast such weights in each forward pass; their copies must not all be kept for backward."""
-    bridge, small = pack("nodes.bridge.small"), pack("nodes.small_flux")
-    parts = pack("metalora.backbones.tiny_flux").TinyFlux()
-    stored = small.load_small_flux(parts, lambda read: bridge.small_model(read, torch.float8_e4m3fn))
-    plain = small.load_small_flux(parts, bridge.small_model)
-    plain.model.diffusion_model.load_state_dict(stored.model.diffusion_model.state_dict())
-    assert pack("nodes.bridge.models").compute_dtype(stored) == torch.float32
-    found = {}
-    for kind, made in (("fp8", stored), ("float32", plain)):
-        network = made.model.diffusion_model
-        casts = bool(pack("nodes.bridge.training").casting_layers(network))
-        assert casts == (kind == "fp8")
-        denoiser = pack("nodes.backbone").ComfyDenoiser(network, SHAPE, CPU, torch.float32, casts)
-        denoiser.checkpointing(False)
-        assert ("patches_replace" in denoiser.options) == (kind == "fp8")
-        with pack("nodes.gradients").trainable(network):
-            found[kind] = gradients(denoiser, adapters(fused=True, meta=True), torch.float32)
-    assert max(errors(found["fp8"], found["float32"]).values()) < 1e-5
+    stored, plain = loaded(torch.float8_e4m3fn), loaded()
+    with torch.inference_mode():
+        plain.model.model.diffusion_model.load_state_dict(stored.model.model.diffusion_model.state_dict())
+    assert stored.dtype == torch.float32
+    for backbone, casts in ((stored, True), (plain, False)):
+        with backbone.denoiser() as denoiser:
+            assert denoiser.casts_weights == denoiser.recomputing.on == casts
+    found, wanted = (in_comfyui(backbone, meta=True, checkpointing=False) for backbone in (stored, plain))
+    assert max(errors(found, wanted).values()) < 1e-5
 
 
 def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
     """On its real class and sizes, as the core detects them from its file's keys, without its 24 GB."""
-    models, dev = pack("nodes.bridge.models"), FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True)
+    found_in, dev = pack("nodes.bridge.sites"), FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True)
     import comfy.model_detection  # in a prompt it is there already
 
     keys = json.loads((ROOT / "tests" / "data" / "flux1_dev_keys.json").read_text())["bfl"]["keys"]
@@ -180,9 +159,13 @@ def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
     config = comfy.model_detection.model_config_from_unet(state, "")
     config.set_inference_dtype(torch.bfloat16, None)
     model = SimpleNamespace(model=config.get_model({}, device=torch.device("meta")))
-    assert vars(models.flux_shape(model)) == vars(dev)
+    network = model.model.diffusion_model
+    assert vars(found_in.architecture_of(model, network)) == vars(dev)
     found = sites(dev, "all", fused=True)
-    assert sum(len(own) for _, own in linears(models.network_of(model), found)) == len(found)
+    assert sum(len(own) for _, own in linears(network, found)) == len(found)
+    named = {(s.name, s.module, s.in_features, s.out_features, s.start) for s in found}
+    _, listed = found_in.named_sites(model, network)
+    assert {(s.name, s.module, s.in_features, s.out_features, s.start) for s in listed} == named, "the core's own table"
     lora = {site.name: (torch.zeros(1, site.in_features), torch.zeros(site.out_features, 1)) for site in found}
     for key_format in KEY_FORMATS:
         assert pack("nodes.bridge.loras").unmatched_keys(model, format_lora(lora, key_format, dev)) == []
@@ -202,55 +185,52 @@ def test_weights_cast_into_a_buffer_that_is_used_again_need_copies_of_their_own(
         buffer.data.copy_(weight.data)
         return buffer
 
-    parts, training = pack("metalora.backbones.tiny_flux").TinyFlux(), pack("nodes.bridge.training")
-    made = pack("nodes.small_flux").load_small_flux(parts, pack("nodes.bridge.small").small_model)
-    network = made.model.diffusion_model
-    for layer in network.modules():
+    backbone, training = loaded(), pack("nodes.bridge.training")
+    for layer in backbone.model.model.diffusion_model.modules():
         if isinstance(layer, torch.nn.Linear):
             layer.comfy_cast_weights = True
     monkeypatch.setattr(comfy.model_management, "cast_to", into_a_buffer)
     if not guarded:
         monkeypatch.setattr(training, "own_copies", lambda network: contextlib.nullcontext())
-    denoiser = pack("nodes.backbone").ComfyDenoiser(network, SHAPE, CPU, torch.float32, casts_weights=True)
-    with pack("nodes.gradients").trainable(network):
-        found = gradients(denoiser, adapters(fused=True, meta=True), torch.float32)
+    found = in_comfyui(backbone, meta=True, checkpointing=True, checked=False)
     worst = max(errors(found, reference(meta=True)).values())
     print(f"worst relative error, copies of their own {guarded}: {worst:.1e}")
     assert worst < 1e-5 if guarded else worst > 0.05, worst
 
 
-def test_newer_comfyuis_are_told_that_this_is_training_so_that_they_leave_kernels_without_backward(model):
+def test_newer_comfyuis_are_told_that_this_is_training_so_that_they_leave_kernels_without_backward(backbone):
     import comfy.model_management
 
     before = vars(comfy.model_management).get("in_training", False)
-    with pack("nodes.gradients").trainable(model.model.diffusion_model):
+    with backbone.denoiser():
         assert comfy.model_management.in_training
-    assert comfy.model_management.in_training == before
+    assert vars(comfy.model_management).get("in_training", False) == before
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_the_check_of_a_users_model_finds_a_kernel_that_loses_a_gradient(network, lost: int):
+def test_the_check_of_a_users_model_finds_a_kernel_that_loses_a_gradient(backbone, monkeypatch, lost: int):
     """As an attention whose rotation of queries or keys has no backward."""
-    guard, check = pack("nodes.gradients"), pack("nodes.gradient_check")
+    attention = pack("nodes.bridge.training").differentiable_attention
 
-    def losing(attention, *streams, **options):
-        streams = tuple(x.detach() if i == lost else x for i, x in enumerate(streams))
-        return pack("nodes.bridge.training").differentiable_attention(attention, *streams, **options)
+    def losing(original, *streams, **options):
+        return attention(original, *(x.detach() if i == lost else x for i, x in enumerate(streams)), **options)
 
-    options, dtype = {"optimized_attention_override": losing}, network.img_in.weight.dtype
-    with guard.trainable(network), pytest.raises(pack("metalora.config").UserError, match="qkv gets none"):
-        check.check_gradients(network, CPU, dtype, options)
+    monkeypatch.setattr(pack("nodes.bridge.models"), "differentiable_attention", losing)
+    with backbone.denoiser() as denoiser, pytest.raises(pack("metalora.config").UserError, match="qkv gets none"):
+        gradients(denoiser, adapters(fused=True, meta=True), torch.float32)
 
 
-def test_training_leaves_the_network_as_it_was_also_after_an_error(model):
-    network = model.model.diffusion_model
+def test_training_leaves_the_network_as_it_was_also_after_an_error(backbone):
+    network = backbone.model.model.diffusion_model
 
     def state():
         weights = {name: (id(weight), weight.requires_grad) for name, weight in network.named_parameters()}
         hooks = sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in network.modules())
-        return weights, hooks, sorted(vars(network))
+        return weights, hooks, [sorted(vars(module)) for module in network.modules()]
 
+    with backbone.denoiser():
+        pass  # what loading leaves behind it leaves the first time
     before = state()
-    with pytest.raises(ZeroDivisionError), pack("nodes.gradients").trainable(network):
+    with pytest.raises(ZeroDivisionError), backbone.denoiser():
         raise ZeroDivisionError
     assert state() == before

@@ -64,8 +64,9 @@ def test_prompts_and_latents_are_those_of_the_headless_backbone(parts, tiny, por
     ours, crop = backbone_of(parts), crops_of(portrait)[0]
     text = "a photo of a (red) woman"
     with ours.text_encoders() as encode, tiny.text_encoders() as reference:
-        for found, wanted in zip(encode(text), reference(text), strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        found, wanted = encode(text), reference(text)
+        torch.testing.assert_close(found["cross_attn"], wanted["tokens"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["pooled_output"], wanted["pooled"], rtol=1e-4, atol=1e-5)
     with ours.autoencoder() as autoencoder, tiny.autoencoder() as reference:
         latents = reference.encode(crop)
         torch.testing.assert_close(autoencoder.encode(crop), latents, rtol=1e-4, atol=1e-5)
@@ -257,16 +258,3 @@ def test_a_training_that_cannot_fit_is_refused_before_anything_is_loaded(parts, 
     config = pack("metalora.config").PersonalizeConfig(batch=8)
     with pytest.raises(pack("metalora.config").UserError, match=r"on, \d+ x \d+ pixels would fit"):
         memory.make_room(backbone_of(parts), config, 1024)
-
-
-def test_another_model_is_refused_in_a_sentence(parts):
-    _, clip, vae = parts
-    with pytest.raises(pack("metalora.config").UserError, match=r"is a \w+. Meta-LoRA needs FLUX"):
-        pack("nodes.backbone").ComfyBackbone(NotFlux(), clip, vae)
-
-
-class NotFlux:
-    """A MODEL with another network."""
-
-    class model:  # as ComfyUI calls it
-        diffusion_model = torch.nn.Linear(1, 1)
