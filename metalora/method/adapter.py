@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -170,7 +170,7 @@ class Adapters:
         return hook
 
 
-def is_linear(module: Any) -> bool:
+def is_linear(module: Any) -> TypeGuard[nn.Linear]:
     """Whether it is a linear layer: torch's own, or another library's of quantized weights, known by its sizes."""
     if isinstance(module, nn.Linear):
         return True
