@@ -5,7 +5,7 @@ PYTEST_FLAGS ?=
 # Two processes, one thread each: the tensors of tests are small.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
 
-.PHONY: demo test test-all lint zip
+.PHONY: demo test test-all lint zip docs
 demo: .venv/installed
 	$(BIN)/metalora demo --out demo-result
 
@@ -19,6 +19,11 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, site/index.html; a broken link is an error.
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 # What ComfyUI's registry installs, of the last commit: unpack it into custom_nodes/metalora.
 zip:

@@ -155,6 +155,7 @@ def takes(
         first, *_ = inspect.signature(function).parameters.values()
         signature = inspect.Signature([first, *inspect.signature(kind).parameters.values()])
         call.__signature__ = signature  # type: ignore[attr-defined]
+        del call.__wrapped__  # whose signature documentation tools would show instead
         return call
 
     return wrap

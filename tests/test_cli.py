@@ -207,11 +207,13 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(here: Path, 
     assert not state.exists()
 
 
-def test_the_readmes_commands_exist_with_their_flags():
-    readme = (ROOT / "README.md").read_text()
-    blocks = "\n".join(re.findall(r"```\n(.*?)```", readme, re.DOTALL)).replace("\\\n", " ")
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_the_commands_of_readme_and_docs_exist_with_their_flags(page: Path):
+    blocks = "\n".join(re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL)).replace("\\\n", " ")
     commands = [line for line in blocks.splitlines() if line.startswith("metalora ")]
-    assert len(commands) >= 4
+    assert page.name != "README.md" or len(commands) >= 4
     for line in commands:
         make_parser().parse_args(shlex.split(line, comments=True)[1:])
 
@@ -227,14 +229,13 @@ def test_single_files_are_run_with_the_papers_defaults_and_are_named_in_the_next
     assert config_of(PersonalizeConfig, *read(*TINY)).steps == PRESETS["tiny"]["steps"]
 
 
-def test_every_file_of_the_readmes_tree_exists():
-    readme = (ROOT / "README.md").read_text()
-    tree = readme.split("## The tree")[1].split("```")[1]
-    folders: list[str] = []
-    for line in tree.strip().splitlines():
-        indent, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
-        folders[indent:] = [name]
-        assert (ROOT / "".join(folders)).exists(), name
+def test_every_folder_of_contributings_tree_exists():
+    tree = (ROOT / "CONTRIBUTING.md").read_text().split("## The tree")[1].split("##")[0]
+    named = re.findall(
+        r"`([\w./]+)`", "".join(line.split("|")[1] for line in tree.splitlines() if line.startswith("|"))
+    )
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "metalora" / name).exists()] == []
 
 
 def test_a_checkout_runs_without_being_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
