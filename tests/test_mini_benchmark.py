@@ -13,9 +13,9 @@ from PIL import Image
 from metalora.measure.faces import load_faces
 from metalora.store.images import read_photo
 from tools.miniature import export_benchmark
-from tools.miniature.benchmark import CLAIM, PARTS, PORTRAITS, VALIDATION, entries
 from tools.miniature.benchmark_prompts import prompts
 from tools.miniature.captions import PHRASES, describe, understand
+from tools.miniature.export_benchmark import CLAIM, PARTS, PORTRAITS, VALIDATION, entries
 from tools.miniature.people import KINDS, SPLITS
 
 DATA = Path(__file__).parents[1] / "metalora" / "data"

@@ -5,12 +5,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from metalora.backbones.autoencoder_file import read_autoencoder, write_ldm_autoencoder
 from tools.miniature import autoencoder, train_autoencoder
-from tools.miniature.flow_model import Size
 from tools.miniature.photos import to_pixels, to_signal
 from tools.miniature.training import Training, learning_rate
-from tools.miniature.widen import widened
 
 
 def tiny() -> AutoencoderKL:
@@ -60,29 +57,6 @@ def test_rescaled_latents_make_the_same_picture():
     scaled, after = through(model, picture)
     torch.testing.assert_close(scaled, latent / (0.3611 * 0.5))
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
-
-
-def test_the_wider_twin_makes_the_same_latents_and_pictures():
-    model, picture = tiny(), torch.rand(2, 3, 32, 32) * 2 - 1
-    twin = widened(model, factor=4, layers=2)
-    assert twin.config.block_out_channels == (16, 32, 64, 64)
-    assert twin.config.norm_num_groups == 8
-    for one, other in zip(through(model, picture), through(twin, picture), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
-
-
-def test_the_wider_twin_survives_the_file_that_other_programs_read(tmp_path):
-    model, picture = tiny(), torch.rand(1, 3, 32, 32) * 2 - 1
-    twin = widened(model, factor=16, layers=2)  # 2 groups become the 32 that such programs take for granted
-    write_ldm_autoencoder(twin, tmp_path / "ae.safetensors")
-    read = read_autoencoder(tmp_path / "ae.safetensors", Size().shape(), torch.float32, "cpu")
-    for one, other in zip(through(model, picture), through(read, picture), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
-
-
-def test_widened_by_four_it_has_the_sizes_of_flux():
-    assert tuple(4 * width for width in autoencoder.CHANNELS) == (128, 256, 512, 512)
-    assert autoencoder.CONFIG["norm_num_groups"] * 4 == 32
 
 
 def test_bytes_survive_the_way_to_the_network_and_back():

@@ -23,7 +23,7 @@ from metalora.jobs.generate import generate_images
 from metalora.measure.faces import load_faces
 from metalora.store.cache import Cache
 from tools.miniature import check_autoencoder, check_flow, encode, export, train_autoencoder, train_flow, train_guidance
-from tools.miniature.framings import find_faces, framed
+from tools.miniature.encode import find_faces, framed
 from tools.miniature.photos import read_shards
 from tools.miniature.text import T5_TOKENS
 

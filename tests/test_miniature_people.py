@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tools.miniature import captions, people, photo, verification
+from tools.miniature import captions, faces, people, photo
 from tools.miniature.people import SPLITS, between, person
 
 
@@ -108,7 +108,7 @@ def test_the_head_turns_the_way_the_caption_says():
 
 def test_verification_scores_known_cases():
     people_of, embeddings = np.array([0, 0, 1, 1]), np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
-    genuine, impostor = verification.pair_scores(embeddings, people_of)
+    genuine, impostor = faces.pair_scores(embeddings, people_of)
     assert (len(genuine), len(impostor)) == (2, 4)
 
 
@@ -120,7 +120,7 @@ needs_rendering = pytest.mark.skipif(
 
 @needs_rendering
 def test_a_subdivided_cube_keeps_its_topology_and_shrinks_towards_a_sphere():
-    from tools.miniature.subdivide import catmull_clark
+    from tools.miniature.mesh import catmull_clark
 
     corners = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
     quads = np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])

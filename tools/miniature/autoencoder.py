@@ -1,9 +1,4 @@
-"""The miniature's autoencoder: diffusers' class and FLUX's latents (16 channels, 8 x 8 pixels each), a quarter as wide.
-
-Every level and the number of norm groups are a quarter of FLUX's. Groups therefore have as many channels as FLUX's own,
-and this network is, exactly, a full-width one whose other channels are zero: programs that know only FLUX's widths can
-be given such a file.
-"""
+"""The miniature's autoencoder: diffusers' class and FLUX's latents (16 channels, 8 x 8 pixels each), a quarter as wide."""
 
 import math
 

@@ -8,17 +8,17 @@ import json
 import pathlib
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from metalora.measure.verification import auc, equal_error_rate
 
-from . import verification
-from .faces import SURE, Face, FaceReader, enlarged
+from .faces import SURE, DlibReader, Face, FaceReader, enlarged, pair_scores, rank_one
 from .people import KINDS, SPLITS, WORLD_SEED, Person, between, person
 from .photo import photo, sample_photo
 from .renderer import Renderer
-from .second_opinion import DlibReader
 
+SHOWN = 16  # people of the sheet, a row each
 SHARES = (0.5, 0.25)  # how far a look-alike is from the person it resembles; 1 would be somebody else
 
 
@@ -28,11 +28,12 @@ def main() -> None:
     split = SPLITS["check"]
     people = [person(number) for number in split.numbers[: arguments.people]]
     second = DlibReader() if arguments.second_opinion else None
-    faces, others = [], []
+    faces, others, rows = [], [], []
     for who in tqdm(people, desc="people"):
         figure = renderer.figure(who)
         pictures = [renderer.render(who, figure, photo(who, index)) for index in range(arguments.photos)]
         faces.append([reader.read(picture) for picture in pictures])
+        rows += [np.hstack(pictures)] if len(rows) < SHOWN else []
         if second:
             seen = zip(pictures, faces[-1], strict=True)
             others.append([second.embed(enlarged(picture), face.box) for picture, face in seen if face])
@@ -56,6 +57,7 @@ def main() -> None:
     text = json.dumps(report, indent=2)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(text + "\n")
+    Image.fromarray(np.vstack(rows)).save(arguments.out.with_suffix(".png"))
     print(text)
 
 
@@ -74,7 +76,7 @@ def recognition(by_person: list[list[np.ndarray]]) -> dict[str, float]:
     """Over every face that was found at all: a lost face is counted by `detection`, not here."""
     embeddings = np.array([embedding for photos in by_person for embedding in photos])
     people = np.array([number for number, photos in enumerate(by_person) for _ in photos])
-    genuine, impostor = verification.pair_scores(embeddings, people)
+    genuine, impostor = pair_scores(embeddings, people)
     return {
         "genuine_mean": _round(genuine.mean()),
         "genuine_sd": _round(genuine.std()),
@@ -82,7 +84,7 @@ def recognition(by_person: list[list[np.ndarray]]) -> dict[str, float]:
         "impostor_sd": _round(impostor.std()),
         "auc": round(auc(genuine, impostor), 5),
         "eer": round(equal_error_rate(genuine, impostor), 5),
-        "rank_1": _round(verification.rank_one(embeddings, people)),
+        "rank_1": _round(rank_one(embeddings, people)),
     }
 
 

@@ -1,5 +1,7 @@
-"""Finding and recognizing faces in square pictures, with the package's own YuNet and SFace."""
+"""Finding and recognizing faces in square pictures: YuNet and SFace, dlib as a second opinion, and pairs of photos."""
 
+import importlib.util
+import pathlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,3 +45,43 @@ class FaceReader:
 def enlarged(picture: np.ndarray) -> np.ndarray:
     """The picture at the size that a second recognizer looks at."""
     return np.asarray(Image.fromarray(picture).resize((LOOKED_AT, LOOKED_AT), Image.Resampling.BICUBIC))
+
+
+class DlibReader:
+    def __init__(self):
+        import dlib
+
+        self.dlib = dlib
+        # found, not imported: the package's own code asks for a setuptools of long ago
+        package = importlib.util.find_spec("face_recognition_models")
+        models = pathlib.Path(package.submodule_search_locations[0]) / "models"
+        self.landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
+        self.network = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
+
+    def embed(self, picture: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """[128], unit length, of the face in the box (left, top, width, height) of an RGB picture."""
+        left, top, width, height = (int(value) for value in box)
+        side, middle = width, top + height * 0.55  # dlib's own boxes are square and sit lower than YuNet's
+        square = self.dlib.rectangle(left, int(middle - side / 2), left + side, int(middle + side / 2))
+        points = self.landmarks(picture, square)
+        embedding = np.array(self.network.compute_face_descriptor(picture, points))
+        return embedding / np.linalg.norm(embedding)
+
+
+def pair_scores(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(genuine, impostor) cosines of all pairs of unit embeddings [n, d], by person [n]."""
+    first, second = np.triu_indices(len(embeddings), 1)
+    scores = (embeddings @ embeddings.T)[first, second]
+    same = people[first] == people[second]
+    return scores[same], scores[~same]
+
+
+def rank_one(embeddings: np.ndarray, people: np.ndarray) -> float:
+    """How often the person whose other photos are nearest on average is the right one."""
+    scores, names = embeddings @ embeddings.T, np.unique(people)
+    right = 0
+    for index, person in enumerate(people):
+        others = np.arange(len(people)) != index
+        means = [scores[index, others & (people == name)].mean() for name in names]
+        right += names[int(np.argmax(means))] == person
+    return right / len(people)

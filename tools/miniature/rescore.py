@@ -19,8 +19,7 @@ from tqdm import tqdm
 from metalora.store.files import write_bytes
 from metalora.store.manifest import read_manifest
 
-from .faces import FaceReader, enlarged
-from .second_opinion import DlibReader
+from .faces import DlibReader, FaceReader, enlarged
 
 
 class Likeness:
