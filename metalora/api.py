@@ -27,7 +27,7 @@ from .signatures import (
 if TYPE_CHECKING:
     from .jobs import Job
     from .jobs.crops import CropSheet
-    from .jobs.evaluate_images import ImageReport
+    from .jobs.evaluate.images import ImageReport
     from .jobs.generate import Image
     from .jobs.meta_train import MetaTrained
     from .jobs.personalize import Personalized
@@ -161,7 +161,7 @@ def evaluate(images: File, given: dict[str, Any]) -> "ImageReport":
     >>> sorted(report.r_facesim), report.images
     (['as zero', 'left out'], 1)
     """
-    from .jobs.evaluate_images import evaluate_images
+    from .jobs.evaluate.images import evaluate_images
     from .store.files import write_json
 
     own = EvaluateSettings(**given)

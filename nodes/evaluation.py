@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ..metalora.jobs.evaluate_pictures import PictureReport, evaluate_pictures
+from ..metalora.jobs.evaluate.pictures import PictureReport, evaluate_pictures
 from ..metalora.jobs.plots import likeness_plot
 from ..metalora.measure.faces import ANALYSERS
 from ..metalora.measure.similarity import ImageScore

@@ -11,7 +11,7 @@ from toy import TOY_SITES, ToyDenoiser
 
 from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
-from metalora.jobs.meta_train.captions import shortened
+from metalora.jobs.meta_train.people import shortened
 from metalora.method.across_photos import FLOOR, WARM_UP, Pairs, across_photos, rate_at, unseen_likeness
 from metalora.method.adapter import Adapter
 from metalora.method.flow import generator_of

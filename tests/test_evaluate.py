@@ -16,17 +16,16 @@ from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.benchmark.pictures import as_bytes
-from metalora.jobs.evaluate_images import evaluate_images, group_of, prompt_of
-from metalora.jobs.evaluate_pairs import evaluate_pairs
-from metalora.jobs.face_embeddings import FILES_AT_ONCE, MOST_THREADS, all_embeddings
+from metalora.jobs.evaluate.faces import FILES_AT_ONCE, MOST_THREADS, all_embeddings
+from metalora.jobs.evaluate.images import evaluate_images, group_of, prompt_of
+from metalora.jobs.evaluate.pairs import evaluate_pairs
 from metalora.measure.clip import load_clip
 from metalora.measure.dino import load_dino
 from metalora.measure.faces import Face, load_faces
 from metalora.measure.sface import SFace
 from metalora.measure.verification import auc, equal_error_rate, verify
-from metalora.store.image_prompts import read_image_prompts
 from metalora.store.images import read_photo, save_image
-from metalora.store.labelled_pairs import Pair, pairs_of_people, read_pairs
+from metalora.store.tables import Pair, pairs_of_people, read_image_prompts, read_pairs
 
 
 def test_auc_and_equal_error_rate_by_hand():

@@ -16,7 +16,7 @@ from photos import FACE, LANDMARKS, empty_wall, overlap, placed, portrait
 from PIL import Image
 
 from metalora.config import UserError
-from metalora.measure import face_models, onnx_repair
+from metalora.measure import face_models
 from metalora.measure.alignment import TEMPLATE, aligned, similarity
 from metalora.measure.face import pixels
 from metalora.measure.faces import Face, FaceAnalyser, load_faces
@@ -132,7 +132,7 @@ def test_the_repair_removes_inputs_and_nothing_else():
 
 
 def test_activations_in_faster_operations_give_the_same_numbers():
-    original, faster = face_models.sface_model(onnx_repair.free_sizes), face_models.sface_for_batches()
+    original, faster = face_models.sface_model(face_models.free_sizes), face_models.sface_for_batches()
     assert "PRelu" not in {node.op_type for node in onnx.load_model_from_string(faster).graph.node}
     picture = np.random.RandomState(0).randint(0, 256, (2, 3, 112, 112)).astype(np.float32)
     one, other = (face_models.open_session(model).run(None, {"data": picture})[0] for model in (original, faster))

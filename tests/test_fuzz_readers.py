@@ -16,11 +16,10 @@ from photos import small_picture, tiff_of
 from metalora.commands.personal import read_prompts as read_prompt_lines
 from metalora.config import UserError
 from metalora.store.identities import read_identities
-from metalora.store.image_prompts import read_image_prompts
 from metalora.store.images import made_here, read_photo
-from metalora.store.labelled_pairs import read_pairs
 from metalora.store.manifest import read_manifest
 from metalora.store.prompts import read_prompts
+from metalora.store.tables import read_image_prompts, read_pairs
 
 TRIES = int(os.environ.get("METALORA_FUZZ", 60))
 SLOWEST = 5.0  # seconds of one file

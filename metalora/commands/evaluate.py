@@ -12,8 +12,8 @@ from ..signatures import EvaluateSettings, LookSettings
 from .running import driven
 
 if TYPE_CHECKING:
-    from ..jobs.evaluate_images import ImageRow
-    from ..jobs.evaluate_prompts import WholeReport
+    from ..jobs.evaluate.images import ImageRow
+    from ..jobs.evaluate.prompts import WholeReport
 
 SHOWN = 40  # images of the table
 
@@ -60,7 +60,7 @@ def add_to(commands: Commands) -> None:
 
 def evaluate_pairs(args: argparse.Namespace) -> None:
     """Say how well an embedder tells the people of some photos apart."""
-    from ..jobs import evaluate_pairs as job
+    from ..jobs.evaluate import pairs as job
     from ..store.files import write_json
 
     own = LookSettings(**settings_of(args, LookSettings))

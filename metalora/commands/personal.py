@@ -104,7 +104,7 @@ def personalize(args: argparse.Namespace) -> None:
 
 def generate(args: argparse.Namespace) -> None:
     """Make images of prompts, with a LoRA, without, or both."""
-    from ..jobs.sheets import write_comparison
+    from ..jobs.generate import write_comparison
 
     given = settings_of(args, GenerateSettings, ("prompt", "prompts"))
     prompts, listed = list(given.pop("prompt", [])), given.pop("prompts", None)

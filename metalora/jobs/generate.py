@@ -12,7 +12,8 @@ from ..backbones.protocol import Backbone
 from ..config import GenerateConfig, Phase, UserError, is_text
 from ..store import files
 from ..store.cache import Cache
-from ..store.images import read_image_metadata, save_image
+from ..store.images import SHEET, read_image_metadata, read_photo, save_image
+from ..store.pictures import table
 from . import Job
 from .lora import load_lora, lora_adapters
 from .photos import prompt_embeddings
@@ -149,3 +150,18 @@ def already_made(image: Image, metadata: str, overwrite: bool) -> bool:
     raise UserError(
         f"{image.path} exists and was made with other settings. Choose another --out, or say --overwrite to replace it."
     )
+
+
+def write_comparison(images: Sequence[Image], path: Path) -> Path:
+    """One row a prompt: the images with the LoRA, and beside each the same noise without it where it was made."""
+    prompts = list(dict.fromkeys(image.prompt for image in images))
+    rows = [
+        [
+            (read_photo(image.path), f"{prompt} ({'with' if image.lora else 'without'} LoRA, seed {image.seed})")
+            for image in images
+            if image.prompt == prompt
+        ]
+        for prompt in prompts
+    ]
+    save_image(table(rows), path, {"metalora": json.dumps({"kind": SHEET})})
+    return path

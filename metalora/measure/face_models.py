@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import UserError
-from . import onnx_repair
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -72,17 +71,17 @@ def read_model(file: ModelFile, folder: Path | None = None) -> bytes:
 
 def yunet_model() -> bytes:
     """YuNet as onnxruntime takes it, for images of any size: it was exported for 640 x 640."""
-    return repaired(YUNET, onnx_repair.free_sizes, onnx_repair.plain_scalar_scales)
+    return repaired(YUNET, free_sizes, plain_scalar_scales)
 
 
 def sface_model(*more: Callable[["ModelProto"], None]) -> bytes:
     """SFace as onnxruntime and OpenCV 5 take it: its weights are listed as inputs, which only OpenCV 4 forgives."""
-    return repaired(SFACE, lambda model: onnx_repair.keep_inputs(model, {"data"}), *more)
+    return repaired(SFACE, lambda model: keep_inputs(model, {"data"}), *more)
 
 
 def sface_for_batches() -> bytes:
     """SFace for any number of faces at once, where it was exported for one; its activations in faster operations."""
-    return sface_model(onnx_repair.free_sizes, onnx_repair.unrolled_prelu)
+    return sface_model(free_sizes, unrolled_prelu)
 
 
 def repaired(file: ModelFile, *repairs: Callable[["ModelProto"], None]) -> bytes:
@@ -121,3 +120,58 @@ def providers() -> list[str]:
 
     available = get_available_providers()
     return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+
+
+# Repairs: what OpenCV 4 reads and stricter runtimes refuse. Each changes the model in place.
+
+
+def keep_inputs(model: "ModelProto", names: set[str]) -> None:
+    """Only these graph inputs stay.
+
+    Old exporters listed every weight as an input too; a runtime that takes the list at its word then asks for them.
+    """
+    kept = [value for value in model.graph.input if value.name in names]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+
+
+def free_sizes(model: "ModelProto") -> None:
+    """Forget declared shapes, of a fully convolutional network that was exported for one image size."""
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+
+
+def plain_scalar_scales(model: "ModelProto") -> None:
+    """Remove `block_size` where the scale is a vector of one number.
+
+    One block that spans the whole bias is ordinary per-tensor quantization; onnxruntime wants it said that way.
+    """
+    scalars = {tensor.name for tensor in model.graph.initializer if list(tensor.dims) == [1]}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[1] in scalars:
+            kept = [attribute for attribute in node.attribute if attribute.name != "block_size"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+
+
+def unrolled_prelu(model: "ModelProto") -> None:
+    """Every PRelu becomes max(x, 0) + slope * min(x, 0): the same numbers.
+
+    onnxruntime's PRelu takes one number at a time, and half of SFace's whole time; these four it does in vectors.
+    """
+    from onnx.helper import make_node
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "PRelu":
+            nodes.append(node)
+            continue
+        (x, slope), out = node.input, node.output[0]
+        above, below, scaled = f"{out} above 0", f"{out} below 0", f"{out} scaled"
+        nodes.append(make_node("Relu", [x], [above]))
+        nodes.append(make_node("Sub", [x, above], [below]))
+        nodes.append(make_node("Mul", [below, slope], [scaled]))
+        nodes.append(make_node("Add", [above, scaled], [out]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

@@ -1,4 +1,4 @@
-"""The miniature's autoencoder: diffusers' class and FLUX's latents (16 channels, 8 x 8 pixels each), a quarter as wide."""
+"""The miniature's autoencoder: the class of diffusers with latents like those of FLUX, a quarter as wide."""
 
 import math
 

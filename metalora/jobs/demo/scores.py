@@ -12,7 +12,7 @@ from ...measure.clip import ClipScorer, load_clip
 from ...measure.faces import FaceAnalyser, load_faces
 from ...measure.similarity import cosines, identity_means, means_of, score_image
 from ..benchmark.pictures import as_bytes
-from ..face_embeddings import all_embeddings, only_embedding
+from ..evaluate.faces import all_embeddings, only_embedding
 from ..generate import Image
 from .people import DemoPerson
 

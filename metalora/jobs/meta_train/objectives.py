@@ -1,9 +1,11 @@
 """The two objectives of stage 1 as one kind of run: what it steps through, saves, validates and leaves."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,9 +21,10 @@ from ...method.flow import generator_of
 from ...method.head_generator import HeadGenerator
 from ...method.meta_train import MetaTraining, meta_train, planned
 from ...method.world import World
-from ...store.prefetch import prefetched
 from .checkpoints import History
 from .people import People
+
+Item = TypeVar("Item")
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
 ROWS = ("weights", "mean", "square", "steps")  # of heads
@@ -237,3 +240,17 @@ def gathered(training: MetaTraining) -> dict[str, Tensor]:
             if training.world.rank == 0:
                 heads[f"heads.{person.name}.{part}"] = row.clone()
     return heads
+
+
+def prefetched(items: Iterable[Item], ahead: int = 3) -> Generator[Item, None, None]:
+    """The same items in the same order, made by a thread up to `ahead` of the taker; its errors are raised here."""
+    iterator: Iterator[Any] = iter(items)
+    end: Any = object()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, iterator, end) for _ in range(ahead))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, iterator, end))
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)

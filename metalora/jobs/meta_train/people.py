@@ -18,7 +18,6 @@ from ...store import files
 from ...store.cache import Cache
 from ...store.identities import Identity
 from ...store.latent_shards import LatentShards
-from .captions import shortened
 from .faces import Faces, cell_weights, head_on
 from .frames import framed
 
@@ -165,3 +164,16 @@ def stacked_weights(weights: Sequence[torch.Tensor | None], device: torch.device
 def kind_of(one: Identity, config: MetaTrainConfig) -> str:
     """The class of someone, as captions say it."""
     return one.kind or ("person" if config.class_name == ALL else config.class_name)
+
+
+def shortened(caption: str, config: MetaTrainConfig, *key: object) -> str:
+    """The caption without some of its phrases, which commas part; the first stays, so a plain caption stays whole."""
+    first, *phrases = caption.split(", ")
+    tosses = torch.rand(len(phrases), generator=generator_of(config.seed, "caption", *key)).tolist()
+    words = set(config.identity_words.split())
+    kept = [
+        phrase
+        for phrase, toss in zip(phrases, tosses, strict=True)
+        if toss >= (config.identity_dropout if words & set(phrase.split()) else config.phrase_dropout)
+    ]
+    return ", ".join([first, *kept])

@@ -8,13 +8,13 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from ..config import FEWEST_PEOPLE, Phase, Step
-from ..measure.clip import load_clip
-from ..measure.dino import load_dino
-from ..measure.intervals import Interval, bootstrap
-from ..measure.similarity import cosines, means_of
-from . import Job
-from .benchmark.pictures import PictureEmbedder, as_bytes, truncation
+from ...config import FEWEST_PEOPLE, Phase, Step
+from ...measure.clip import load_clip
+from ...measure.dino import load_dino
+from ...measure.intervals import Interval, bootstrap
+from ...measure.similarity import cosines, means_of
+from .. import Job
+from ..benchmark.pictures import PictureEmbedder, as_bytes, truncation
 
 AT_ONCE = 32  # images; memory does not grow with the folder
 

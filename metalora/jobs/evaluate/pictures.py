@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import Phase, Step, UserError
-from ..measure.faces import FaceAnalyser, load_faces
-from ..measure.similarity import ImageScore, score_image
-from ..store.images import photo_digest
-from . import Job
-from .evaluate_images import ImageReport, summarized
+from ...config import Phase, Step, UserError
+from ...measure.faces import FaceAnalyser, load_faces
+from ...measure.similarity import ImageScore, score_image
+from ...store.images import photo_digest
+from .. import Job
+from .images import ImageReport, summarized
 
 
 @dataclass(frozen=True)

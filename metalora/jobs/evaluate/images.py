@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import FEWEST_PEOPLE, Phase, Step, UserError
-from ..measure.faces import FaceAnalyser, load_faces
-from ..measure.intervals import Interval, bootstrap
-from ..measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
-from ..store.folders import people_in, pictures_in, skipped
-from ..store.image_prompts import read_image_prompts
-from ..store.images import SHEET, made_here, photo_digest, read_photo, size_of
-from . import Job
-from .evaluate_photos import Look, look_at, problems_of, refuse_odd, said_of_turned
-from .evaluate_prompts import WholeImage, WholeReport, evaluate_whole
-from .face_embeddings import all_embeddings
+from ...config import FEWEST_PEOPLE, Phase, Step, UserError
+from ...measure.faces import FaceAnalyser, load_faces
+from ...measure.intervals import Interval, bootstrap
+from ...measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
+from ...store.folders import people_in, pictures_in, skipped
+from ...store.images import SHEET, made_here, photo_digest, read_photo, size_of
+from ...store.tables import read_image_prompts
+from .. import Job
+from .faces import all_embeddings
+from .photos import Look, look_at, problems_of, refuse_odd, said_of_turned
+from .prompts import WholeImage, WholeReport, evaluate_whole
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import UserError
-from ..measure.faces import FaceAnalyser
-from ..measure.similarity import cosines
-from ..measure.turns import TURNS, quarter_turns
-from ..store.images import made_here, photo_digest, read_photo
-from ..store.near_duplicates import near_hashes, perceptual_hash
-from .face_embeddings import by_groups
+from ...config import UserError
+from ...measure.faces import FaceAnalyser
+from ...measure.similarity import cosines
+from ...measure.turns import TURNS, quarter_turns
+from ...store.images import made_here, photo_digest, read_photo
+from ...store.near_duplicates import near_hashes, perceptual_hash
+from .faces import by_groups
 
 STRANGER = 0.2  # cosine to the photos that are most alike; of different people's photos it is about 0.1
 UNLIKE = 0.25  # by how much a photo is less alike than the person's others usually are

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..config import Phase, Step
-from ..measure.faces import load_faces
-from ..measure.verification import Verification, verify
-from ..store.folders import people_in, skipped
-from ..store.labelled_pairs import Pair, pairs_of_people, read_pairs
-from . import Job
-from .evaluate_photos import Look, look_at, problems_of, refuse_odd, said_of_turned
+from ...config import Phase, Step
+from ...measure.faces import load_faces
+from ...measure.verification import Verification, verify
+from ...store.folders import people_in, skipped
+from ...store.tables import Pair, pairs_of_people, read_pairs
+from .. import Job
+from .photos import Look, look_at, problems_of, refuse_odd, said_of_turned
 
 
 @dataclass(frozen=True)

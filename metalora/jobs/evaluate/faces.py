@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ..config import UserError
-from ..measure.faces import FaceAnalyser
-from ..store.images import read_photo
+from ...config import UserError
+from ...measure.faces import FaceAnalyser
+from ...store.images import read_photo
 
 Found = TypeVar("Found")
 

@@ -1,0 +1,1 @@
+"""Scores of pictures that are there, whoever made them."""
