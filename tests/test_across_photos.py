@@ -210,6 +210,7 @@ def test_unseen_people_are_compared_with_somebody_else():
             assert who != else_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_learns_what_faces_of_unseen_people_say_of_their_other_photos(denoiser: ToyDenoiser, seed: int):
     run = toy_run(replace(LEARNS, seed=seed), ToyPeople(train=60, held_out=16))

@@ -19,6 +19,8 @@ from metalora.store import files
 from metalora.store.cache import Cache
 from metalora.store.images import save_image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 BENCHMARK = ROOT / "metalora" / "data" / "mini_benchmark"
 COMMAND = ["meta-train", "people", "--backbone", "tiny", "--resolution", "64", "--steps", "8", "--batch", "2"]

@@ -16,6 +16,8 @@ from metalora.method.adapter import random_meta_down
 from metalora.method.flow import generator_of
 from metalora.method.head_generator import HeadGenerator
 
+pytestmark = pytest.mark.slow
+
 CONFIG = MetaTrainConfig(batch=4, resolution=256)
 
 

@@ -23,6 +23,8 @@ from metalora.method.merge import fold_all
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo
 
+pytestmark = pytest.mark.slow
+
 
 def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: FluxBackbone):
     with tiny.text_encoders() as encode:

@@ -25,6 +25,8 @@ from metalora.store.images import read_image_metadata
 from metalora.store.manifest import Identity
 from metalora.store.report.reading import problems
 
+pytestmark = pytest.mark.slow
+
 MINI = mini_benchmark()
 SCHEMA = json.loads((MINI.parent / "results.schema.json").read_text())
 

@@ -22,6 +22,8 @@ from metalora.measure.clip import load_clip
 from metalora.store.manifest import read_manifest
 from metalora.store.prompts import read_prompts
 
+pytestmark = pytest.mark.slow
+
 MINI = mini_benchmark()
 
 

@@ -14,6 +14,8 @@ from benchmarks import FLAGS, WITH_CLIP, finished, planned
 from metalora.backbones.flux import FluxBackbone
 from metalora.store.cache import Cache
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SECONDS = 240  # a process that is still there then has hung
 COMMAND = [sys.executable, "-m", "metalora.cli", "benchmark"]

@@ -20,6 +20,8 @@ from metalora.settings import PRESETS
 from metalora.store.cache import Cache
 from metalora.store.images import photo_digest, read_photo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:

@@ -21,6 +21,8 @@ from metalora.store.manifest import read_manifest
 from metalora.store.prompts import read_prompts
 from metalora.store.tables import read_image_prompts, read_pairs
 
+pytestmark = pytest.mark.slow
+
 TRIES = int(os.environ.get("METALORA_FUZZ", 60))
 SLOWEST = 5.0  # seconds of one file
 MINI = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"

@@ -61,6 +61,7 @@ def test_meta_down_is_in_the_adapter_bit_by_bit_and_the_lora_is_its_fold(
     torch.testing.assert_close(product, folded, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_write_the_same_bytes(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
@@ -70,6 +71,7 @@ def test_two_runs_with_one_seed_write_the_same_bytes(
         assert (tmp_path / f"one{end}").read_bytes() == (tmp_path / f"two{end}").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_what_counts_less_is_learned_less(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
@@ -84,6 +86,7 @@ def test_what_counts_less_is_learned_less(
     assert first[1] == pytest.approx((first[0] + first[2]) / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop_after", "average"), [(3, 0), (7, 0), (29, 0), (7, 4)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     tiny: FluxBackbone,

@@ -32,6 +32,8 @@ from metalora.jobs.lora import load_lora, merge_adapter
 from metalora.jobs.meta_down_sources import import_meta_down, inspect_meta_down, meta_down_from_loras
 from metalora.store import files
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("METALORA_FUZZ", 300))
 SLOWEST, MOST_MEMORY = 5.0, 1_000_000  # seconds, kB
 SHAPE = FluxShape(8, 1, 1, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)

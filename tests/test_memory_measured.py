@@ -7,6 +7,8 @@ from bench import training_step
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.memory import training_memory
 
+pytestmark = pytest.mark.slow
+
 SHAPE = FluxShape(256, 4, 8, 64, 64, 64, guidance=True)
 TOLERANCE = 0.12  # of bf16's peak; twelve small blocks show what is not theirs more than FLUX.1-dev's 57 would
 

@@ -11,6 +11,8 @@ from metalora.cli import main
 from metalora.store import files
 from metalora.store.cache import Cache
 
+pytestmark = pytest.mark.slow
+
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
 FAST = [
     "--objective",

@@ -27,6 +27,8 @@ from tools.miniature.encode import find_faces, framed
 from tools.miniature.photos import read_shards
 from tools.miniature.text import T5_TOKENS
 
+pytestmark = pytest.mark.slow
+
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
 
 

@@ -11,6 +11,8 @@ import pytest
 from comfyui import ROOT, needs_comfyui
 from comfyui_server import serving
 
+pytestmark = pytest.mark.slow
+
 MEGABYTES = 45
 # Modules and built-ins with which a node can run programs, unpack code or talk to the network.
 MODULES = {"subprocess", "pickle", "marshal", "ctypes", "socket", "requests", "urllib", "http", "base64", "pty"}

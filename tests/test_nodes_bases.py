@@ -10,7 +10,7 @@ from comfy_families import Vae, build, clip, known, latents, prompt
 from comfyui import needs_comfyui, pack
 from torch import Tensor
 
-pytestmark = needs_comfyui
+pytestmark = [needs_comfyui, pytest.mark.slow]
 BASES = ["flux1", "flux2", "zimage", "qwen", "krea2", "sd3", "chroma", "sdxl", "lumina2"]
 TIMES = torch.tensor([0.35, 0.8])
 

@@ -16,6 +16,8 @@ from metalora.jobs.info import describe
 from metalora.jobs.meta_downs import starting_adapters
 from metalora.store import files
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = ROOT / "metalora" / "data" / "mini_benchmark" / "photos"
 OPTIONS = {"steps": 4, "bucket_steps": 0, "batch": 2, "resolution": 64, "validation_people": 2, "seed": 0}
 OPTIONS |= {"class_name": "all", "gradient_checkpointing": False, "preview": "images", "preview_every": 2}

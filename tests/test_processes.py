@@ -28,6 +28,8 @@ from torch.distributed import HashStore
 from metalora.config_meta_train import OBJECTIVES
 from metalora.jobs.processes import agreed_start
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ENVIRONMENT = {
     **os.environ,

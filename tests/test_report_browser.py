@@ -15,7 +15,7 @@ from metalora.jobs.benchmark.compare import benchmark_compare
 from metalora.jobs.benchmark.report import benchmark_report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)")
+pytestmark = [pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)"), pytest.mark.slow]
 
 # What sticks out of the window: the page itself runs nothing.
 LOOK = """

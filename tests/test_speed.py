@@ -29,6 +29,7 @@ def test_recomputing_gives_the_same_gradients(tiny: FluxBackbone, how: Checkpoin
         assert torch.equal(gradients(denoiser, adapters), expected)
 
 
+@pytest.mark.slow
 def test_a_compiled_block_serves_all_of_its_kind_and_every_aspect_ratio(monkeypatch: pytest.MonkeyPatch):
     """Traced, but left to eager kernels, so that equality is exact; what inductor makes is a matter of rounding."""
     from torch._dynamo.testing import CompileCounter
