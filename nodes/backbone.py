@@ -15,8 +15,7 @@ from ..metalora.backbones.keys import FluxShape
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError
 from ..metalora.method.adapter import Site
-from .bridge import devices, models, training
-from .bridge.sites import architecture_of
+from .bridge import devices, models, sites, training
 from .gradient_check import check_gradients
 from .gradients import Recomputing, trainable
 
@@ -29,7 +28,7 @@ class ComfyBackbone:
     def __init__(self, model: Any, clip: Any, vae: Any, training_memory: int = 0):
         models.refuse_guidance_patches(model)
         self.model, self.clip, self.vae, self.training_memory = model, clip, vae, training_memory
-        self.architecture: Architecture = architecture_of(model, models.network_of(model))
+        self.architecture: Architecture = sites.architecture_of(model, models.network_of(model))
         self.device: torch.device = model.load_device
         self.dtype: torch.dtype = models.compute_dtype(model)
         models.check_vae(model, vae)
@@ -42,11 +41,6 @@ class ComfyBackbone:
     def name(self) -> str:
         """Of the architecture, as files name it."""
         return self.architecture.name
-
-    @property
-    def guided_by_prompts(self) -> bool:
-        """Whether images need the difference between two prompts; FLUX.1 has its guidance built in."""
-        return not isinstance(self.architecture, FluxShape)
 
     def unread(self, prompt: str) -> str:
         """Nothing: ComfyUI's text encoders read prompts of any length."""
@@ -120,7 +114,7 @@ class ComfyDenoiser:
 
     def __init__(
         self,
-        applied: models.Applied,
+        applied: "models.Applied",
         network: nn.Module,
         backbone: ComfyBackbone,
         recomputing: Recomputing,

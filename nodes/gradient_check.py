@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..metalora.config import UserError
 from ..metalora.method.adapter import is_linear
-from .bridge.sites import blocks_of
+from .bridge import sites
 from .gradients import Recomputing, recomputed
 
 LARGEST_ERROR = 0.05  # the same computation twice; kernels may round differently
@@ -53,7 +53,7 @@ def first_calls(network: nn.Module, run: Callable[[], Tensor]) -> list[Call]:
         return hook
 
     seen: set[tuple[str, type]] = set()
-    for path, block in blocks_of(network):
+    for path, block in sites.blocks_of(network):
         kind = (path.split(".")[0], type(block))
         if kind not in seen:
             seen.add(kind)

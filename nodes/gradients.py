@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .bridge import training
-from .bridge.sites import blocks_of
+from .bridge import sites, training
 
 
 @dataclass
@@ -93,7 +92,7 @@ def on_the_same_memory(weight: Tensor) -> Tensor:
 @contextmanager
 def recomputed_blocks(network: nn.Module) -> Iterator[Recomputing]:
     """While inside, each repeated block can be computed again in backward: its `forward` is wrapped."""
-    how, blocks = Recomputing(), [block for _, block in blocks_of(network)]
+    how, blocks = Recomputing(), [block for _, block in sites.blocks_of(network)]
     try:
         for block in blocks:
             block.forward = recomputed(block.forward, how)

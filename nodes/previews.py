@@ -12,6 +12,7 @@ from comfy_api.latest import io as comfy_io
 from PIL import Image
 from torch import Tensor
 
+from ..metalora.backbones.keys import FluxShape
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step
 from ..metalora.jobs import Progress, run
@@ -67,7 +68,7 @@ class LossPreview:
 class ImagePreview:
     """Images of one prompt, as the network draws them with the adapters it is wearing, always from the same noise.
 
-    A base without guidance of its own is led away from the empty prompt. `count` is how many adapters it is wearing:
+    A base other than FLUX.1, whose guidance is built in, is led away from the empty prompt. `count` is how many adapters it is wearing:
     one, or in stage 1 those of the last batch's people.
     """
 
@@ -76,7 +77,7 @@ class ImagePreview:
     ):
         side = min(LARGEST, resolution) // backbone.multiple * backbone.multiple
         self.backbone, self.prompt, self.size = backbone, prompt, (side, side)
-        self.negative = negative if backbone.guided_by_prompts else None
+        self.negative = None if isinstance(backbone.architecture, FluxShape) else negative
         self.count, self.every, self.possible = count, every, True
 
     def __call__(self, step: Step) -> Image.Image | None:

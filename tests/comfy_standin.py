@@ -133,7 +133,7 @@ def pack_on_the_standin() -> Iterator[ModuleType]:
     """The pack's `nodes`, imported on the stand-in and without its bridge; forgotten again on leaving."""
     spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     bridge = ModuleType(f"{PACK}.nodes.bridge")
-    for name in ("devices", "execution", "folders", "loras", "models", "small", "training"):
+    for name in ("devices", "execution", "folders", "loras", "models", "sites", "small", "training"):
         setattr(bridge, name, SimpleNamespace())
     bridge.folders.meta_down_files = list
     taken = {"comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest(), bridge.__name__: bridge}
