@@ -1,6 +1,7 @@
 """Laws of the files: whole or not at all, the same bytes for the same content, refused where another is needed."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,42 @@ def test_asking_whether_a_place_can_be_written_leaves_what_another_process_write
     (tmp_path / "plan.json.partial").write_text("another's")
     files.check_writable(tmp_path / "new" / "plan.json")
     assert (tmp_path / "plan.json.partial").read_text() == "another's"
+
+
+def test_asking_on_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path):
+    code = (
+        "import resource, sys; from pathlib import Path; from metalora.config import UserError\n"
+        "from metalora.store import files; resource.setrlimit(resource.RLIMIT_FSIZE, (2, 2))\n"
+        "try: files.check_writable(Path(sys.argv[1]) / 'x.safetensors')\nexcept UserError as error: print(error)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
+    assert "x.safetensors could not be written: File too large" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_dead_processes_left_unfinished_goes_and_what_living_ones_write_stays(tmp_path: Path):
+    code = "import sys; from pathlib import Path; from metalora.store import files; print(files.partial_of(Path('x')))"
+    words = [sys.executable, "-c", code]
+    name = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
+    living = files.partial_of(tmp_path / "y")
+    elsewhere = tmp_path / "z.0123ab-1.partial"
+    for path in (tmp_path / name.strip(), tmp_path / "old.safetensors.999999999.partial", living, elsewhere):
+        path.write_bytes(b"half")
+    (tmp_path / "plan.json.partial").write_text("another program's")
+    files.write(tmp_path / "x.safetensors", TENSORS, "adapter", FACTS)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"x.safetensors", living.name, elsewhere.name, "plan.json.partial"}
+    os.utime(elsewhere, (1e9, 1e9))
+    os.utime(living, (1e9, 1e9))  # this process is younger: it has got the number of one that died
+    files.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.safetensors", "plan.json.partial"}
+
+
+def test_a_name_as_long_as_the_disk_takes_is_written(tmp_path: Path):
+    path = tmp_path / ("é" * 121 + ".safetensors")
+    files.write(path, TENSORS, "adapter", FACTS)
+    assert path.is_file()
 
 
 def test_a_file_of_another_kind_or_base_is_refused(tmp_path: Path):

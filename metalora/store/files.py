@@ -14,9 +14,13 @@ No file holds a photo or a path of the machine it was made on; inputs are named 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from ..config import UserError
 
 KINDS = ("meta-down", "adapter", "lora", "state", "checkpoint")
 PREFIX = "metalora."
+PARTIAL = re.compile(r"\.(?:([0-9a-f]{6})-)?([0-9]{1,9})\.partial$")
 OLDER_NAMES = {"knobs": "options", "spelling": "key_format"}  # of metadata in files of earlier versions
 
 
@@ -106,23 +111,63 @@ def own_metadata(metadata: dict[str, str] | None) -> dict[str, str]:
     return {OLDER_NAMES.get(key, key): value for key, value in own.items()}
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, private: bool = False, flag: str = "--out") -> None:
     """All of the data or no file: written beside the target, then moved over it.
 
-    The name of what is not finished holds the process, so that several may write the same entry of a cache.
+    What dead processes have left unfinished in the same folder goes. `private` files are for this user alone; `flag`
+    is how the user chooses another place.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with mended_os_errors(path):
+    partial = partial_of(path)
+    with mended_os_errors(path, flag):
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         try:
-            with partial.open("wb") as file:
+            with open(partial, "wb", opener=partial_opener(private)) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-        except OSError:
+        except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def partial_opener(private: bool) -> Callable[[str, int], int]:
+    """How a file is created: readable as the system has it, or by its owner alone."""
+    return lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)
+
+
+def partial_of(path: Path) -> Path:
+    """What a file is called while this process writes it; the name says which machine and process that is."""
+    return path.with_name(f"{path.name[:50]}.{_machine()}-{os.getpid()}.partial")
+
+
+def sweep(folder: Path, *, deep: bool = False) -> None:
+    """Remove what processes that no longer run have left unfinished in a folder; `deep`: in all below it, too."""
+    for path in folder.rglob("*.partial") if deep else folder.glob("*.partial"):
+        if (found := PARTIAL.search(path.name)) and not is_alive(path, *found.groups()):
+            with suppress(OSError):  # another process was faster, or it is not ours
+                path.unlink()
+
+
+def is_alive(path: Path, machine: str | None, process: str) -> bool:
+    """Whether the process that a partial file's name names still runs; on another machine, whether it is a day old."""
+    import psutil  # imported late: most files are written where there is nothing to ask
+
+    try:
+        written = path.stat().st_mtime
+        if machine not in (None, _machine()):
+            return time.time() - written < 24 * 3600
+        return psutil.Process(int(process)).create_time() < written + 60  # a younger one has got the number again
+    except psutil.AccessDenied:
+        return True
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return False
+
+
+@cache
+def _machine() -> str:
+    return digest(platform.node().encode())[:6]
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -133,21 +178,23 @@ def write_json(path: Path, record: Any) -> None:
 def check_writable(path: Path) -> None:
     """Find out before hours of work, not after them, that a result could not be saved; nothing is left behind."""
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    probe = nearest / f"{path.name}.{os.getpid()}.partial"
+    probe = partial_of(nearest / path.name)
     with mended_os_errors(path):
-        probe.write_bytes(b"probe")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"probe")
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 @contextmanager
-def mended_os_errors(path: Path) -> Iterator[None]:
+def mended_os_errors(path: Path, flag: str = "--out") -> Iterator[None]:
     """The disk's refusals as sentences."""
     try:
         yield
     except OSError as error:
         raise UserError(
             f"{path} could not be written: {error.strerror or error}. Nothing was left half-written; "
-            "free some space or choose another place with --out."
+            f"free some space or choose another place with {flag}."
         ) from error
 
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from .cache import Cache
-from .files import opened, safetensors_bytes, write_bytes
+from .files import opened
 
 
 class LatentShards:
-    """A folder of shards."""
+    """The shards in a cache's folder."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self._cache = Cache(folder)
 
     @staticmethod
     def key(photos: list[Path], **settings: str | int | float | bool) -> str:
@@ -32,25 +32,21 @@ class LatentShards:
         return Cache.key(photos=",".join(digests), **settings)
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).is_file()
+        return key in self._cache
 
     def put(self, key: str, latents: list[Tensor]) -> None:
         """Write a person's photos, [views, c, h, w] each; whole or not at all."""
-        tensors = {str(index): tensor for index, tensor in enumerate(latents)}
-        write_bytes(self._path(key), safetensors_bytes(tensors, {"format": "pt"}))
+        self._cache.put(key, {str(index): tensor for index, tensor in enumerate(latents)})
 
     def shapes(self, key: str) -> list[tuple[int, ...]]:
         """The shape of each photo's latents, without reading them."""
-        with opened(self._path(key)) as file:
+        with opened(self._cache.used(key)) as file:
             return [tuple(file.get_slice(str(index)).get_shape()) for index in range(len(file.keys()))]
 
     def read(self, key: str, photo: int, view: int) -> Tensor:
         """One view [c, h, w] of one photo, in float32: a copy."""
-        with opened(self._path(key)) as file:
+        with opened(self._cache.used(key)) as file:
             return file.get_slice(str(photo))[view].to(torch.float32, copy=True)
-
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.safetensors"
 
 
 def _digest(file: BinaryIO) -> str:

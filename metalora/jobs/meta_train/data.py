@@ -26,7 +26,7 @@ from .people import ALL, People, kind_of
 def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, world: World) -> Job[People]:
     """Read, check and encode; every problem of the data is one UserError before anything is encoded."""
     identities = limited(chosen(read_identities(source), config, source), config)
-    shards = LatentShards(cache.folder / "people")
+    shards = LatentShards(cache.folder)
     faces: dict[str, Faces] = {}
     if config.objective == "across-photos" or config.background_weight < 1:
         faces = yield from found_faces(identities, source, config, cache, world)
