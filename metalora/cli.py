@@ -4,6 +4,7 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -37,7 +38,7 @@ Every command explains itself: metalora personalize --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, 1 after an error the user can mend, 2 for wrong usage, 130 after Ctrl-C.
+    """Run one command; 0, 1 after an error the user can mend, 2 for wrong usage, 128 + N after signal N (130: Ctrl-C).
 
     141 where the reader of the output has left, as `metalora info FILE | head -1` does.
     """
@@ -65,9 +66,11 @@ def run_command(arguments: Sequence[str] | None) -> int:
     except UserError as error:
         print(f"metalora: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped. Repeat the same command to go on from what was saved.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        signum = stop.args[0] if stop.args else signal.SIGINT
+        lost = "" if stop.args else " at once: what was done since the last save is lost"
+        print(f"stopped{lost}. Repeat the same command to go on: what it has saved is not done again.", file=sys.stderr)
+        return 128 + signum
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:

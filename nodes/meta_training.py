@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..metalora.config import UserError
@@ -109,7 +110,8 @@ class MetaTrain(io.ComfyNode):
             seen = {"label": "stage 1", "caption": caption, "count": config.batch}
             shown = preview_of(preview, preview_every, backbone, **seen, resolution=config.resolution, cache=cache)
             trained = driven(job, shown)
-            progress = image_of(read_photo(trained.folder / "progress.png"))
+            plot = trained.folder / "progress.png"  # not there where it could not be drawn
+            progress = image_of(read_photo(plot) if plot.is_file() else torch.ones(3, 64, 64))
             return io.NodeOutput(MetaDown(str(out)), progress, str(out), ui=ui.PreviewText(str(out)))
 
 

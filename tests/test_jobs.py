@@ -20,6 +20,7 @@ from metalora.jobs.generate import generate_images
 from metalora.jobs.info import describe
 from metalora.jobs.lora import merge_adapter
 from metalora.jobs.personalize import personalize_photos
+from metalora.jobs.resume import SavedRun
 from metalora.store import files
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo, save_image
@@ -84,6 +85,22 @@ def test_what_counts_less_is_learned_less(
         first.append(made.training.losses[0])
     assert first[0] > first[1] > first[2] > 0
     assert first[1] == pytest.approx((first[0] + first[2]) / 2, rel=1e-4)
+
+
+def test_a_run_that_was_killed_after_its_lora_was_written_is_finished_by_the_same_command(
+    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
+):
+    out, state = tmp_path / "x.safetensors", tmp_path / "x.state.safetensors"
+    with monkeypatch.context() as patched:
+        patched.setattr(SavedRun, "remove", lambda self: None)
+        personalized(tiny, portrait, out, warm_cache)
+    whole = out.read_bytes()
+    assert state.exists()
+    with pytest.raises(UserError, match="exists already"):  # another run's LoRA is not replaced
+        personalized(tiny, portrait, out, warm_cache, replace(CONFIG, seed=1))
+    personalized(tiny, portrait, out, warm_cache)
+    assert out.read_bytes() == whole
+    assert not state.exists()
 
 
 @pytest.mark.slow

@@ -152,7 +152,6 @@ def run_benchmark(args: argparse.Namespace) -> None:
     """Do what the plan says."""
     import torch
 
-    from ..jobs import run
     from ..jobs.benchmark.plan import read_plan
     from ..jobs.benchmark.run import run_benchmark as job
     from ..jobs.benchmark.units import share_from_environment
@@ -161,7 +160,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
     share, plan = share_from_environment(), read_plan(args.run)
     torch.set_num_threads(plan.threads)
     work = job(args.run, planned_backbone(plan, args.device), Cache(args.cache or default_folder()), share)
-    results = driven(work) if share.rank == 0 else run(work)  # one process shows its progress
+    results = driven(work, quiet=share.rank > 0)
     if results is not None:
         print(f"wrote {results}")
         print(f"next:  metalora benchmark report {quote(str(args.run))}")

@@ -31,7 +31,7 @@ from .photos import (
     said_of_turns,
     whole_photo,
 )
-from .plots import save_loss_curve
+from .plots import optional_drawing, save_loss_curve
 from .prior import prior_images
 from .resume import SavedRun
 
@@ -51,7 +51,7 @@ class Personalized:
 
     lora: Path
     adapter: Path
-    curve: Path
+    curve: Path | None  # None where it could not be drawn
     training: Training
     prompt: str  # the caption that calls this person
 
@@ -76,20 +76,24 @@ def personalize_photos(
     adapter_path, state_path, curve_path = (
         out.with_suffix(end) for end in (".adapter.safetensors", ".state.safetensors", ".loss.png")
     )
-    check_output(out, overwrite)
+    check_output(out, overwrite or state_path.exists())
     adapters, origin = starting_adapters(backbone, config, meta_down)
     planned = plan_photos(photos, config, crop_config, backbone, embedder)
     if turned := said_of_turns(planned, [path.name for path in photos]):
         yield Phase(turned)
     metadata = run_metadata(backbone, config, crop_config, planned, origin)
     saved = SavedRun(state_path, metadata)
+    check_output(out, overwrite or is_of_run(out, metadata))  # one that was killed when all but its state was done
     trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
 
     files.write(adapter_path, adapters.tensors(), "adapter", metadata)
     save_lora(out, fold_all(adapters), key_format, backbone.architecture, metadata)
-    save_loss_curve(curve_path, {config.method: trained.losses})
     saved.remove()
-    return Personalized(out, adapter_path, curve_path, trained, config.prompt)
+    failures: list[str] = []
+    with optional_drawing(str(curve_path), failures):
+        save_loss_curve(curve_path, {config.method: trained.losses})
+    yield from map(Phase, failures)
+    return Personalized(out, adapter_path, None if failures else curve_path, trained, config.prompt)
 
 
 def fit(
@@ -146,7 +150,7 @@ def train(
                 saved.save(adapters, optimizer, losses, before)
             yield step
             clock = time.perf_counter()
-    except UserError:
+    except (UserError, KeyboardInterrupt):  # the latter may come while the weights move
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(
@@ -168,6 +172,15 @@ def check_output(out: Path, overwrite: bool) -> None:
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
     files.check_writable(out)
+
+
+def is_of_run(out: Path, metadata: dict[str, str]) -> bool:
+    """Whether a LoRA is there already that says of itself what this run's would say."""
+    if not out.exists():
+        return False
+    with files.opened(out) as file:
+        said = files.own_metadata(file.metadata())
+    return all(said.get(key) == value for key, value in metadata.items())
 
 
 def plan_photos(

@@ -1,9 +1,12 @@
 """Pictures of numbers."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..config import UserError
 from ..store.files import write_bytes
 
 SMOOTHING = 25  # steps; single losses are mostly the luck of the drawn time
@@ -12,6 +15,15 @@ SMOOTHING = 25  # steps; single losses are mostly the luck of the drawn time
 def save_loss_curve(path: Path, losses: dict[str, list[float]]) -> None:
     """Write `loss_curve`."""
     write_bytes(path, loss_curve(losses))
+
+
+@contextmanager
+def optional_drawing(what: str, said: list[str]) -> Iterator[None]:
+    """Draw inside. A failure is one sentence more in `said`: a picture of the work is not the work."""
+    try:
+        yield
+    except (UserError, ImportError, OSError, RuntimeError, ValueError) as error:
+        said.append(f"{what} could not be drawn ({error}); all else is there")
 
 
 def loss_curve(losses: dict[str, list[float]]) -> bytes:

@@ -29,6 +29,7 @@ from ..meta_downs import read_meta_down
 from ..photos import prompt_embeddings
 from .images import batches_left, make_images
 from .layout import Layout
+from .partners import Partners
 from .pictures import PictureScorer, truncation
 from .plan import Plan, filled_texts, read_plan, speed_of
 from .results import write_results
@@ -36,13 +37,18 @@ from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_face
 from .train import Bench, encode_crops, is_trained, train_group
 from .units import Cell, Share, Unit, units_of
 
-POLL = 0.5  # seconds between looks for what other processes have done
-
 
 def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> Job[Path | None]:
     """Do this process's share; the first waits for the others, writes `results.json` and gives its path."""
+    partners = Partners(run / "processes", share)
+    return (yield from partners.present(do_share(run, backbone, cache, share, partners)))
+
+
+def do_share(run: Path, backbone: Backbone, cache: Cache, share: Share, partners: Partners) -> Job[Path | None]:
+    """The same, unseen by the others."""
     began = time.time()
     plan, layout = read_plan(run), Layout(run)
+    files.sweep(run, deep=True)
     yield Phase("checking that nothing has changed since the plan")
     people = checked_people(plan, backbone, run)
     scorer = scorer_of(plan, people, backbone.device, cache)
@@ -62,7 +68,11 @@ def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> 
         yield Step(index, len(own))
     if share.rank > 0:
         return None
-    yield from wait_for([subject for unit in units for subject in subjects[id(unit)]], plan, layout, scorer)
+    shares = {
+        rank: [subject for unit in Share(rank, share.processes).of(units) for subject in subjects[id(unit)]]
+        for rank in range(1, share.processes)
+    }
+    yield from partners.wait_for(shares, lambda subject: is_scored(subject, plan, layout, scorer))
     passed = yield from through_autoencoder(plan, people, backbone, scorer.analyser, cache)
     yield Phase("intervals and comparisons")
     write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, passed, scorer)
@@ -182,16 +192,6 @@ def texts_of(plan: Plan) -> list[str]:
         training = plan.training_of("lora", 1, person, 1)  # captions are the same for every method
         texts += [training.prompt, training.class_prompt]
     return list(dict.fromkeys(texts))
-
-
-def wait_for(subjects: Sequence[Subject], plan: Plan, layout: Layout, scorer: Scorer) -> Job[None]:
-    """Until every other process has scored its share."""
-    waiting = [subject for subject in subjects if not is_scored(subject, plan, layout, scorer)]
-    if waiting:
-        yield Phase(f"waiting for other processes: {len(waiting)} times a person's images are not scored yet")
-    while waiting:
-        time.sleep(POLL)
-        waiting = [subject for subject in waiting if not is_scored(subject, plan, layout, scorer)]
 
 
 def write_facts(layout: Layout, backbone: Backbone, share: Share, seconds: float) -> None:

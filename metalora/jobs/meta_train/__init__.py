@@ -112,11 +112,11 @@ def train(
                 save(step.index)
                 saved = step.index
                 if world.rank == 0:
-                    write_logs(folder, history, run)
+                    yield from map(Phase, write_logs(folder, history, run))
                 if found:
                     yield Phase(f"step {step.index}, unseen people: {found}")
             yield step
-    except UserError:
+    except (UserError, KeyboardInterrupt):  # the latter may come while the weights move
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...config import UserError
 from ...store.files import write_bytes
-from ..plots import SMOOTHING
+from ..plots import SMOOTHING, optional_drawing
 from .checkpoints import History
 from .objectives import Run
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-def write_logs(folder: Path, history: History, run: Run) -> None:
-    """steps.csv, validation.csv and progress.png, each replaced whole."""
+def write_logs(folder: Path, history: History, run: Run) -> list[str]:
+    """steps.csv, validation.csv and progress.png, each replaced whole; what could not be drawn, in a sentence."""
     rows = [",".join(["step", *run.place(0), "loss"])]
     for index, loss in enumerate(history["losses"]):
         rows.append(",".join([str(index + 1), *map(str, run.place(index).values()), f"{loss:.6g}"]))
@@ -24,7 +24,10 @@ def write_logs(folder: Path, history: History, run: Run) -> None:
     for step, *found in zip(history["validated"], *(history[name] for name in run.measures), strict=True):
         rows.append(",".join([str(int(step)), *(f"{value:.6g}" for value in found)]))
     write_bytes(folder / "validation.csv", ("\n".join(rows) + "\n").encode())
-    save_progress(folder / "progress.png", history, run)
+    failures: list[str] = []
+    with optional_drawing(str(folder / "progress.png"), failures):
+        save_progress(folder / "progress.png", history, run)
+    return failures
 
 
 def save_progress(path: Path, history: History, run: Run) -> None:
