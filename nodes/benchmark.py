@@ -173,7 +173,7 @@ OPTIONS: dict[type, tuple[str, ...]] = {
 
 def manifest_of(given: str) -> Path:
     """The file that is meant."""
-    return Path(given).expanduser() if given.strip() else mini_benchmark() / "manifest.jsonl"
+    return folders.allowed_path(given) if given.strip() else mini_benchmark() / "manifest.jsonl"
 
 
 def listed(methods: str) -> tuple[str, ...]:

@@ -1,17 +1,16 @@
 """Meta-Train Meta-Down: stage 1 in ComfyUI, on a folder of people."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
+from ..metalora.backbones.fingerprints import fingerprint_of_stats
 from ..metalora.config import UserError
 from ..metalora.config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config
 from ..metalora.jobs.meta_train import meta_train_people
 from ..metalora.jobs.meta_train.people import ALL
 from ..metalora.store.cache import Cache, default_folder
-from ..metalora.store.files import digest
 from ..metalora.store.images import read_photo
 from .backbone import ComfyBackbone
 from .bridge import folders
@@ -74,10 +73,8 @@ class MetaTrain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, dataset: str, **_other: Any) -> str:
-        source = Path(dataset).expanduser()
-        files = sorted(source.rglob("*")) if source.is_dir() else [source]
-        files_seen = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files if path.is_file()]
-        return digest("\n".join(files_seen).encode())  # reading all photos at every press of Run would take minutes
+        source = folders.allowed_path(dataset)
+        return fingerprint_of_stats(source.rglob("*") if source.is_dir() else [source])
 
     @classmethod
     def execute(
@@ -105,7 +102,7 @@ class MetaTrain(io.ComfyNode):
             backbone = ComfyBackbone(model, clip, vae)
             make_room_for_stage_one(backbone, config)
             cache = Cache(default_folder())
-            job = meta_train_people(backbone, Path(dataset).expanduser(), out, config, cache=cache)
+            job = meta_train_people(backbone, folders.allowed_path(dataset), out, config, cache=cache)
             caption = config.caption_of("person" if config.class_name == ALL else config.class_name)
             seen = {"label": "stage 1", "caption": caption, "count": config.batch}
             shown = preview_of(preview, preview_every, backbone, **seen, resolution=config.resolution, cache=cache)

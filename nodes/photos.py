@@ -4,7 +4,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..metalora.backbones.fingerprints import fingerprint_of_files
+from ..metalora.backbones.fingerprints import fingerprint_of_stats
 from ..metalora.config import UserError
 from ..metalora.store.folders import pictures_in
 from ..metalora.store.images import read_photo
@@ -29,7 +29,7 @@ class LoadPhotos(io.ComfyNode):
                 io.String.Input(
                     "photos_folder",
                     default="",
-                    tooltip="A folder: its full path, or a name under ComfyUI's input folder.",
+                    tooltip="A folder under ComfyUI's input folder, or its full path there, in output or in models.",
                 )
             ],
             outputs=[io.Image.Output(display_name="photos", is_output_list=True, tooltip="One image for each file.")],
@@ -37,7 +37,7 @@ class LoadPhotos(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, photos_folder: str) -> str:
-        return fingerprint_of_files(photos_in(photos_folder))
+        return fingerprint_of_stats(photos_in(photos_folder))
 
     @classmethod
     def execute(cls, photos_folder: str) -> io.NodeOutput:
@@ -49,7 +49,7 @@ def photos_in(name: str) -> list[Path]:
     """The pictures of the folder that is meant, at least one."""
     if not name.strip():
         raise UserError("photos_folder is empty: name a folder of photos, or a sub-folder of ComfyUI's input folder.")
-    folder = folders.input_folder(name.strip())
+    folder = folders.allowed_path(name)
     found = pictures_in(folder)
     if not found:
         raise UserError(f"{folder} holds no picture.")

@@ -14,6 +14,7 @@ from ..store import files
 from ..store.cache import Cache
 from ..store.images import SHEET, read_image_metadata, read_photo, save_image
 from ..store.pictures import table
+from ..store.text import as_disks_compare
 from . import Job
 from .lora import load_lora, lora_adapters
 from .photos import prompt_embeddings
@@ -120,8 +121,7 @@ def unique_names(prompts: Sequence[str]) -> list[str]:
 
 def slug(prompt: str) -> str:
     """At most 60 letters and 120 bytes of a prompt that every disk takes for a name; never empty."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", prompt).casefold())
-    kept = "".join(letter if unicodedata.category(letter)[0] in "LMN" else "-" for letter in folded)
+    kept = "".join(letter if unicodedata.category(letter)[0] in "LMN" else "-" for letter in as_disks_compare(prompt))
     short = re.sub("-+", "-", kept).strip("-")[:60].encode("utf-8", "ignore")[:120].decode("utf-8", "ignore")
     return short.strip("-") or "image"
 

@@ -1,13 +1,22 @@
-"""Text files that people write: prompts, captions, manifests, tables. UTF-8, with or without a byte order mark."""
+"""Text files that people write: prompts, captions, manifests, tables. UTF-8, with or without a byte order mark.
+
+And the names in them that become names of files.
+"""
 
 import codecs
 import json
+import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..config import UserError
 
 MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+LONGEST_NAME = 120  # bytes: endings, seeds and the name of an unfinished file need room too
 
 
 def read_text(path: Path, what: str = "The file") -> str:
@@ -41,3 +50,32 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def problem_of_name(name: str) -> str | None:
+    """Why some system would not take this as the name of a file or folder; None for a plain name."""
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        return "letters, digits, -, _, . and spaces only, the first one a letter or a digit"
+    if name.endswith((".", " ")):
+        return "it must not end with a dot or a space"
+    if as_disks_compare(name).split(".")[0].rstrip() in RESERVED:
+        return "Windows keeps this name for a device"
+    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        return f"it must not be longer than {LONGEST_NAME} bytes"
+    return None
+
+
+def as_disks_compare(name: str) -> str:
+    """The same for names that some disk takes for one: letters of either case, an accent in or beside its letter."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def problems_of_names(names: Iterable[str], what: str) -> list[str]:
+    """Names that are not plain, and different ones that some disk takes for the same."""
+    unique = list(dict.fromkeys(names))
+    found = [f"{what} {name!r} becomes a name on disk: {why}" for name in unique if (why := problem_of_name(name))]
+    first: dict[str, str] = {}
+    for name in unique:
+        if (other := first.setdefault(as_disks_compare(name), name)) != name:
+            found.append(f"{what} {name!r} and {other!r} are one name on some disks")
+    return found

@@ -1,12 +1,15 @@
 """ComfyUI's folders: models/meta_lora, and places under output."""
 
+import os
 from pathlib import Path
 
 import folder_paths
 
 from ...metalora.config import UserError
+from ...metalora.store.text import problem_of_name
 
 FOLDER = "meta_lora"  # of Meta-Down files, under models/
+ALLOWED = "METALORA_FOLDERS"  # of the server's owner: folders that prompts may read beside ComfyUI's own
 MADE = "meta_downs"  # stage 1's own, under output/meta_lora
 
 
@@ -35,15 +38,27 @@ def output_folder(*parts: str) -> Path:
     return Path(folder_paths.get_output_directory(), *parts)
 
 
-def input_folder(name: str) -> Path:
-    """The folder itself where a full path is given, else one under ComfyUI's input folder."""
-    return Path(folder_paths.get_input_directory(), Path(name).expanduser())
+def allowed_path(given: str) -> Path:
+    """The file or folder that a widget names: a full path, or one under ComfyUI's input folder.
+
+    Whoever may queue a prompt is not always the server's owner, so it must lie in ComfyUI's input, output or model
+    folders, or in one that the owner names in METALORA_FOLDERS.
+    """
+    path = Path(os.path.abspath(Path(folder_paths.get_input_directory(), Path(given.strip()).expanduser())))
+    own = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.models_dir)
+    more = [folder for folder in os.environ.get(ALLOWED, "").split(os.pathsep) if folder]
+    if "\0" in given or not any(path.is_relative_to(os.path.abspath(folder)) for folder in (*own, *more)):
+        raise UserError(
+            f"{given!r} is not in ComfyUI's input, output or models folder. Put it there, or have the server's owner "
+            f"start ComfyUI with the environment variable {ALLOWED} set to its folder ({os.pathsep!r} between several)."
+        )
+    return path
 
 
 def plain_name(name: str) -> str:
-    """The name, unless it could lead out of the folder it belongs in."""
-    if not name or name in (".", "..") or any(letter in name for letter in '/\\:*?"<>|'):
-        raise UserError(f"{name!r} is no plain file name: leave out slashes and marks such as : * ?.")
+    """The name, unless it could lead out of the folder it belongs in, or some disk would not take it."""
+    if problem := problem_of_name(name):
+        raise UserError(f"name is {name!r}, but it becomes a file's or a folder's name: {problem}.")
     return name
 
 
