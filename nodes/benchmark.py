@@ -10,7 +10,8 @@ from ..metalora.backbones.fingerprints import fingerprint_of_files
 from ..metalora.config import METHODS, NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..metalora.config_benchmark import BenchmarkConfig
 from ..metalora.jobs.benchmark.layout import Layout
-from ..metalora.jobs.benchmark.plan import Plan, read_plan
+from ..metalora.jobs.benchmark.plan import Plan
+from ..metalora.jobs.benchmark.plan_file import read_plan
 from ..metalora.jobs.benchmark.prepare import ANY_CLASS, Inputs, make_plan, meta_phd_prompts, mini_benchmark
 from ..metalora.jobs.benchmark.report import benchmark_report
 from ..metalora.jobs.benchmark.run import run_benchmark

@@ -55,6 +55,12 @@ class EvaluateLikeness(io.ComfyNode):
                     "insightface.",
                 ),
                 io.String.Input("name", default="evaluation", tooltip="What results.json is called."),
+                io.Boolean.Input(
+                    "photos_as_they_are",
+                    default=False,
+                    optional=True,
+                    tooltip="Score although a photo is turned, shows a stranger or several faces, or is there twice.",
+                ),
             ],
             outputs=[
                 io.Float.Output(
@@ -76,7 +82,9 @@ class EvaluateLikeness(io.ComfyNode):
             images, held_out = photos_of(inputs["images"]), photos_of(inputs["held_out"])
             lines = [line for text in inputs["prompts"] for line in text.splitlines() if line.strip()]
             reference, embedder = photos_of(inputs["reference"])[0], inputs["embedder"][0]
-            report = driven(evaluate_pictures(images, held_out, reference, lines or ["any"], embedder))
+            (as_they_are,) = inputs.get("photos_as_they_are", [False])
+            job = evaluate_pictures(images, held_out, reference, lines or ["any"], embedder, as_they_are=as_they_are)
+            report = driven(job)
             path = folders.numbered_output(folders.FOLDER, inputs["name"][0])
             write_results(report, path.with_name(path.name + ".results.json"))
             return outputs(report, images)

@@ -14,7 +14,8 @@ from metalora.backbones.flux import FluxBackbone
 from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.benchmark.layout import Layout
-from metalora.jobs.benchmark.plan import Plan, read_plan
+from metalora.jobs.benchmark.plan import Plan
+from metalora.jobs.benchmark.plan_file import located, read_plan
 from metalora.jobs.benchmark.prepare import mini_benchmark
 from metalora.jobs.benchmark.units import Share, units_of
 from metalora.jobs.evaluate.faces import only_embedding
@@ -185,7 +186,7 @@ def test_one_at_a_time_is_metalora_personalize_to_the_byte(
     person = plan.people[0]
     config = plan.training_of(method, 1, person, 4)
     assert (config.seed, config.class_name) == (person.seed, people[0].class_name)
-    down = str(tmp_path / "run" / plan.meta_downs[person.class_name]["path"]) if method == "meta-lora" else None
+    down = located(plan.meta_downs[person.class_name]["path"], tmp_path / "run") if method == "meta-lora" else None
     out = tmp_path / "alone.safetensors"
     crops = replace(CROPS, learn_from=source)
     run(personalize_photos(tiny, [people[0].reference.path], out, config, crops, meta_down=down, cache=warm_cache))

@@ -11,7 +11,7 @@ from benchmarks import INPUTS, mini_people, planned
 from metalora.backbones.flux import FluxBackbone
 from metalora.config import METHODS, UserError
 from metalora.config_benchmark import BenchmarkConfig
-from metalora.jobs.benchmark.plan import read_plan
+from metalora.jobs.benchmark.plan_file import read_plan
 from metalora.jobs.benchmark.prepare import meta_phd_prompts
 from metalora.jobs.benchmark.run import texts_of
 from metalora.jobs.benchmark.train import trainings_of

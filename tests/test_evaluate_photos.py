@@ -15,6 +15,7 @@ from metalora.jobs import run
 from metalora.jobs.evaluate.images import ImageReport, evaluate_images
 from metalora.jobs.evaluate.pairs import evaluate_pairs
 from metalora.jobs.evaluate.photos import look_at, problems_of
+from metalora.jobs.evaluate.pictures import evaluate_pictures
 from metalora.jobs.generate import Image, write_comparison
 from metalora.measure.faces import load_faces
 from metalora.store.images import demo_portrait, read_photo, save_image
@@ -247,3 +248,24 @@ def test_photos_of_labelled_pairs_are_looked_at_too(tmp_path: Path):
 def test_no_photo_of_the_shipped_people_is_odd():
     analyser = load_faces()
     assert problems_of([list(look_at(analyser, paths)) for paths in (ADA, BOB)]) == []
+
+
+def test_pixels_are_looked_at_as_files_are(here: Path):
+    images, unseen, reference = [read_photo(path) for path in ADA[:2]], list(map(read_photo, ADA[3:6])), ADA[7]
+    trained = read_photo(reference)
+
+    def score(photos: list[torch.Tensor], **options: bool) -> float:
+        return run(evaluate_pictures(images, photos, trained, ["any"], "sface", **options)).summary.r_facesim[
+            "left out"
+        ]
+
+    whole = score(unseen)
+    for photo, odd in (
+        (read_photo(BOB[0]), "held-out photo 4 is unlike the others of the person"),
+        (unseen[0].rot90(1, (1, 2)), "held-out photo 4 is turned"),
+        (unseen[0], "held-out photo 4 shows the same picture as held-out photo 1"),
+        (images[1], "held-out photo 4 is image 2 itself"),
+    ):
+        with pytest.raises(UserError, match=odd):
+            score([*unseen, photo])
+    assert score([*unseen, read_photo(BOB[0])], as_they_are=True) < whole

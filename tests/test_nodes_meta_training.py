@@ -63,7 +63,11 @@ def prepared(folder: Path) -> SimpleNamespace:
     training.io.NodeOutput = lambda *outputs, ui: outputs
     training.ui.PreviewText = str
     bridge.folders.__dict__.update(
-        FOLDER="meta_lora", MADE="meta_downs", plain_name=str, allowed_path=Path, output_folder=lambda *parts: folder.joinpath(*parts)
+        FOLDER="meta_lora",
+        MADE="meta_downs",
+        plain_name=str,
+        allowed_path=Path,
+        output_folder=lambda *parts: folder.joinpath(*parts),
     )
     bridge.execution.__dict__.update(
         ordinary_tensors=nullcontext,

@@ -19,7 +19,7 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
 
 
 def fingerprint_of_stats(paths: Iterable[Path]) -> str:
-    """sha256 over the names, sizes and dates of at most `MOST` files, where reading them at every look takes too long."""
+    """sha256 over the names, sizes and dates of at most `MOST` files, where reading them all takes too long."""
     files = [path for path in islice(paths, MOST) if path.is_file()]
     seen = sorted(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
     return hashlib.sha256("\n".join(seen).encode("utf-8", "replace")).hexdigest()

@@ -117,7 +117,7 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         own.manifest or mini_benchmark() / "manifest.jsonl",
         meta_phd_prompts() if own.meta_phd else own.prompts or mini_benchmark() / "prompts.json",
         meta_downs_of(own.meta_down),
-        words_of_base(own),
+        words_of_base(own, args.run),
         own.faces,
         clip_of(own),
         own.dino,
@@ -152,14 +152,14 @@ def run_benchmark(args: argparse.Namespace) -> None:
     """Do what the plan says."""
     import torch
 
-    from ..jobs.benchmark.plan import read_plan
+    from ..jobs.benchmark.plan_file import read_plan
     from ..jobs.benchmark.run import run_benchmark as job
     from ..jobs.benchmark.units import share_from_environment
     from ..store.cache import Cache, default_folder
 
     share, plan = share_from_environment(), read_plan(args.run)
     torch.set_num_threads(plan.threads)
-    work = job(args.run, planned_backbone(plan, args.device), Cache(args.cache or default_folder()), share)
+    work = job(args.run, planned_backbone(plan, args.run, args.device), Cache(args.cache or default_folder()), share)
     results = driven(work, quiet=share.rank > 0)
     if results is not None:
         print(f"wrote {results}")
@@ -190,18 +190,25 @@ def clip_of(own: PlanSettings) -> str | None:
     return None if name == "none" else name
 
 
-def words_of_base(base: BaseConfig) -> dict[str, str]:
+def words_of_base(base: BaseConfig, run: Path) -> dict[str, str]:
     """What names the base, to be found again by `run`; a default too, since another version may have another one."""
-    given = {name: str(path.absolute()) for name, path in base.single_files.items()}
-    return {**(given or {"backbone": base.backbone or DEFAULT_BACKBONE}), "precision": base.precision}
+    from ..jobs.benchmark.plan_file import portable
+
+    given = {name: portable(str(path), run) for name, path in base.single_files.items()}
+    named = {"backbone": portable(base.backbone or DEFAULT_BACKBONE, run)}
+    return {**(given or named), "precision": base.precision}
 
 
-def planned_backbone(plan: "Plan", device: str) -> "FluxBackbone":
+def planned_backbone(plan: "Plan", run: Path, device: str) -> "FluxBackbone":
     """The base of the plan, run as the plan says, on this process's device."""
     from ..backbones.load import open_backbone
     from ..backbones.speed import Speed
+    from ..jobs.benchmark.plan_file import located
     from ..jobs.processes import device_of_process
 
-    backbone = open_backbone(BaseConfig(**plan.backbone_flags, device=device_of_process(device)))
+    flags = {name: located(given, run) for name, given in plan.backbone_flags.items()}
+    if "made_in" in flags:
+        raise UserError(f"{run / 'plan.json'} was made in ComfyUI and runs there: its base has no name outside.")
+    backbone = open_backbone(BaseConfig(**flags, device=device_of_process(device)))
     backbone.speed = Speed(**plan.speed)
     return backbone

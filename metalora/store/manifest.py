@@ -25,7 +25,7 @@ from .files import digest
 from .images import read_photo
 from .near_duplicates import near_hashes, perceptual_hash
 from .prompts import SEVERAL, SINGLE, WORDS
-from .text import decoded, parse_json
+from .text import decoded, parse_json, problems_of_names
 
 REQUIRED = ("identity", "class", "part", "role", "path", "sha256", "source", "author", "licence")
 OPTIONAL = ("number", "caption", "attributes", "gender", "age", "age_group", "ethnicity", "skin_tone")
@@ -82,6 +82,7 @@ def read_manifest(path: Path, *, look: bool = True) -> Manifest:
     photos, problems = read_lines(decoded(data, f"The manifest {path}").split("\n"), path.parent)
     problems += problems_of_files(photos)
     people = {photo.identity: [p for p in photos if p.identity == photo.identity] for photo in photos}
+    problems += problems_of_names(people, "identity")
     for name, own in people.items():
         problems += problems_of_identity(name, own)
     if look:
@@ -150,8 +151,6 @@ def problems_of_row(row: Any) -> list[str]:
         return problems
     if not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
         problems.append(f"sha256 must be 64 digits of 0-9a-f, got {row['sha256']!r}")
-    if not re.fullmatch(r"[\w][\w .-]*", row["identity"]):
-        problems.append(f"identity {row['identity']!r} becomes a folder name: letters, digits, -, _, . and spaces only")
     if Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts or "\\" in row["path"]:
         problems.append(f"path {row['path']!r} must lie in the manifest's folder, with forward slashes")
     return problems

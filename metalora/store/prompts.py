@@ -16,7 +16,7 @@ from typing import Any
 from ..config import UserError, fill_in
 from ..config_benchmark import PARTS
 from .files import digest
-from .text import decoded, parse_json
+from .text import decoded, parse_json, problems_of_names
 
 SEVERAL, SINGLE = PARTS
 PAPER_PARTS = {"unsplash": SEVERAL, "ffhq": SINGLE}
@@ -143,6 +143,7 @@ def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
                     problems.append(str(error).rstrip("."))
     ids = [prompt.id for prompt in prompts]
     problems += [f"the id {name} is there {ids.count(name)} times" for name in sorted(set(ids)) if ids.count(name) > 1]
+    problems += problems_of_names(ids, "the id")
     unused = set(tags_of) - {prompt.text for prompt in prompts}
     problems += [f"a tag names a prompt that is not there: {text!r}" for text in sorted(unused)]
     return prompts, problems
@@ -188,8 +189,6 @@ def one_prompt(
     if not isinstance(given.get("id", name), str) or not given.get("id", name):
         raise UserError(f"{name} has the id {given['id']!r}, which is not a text")
     prompt = BenchmarkPrompt(given.get("id", name), part, class_name, group, text, tuple(tags_of.get(text, ())), asks)
-    if "/" in prompt.id or "\\" in prompt.id:
-        raise UserError(f"the id {prompt.id!r} becomes a file name, so it must not hold / or \\")
     prompt.filled(class_name or "person")
     return prompt
 

@@ -5,7 +5,6 @@ And the names in them that become names of files.
 
 import codecs
 import json
-import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,7 +53,8 @@ def parse_json(text: str) -> Any:
 
 def problem_of_name(name: str) -> str | None:
     """Why some system would not take this as the name of a file or folder; None for a plain name."""
-    if not re.fullmatch(r"\w[\w .-]*", name):
+    kinds = [letter if letter in "_ .-" else unicodedata.category(letter)[0] for letter in name]
+    if not kinds or kinds[0] not in "LN_" or not set(kinds) <= set("LMN_ .-"):
         return "letters, digits, -, _, . and spaces only, the first one a letter or a digit"
     if name.endswith((".", " ")):
         return "it must not end with a dot or a space"
@@ -73,7 +73,11 @@ def as_disks_compare(name: str) -> str:
 def problems_of_names(names: Iterable[str], what: str) -> list[str]:
     """Names that are not plain, and different ones that some disk takes for the same."""
     unique = list(dict.fromkeys(names))
-    found = [f"{what} {name!r} becomes a name on disk: {why}" for name in unique if (why := problem_of_name(name))]
+    found = [
+        f"{what} {name!r} becomes a folder's or a file's name: {why}"
+        for name in unique
+        if (why := problem_of_name(name))
+    ]
     first: dict[str, str] = {}
     for name in unique:
         if (other := first.setdefault(as_disks_compare(name), name)) != name:

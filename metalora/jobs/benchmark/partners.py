@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ...config import Phase, Step, UserError
 from ...store import files
 from .. import Job, Result
 from .units import Share
 
+Work = TypeVar("Work")
 POLL = 0.5  # seconds between looks for what the others have done
 PULSE = 5.0  # seconds between touches of the file
 JOINING = 120.0  # seconds that a process may not be there, such as before it starts
@@ -47,7 +49,7 @@ class Partners:
             with suppress(OSError):  # others are still there
                 self.folder.rmdir()
 
-    def wait_for(self, shares: Mapping[int, Sequence[object]], is_done: Callable[[object], bool]) -> Job[None]:
+    def wait_for(self, shares: Mapping[int, Sequence[Work]], is_done: Callable[[Work], bool]) -> Job[None]:
         """Until all of every process's share is done; a UserError where nobody is left to do it."""
         total = sum(map(len, shares.values()))
         waiting = {rank: [one for one in share if not is_done(one)] for rank, share in shares.items()}

@@ -8,23 +8,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...backbones.flux import FluxBackbone
 from ...backbones.protocol import Backbone
-from ...backbones.speed import AS_IT_IS, Speed
+from ...backbones.speed import AS_IT_IS
 from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ...config_benchmark import BenchmarkConfig
 from ...method.flow import generator_of
 from ...store import files
 from ...store.manifest import Manifest, Photo
 from ...store.prompts import BenchmarkPrompt
-from ...store.text import decoded, parse_json
 
 FORMAT = "metalora-plan-2"
+STRICT = {"extra": "forbid"}  # of pydantic, which reads these dataclasses from JSON
 LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA"}
 SOURCE_LABELS = {"crops": "crops", "whole": "whole photo", "square": "square crops"}
 
@@ -33,6 +32,7 @@ SOURCE_LABELS = {"crops": "crops", "whole": "whole photo", "square": "square cro
 class PlannedPerson:
     """Someone to be personalized, with the seed of all that is drawn for them."""
 
+    __pydantic_config__ = STRICT
     identity: str
     class_name: str
     part: str
@@ -46,6 +46,7 @@ class PlannedPerson:
 class PlannedPrompt:
     """A prompt, what it says for each class, and the seeds of its images' noise: the same for every method."""
 
+    __pydantic_config__ = STRICT
     id: str
     part: str
     class_name: str | None
@@ -78,6 +79,7 @@ class Variant:
 class Plan:
     """What `plan.json` holds."""
 
+    __pydantic_config__ = STRICT
     format: str
     name: str
     manifest: str
@@ -164,7 +166,7 @@ def planned_people(
         index = seen[person.class_name] = seen.get(person.class_name, -1) + 1
         group = groups.setdefault((person.class_name, index // config.together), len(groups))
         own_seed = generator_of(seed, "person", person.name).initial_seed()
-        reference = f"references/{person.name}{person.reference.path.suffix.lower()}"
+        reference = reference_of(person.name)
         shows = shown_by(person.reference, said or {})
         planned.append(PlannedPerson(person.name, person.class_name, person.part, reference, own_seed, group, shows))
     return planned
@@ -252,40 +254,6 @@ def speed_of(backbone: Backbone) -> dict[str, Any]:
     return {name: value for name, value in asdict(backbone.speed).items() if value != default[name]}
 
 
-def read_plan(run: Path) -> Plan:
-    """The plan of a run's folder."""
-    path = run / "plan.json"
-    try:
-        record = parse_json(decoded(path.read_bytes(), str(path)))
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}). `metalora benchmark plan {run}` makes the plan first."
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}). Delete it and plan again.") from error
-    try:
-        record["people"] = [PlannedPerson(**person) for person in record["people"]]
-        record["prompts"] = [PlannedPrompt(**prompt) for prompt in record["prompts"]]
-        plan = Plan(**record)
-        _ = PersonalizeConfig(**plan.training), CropConfig(**plan.crops), plan.sampling_config(), Speed(**plan.speed)
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a plan of this version ({error}). Plan again in another folder.") from error
-    if plan.format != FORMAT:
-        raise UserError(f"{path} has the format {plan.format!r}, not {FORMAT!r}. Plan again in another folder.")
-    return plan
-
-
-def write_plan(run: Path, plan: Plan) -> Path:
-    """Write it; a folder that already holds another plan is refused."""
-    path = run / "plan.json"
-    if path.exists():
-        before, now = asdict(read_plan(run)), asdict(plan)
-        different = sorted(key for key in now if before[key] != now[key])
-        if different:
-            raise UserError(
-                f"{path} is another plan ({', '.join(different)} differ). Choose another folder, so that results of "
-                "two plans are never mixed."
-            )
-        return path
-    files.write_json(path, plan)
-    return path
+def reference_of(identity: str) -> str:
+    """Where a run keeps the photo that is trained on: its pixels alone, without what a camera writes beside them."""
+    return f"references/{identity}.png"

@@ -13,6 +13,7 @@ from ...measure.clip import ClipScorer, load_clip
 from ...measure.dino import DinoScorer, load_dino
 from ...measure.faces import load_faces
 from ...store import files
+from ...store.images import read_photo, save_image
 from ...store.manifest import Manifest, read_manifest
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
@@ -30,8 +31,8 @@ from .plan import (
     planned_people,
     planned_prompts,
     speed_of,
-    write_plan,
 )
+from .plan_file import portable, write_plan
 
 RANDOM_META_DOWN = "meta-downs/random.safetensors"
 READS = 2 / 3  # an attribute that CLIP gets wrong more often on real photos says nothing of generated ones
@@ -86,9 +87,9 @@ def make_plan(
     plan = Plan(
         format=FORMAT,
         name=inputs.manifest.absolute().parent.name,
-        manifest=str(inputs.manifest.absolute()),
+        manifest=portable(str(inputs.manifest), run),
         manifest_sha256=manifest.sha256,
-        prompts_file=str(inputs.prompts.absolute()),
+        prompts_file=portable(str(inputs.prompts), run),
         prompts_sha256=prompts.sha256,
         methods=list(config.methods),
         step_counts=sorted(config.step_counts or (training.steps,)),
@@ -103,9 +104,9 @@ def make_plan(
         meta_downs=meta_downs_of(run, backbone, inputs, config, training, people, max(ranks)),
         backbone={"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")},
         backbone_flags=dict(inputs.backbone_flags),
-        faces={"name": inputs.faces, "sha256": load_faces(inputs.faces).digest},
-        clip=named(inputs.clip, clip),
-        dino=named(inputs.dino, load_dino(inputs.dino) if inputs.dino else None),
+        faces={"name": portable(inputs.faces, run), "sha256": load_faces(inputs.faces).digest},
+        clip=named(inputs.clip, clip, run),
+        dino=named(inputs.dino, load_dino(inputs.dino) if inputs.dino else None, run),
         people=people,
         prompts=planned,
         attributes=attributes,
@@ -119,7 +120,7 @@ def make_plan(
     write_plan(run, plan)
     references = {person.name: person.reference.path for person in manifest.people}
     for person in people:
-        files.write_bytes(run / person.reference, references[person.identity].read_bytes())
+        save_image(read_photo(references[person.identity]), run / person.reference)
     files.write_bytes(run / EXTERNAL / "wanted.jsonl", wanted_images(plan, Layout(run)))
     return plan
 
@@ -133,9 +134,9 @@ def said_of_photos(inputs: Inputs, prompts: Prompts) -> dict[str, dict[str, str]
     return prompts.alternatives if inputs.described else {}
 
 
-def named(given: str | None, embedder: ClipScorer | DinoScorer | None) -> dict[str, str] | None:
+def named(given: str | None, embedder: ClipScorer | DinoScorer | None, run: Path) -> dict[str, str] | None:
     """How `run` finds it again, and its weights."""
-    return {"given": given, "sha256": embedder.digest} if given and embedder else None
+    return {"given": portable(given, run), "sha256": embedder.digest} if given and embedder else None
 
 
 def measurable(
@@ -200,11 +201,9 @@ def meta_downs_of(
             downs = untrained_meta_down(sites, training, rank)
             tensors = {f"{name}.down": down for name, down in downs.items()}
             files.write(run / RANDOM_META_DOWN, tensors, "meta-down", {"base": backbone.name})
-            given = RANDOM_META_DOWN
-        path = run / given if given == RANDOM_META_DOWN else Path(given).absolute()
-        _, origin = read_meta_down(path, sites, backbone.name, rank)
-        named = given if given == RANDOM_META_DOWN else str(path)
-        found[class_name] = {"path": named, "sha256": origin["meta_down"]}
+            given = str(run / RANDOM_META_DOWN)
+        _, origin = read_meta_down(Path(given), sites, backbone.name, rank)
+        found[class_name] = {"path": portable(given, run), "sha256": origin["meta_down"]}
     return found
 
 

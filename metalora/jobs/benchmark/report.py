@@ -14,7 +14,7 @@ from ...store.report.reading import read_results
 from ...store.report.results import Results
 from ...store.report.scores import images_csv, variants_csv
 from .. import Job
-from .plan import read_plan
+from .plan_file import located, read_plan
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def held_out_photos(results: Results) -> dict[str, Path]:
 def _manifest(results: Results) -> Manifest | None:
     """The manifest that the run was made from, where it is still there and still the same."""
     try:
-        manifest = read_manifest(Path(read_plan(results.folder).manifest), look=False)
+        manifest = read_manifest(Path(located(read_plan(results.folder).manifest, results.folder)), look=False)
     except UserError:  # a plan or photos that are elsewhere cost the page one picture a person, not the page
         return None
     return manifest if manifest.sha256 == results.manifest_sha256 else None

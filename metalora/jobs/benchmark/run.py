@@ -31,7 +31,8 @@ from .images import batches_left, make_images
 from .layout import Layout
 from .partners import Partners
 from .pictures import PictureScorer, truncation
-from .plan import Plan, filled_texts, read_plan, speed_of
+from .plan import Plan, filled_texts, speed_of
+from .plan_file import located, read_plan
 from .results import write_results
 from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_faces, score_person, through_autoencoder
 from .train import Bench, encode_crops, is_trained, train_group
@@ -51,7 +52,7 @@ def do_share(run: Path, backbone: Backbone, cache: Cache, share: Share, partners
     files.sweep(run, deep=True)
     yield Phase("checking that nothing has changed since the plan")
     people = checked_people(plan, backbone, run)
-    scorer = scorer_of(plan, people, backbone.device, cache)
+    scorer = scorer_of(plan, run, people, backbone.device, cache)
     real = {}
     for index, person in enumerate(plan.people, 1):
         real[person.identity] = real_faces(people[person.identity], scorer.analyser, cache)
@@ -80,17 +81,17 @@ def do_share(run: Path, backbone: Backbone, cache: Cache, share: Share, partners
     return layout.results
 
 
-def scorer_of(plan: Plan, people: Mapping[str, Identity], device: torch.device, cache: Cache) -> Scorer:
+def scorer_of(plan: Plan, run: Path, people: Mapping[str, Identity], device: torch.device, cache: Cache) -> Scorer:
     """The embedders of the plan, refused if they have other weights now."""
-    analyser = load_faces(plan.faces["name"])
+    analyser = load_faces(located(plan.faces["name"], run))
     check_weights(plan.faces["name"], plan.faces["sha256"], analyser.digest)
     clip = None
     if plan.clip is not None:
-        clip = load_clip(plan.clip["given"], device)
+        clip = load_clip(located(plan.clip["given"], run), device)
         check_weights(clip.name, plan.clip["sha256"], clip.digest)
     dino = None
     if plan.dino is not None:
-        dino = load_dino(plan.dino["given"], device)
+        dino = load_dino(located(plan.dino["given"], run), device)
         check_weights(dino.name, plan.dino["sha256"], dino.digest)
     gallery = gallery_of(plan, people, analyser, cache)
     return Scorer(analyser, PictureScorer(clip, dino, plan.attributes, plan.alternatives), gallery)
@@ -112,16 +113,19 @@ def checked_people(plan: Plan, backbone: Backbone, run: Path) -> dict[str, Ident
         changed.append(f"the base (planned: {plan.backbone['name']})")
     if speed_of(backbone) != plan.speed:
         changed.append(f"how the base is run (planned: {Speed(**plan.speed)})")
-    manifest = read_manifest(Path(plan.manifest), look=False)
+    manifest = read_manifest(Path(located(plan.manifest, run)), look=False)
     if manifest.sha256 != plan.manifest_sha256:
         changed.append(f"the manifest {plan.manifest}")
-    if read_prompts(Path(plan.prompts_file)).sha256 != plan.prompts_sha256:
+    if read_prompts(Path(located(plan.prompts_file, run))).sha256 != plan.prompts_sha256:
         changed.append(f"the prompts {plan.prompts_file}")
     for class_name, down in plan.meta_downs.items():
-        path = run / down["path"]
+        path = Path(located(down["path"], run))
         _, origin = read_meta_down(path, backbone.sites(plan.training["sites"]), backbone.name, max(plan.ranks))
         if origin["meta_down"] != down["sha256"]:
             changed.append(f"the Meta-Down of {class_name}, {path}")
+    absent = {*plan.gallery, *(person.identity for person in plan.people)} - {one.name for one in manifest.people}
+    if absent:
+        changed.append(f"the people ({', '.join(sorted(absent)[:3])} ...)")
     if changed:
         raise UserError(
             f"Since {run / 'plan.json'} was made, this has changed: {'; '.join(changed)}. Give the same files and "

@@ -24,6 +24,7 @@ from ..prior import prior_images
 from ..resume import SavedRun
 from .layout import Layout
 from .plan import Plan, PlannedPerson, Variant
+from .plan_file import located
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,18 @@ class Bench:
     prompts: Mapping[str, Prompt]  # embeddings by text
     cache: Cache
 
+    @property
+    def faces(self) -> str:
+        """Who finds faces."""
+        return located(self.plan.faces["name"], self.layout.run)
+
 
 def encode_crops(training: Training, bench: Bench) -> Job[None]:
     """Fill the cache before the transformer is loaded: the autoencoder and it may not fit together while training."""
     for planned in training.people:
         config = config_of(training, bench.plan, planned, max(training.variants))
         crops = bench.plan.crop_config(training.learn_from)
-        photo = plan_photos([bench.photos[planned.identity]], config, crops, bench.backbone, bench.plan.faces["name"])
+        photo = plan_photos([bench.photos[planned.identity]], config, crops, bench.backbone, bench.faces)
         yield from crop_latents(photo, bench.backbone, crops.flips, bench.cache)
 
 
@@ -128,7 +134,7 @@ def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoise
     plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config(training.learn_from)
     config = config_of(training, plan, planned, max(training.variants))
     adapters, origin = starting_adapters(backbone, config, meta_down_of(planned, training.method, bench))
-    photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, plan.faces["name"])
+    photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, bench.faces)
     latents = yield from crop_latents(photo, backbone, crops.flips, bench.cache)
     prior = None
     if config.prior_weight:
@@ -147,7 +153,7 @@ def meta_down_of(planned: PlannedPerson, method: str, bench: Bench) -> str | Non
     """The file of the person's class."""
     if method != "meta-lora":
         return None
-    return str(bench.layout.run / bench.plan.meta_downs[planned.class_name]["path"])
+    return located(bench.plan.meta_downs[planned.class_name]["path"], bench.layout.run)
 
 
 def resumed(saved: SavedRun, stack: Adapters, optimizer: Optimizer, training: Training, layout: Layout) -> list[float]:

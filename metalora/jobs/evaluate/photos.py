@@ -27,7 +27,7 @@ AS_THEY_ARE = "--photos-as-they-are"
 class Look:
     """One photo; all faces [k, d], the largest first."""
 
-    path: Path
+    path: Path  # or what messages call one that is no file
     faces: Tensor
     turned: int  # quarter turns to the left that set it upright
     mended: bool  # and that it was given before anything was looked for
@@ -43,16 +43,19 @@ def look_at(analyser: FaceAnalyser, paths: Sequence[Path], turn: str = "refuse")
 
 
 def _look_at_group(analyser: FaceAnalyser, turn: str, paths: Sequence[Path]) -> list[Look]:
-    looks = []
-    for path in paths:
-        photo = read_photo(path)
-        turned, mended = 0 if turn == "keep" else quarter_turns(photo), turn == "auto"
-        if turned and mended:
-            photo = photo.rot90(turned, (1, 2)).contiguous()
-        (faces,) = analyser.embeddings([photo])
-        bits, mirrored = perceptual_hash(photo), perceptual_hash(photo.flip(-1))
-        looks.append(Look(path, faces, turned, mended, bool(made_here(path)), photo_digest(photo), bits, mirrored))
-    return looks
+    return [look_at_one(analyser, read_photo(path), path, turn, generated=bool(made_here(path))) for path in paths]
+
+
+def look_at_one(
+    analyser: FaceAnalyser, photo: Tensor, path: Path, turn: str = "refuse", *, generated: bool = False
+) -> Look:
+    """A photo [3, H, W] in 0..1; `path` is what messages call it."""
+    turned, mended = 0 if turn == "keep" else quarter_turns(photo), turn == "auto"
+    if turned and mended:
+        photo = photo.rot90(turned, (1, 2)).contiguous()
+    (faces,) = analyser.embeddings([photo])
+    bits, mirrored = perceptual_hash(photo), perceptual_hash(photo.flip(-1))
+    return Look(path, faces, turned, mended, generated, photo_digest(photo), bits, mirrored)
 
 
 def problems_of(people: Sequence[Sequence[Look]], *, same_person: bool = True) -> list[str]:

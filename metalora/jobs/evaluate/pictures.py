@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ...config import Phase, Step, UserError
-from ...measure.faces import FaceAnalyser, load_faces
+from ...measure.faces import load_faces
 from ...measure.similarity import ImageScore, score_image
 from ...store.images import photo_digest
 from .. import Job
 from .images import ImageReport, summarized
+from .photos import Look, look_at_one, problems_of, refuse_odd
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,26 @@ def evaluate_pictures(
     reference: Tensor,
     prompts: Sequence[str],
     embedder: str,
+    *,
+    as_they_are: bool = False,
 ) -> Job[PictureReport]:
     """Images [3, H, W] of one person against photos that were not trained on, and against the one that was.
 
-    `prompts` names what each image shows: one for each, or one for all; R-FaceSim averages over prompts.
+    The photos are looked at first: turned ones, strangers and the like are refused, unless `as_they_are`. `prompts`
+    names what each image shows: one for each, or one for all; R-FaceSim averages over prompts.
     """
     named = check(images, held_out, reference, prompts)
     analyser = load_faces(embedder)
     yield Phase(f"{len(images)} images, {len(held_out)} held-out photos, {embedder}")
-    unseen = torch.stack([largest(analyser, photo, f"held-out photo {i}") for i, photo in enumerate(held_out, 1)])
-    trained = largest(analyser, reference, "the reference photo")
+    named_photos = [(photo, f"held-out photo {number}") for number, photo in enumerate(held_out, 1)]
+    looks = [
+        look_at_one(analyser, photo, Path(name)) for photo, name in [*named_photos, (reference, "the reference photo")]
+    ]
+    refuse_odd([*problems_of([looks]), *scored_too(looks, images)], as_they_are)
+    *unseen, trained = (largest(look) for look in looks)
     scores = []
     for count, (image, prompt) in enumerate(zip(images, named, strict=True), 1):
-        scores.append(score_image("the person", prompt, analyser.embeddings([image])[0], unseen, trained))
+        scores.append(score_image("the person", prompt, analyser.embeddings([image])[0], torch.stack(unseen), trained))
         yield Step(count, len(images))
     without = [f"image {count}" for count, score in enumerate(scores, 1) if not score.faces]
     return PictureReport(summarized(scores, without, analyser), scores)
@@ -64,9 +73,14 @@ def check(
     return named
 
 
-def largest(analyser: FaceAnalyser, photo: Tensor, name: str) -> Tensor:
+def scored_too(looks: Sequence[Look], images: Sequence[Tensor]) -> list[str]:
+    """Photos that are among the images: they would score themselves."""
+    digests = {photo_digest(image): number for number, image in enumerate(images, 1)}
+    return [f"{look.path} is image {digests[look.digest]} itself" for look in looks if look.digest in digests]
+
+
+def largest(look: Look) -> Tensor:
     """The largest face [d] of a photo that must show one."""
-    faces = analyser.embeddings([photo])[0]
-    if not len(faces):
-        raise UserError(f"No face was found in {name}. Every photo that others are compared with must show one.")
-    return faces[0]
+    if not len(look.faces):
+        raise UserError(f"No face was found in {look.path}. Every photo that others are compared with must show one.")
+    return look.faces[0]
