@@ -8,7 +8,13 @@
 The commands of `metalora --help` are these functions. torch is loaded when one of them is called.
 """
 
+import os
+
 from .api import crops, evaluate, generate, meta_train, personalize, quiet
 from .config import UserError
 
 __all__ = ["UserError", "crops", "evaluate", "generate", "meta_train", "personalize", "quiet"]
+
+# Before torch starts its threads: those that wait for each other in a loop take 70 times as long as they need where
+# another process has one of two cores. The user's own setting wins.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
