@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-CODE = "import sys; from metalora.cli import make_parser; make_parser(); assert 'torch' not in sys.modules; import torch"
+CODE = (
+    "import sys; from metalora.cli import make_parser; make_parser(); assert 'torch' not in sys.modules; import torch"
+)
 
 
 @pytest.mark.parametrize(("theirs", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
