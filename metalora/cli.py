@@ -66,6 +66,11 @@ def run_command(arguments: Sequence[str] | None) -> int:
     except UserError as error:
         print(f"metalora: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a name or a disk that nobody has looked at before
+        print(f"metalora: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         signum = stop.args[0] if stop.args else signal.SIGINT
         lost = "" if stop.args else " at once: what was done since the last save is lost"

@@ -5,6 +5,7 @@ help text is written in exactly one place. `UserError` lives here because every 
 """
 
 import dataclasses
+import re
 import string
 import types
 import typing
@@ -184,7 +185,7 @@ class CropConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.face not in ("only", "largest") and not (self.face.isdecimal() and int(self.face) >= 1):
+        if self.face not in ("only", "largest") and not re.fullmatch("[1-9][0-9]{0,3}", self.face):
             raise UserError(f"CropConfig: face must be 'only', 'largest' or a number from 1, got {self.face!r}.")
 
 

@@ -1,6 +1,7 @@
 """Augment Face Crops: what a person's photo is learned from (paper, supplement)."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -85,7 +86,7 @@ class AugmentFaceCrops(io.ComfyNode):
         turn: str = "refuse",
     ) -> io.NodeOutput:
         config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale, turn=turn)
-        with work():
+        with work(faces="finder"):
             photos = photos_of(photo)
             shapes = [SQUARE] if learn_from == "square" else ratios_of(ratios)
             sizes, analyser = scales_of(scales), load_faces(finder)
@@ -133,10 +134,11 @@ def sheet(planned: list[PlannedPhoto]) -> Tensor:
 
 def ratios_of(text: str) -> list[Ratio]:
     """ "16:9, 4:3" as numbers."""
-    pairs = [part.strip().split(":") for part in text.split(",") if part.strip()]
-    if not pairs or not all(len(pair) == 2 and all(side.isdecimal() and int(side) for side in pair) for pair in pairs):
+    side = "([1-9][0-9]{0,3})"
+    pairs = [re.fullmatch(f"{side}:{side}", part.strip()) for part in text.split(",") if part.strip()]
+    if not pairs or None in pairs:
         raise UserError(f"ratios is {text!r}; shapes look like 16:9, 4:3, 1:1, 3:4, 9:16.")
-    return [(int(a), int(b)) for a, b in pairs]
+    return [(int(pair[1]), int(pair[2])) for pair in pairs]
 
 
 def scales_of(text: str) -> list[float]:

@@ -17,9 +17,12 @@ Preview = Callable[[Step], Image.Image | None]
 
 
 @contextmanager
-def work() -> Iterator[None]:
-    """What a node does inside may train, and tells the user in the words of the page what to mend."""
-    with told_in_widget_names(), execution.ordinary_tensors():
+def work(**otherwise: str) -> Iterator[None]:
+    """What a node does inside may train, and tells the user in the words of the page what to mend.
+
+    `otherwise` are the node's own names of settings that others call otherwise, such as faces="finder".
+    """
+    with told_in_widget_names(**otherwise), execution.ordinary_tensors():
         yield
 
 

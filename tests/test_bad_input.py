@@ -10,6 +10,7 @@ from photos import png_that_claims
 from runs import CONFIG, CROPS, meta_down_file, personalized
 
 from metalora.backbones.flux import FluxBackbone
+from metalora.cli import main
 from metalora.config import CropConfig, PersonalizeConfig, UserError
 from metalora.jobs import run
 from metalora.jobs.crops import write_crops
@@ -135,3 +136,25 @@ def test_a_meta_down_file_brings_its_own_r1(tiny: FluxBackbone, portrait: Path, 
         personalized(tiny, portrait, tmp_path / "random.safetensors", warm_cache, config)
     wide = meta_down_file(tiny, tmp_path / "wide.meta.safetensors", rank=8)
     personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, meta_down=str(wide))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("personalize", "ada.jpg", "--fit", "1e308"),
+        ("personalize", "ada.jpg", "--fit", "nan"),
+        ("personalize", "ada.jpg", "--face", "9" * 5000),
+        ("crops", "a" * 5000 + ".jpg"),
+        ("crops", "ada.jpg", "--out", "a" * 5000),
+        ("info", "a" * 5000),
+        ("personalize", "ada.jpg", "--out", "a" * 300 + ".safetensors"),
+        ("evaluate", "images", "a" * 5000, "--photos", "b"),
+        ("benchmark", "run", "a" * 5000),
+    ],
+)
+def test_what_nobody_types_on_purpose_is_a_sentence_too(tmp_path, portrait, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ada.jpg").write_bytes(portrait.read_bytes())
+    backbone = ["--backbone", "tiny"] if words[0] in ("personalize", "crops") else []
+    assert main([*words, *backbone]) in (1, 2)
+    assert "metalora: " in capsys.readouterr().err

@@ -47,3 +47,16 @@ def test_the_error_is_the_same_kind_with_the_same_cause(words):
     with pytest.raises(words.UserError, match=r"^Lower batch\.$") as told, words.told_in_widget_names():
         raise error
     assert told.value.__cause__ is error
+
+
+def test_a_node_says_its_own_names_and_no_command(words):
+    said = "say --faces facenet:FILE, or --face 1; `metalora crops` draws the numbers on it."
+    assert words.in_widget_names(said) == "say embedder facenet:FILE, or face 1; the node shows the numbers on it."
+    assert words.in_widget_names(said, faces="finder").startswith("say finder facenet:FILE, or face 1")
+
+
+def test_the_title_of_a_message_is_no_path(words):
+    with pytest.raises(words.UserError) as told, words.told_in_widget_names():
+        raise words.UserError("no")
+    kind = type(told.value)  # as ComfyUI's full_type_name shows it
+    assert (kind.__module__, kind.__qualname__) == ("builtins", "MetaLoRA")

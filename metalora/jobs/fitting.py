@@ -61,7 +61,7 @@ def fit_images(backbone: FluxBackbone, config: GenerateConfig, gigabytes: float 
 
 def imitate(backbone: FluxBackbone, gigabytes: float) -> None:
     """A smaller card: no more is used than it would have, and on CUDA no more can be."""
-    if not 0 < gigabytes < float("inf"):
+    if not 0 < gigabytes < 1e6:
         raise UserError(f"--fit {gigabytes:g} is no size of a card in GB: say --fit 12, or --fit for what is free.")
     backbone.memory_limit = int(gigabytes * 1e9)
     if backbone.device.type == "cuda":

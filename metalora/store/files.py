@@ -177,9 +177,8 @@ def write_json(path: Path, record: Any) -> None:
 
 def check_writable(path: Path) -> None:
     """Find out before hours of work, not after them, that a result could not be saved; nothing is left behind."""
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    probe = partial_of(nearest / path.name)
     with mended_os_errors(path):
+        probe = partial_of(next(folder for folder in path.absolute().parents if folder.exists()) / path.name)
         try:
             probe.write_bytes(b"probe")
         finally:
