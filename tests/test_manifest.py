@@ -78,7 +78,7 @@ def test_people_come_in_the_order_of_the_manifest_with_their_photos(folder: Path
         ({"path": "/etc/passwd"}, "line 1: path '/etc/passwd' must lie in the manifest's folder"),
         ({"sha256": "0" * 64}, "line 1: photos/300000-1.jpg has the sha256"),
         ({"sha256": "abc"}, "line 1: sha256 must be 64 digits"),
-        ({"identity": "../ada"}, "becomes a folder.s or a file.s name"),
+        ({"identity": "../ada"}, "becomes a folder's or a file's name"),
         ({"identity": ""}, "line 1: identity must be a text that is not empty, got ''"),
         ({"authour": "me"}, "line 1: unknown field 'authour'"),
         ({"role": "held-out"}, "woman-300000 has 0 references"),

@@ -32,6 +32,7 @@ from torch import Tensor
 from ..config import UserError
 
 KINDS = ("meta-down", "adapter", "lora", "state", "checkpoint")
+RESUMED = ("state", "checkpoint")  # kinds that a run goes on from
 PREFIX = "metalora."
 PARTIAL = re.compile(r"\.(?:([0-9a-f]{6})-)?([0-9]{1,9})\.partial$")
 OLDER_NAMES = {"knobs": "options", "spelling": "key_format"}  # of metadata in files of earlier versions
@@ -43,6 +44,8 @@ def write(path: Path, tensors: dict[str, Tensor], kind: str, metadata: dict[str,
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise UserError(f"{path} was not written: {len(broken)} tensors hold NaN or infinity, {broken[0]} among them.")
+    if kind in RESUMED:
+        metadata = {**metadata, "sha256": digest_of_file(tensors, metadata)}
     named = {key if key.startswith("modelspec.") else PREFIX + key: value for key, value in metadata.items()}
     write_bytes(path, safetensors_bytes(tensors, {**named, "format": "pt", PREFIX + "kind": kind}))
 
@@ -70,7 +73,13 @@ def read(path: Path, kinds: tuple[str, ...], base: str | None = None) -> tuple[d
                 "`metalora info FILE` shows what a file is."
             )
         check_base(path, metadata, base)
-        return all_tensors(file), metadata
+        tensors = all_tensors(file)
+    if kind in RESUMED and metadata.pop("sha256", None) != digest_of_file(tensors, metadata):
+        raise UserError(
+            f"{path} is damaged, or of an earlier version. Delete it: the run then goes on from what was saved before "
+            "it, or starts anew."
+        )
+    return tensors, metadata
 
 
 def all_tensors(file: safe_open) -> dict[str, Tensor]:
@@ -210,6 +219,12 @@ def digest_of_tensors(tensors: dict[str, Tensor]) -> str:
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         sha.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def digest_of_file(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """sha256 of all that a run goes on from: one changed bit would be another run, in silence."""
+    said = {key: value for key, value in metadata.items() if key != "kind"}
+    return digest((json.dumps(said, sort_keys=True) + digest_of_tensors(tensors)).encode())
 
 
 def _named(kind: str) -> str:

@@ -72,7 +72,7 @@ def read_plan(run: Path) -> Plan:
     except (TypeError, KeyError, UserError) as error:  # of the settings in it
         problems = [str(error)]
     if problems:
-        raise UserError(f"{path} is not a plan of this version: {'; '.join(problems)}. Plan again in another folder.")
+        raise UserError(f"{path} is not a plan of this version ({'; '.join(problems)}). Plan again in another folder.")
     return plan
 
 

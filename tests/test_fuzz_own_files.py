@@ -1,0 +1,82 @@
+"""Our own files, damaged: a run goes on from what it saved to the last bit, or a sentence says why not.
+
+METALORA_FUZZ=2000 python -m pytest tests/test_fuzz_own_files.py
+"""
+
+import random
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_fuzz_readers import TRIES, damaged
+
+from metalora.config import UserError
+from metalora.jobs.info import describe
+from metalora.jobs.meta_train.checkpoints import Checkpoints
+from metalora.store import files
+from metalora.store.cache import Cache, entries
+from metalora.store.latent_shards import LatentShards
+
+TENSORS = {"a.down": torch.randn(4, 8), "optimizer.0.step": torch.tensor(3.0), "losses": torch.rand(5).double()}
+METADATA = {"base": "flux.1-dev", "options": '{"steps": 3}', "step": "5"}
+
+
+def test_a_damaged_state_or_checkpoint_is_refused_or_is_what_was_written(tmp_path: Path):
+    draw, found = random.Random(5), Counter()
+    for index in range(TRIES):
+        kind, path = files.RESUMED[index % 2], tmp_path / "step-00000005.safetensors"
+        files.write(path, TENSORS, kind, METADATA)
+        path.write_bytes(damaged(path.read_bytes(), draw))
+        try:
+            tensors, metadata = files.read(path, (kind,))
+        except UserError:
+            found["refused"] += 1
+        else:
+            found["whole"] += 1
+            assert files.digest_of_tensors(tensors) == files.digest_of_tensors(TENSORS)
+            assert {**metadata, "kind": kind} == {**METADATA, "kind": kind}
+        for read in (describe, Checkpoints(tmp_path, METADATA, 3).load):
+            with suppress(UserError):
+                read(path)
+    assert found["refused"] > found["whole"]
+
+
+def test_a_damaged_cache_entry_is_a_miss_or_is_what_was_put(tmp_path: Path):
+    draw, cache, shards = random.Random(6), Cache(tmp_path / "one"), LatentShards(tmp_path / "two")
+    key, missed = Cache.key(what="x"), 0
+    for _ in range(TRIES):
+        cache.put(key, TENSORS)
+        (entry,) = entries(tmp_path / "one")
+        entry.path.write_bytes(damaged(entry.path.read_bytes(), draw))
+        if key not in cache:
+            missed += 1
+        else:
+            assert files.digest_of_tensors(cache.get(key)) == files.digest_of_tensors(TENSORS)
+        shards.put(key, [TENSORS["a.down"][None]])
+        (entry,) = entries(tmp_path / "two")
+        entry.path.write_bytes(damaged(entry.path.read_bytes(), draw))
+        if key in shards:
+            assert shards.shapes(key) == [(1, 4, 8)]
+            assert torch.equal(shards.read(key, 0, 0), TENSORS["a.down"])
+        else:
+            with suppress(UserError):
+                shards.read(key, 0, 0)
+    assert missed > TRIES / 2
+
+
+def test_one_changed_number_of_a_state_is_damage(tmp_path: Path):
+    path = tmp_path / "x.state.safetensors"
+    files.write(path, TENSORS, "state", METADATA)
+    tensors = load_file(path)
+    tensors["losses"][1] += 1e-9
+    files.write_bytes(path, files.safetensors_bytes(tensors, metadata_of(path)))
+    with pytest.raises(UserError, match="is damaged"):
+        files.read(path, ("state",))
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with files.opened(path) as file:
+        return file.metadata()
