@@ -72,6 +72,7 @@ def disturbed(commands: Commands, folder: Path, words: str, after: float, how: s
     return commands.status(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "count"), [(signal.SIGKILL, KILLS), (signal.SIGTERM, STOPS)])
 def test_what_was_disturbed_and_finished_is_as_if_it_had_not_been(prepared, tmp_path: Path, how, count: int):
     commands, inputs = prepared

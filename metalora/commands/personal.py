@@ -97,7 +97,8 @@ def personalize(args: argparse.Namespace) -> None:
         made = api.personalize(photos, progress=console, **given)
     before, after = made.training.validation
     print(f"validation loss {before:.4f} -> {after:.4f}, {made.training.seconds_per_step:.3f} s a step")
-    print(f"wrote {made.lora} (the LoRA), {made.adapter}{f', {made.curve}' if made.curve else ''}, {made.lora.with_suffix('.toml')}")
+    others = [str(path) for path in (made.adapter, made.curve, made.lora.with_suffix(".toml")) if path]
+    print(f"wrote {made.lora} (the LoRA), {', '.join(others)}")
     base = " ".join(["metalora generate", *map(quote, flags_of(given, BaseConfig))])
     print(f"next:  {base} --lora {quote(str(made.lora))} --compare --prompt {quote(made.prompt)}")
 
