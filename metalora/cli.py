@@ -18,7 +18,7 @@ FAMILIES = {  # which file has a command; only that of the command that runs is 
     "meta_down": ("meta-down",),
     "evaluate": ("evaluate",),
     "benchmark": ("benchmark",),
-    "machine": ("info", "doctor"),
+    "machine": ("info", "doctor", "cache"),
     "demo": ("demo",),
 }
 
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command(arguments: Sequence[str] | None) -> int:
     """The same without a care for who reads the output."""
     words = sys.argv[1:] if arguments is None else arguments
-    args = make_parser(words[0] if words else None).parse_args(words)
     try:
+        args = make_parser(words[0] if words else None).parse_args(words)
         return args.action(args) or 0
     except UserError as error:
         print(f"metalora: {error}", file=sys.stderr)

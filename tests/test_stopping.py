@@ -40,6 +40,8 @@ def job(seconds):
         raise
 
 class Parser:
+    def __init__(self, command):
+        pass
     def parse_args(self, arguments):
         return self
     def action(self, args):
