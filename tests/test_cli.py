@@ -218,6 +218,10 @@ def test_the_commands_of_readme_and_docs_exist_with_their_flags(page: Path):
         make_parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
+def test_the_readme_is_read_in_five_minutes():
+    assert len((ROOT / "README.md").read_text().split()) <= 900
+
+
 def test_single_files_are_run_with_the_papers_defaults_and_are_named_in_the_next_command():
     def read(*flags: str) -> tuple[dict, str]:
         given = settings_of(make_parser().parse_args(["personalize", "ada.jpg", *flags]), PersonalizeSettings)

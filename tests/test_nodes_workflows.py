@@ -125,6 +125,16 @@ def test_every_node_has_help_that_names_each_input_and_output_and_a_tooltip_for_
     assert all(entry["tooltip"] for part in ("inputs", "outputs") for entry in texts[part].values()), texts
 
 
+@pytest.mark.parametrize("language", ["de", "fr", "ja", "zh"])
+def test_a_translation_names_and_describes_every_node(language: str):
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    english = json.loads(LOCALE.read_text(encoding="utf-8"))
+    assert texts.keys() == english.keys()
+    for kind, own in texts.items():
+        assert own.keys() == {"display_name", "description"}
+        assert all(own[key] and own[key] != english[kind][key] for key in own)
+
+
 @needs_comfyui
 def test_the_page_is_given_the_help_and_the_workflows(server: Server):
     with urllib.request.urlopen(f"{server.address}/extensions/metalora/docs/MetaLoRA_Evaluate.md", timeout=60) as page:
