@@ -14,6 +14,8 @@ from ...measure.intervals import paired
 from ...measure.similarity import position
 from ...store.decode import decode
 from ...store.files import write_bytes
+from ...store.images import read_photo, save_image
+from ...store.pictures import table
 from ...store.report.page import render
 from ...store.report.pictures import jpeg_uri
 from ..generate import Image
@@ -70,8 +72,12 @@ class Shown:
 
 
 def write_page(made: Demonstration) -> None:
-    """`index.html`, with every picture inside it."""
+    """`index.html`, with every picture inside it; and `people.jpg`, its first screen."""
     rows = rows_of(made)
+    first = [row for row in rows if row.prompt == row.person.prompts[0]]
+    shown = [[(read_photo(row.photo), "the photo") for row in first]]
+    shown += [[(read_photo(row.images[label].path), label) for row in first] for label in made.labels.values()]
+    save_image(table(shown), made.page.with_name("people.jpg"))
     page = render(
         "demo.html",
         title=title(made),
