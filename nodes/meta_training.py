@@ -104,7 +104,7 @@ class MetaTrain(io.ComfyNode):
             cache = Cache(default_folder())
             job = meta_train_people(backbone, folders.allowed_path(dataset), out, config, cache=cache)
             caption = config.caption_of("person" if config.class_name == ALL else config.class_name)
-            seen = {"label": "stage 1", "caption": caption, "count": config.batch}
+            seen: dict[str, Any] = {"label": "stage 1", "caption": caption, "count": config.batch}
             shown = preview_of(preview, preview_every, backbone, **seen, resolution=config.resolution, cache=cache)
             trained = driven(job, shown)
             plot = trained.folder / "progress.png"  # not there where it could not be drawn

@@ -36,7 +36,7 @@ def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def architecture_of(model: Any, network: nn.Module) -> Architecture:
+def architecture_of(model: Any, network: Any) -> Architecture:
     """Of a MODEL, whose network this is."""
     if type(network) is comfy.ldm.flux.model.Flux and network.params.vec_in_dim:
         return flux_shape(network)
