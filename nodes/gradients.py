@@ -112,7 +112,9 @@ def recomputed(forward: Callable[..., Any], how: Recomputing) -> Callable[..., A
         if not (how.on and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
         # Options are a dictionary that the network's loop goes on writing to: the values are those of now.
-        now: dict[str, Any] = {name: dict(value) if isinstance(value, dict) else value for name, value in kwargs.items()}
+        now: dict[str, Any] = {
+            name: dict(value) if isinstance(value, dict) else value for name, value in kwargs.items()
+        }
         return checkpoint(run, *args, use_reentrant=False, **now)
 
     return chosen

@@ -68,8 +68,8 @@ class LossPreview:
 class ImagePreview:
     """Images of one prompt, as the network draws them with the adapters it is wearing, always from the same noise.
 
-    A base other than FLUX.1, whose guidance is built in, is led away from the empty prompt. `count` is how many adapters it is wearing:
-    one, or in stage 1 those of the last batch's people.
+    A base other than FLUX.1, whose guidance is built in, is led away from the empty prompt. `count` is how many
+    adapters it is wearing: one, or in stage 1 those of the last batch's people.
     """
 
     def __init__(

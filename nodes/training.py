@@ -99,7 +99,12 @@ class TrainPersonalization(io.ComfyNode):
                 cache=cache,
                 heads=masks_of(inputs.get("heads", [])),
             )
-            seen: dict[str, Any] = {"label": config.method, "caption": config.prompt, "resolution": resolution, "count": 1}
+            seen: dict[str, Any] = {
+                "label": config.method,
+                "caption": config.prompt,
+                "resolution": resolution,
+                "count": 1,
+            }
             trained = driven(job, preview_of(*shown, backbone, **seen, cache=cache))
             save_loss_curve(named(out, ".loss.png"), {config.method: trained.training.losses})
             return finished(trained, model, named(out, ".loss.png"))
