@@ -4,6 +4,8 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+from .bases import MODEL_FILES
+
 NODE_WIDTH, ROW, SLOT, TITLE, GAP = 330, 26, 22, 30, 50
 CONTROL = "fixed"  # what becomes of a seed after each run
 COLORS = {"load": ("#233", "#355"), "learn": ("#232", "#353"), "make": ("#223", "#335"), "judge": ("#322", "#533")}
@@ -109,7 +111,7 @@ class Graph:
             "mode": 0,
             "inputs": inputs,
             "outputs": outputs,
-            "properties": {"Node name for S&R": node.kind},
+            "properties": properties_of(node.kind, node.given),
             "widgets_values": [node.given["text"]] if node.kind == "MarkdownNote" else widgets,
             "color": COLORS.get(node.color, ("#432", "#653"))[0],
             "bgcolor": COLORS.get(node.color, ("#432", "#653"))[1],
@@ -151,6 +153,13 @@ class Column:
         picture = PICTURE if kind in WITH_A_PICTURE else 0
         outputs = len(self.graph.schemas.get(kind, {"output": []})["output"])
         return 20 + ROW * widgets + SLOT * max(len(inputs) - widgets, outputs, 1) + tall + picture
+
+
+def properties_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    """By which the page finds the pack of a node that is missing, and offers to download the files it loads."""
+    files = [value for value in given.values() if isinstance(value, str) and value in MODEL_FILES]
+    models = [{"name": file, "url": MODEL_FILES[file][1], "directory": MODEL_FILES[file][0]} for file in files]
+    return {"Node name for S&R": kind} | ({"cnr_id": "comfy-core", "models": models} if models else {})
 
 
 def inputs_of(schemas: Schemas, kind: str) -> list[tuple[str, str, dict[str, Any]]]:

@@ -1,12 +1,14 @@
 """The shipped workflows. Each is a function of the recorded schemas that returns a graph."""
 
 from collections.abc import Callable
+from functools import partial
 
 from metalora.settings import PRESETS
 
+from .bases import BASES, MODEL_FILES, Base
 from .comparison import comparison
 from .graph import Graph, Schemas
-from .parts import flux_loaders, miniature, sampled, words
+from .parts import flux_loaders, loaders, miniature, sampled, words
 from .schemas import NEWEST, OLDEST
 
 
@@ -63,35 +65,36 @@ def demo(schemas: Schemas) -> Graph:
     return graph
 
 
-def personalize(schemas: Schemas) -> Graph:
-    """FLUX.1-dev and a photo of one's own."""
-    graph = Graph(schemas, "Personalize FLUX.1-dev")
-    graph.column("Read me", "note", 420).note(words("personalize"))
+def personalize(base: Base, schemas: Schemas) -> Graph:
+    """A base of the user's and a photo of one's own; no Meta-Down is needed."""
+    graph = Graph(schemas, f"Personalize {base.name}")
+    links = "\n".join(f"- [{file}]({MODEL_FILES[file][1]}) in models/{MODEL_FILES[file][0]}" for file in base.files)
+    graph.column("Read me", "note", 420).note(words("personalize").replace("FILES", links).replace("BASE", base.name))
     load = graph.column("Load", "load")
-    model, clip, vae = flux_loaders(load)
+    model, clip, vae = loaders(load, base)
     photo = load.add("LoadImage", "The one photo", image="example.png")["IMAGE"]
-    down = load.add("MetaLoRA_LoadMetaDown", file="woman.safetensors")["meta_down"]
     learn = graph.column("Learn", "learn", 400)
     crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=photo)
-    trained = learn.add(
-        "MetaLoRA_TrainPersonalization",
-        model=model,
-        clip=clip,
-        vae=vae,
-        crops=crops["crops"],
-        heads=crops["heads"],
-        meta_down=down,
-        class_name="woman",
-    )
+    wires = {"model": model, "clip": clip, "vae": vae, "crops": crops["crops"], "heads": crops["heads"]}
+    trained = learn.add("MetaLoRA_TrainPersonalization", **wires, class_name="woman", steps=625)
     learn.add("MetaLoRA_MergeToLora", adapter=trained["adapter"])
     seen = graph.column("See what was learned", "learn")
     seen.add("PreviewImage", "Crops", images=crops["sheet"])
     seen.add("PreviewImage", "Loss", images=trained["loss_plot"])
     make = graph.column("Make images", "make")
+    drawn = trained["personal_model"]
+    if base.draws:
+        other = make.add("UNETLoader", "Draws the images", unet_name=base.draws)["MODEL"]
+        drawn = make.add("LoraModelLoader", model=other, lora=trained["lora"], strength_model=1.0)["model"]
     text = make.add("CLIPTextEncode", clip=clip, text="a photo of a woman on a beach")["CONDITIONING"]
-    text = make.add("FluxGuidance", conditioning=text, guidance=3.5)["CONDITIONING"]
-    latent = make.add("EmptySD3LatentImage", width=1024, height=1024)["LATENT"]
-    samples = sampled(make, model=trained["personal_model"], text=text, latent=latent, title="With the LoRA", steps=30)
+    negative = None
+    if base.guidance is not None:
+        text = make.add("FluxGuidance", conditioning=text, guidance=base.guidance)["CONDITIONING"]
+    if base.cfg != 1:
+        negative = make.add("CLIPTextEncode", "Led away from", clip=clip, text="")["CONDITIONING"]
+    latent = make.add(base.latent, width=1024, height=1024)["LATENT"]
+    how = {"negative": negative, "cfg": base.cfg, "steps": base.steps}
+    samples = sampled(make, model=drawn, text=text, latent=latent, title="With the LoRA", **how)
     show = graph.column("Look", "make")
     show.add("SaveImage", images=show.add("VAEDecode", samples=samples, vae=vae)["IMAGE"])
     return graph
@@ -179,7 +182,7 @@ def stage_one(schemas: Schemas) -> Graph:
 
 GRAPHS: dict[str, Callable[[Schemas], Graph]] = {
     "1 Miniature demo": demo,
-    "2 Personalize FLUX.1-dev": personalize,
+    **{f"2 Personalize {base.name}": partial(personalize, base) for base in BASES},
     "3 Evaluate a batch of images": judge,
     "4 Two people in one picture": two_people,
     "5 Benchmark methods": benchmark,
@@ -190,4 +193,5 @@ GRAPHS: dict[str, Callable[[Schemas], Graph]] = {
 
 def first_version(name: str) -> str:
     """The oldest ComfyUI that has every node of a workflow, but those of other packs."""
-    return NEWEST if GRAPHS[name] is comparison else OLDEST
+    newer = GRAPHS[name] is comparison or name in [f"2 Personalize {base.name}" for base in BASES[1:]]
+    return NEWEST if newer else OLDEST

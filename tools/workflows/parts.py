@@ -5,6 +5,7 @@ from typing import Any
 
 from metalora.settings import PRESETS
 
+from .bases import BASES, Base
 from .graph import Column, Wire
 
 
@@ -20,29 +21,45 @@ def words(name: str) -> str:
     return "\n".join(lines)
 
 
-def sampled(column: Column, *, model: Wire, text: Wire, latent: Wire, title: str, steps: int) -> Wire:
+def sampled(
+    column: Column,
+    *,
+    model: Wire,
+    text: Wire,
+    latent: Wire,
+    title: str,
+    steps: int,
+    negative: Wire | None = None,
+    cfg: float = 1.0,
+) -> Wire:
     """A sampler; the image's latent."""
     return column.add(
         "KSampler",
         title,
         model=model,
         positive=text,
-        negative=text,
+        negative=negative or text,
         latent_image=latent,
         steps=steps,
-        cfg=1.0,
+        cfg=cfg,
         sampler_name="euler",
         scheduler="simple",
     )["LATENT"]
 
 
+def loaders(column: Column, base: Base) -> tuple[Wire, Wire, Wire]:
+    """(MODEL, CLIP, VAE) of a base from the core's loaders."""
+    model = column.add("UNETLoader", unet_name=base.model)["MODEL"]
+    if len(base.clip) == 2:
+        clip = column.add("DualCLIPLoader", clip_name1=base.clip[0], clip_name2=base.clip[1], type=base.clip_type)
+    else:
+        clip = column.add("CLIPLoader", clip_name=base.clip[0], type=base.clip_type)
+    return model, clip["CLIP"], column.add("VAELoader", vae_name=base.vae)["VAE"]
+
+
 def flux_loaders(column: Column) -> tuple[Wire, Wire, Wire]:
-    """(MODEL, CLIP, VAE) of FLUX.1-dev from the core's loaders."""
-    model = column.add("UNETLoader", unet_name="flux1-dev.safetensors")["MODEL"]
-    clip = column.add(
-        "DualCLIPLoader", clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux"
-    )["CLIP"]
-    return model, clip, column.add("VAELoader", vae_name="ae.safetensors")["VAE"]
+    """(MODEL, CLIP, VAE) of FLUX.1-dev."""
+    return loaders(column, BASES[0])
 
 
 def miniature(*names: str) -> dict[str, Any]:
