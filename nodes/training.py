@@ -43,7 +43,9 @@ class TrainPersonalization(io.ComfyNode):
             "it trains a plain LoRA in the same loop. Cancel keeps what was learned: queue the same prompt to go on.",
             is_input_list=True,
             inputs=[
-                io.Model.Input("model", tooltip="Any base that ComfyUI can train through, in any precision; it is not changed."),
+                io.Model.Input(
+                    "model", tooltip="Any base that ComfyUI can train through, in any precision; it is not changed."
+                ),
                 io.Clip.Input("clip", tooltip="The text encoders that belong to it."),
                 io.Vae.Input("vae", tooltip="The autoencoder that belongs to it."),
                 io.Image.Input("crops", tooltip="From Augment Face Crops. Other images are trained on as they are."),

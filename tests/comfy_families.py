@@ -75,6 +75,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ComfyUI's class of
     ),
 }
 SIZES["sd3"][1]["context_embedder_config"]["target"] = "torch.nn.Linear"
+NEWER = ("txt_ids_dims", "rope_theta")  # sizes that ComfyUI 0.3.64 does not ask for
 TEXT = {"flux2": 48, "krea2": 96}  # width of a prompt's tokens, where it is not 40
 POOLED = {"flux1": 24, "sd3": 24, "sdxl": 16}
 CHANNELS = {"flux2": 128, "ernie": 128, "sdxl": 4}
@@ -89,11 +90,14 @@ def known(family: str) -> bool:
 
 def build(family: str, stored: torch.dtype = torch.float32, quantized: bool = False) -> Any:
     """A MODEL of the family, with the same numbers in every precision."""
+    import comfy.ldm.flux.model
     import comfy.model_patcher
     import comfy.supported_models
 
     kind, sizes = SIZES[family]
-    config = vars(comfy.supported_models)[kind](dict(sizes))
+    older = "txt_ids_dims" not in vars(comfy.ldm.flux.model.FluxParams)["__dataclass_fields__"]
+    known = {name: size for name, size in sizes.items() if not (older and name in NEWER)}
+    config = vars(comfy.supported_models)[kind](known)
     if quantized:
         config.quant_config = {"mixed_ops": True}
     config.set_inference_dtype(stored, torch.float32 if quantized or stored != torch.float32 else None)
