@@ -135,6 +135,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert not halves.with_suffix(".state.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_state_of_another_run_is_refused_and_kept(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
@@ -150,6 +151,7 @@ def test_the_state_of_another_run_is_refused_and_kept(
     personalized(tiny, portrait, out, warm_cache, replace(CONFIG, steps=31))  # more steps are the same run
 
 
+@pytest.mark.slow
 def test_more_photos_give_more_crops(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     save_image(read_photo(portrait).flip(-1), tmp_path / "other.png")
     job = personalize_photos(
@@ -166,6 +168,7 @@ def test_more_photos_give_more_crops(tiny: FluxBackbone, portrait: Path, tmp_pat
     assert int(metadata["crops"]) > 1.5 * len(GOLDEN)
 
 
+@pytest.mark.slow
 def test_prior_preservation_runs_and_keeps_its_images(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
@@ -207,6 +210,7 @@ def loads(
     return backbone.parts.loaded
 
 
+@pytest.mark.slow
 def test_a_cache_hit_loads_neither_autoencoder_nor_text_encoders_and_a_changed_photo_is_a_miss(
     portrait: Path, tmp_path: Path
 ):
@@ -226,6 +230,7 @@ def test_a_cache_hit_loads_neither_autoencoder_nor_text_encoders_and_a_changed_p
     assert loads(portrait, tmp_path / "f.safetensors", cache, crops=smaller) == ["autoencoder", "transformer"]
 
 
+@pytest.mark.slow
 def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
     tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
@@ -251,6 +256,7 @@ def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
         made(lora=None, compare=False)
 
 
+@pytest.mark.slow
 def test_a_lora_of_another_base_is_refused(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
     tensors, metadata = files.read(lora, ("lora",))

@@ -33,6 +33,7 @@ def delta(lora: LoRA, name: str) -> torch.Tensor:
     return up @ down
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", MAKERS)
 def test_every_makers_file_adds_what_its_own_reader_adds(maker: str, tmp_path: Path):
     count, most, largest = differences(MAKERS[maker][2](tmp_path))
