@@ -9,7 +9,15 @@ from ..metalora.config import UserError
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 OTHERWISE = {"--class": "class_name", "--faces": "embedder", "--out": "name"}  # than by their letters
 PIP = ("--force-reinstall", "--no-deps")
-COMMANDS = {"`metalora crops` draws the numbers on it": "the node shows the numbers on it"}
+COMMAND = re.compile(r"`metalora (crops|merge|benchmark plan|benchmark run|benchmark report)[^`]*`")
+NODES = {
+    "crops": "Augment Face Crops",
+    "merge": "Merge to Rank-1 LoRA",
+    "benchmark plan": "Benchmark Prompts",
+    "benchmark run": "Benchmark Runner",
+    "benchmark report": "Benchmark Report",
+}
+NO_NODE = re.compile(r"[;.] `metalora (doctor|info)\b[^.;]*")  # advice that only the command line can follow
 
 
 class MetaLoRA(UserError):
@@ -21,8 +29,7 @@ MetaLoRA.__module__ = "builtins"
 
 def in_widget_names(message: str, **otherwise: str) -> str:
     """ "--learning-rate" as "learning_rate"; `otherwise` are this node's own names, such as faces="finder"."""
-    for command, what in COMMANDS.items():
-        message = message.replace(command, what)
+    message = COMMAND.sub(lambda found: f"*{NODES[found[1]]}*", NO_NODE.sub("", message))
     own = {f"--{flag}": name for flag, name in otherwise.items()}
     return FLAG.sub(lambda found: own.get(found[0]) or widget_of(found[0]), message)
 

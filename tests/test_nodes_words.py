@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,14 @@ def words():
 def messages(path: Path) -> list[str]:
     """The texts of every UserError that a module raises."""
     raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise) and node.exc]
-    texts = [part.value for error in raised for part in ast.walk(error) if isinstance(part, ast.Constant)]
-    return [text for text in texts if isinstance(text, str)]
+    parts = [part for error in raised for part in ast.walk(error)]
+    joined = [part for part in parts if isinstance(part, ast.JoinedStr)]
+    pieces = [piece for part in joined for piece in part.values]
+    whole = [part for part in parts if isinstance(part, ast.Constant) and part not in pieces]
+    return [str(part.value) for part in whole] + [
+        "".join(str(piece.value) if isinstance(piece, ast.Constant) else "..." for piece in part.values)
+        for part in joined
+    ]
 
 
 def test_flags_become_the_names_of_widgets(words):
@@ -51,7 +58,8 @@ def test_the_error_is_the_same_kind_with_the_same_cause(words):
 
 def test_a_node_says_its_own_names_and_no_command(words):
     said = "say --faces facenet:FILE, or --face 1; `metalora crops` draws the numbers on it."
-    assert words.in_widget_names(said) == "say embedder facenet:FILE, or face 1; the node shows the numbers on it."
+    told = "say embedder facenet:FILE, or face 1; *Augment Face Crops* draws the numbers on it."
+    assert words.in_widget_names(said) == told
     assert words.in_widget_names(said, faces="finder").startswith("say finder facenet:FILE, or face 1")
 
 
@@ -60,3 +68,13 @@ def test_the_title_of_a_message_is_no_path(words):
         raise words.UserError("no")
     kind = type(told.value)  # as ComfyUI's full_type_name shows it
     assert (kind.__module__, kind.__qualname__) == ("builtins", "MetaLoRA")
+
+
+def test_advice_names_nodes_and_leaves_out_what_only_a_terminal_can_do(words):
+    found = [text for path in MODULES for text in messages(path) if "`metalora" in text]
+    assert len(found) > 4
+    assert not [told for told in map(words.in_widget_names, found) if "metalora " in told]
+    said = "It does not fit; lower --batch; `metalora doctor` estimates what fits."
+    assert words.in_widget_names(said) == "It does not fit; lower batch."
+    named = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")).values()
+    assert set(words.NODES.values()) <= {node["display_name"] for node in named}
