@@ -94,7 +94,7 @@ def write_path(page: Page, seconds: float) -> None:
         "",
         f"ComfyUI {system['comfyui_version']} on the CPU, one thread, {os.cpu_count()} cores;",
         f"the shipped miniature, {steps} steps, an image every 50. A browser pressed the mouse, driven by",
-        "tests/test_nodes_page.py, which wrote this.",
+        f"tests/test_nodes_page.py, which wrote this; {os.getloadavg()[0]:.0f} processes shared the cores at the time.",
         "",
         "| what | figure |",
         "|---|---|",
