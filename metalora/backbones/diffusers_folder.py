@@ -9,7 +9,7 @@ import torch
 
 from ..config import UserError
 from .fingerprints import fingerprint_of_files
-from .flux_configs import max_tokens
+from .flux_configs import SCHEDULER_DEFAULTS, max_tokens
 from .hub import snapshot
 from .keys import FluxShape
 from .weight_files import header_of
@@ -86,9 +86,7 @@ class DiffusersFolder:
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
         """From the scheduler's folder; what it leaves out, as diffusers fills it in."""
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
-        return dict(FlowMatchEulerDiscreteScheduler.from_config(self._config("scheduler")).config)
+        return {**SCHEDULER_DEFAULTS, **self._config("scheduler")}
 
     @property
     def max_tokens(self) -> int:

@@ -4,6 +4,16 @@ from typing import Any
 
 from .keys import HEAD, FluxShape
 
+# Of FlowMatchEulerDiscreteScheduler; not read from it, since its file imports scipy.
+SCHEDULER_DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+    "use_dynamic_shifting": False,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
 AXES = (16, 56, 56)  # numbers of a head that turn with the index, the row and the column
 
 
@@ -41,15 +51,8 @@ def autoencoder_config(channels: tuple[int, ...], layers: int, latent_channels: 
 
 def scheduler_config(shape: FluxShape) -> dict[str, Any]:
     """For FlowMatchEulerDiscreteScheduler: dev shifts its times with the size of the image, schnell does not."""
-    return {
-        "num_train_timesteps": 1000,
-        "shift": 3.0 if shape.guidance else 1.0,
-        "use_dynamic_shifting": shape.guidance,
-        "base_shift": 0.5,
-        "max_shift": 1.15,
-        "base_image_seq_len": 256,
-        "max_image_seq_len": 4096,
-    }
+    own = {"shift": 3.0 if shape.guidance else 1.0, "use_dynamic_shifting": shape.guidance}
+    return {**SCHEDULER_DEFAULTS, **own}
 
 
 def max_tokens(shape: FluxShape) -> int:
