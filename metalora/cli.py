@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from . import backbones
 from .config import UserError
 from .flags import Commands, Parser
 
@@ -57,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
+def entry() -> int:
+    """`main` in a process of its own."""
+    backbones.own_process = True
+    return main()
+
+
 def run_command(arguments: Sequence[str] | None) -> int:
     """The same without a care for who reads the output."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -98,4 +105,4 @@ def installed_version() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

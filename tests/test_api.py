@@ -146,3 +146,15 @@ def test_the_short_help_fits_one_screen_and_the_long_one_has_every_flag(capsys: 
     for name in PersonalizeSettings.__dataclass_fields__.keys() - {"progress", "class_name"}:
         assert f"--{name.replace('_', '-')}" in texts["--help-all"], name
     make_parser()  # all commands together
+
+
+def test_the_command_loads_no_package_that_it_does_not_need(here: Path):
+    """Those are installed for tests; a person may have them for something else."""
+    code = (
+        "import sys; from metalora.cli import entry; sys.argv[1:] = sys.argv[2:]; entry(); "
+        "print(sorted({'peft', 'bitsandbytes', 'scipy', 'timm'} & set(sys.modules)))"
+    )
+    words = [sys.executable, "-c", code, "", "personalize", "ada.jpg", *SMALL_FLAGS]
+    ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
+    assert "kernels" not in ended.stderr

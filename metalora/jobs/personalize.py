@@ -41,7 +41,7 @@ class Training:
     """How a run went."""
 
     losses: list[float]  # one a step
-    validation: tuple[float, float]  # before and after, on the training crops at fixed times and noise
+    validation: tuple[float, float]  # without and with the adapters, on the training crops at fixed times and noise
     seconds_per_step: float  # the median
 
 
@@ -119,8 +119,12 @@ def fit(
         if config.prior_weight:
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
         with adapters.to(backbone.device).attached(denoiser.network):
-            person = Person(TrainingImages(latents, prompt.on(backbone.device), weights), config.seed, prior)
-            return (yield from train(denoiser, adapters, person, config, saved, backbone.device))
+            images = TrainingImages(latents, prompt.on(backbone.device), weights)
+            person = Person(images, config.seed, prior)
+            losses, seconds = yield from train(denoiser, adapters, person, config, saved)
+            after = validation_loss(denoiser, images, backbone.device)
+        before = validation_loss(denoiser, images, backbone.device)  # last, so that the first step comes soon
+        return Training(losses, (before, after), seconds)
 
 
 def train(
@@ -129,17 +133,14 @@ def train(
     person: Person,
     config: PersonalizeConfig,
     saved: SavedRun,
-    device: torch.device,
-) -> Job[Training]:
-    """Stage 2 from its start or from where it was stopped; saved every so often, and when it is stopped."""
+) -> Job[tuple[list[float], float]]:
+    """Stage 2 from its start or from where it was stopped, saved every so often; (losses, seconds of a step)."""
     optimizer = new_optimizer(adapters, config)
     losses: list[float] = []
     seconds: list[float] = []
     if saved.exists():
-        losses, before = saved.load(adapters, optimizer)
+        losses = saved.load(adapters, optimizer)
         yield Phase(f"going on from step {len(losses)} of {saved.path.name}")
-    else:
-        before = validation_loss(denoiser, person.images, device)
     yield Phase(f"personalizing: {config.method}, {len(person.images.latents)} crops, {config.prompt!r}")
     try:
         clock = time.perf_counter()
@@ -147,7 +148,7 @@ def train(
             losses.append(step.loss or 0.0)
             seconds.append(time.perf_counter() - clock)
             if step.index % config.save_every == 0:
-                saved.save(adapters, optimizer, losses, before)
+                saved.save(adapters, optimizer, losses)
             yield step
             clock = time.perf_counter()
     except (UserError, KeyboardInterrupt):  # the latter may come while the weights move
@@ -158,11 +159,11 @@ def train(
             "lower --resolution or --batch 1; `metalora doctor` estimates what fits."
         ) from error
     except BaseException:  # stopped between two steps, or inside one by ComfyUI's Cancel: half a step moves nothing
-        saved.save(adapters, optimizer, losses, before)
+        saved.save(adapters, optimizer, losses)
         raise
-    settle(optimizer)
-    after = validation_loss(denoiser, person.images, device)
-    return Training(losses, (before, after), median(seconds) if seconds else 0.0)
+    if config.ema_steps:
+        settle(optimizer)
+    return losses, median(seconds) if seconds else 0.0
 
 
 def check_output(out: Path, overwrite: bool) -> None:

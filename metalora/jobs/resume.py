@@ -26,20 +26,18 @@ class SavedRun:
         """Whether an earlier run was stopped here."""
         return self.path.is_file()
 
-    def save(
-        self, adapters: Adapters, optimizer: torch.optim.Optimizer, losses: list[float], validation: float
-    ) -> None:
+    def save(self, adapters: Adapters, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
         """Replace the file."""
         moments = {
             f"optimizer.{index}.{name}": value.clone()
             for index, state in optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        history = {"losses": torch.tensor(losses, dtype=torch.float64), "validation": torch.tensor(validation).double()}
+        history = {"losses": torch.tensor(losses, dtype=torch.float64)}
         files.write(self.path, {**adapters.tensors(), **moments, **history}, "state", self.metadata)
 
-    def load(self, adapters: Adapters, optimizer: torch.optim.Optimizer) -> tuple[list[float], float]:
-        """Put the run back; (losses so far, validation loss at the start). Refuses the state of another run."""
+    def load(self, adapters: Adapters, optimizer: torch.optim.Optimizer) -> list[float]:
+        """Put the run back; the losses so far. Refuses the state of another run."""
         tensors, metadata = files.read(self.path, ("state",))
         different = sorted(key for key in self.metadata if _identity(self.metadata, key) != _identity(metadata, key))
         if different:
@@ -56,7 +54,7 @@ class SavedRun:
                 _, index, name = key.split(".")
                 state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        return tensors["losses"].tolist(), tensors["validation"].item()
+        return tensors["losses"].tolist()
 
     def remove(self) -> None:
         """The run is finished."""

@@ -116,10 +116,10 @@ def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[Non
                     with averaged(optimizer):
                         save_loras(stack, training.variants[step.index], learners, bench)
                 if step.index in training.variants or step.index % config.save_every == 0:
-                    saved.save(stack, optimizer, losses, 0.0)
+                    saved.save(stack, optimizer, losses)
                 yield step
     except GeneratorExit:
-        saved.save(stack, optimizer, losses, 0.0)
+        saved.save(stack, optimizer, losses)
         raise
     saved.remove()
 
@@ -160,7 +160,7 @@ def resumed(saved: SavedRun, stack: Adapters, optimizer: Optimizer, training: Tr
     """The losses of a stopped training, put back where it was; none if it starts anew."""
     if not saved.exists():
         return []
-    losses, _ = saved.load(stack, optimizer)
+    losses = saved.load(stack, optimizer)
     passed = [variant for steps, variant in training.variants.items() if steps <= len(losses)]
     gone = [path for v in passed for p in training.people if not (path := layout.lora(v, p)).exists()]
     if gone:

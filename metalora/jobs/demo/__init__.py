@@ -152,7 +152,7 @@ def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Train
     yield Phase(f"{config.method}: learning {len(lesson.people)} photos, {config.steps} steps")
     denoiser.checkpointing(lesson.checkpointing)
     optimizer = new_optimizer(lesson.stack, config)
-    losses = saved.load(lesson.stack, optimizer)[0] if saved.exists() else []
+    losses = saved.load(lesson.stack, optimizer) if saved.exists() else []
     seconds: list[float] = []
     with lesson.stack.attached(denoiser.network):
         steps = personalize(denoiser, lesson.stack, optimizer, lesson.people, config, start=len(losses))
@@ -160,10 +160,10 @@ def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Train
             for step in _timed(steps, seconds):
                 losses.append(step.loss or 0.0)
                 if step.index % config.save_every == 0:
-                    saved.save(lesson.stack, optimizer, losses, 0.0)
+                    saved.save(lesson.stack, optimizer, losses)
                 yield step
         finally:  # also when it is done: the images may be stopped
-            saved.save(lesson.stack, optimizer, losses, 0.0)
+            saved.save(lesson.stack, optimizer, losses)
     settle(optimizer)
     for row, (path, metadata) in enumerate(zip(lesson.loras, lesson.metadata, strict=True)):
         adapters = taken_out(lesson.stack, row) if len(lesson.people) > 1 else lesson.stack
