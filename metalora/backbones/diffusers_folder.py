@@ -106,14 +106,14 @@ class DiffusersFolder:
         """As FluxPipeline loads them."""
         from transformers import (
             CLIPTextModel,
-            CLIPTokenizer,
+            CLIPTokenizerFast,
             T5EncoderModel,
         )
 
         self._check("text_encoders")
         clip: Any = CLIPTextModel.from_pretrained(self.folder / "text_encoder", torch_dtype=dtype)
         t5: Any = T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", torch_dtype=dtype)
-        clip_tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
+        clip_tokenizer = CLIPTokenizerFast.from_pretrained(self.folder / "tokenizer")
         return clip_tokenizer, clip.to(device), self.t5_tokenizer(), t5.to(device)
 
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:

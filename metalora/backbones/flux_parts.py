@@ -39,7 +39,7 @@ class FluxParts(Protocol):
         ...
 
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
-        """(CLIPTokenizer, CLIPTextModel, T5TokenizerFast, T5EncoderModel)."""
+        """(CLIPTokenizerFast, CLIPTextModel, T5TokenizerFast, T5EncoderModel)."""
         ...
 
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:

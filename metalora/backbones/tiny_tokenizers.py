@@ -15,8 +15,8 @@ SPACE = "\u2581"  # how SentencePiece writes a space
 
 
 def clip_tokenizer() -> Any:
-    """CLIPTokenizer that spells every text in bytes; the last two of its 514 words start and end a text."""
-    from transformers import CLIPTokenizer
+    """CLIPTokenizerFast that spells every text in bytes; the last two of its 514 words start and end a text."""
+    from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
 
     letters = _byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), START, END]
@@ -25,7 +25,7 @@ def clip_tokenizer() -> Any:
         Path(folder, "merges.txt").write_text("#version: 0.2\n")
         special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
         _write(folder, "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special})
-        return CLIPTokenizer.from_pretrained(folder)
+        return CLIPTokenizerFast.from_pretrained(folder)
 
 
 def t5_tokenizer(max_tokens: int, words: Sequence[str] = WORDS) -> Any:

@@ -30,11 +30,11 @@ def tokenizer_folders(folder: Path | None) -> tuple[Path, Path]:
 
 
 def read_tokenizers(clip: Path, t5: Path) -> tuple[Any, Any]:
-    """(CLIPTokenizer, T5TokenizerFast)."""
-    from transformers import CLIPTokenizer, T5TokenizerFast  # type: ignore[attr-defined]
+    """(CLIPTokenizerFast, T5TokenizerFast)."""
+    from transformers import CLIPTokenizerFast, T5TokenizerFast  # type: ignore[attr-defined]
 
     try:
-        return CLIPTokenizer.from_pretrained(clip), T5TokenizerFast.from_pretrained(t5)
+        return CLIPTokenizerFast.from_pretrained(clip), T5TokenizerFast.from_pretrained(t5)
     except ImportError as error:
         raise UserError(f"{t5} needs one more package: pip install sentencepiece protobuf ({error}).") from error
     except (OSError, ValueError) as error:

@@ -58,10 +58,14 @@ def export(pipeline: pathlib.Path, out: pathlib.Path, autoencoder: pathlib.Path 
 
 
 def forget_origin(path: pathlib.Path) -> None:
-    """Diffusers writes where a model was loaded from: a place of this machine, which nobody else has."""
+    """Diffusers writes where a model was loaded from: a place of this machine, which nobody else has.
+
+    transformers 5 writes an empty list of special tokens, which transformers 4 cannot read.
+    """
     settings = json.loads(path.read_text())
-    if isinstance(settings, dict) and settings.pop("_name_or_path", None):
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+    unwanted = [name for name in ("_name_or_path", "extra_special_tokens") if name in settings]
+    if isinstance(settings, dict) and any(settings[name] != {} for name in unwanted):
+        path.write_text(json.dumps({k: v for k, v in settings.items() if k not in unwanted}, indent=2) + "\n")
 
 
 def facts_of(made: pathlib.Path, shipped: pathlib.Path, hardware: str) -> dict:
