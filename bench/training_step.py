@@ -22,13 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalora.backbones.checkpointing import Checkpointing
 from metalora.backbones.flux import FluxDenoiser
 from metalora.backbones.flux_configs import scheduler_config, transformer_config
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.load import speed_of
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.speed import attention_that_runs, place, prepare
+from metalora.backbones.speed import Checkpointing, attention_that_runs, place, prepare
 from metalora.config import PersonalizeConfig, SpeedConfig, UserError
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.flags import add_options

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .config import CropConfig, GenerateConfig, PersonalizeConfig, Phase, SpeedConfig, Step, UserError
 from .config_meta_train import meta_train_config, meta_train_options
 from .config_meta_train import preset_of as meta_preset_of
-from .settings import config_of, settings_text
-from .signatures import (
+from .settings import (
     Call,
     CropSettings,
     EvaluateSettings,
@@ -21,6 +20,8 @@ from .signatures import (
     GenerateSettings,
     MetaTrainSettings,
     PersonalizeSettings,
+    config_of,
+    settings_text,
     takes,
 )
 
@@ -251,6 +252,8 @@ def keep(path: Path, command: str, settings: dict[str, Any]) -> None:
     from .store.files import write_bytes
 
     settings = {name: value for name, value in settings.items() if name != "progress"}
+    if Path(settings.get("backbone") or "").is_dir():
+        settings["backbone"] = Path(settings["backbone"])  # is written in full
     write_bytes(path, settings_text(f"metalora {command}", settings).encode())
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..metalora.backbones.diffusers_folder import Miniature
 from ..metalora.backbones.fingerprints import fingerprint_of_file
 from ..metalora.backbones.flux_parts import FluxParts, TinyFlux
-from ..metalora.backbones.miniature import Miniature
 from ..metalora.config import UserError
 from ..metalora.jobs.info import describe
 from ..metalora.jobs.meta_downs import RANDOM, SHIPPED

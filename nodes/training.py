@@ -13,7 +13,7 @@ from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs.lora import save_lora
 from ..metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures, resolution_of
 from ..metalora.jobs.plots import save_loss_curve
-from ..metalora.method.merge import fold_all
+from ..metalora.method.adapter import fold_all
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
 from .backbone import ComfyBackbone

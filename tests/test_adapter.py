@@ -6,8 +6,7 @@ from torch import Tensor
 from toy import TOY_SITES, ToyNetwork
 
 from metalora.config import UserError
-from metalora.method.adapter import Adapter, Adapters, Site, new_adapters, random_meta_down
-from metalora.method.merge import fold_all, merged
+from metalora.method.adapter import Adapter, Adapters, Site, fold_all, merged, new_adapters, random_meta_down
 
 DRAWN = torch.Generator().manual_seed(0)
 INPUTS = {

@@ -14,8 +14,7 @@ import pytest
 import metalora
 from metalora import api
 from metalora.cli import main, make_parser
-from metalora.settings import read_settings, settings_text
-from metalora.signatures import PersonalizeSettings
+from metalora.settings import PersonalizeSettings, read_settings, settings_text
 from metalora.store.cache import Cache
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,8 @@ from metalora.jobs.benchmark.layout import Layout
 from metalora.jobs.benchmark.plan import filled_texts
 from metalora.jobs.benchmark.train import Bench
 from metalora.jobs.lora import save_lora
-from metalora.method.adapter import Adapters, new_adapters
+from metalora.method.adapter import Adapters, fold_all, new_adapters
 from metalora.method.flow import joined
-from metalora.method.merge import fold_all
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo
 

@@ -11,10 +11,9 @@ from torch.overrides import TorchFunctionMode
 from trained import PROMPT, adapters_of, gradients
 
 from metalora.backbones.block_swapping import BUFFERS, swap_blocks, swapped_of
-from metalora.backbones.checkpointing import Checkpointing
 from metalora.backbones.flux import FluxBackbone, FluxDenoiser
 from metalora.backbones.flux_parts import TinyFlux
-from metalora.backbones.speed import Speed
+from metalora.backbones.speed import Checkpointing, Speed
 from metalora.config import UserError
 from metalora.store.cache import Cache
 

@@ -17,8 +17,7 @@ from metalora.backbones.flux_parts import TinyFlux, save_pipeline, save_single_f
 from metalora.cli import main, make_parser
 from metalora.config import BaseConfig, PersonalizeConfig
 from metalora.flags import flags_of, settings_of
-from metalora.settings import PRESETS, config_of
-from metalora.signatures import PersonalizeSettings
+from metalora.settings import PRESETS, PersonalizeSettings, config_of
 from metalora.store import files
 from metalora.store.cache import Cache
 

@@ -20,8 +20,7 @@ from metalora.measure import face_models
 from metalora.measure.alignment import TEMPLATE, aligned, similarity
 from metalora.measure.face import pixels
 from metalora.measure.faces import Face, FaceAnalyser, load_faces
-from metalora.measure.sface import SFace
-from metalora.measure.yunet import with_longer_side
+from metalora.measure.sface import SFace, with_longer_side
 from metalora.method.crops import Box
 from metalora.store.images import read_photo, resize_crop, to_pil
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from metalora.backbones.checkpointing import Checkpointing
 from metalora.backbones.fitting import PATIENCE, Way, fastest, step_seconds, ways
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.keys import FluxShape
 from metalora.backbones.load import load_backbone
 from metalora.backbones.memory import RESERVE
-from metalora.backbones.speed import Speed
+from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from metalora.jobs import fitting, memory

@@ -14,8 +14,7 @@ from metalora.backbones.flux_parts import TinyFlux, save_pipeline
 from metalora.backbones.tiny_flux import SHAPE
 from metalora.jobs import run
 from metalora.jobs.lora import load_lora, lora_adapters, save_lora
-from metalora.method.adapter import Adapters, new_adapters, random_meta_down
-from metalora.method.merge import fold_all
+from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
 
 PROMPT, SIZE, STEPS, GUIDANCE, SEED = "a photo of a woman on a beach", (96, 64), 4, 3.5, 11
 

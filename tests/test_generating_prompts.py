@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metalora.backbones.diffusers_folder import Miniature
 from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.miniature import Miniature
 from metalora.config import GenerateConfig, Phase, UserError
 from metalora.jobs import run
 from metalora.jobs.generate import generate_images, plan_images, unique_names

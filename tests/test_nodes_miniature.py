@@ -4,9 +4,9 @@ import pytest
 import torch
 from comfyui import needs_comfyui, pack
 
+from metalora.backbones.diffusers_folder import MINIATURE as FOLDER
 from metalora.backbones.diffusers_folder import DiffusersFolder
 from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.miniature import FOLDER
 from metalora.backbones.protocol import Prompt
 from metalora.store.images import read_photo
 

@@ -8,8 +8,8 @@ import torch
 from comfyui import needs_comfyui, pack
 from runs import CROPS, personalized
 
+from metalora.backbones.diffusers_folder import Miniature
 from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.miniature import Miniature
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import PersonalizeConfig
 from metalora.jobs.photos import plan_photo

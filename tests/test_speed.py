@@ -9,11 +9,10 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from trained import adapters_of, gradients, lora_trained_on
 
 from metalora.backbones import checkpointing
-from metalora.backbones.checkpointing import Checkpointing
 from metalora.backbones.eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.flux_parts import TinyFlux
-from metalora.backbones.speed import Speed, attention_that_runs, set_attention
+from metalora.backbones.speed import Checkpointing, Speed, attention_that_runs, set_attention
 from metalora.config import UserError
 from metalora.method.flow import generator_of
 

@@ -9,9 +9,8 @@ from toy import TOY_SITES, ToyDenoiser
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.protocol import Prompt
 from metalora.config import PersonalizeConfig
-from metalora.method.adapter import Adapters, new_adapters, random_meta_down
+from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
 from metalora.method.flow import generator_of
-from metalora.method.merge import fold_all
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 from metalora.method.stacks import stacked, taken_out
 

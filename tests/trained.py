@@ -7,9 +7,8 @@ from metalora.backbones.eight_bit import EightBitLinear
 from metalora.backbones.flux import FluxBackbone, FluxDenoiser
 from metalora.backbones.protocol import Prompt
 from metalora.config import PersonalizeConfig
-from metalora.method.adapter import Adapters, new_adapters, random_meta_down
+from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
 from metalora.method.flow import flow_loss, generator_of
-from metalora.method.merge import fold_all
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 
 PROMPT = Prompt(

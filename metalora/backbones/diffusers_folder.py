@@ -104,14 +104,14 @@ class DiffusersFolder:
 
     def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
         """As FluxPipeline loads them."""
-        from transformers import (
-            CLIPTextModel,
-            CLIPTokenizerFast,
-            T5EncoderModel,
-        )
+        from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel  # type: ignore[attr-defined]
 
         self._check("text_encoders")
-        clip: Any = CLIPTextModel.from_pretrained(self.folder / "text_encoder", torch_dtype=dtype)
+        folder = self.folder / "text_encoder"
+        clip: Any
+        clip, found = CLIPTextModel.from_pretrained(folder, torch_dtype=dtype, output_loading_info=True)
+        if found["missing_keys"]:  # transformers 5 writes CLIP's keys in a way that 4 does not read
+            raise UserError(f"{folder} holds a CLIP that this transformers cannot read: use transformers 5 or newer.")
         t5: Any = T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", torch_dtype=dtype)
         clip_tokenizer = CLIPTokenizerFast.from_pretrained(self.folder / "tokenizer")
         return clip_tokenizer, clip.to(device), self.t5_tokenizer(), t5.to(device)
@@ -189,3 +189,20 @@ def _json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path} is not readable JSON ({error}): copy it again.") from error
+
+
+MINIATURE = Path(__file__).parents[1] / "data" / "miniature"  # by place: inside ComfyUI the package has another name
+
+
+class Miniature(DiffusersFolder):
+    """A small, real FLUX of rendered people that ships, so that nothing is downloaded.
+
+    Its weights are stored in 16 bits and computed with in 32.
+    """
+
+    def __init__(self) -> None:
+        if not (MINIATURE / "model_index.json").is_file():
+            raise UserError(
+                f"The miniature's weights are not in {MINIATURE}: the package is incomplete. Install it again."
+            )
+        super().__init__(MINIATURE)

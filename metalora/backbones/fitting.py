@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from .architecture import Architecture
 from .block_swapping import BUFFERS
-from .checkpointing import Checkpointing
 from .four_bit import BYTES as FOUR_BIT_BYTES
 from .memory import block_sizes, parameter_count, swapped_parameters, weight_bytes
+from .speed import Checkpointing
 
 PRODUCTS = 165e12  # operations a second in bf16: a GeForce RTX 4090 by its data sheet
 MEMORY = 1.0e12  # bytes a second: the same

@@ -16,11 +16,10 @@ from .. import backbones
 from ..config import Step
 from ..method.adapter import Site
 from ..method.flow import shifted
-from .checkpointing import set_checkpointing
 from .flux_parts import FluxParts
 from .keys import FluxShape, sites
 from .protocol import Denoiser, Prompt
-from .speed import AS_IT_IS, Speed, place, prepare
+from .speed import AS_IT_IS, Speed, place, prepare, set_checkpointing
 
 UNASKED = ("peft", "scipy", "bitsandbytes", "torchvision")
 

@@ -6,9 +6,9 @@ import torch
 
 from ..config import DEFAULT_BACKBONE, BaseConfig, SpeedConfig, UserError
 from .block_swapping import check_count
+from .diffusers_folder import Miniature
 from .flux import FluxBackbone
 from .flux_parts import DiffusersFolder, FluxParts, SingleFiles, TinyFlux
-from .miniature import Miniature
 from .speed import Speed, attention_that_runs
 
 HUB_NAMES = {"flux-dev": "black-forest-labs/FLUX.1-dev", "flux-schnell": "black-forest-labs/FLUX.1-schnell"}

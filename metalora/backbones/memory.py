@@ -13,8 +13,8 @@ from functools import cache
 from ..method.adapter import Site
 from .architecture import TEXT_STREAM, VECTOR, Architecture
 from .block_swapping import BUFFERS
-from .checkpointing import Checkpointing
 from .four_bit import BYTES as FOUR_BIT_BYTES
+from .speed import Checkpointing
 
 KEPT = {"meta-lora": 1.139, "plain": 1.509}  # times what a block's layers read and write: FLUX's two kinds within 4%
 KEPT_WHEN_CHECKPOINTED = 1.1  # widths: a block's input alone

@@ -1,20 +1,25 @@
 """What makes the frozen transformer faster or smaller without changing what it is: each can be had alone.
 
 Swapped blocks leave the result as it is, compiling and the attention kernel up to rounding; weights in 8 or 4 bits do
-not quite.
+not quite. Checkpointing computes blocks a second time in backward to save memory: full checkpointing keeps each block's
+input, a third of the matrix products more; selective checkpointing keeps the outputs of the base's products and of
+attention as well, and recomputes only what is cheap: norms, gates, activations, the adapters.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from ..config import UserError
 from .block_swapping import swap_blocks
-from .eight_bit import EightBitLinear
+from .eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
 from .four_bit import FourBitLinear, check_four_bit
 from .keys import HEAD
 
@@ -147,3 +152,37 @@ def attention_that_runs(speed: Speed, device: torch.device, dtype: torch.dtype) 
         return speed.attention
     heads = torch.empty(1, 1, 64, HEAD, device=device, dtype=dtype)
     return SDPBackend(torch._fused_sdp_choice(heads, heads, heads)).name.lower()
+
+
+class Checkpointing(IntEnum):
+    """In this order, so that a plain yes means FULL and a plain no NONE."""
+
+    NONE = 0
+    FULL = 1
+    SELECTIVE = 2
+
+
+def set_checkpointing(network: Any, how: int) -> None:
+    """Of a diffusers transformer, from its next forward pass on."""
+    if how == Checkpointing.NONE:
+        network.disable_gradient_checkpointing()
+    elif how == Checkpointing.FULL:
+        network.enable_gradient_checkpointing()
+    else:
+        network.enable_gradient_checkpointing(_selective)
+
+
+def _selective(block: Callable, *inputs: object) -> object:
+    context = partial(create_selective_checkpoint_contexts, _policy)
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=context)
+
+
+def _policy(_context: object, operation: Any, *inputs: object, **_options: object) -> CheckpointPolicy:
+    if operation in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+        weight = inputs[-1]
+        assert isinstance(weight, Tensor)
+        # An adapter's matrices are thinner than an attention head is wide, and cheap to multiply with again.
+        keep = min(weight.shape) >= HEAD
+    else:
+        keep = operation is EIGHT_BIT_PRODUCT or "scaled_dot_product" in str(operation)
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

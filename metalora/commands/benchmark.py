@@ -22,8 +22,7 @@ from ..config import (
 )
 from ..config_benchmark import BenchmarkConfig
 from ..flags import Commands, add_settings, settings_of
-from ..settings import config_of, method_preset
-from ..signatures import DINO, FACES
+from ..settings import DINO, FACES, config_of, method_preset
 from . import benchmark_report
 from .running import driven
 

@@ -8,7 +8,7 @@ from ..api import evaluate
 from ..config import FEWEST_PEOPLE, UserError
 from ..console import Console
 from ..flags import Commands, add_settings, settings_of
-from ..signatures import EvaluateSettings, LookSettings
+from ..settings import EvaluateSettings, LookSettings
 from .running import driven
 
 if TYPE_CHECKING:

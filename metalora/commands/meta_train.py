@@ -10,7 +10,7 @@ from ..config import BaseConfig, UserError
 from ..config_meta_train import MetaTrainConfig
 from ..console import Console
 from ..flags import Commands, add_settings, flags_of, settings_of
-from ..signatures import MetaTrainSettings
+from ..settings import MetaTrainSettings
 
 HELP = """\
 Meta-train a Meta-Down on photos of many people (stage 1): once for a base model, for everyone after.

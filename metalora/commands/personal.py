@@ -8,7 +8,7 @@ from .. import api
 from ..config import BaseConfig, CropConfig, UserError
 from ..console import Console
 from ..flags import Commands, add_settings, flags_of, settings_of
-from ..signatures import KEY_FORMATS, CropSettings, GenerateSettings, PersonalizeSettings
+from ..settings import KEY_FORMATS, CropSettings, GenerateSettings, PersonalizeSettings
 from .running import driven
 
 CROPS_HELP = """\

@@ -6,12 +6,11 @@ from functools import cache
 
 import torch
 
-from ..backbones.checkpointing import Checkpointing
 from ..backbones.fitting import RECOMPUTED, Way, copied_bytes, fastest, image_seconds, step_seconds, ways
 from ..backbones.flux import FluxBackbone
 from ..backbones.four_bit import has_four_bit
 from ..backbones.memory import RESERVE, TrainingMemory, resident_parameters, sampling_memory, tokens_of, weight_bytes
-from ..backbones.speed import Speed
+from ..backbones.speed import Checkpointing, Speed
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size
 from .memory import cap_memory, estimate, free_memory, reserve, room

@@ -17,8 +17,7 @@ from ..backbones.lora_formats import LoRA, check_lora, format_lora
 from ..backbones.lora_reading import read_lora
 from ..backbones.protocol import Backbone
 from ..config import UserError
-from ..method.adapter import Adapter, Adapters, Site
-from ..method.merge import fold
+from ..method.adapter import Adapter, Adapters, Site, fold
 from ..store import files
 from . import Job
 

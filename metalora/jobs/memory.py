@@ -3,11 +3,10 @@
 import psutil
 import torch
 
-from ..backbones.checkpointing import Checkpointing
 from ..backbones.flux import FluxBackbone
 from ..backbones.memory import RESERVE, TrainingMemory, training_memory
 from ..backbones.protocol import Backbone
-from ..backbones.speed import AS_IT_IS, Speed
+from ..backbones.speed import AS_IT_IS, Checkpointing, Speed
 from ..config import CropConfig, PersonalizeConfig
 from ..method.crops import training_size
 

@@ -12,9 +12,8 @@ import torch
 from ..backbones.protocol import Backbone, Denoiser
 from ..config import CropConfig, PersonalizeConfig, Phase, UserError
 from ..measure.faces import load_faces
-from ..method.adapter import Adapters
+from ..method.adapter import Adapters, fold_all
 from ..method.averaging import settle
-from ..method.merge import fold_all
 from ..method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
 from ..store import files
 from ..store.cache import Cache

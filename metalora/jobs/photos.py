@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..backbones.protocol import Backbone, Prompt
 from ..config import CropConfig, Phase, Step, UserError
 from ..measure.faces import Face, FaceAnalyser, choose_face
-from ..measure.turns import TURNS, quarter_turns
+from ..measure.sface import TURNS, quarter_turns
 from ..method import crops
 from ..method.crops import RATIOS, SCALES, SQUARE, Box, Ratio
 from ..store.cache import Cache

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..config import UserError
 from .face import Face, FaceAnalyser, faces_from, pixels
 from .face_models import YUNET
-from .yunet import YuNet
+from .sface import YuNet
 
 FILE = "20180402-114759-vggface2.pt"
 URL = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{FILE}"

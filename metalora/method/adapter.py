@@ -8,6 +8,8 @@ up   [out, rank]         one per identity; zero at birth, so that a new adapter 
 
 An ordinary LoRA is the same without mid: h = W0 x + s * Up (Down x). Any of the three may be a stack with a leading
 dimension n, one matrix per identity; `adapter_indices` then says which identity each sample of the batch is.
+
+A finished adapter is exported as an ordinary LoRA: three matrices fold into two (section 3.4).
 """
 
 import math
@@ -237,3 +239,47 @@ def new_adapters(
 def random_meta_down(sites: Iterable[Site], meta_rank: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Where stage 1 starts from; as a Meta-Down it is the control that has learned nothing."""
     return {site.name: small_random(meta_rank, site.in_features, generator) for site in sites}
+
+
+def fold(down: Tensor, mid: Tensor | None, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """(lora_down [rank, in], lora_up [out, rank]) with lora_up @ lora_down == scale * up @ mid @ down, in float32."""
+    lora_down = down.float() if mid is None else mid.float() @ down.float()
+    return lora_down, scale * up.float()
+
+
+def fold_all(adapters: Adapters) -> dict[str, tuple[Tensor, Tensor]]:
+    """The ordinary LoRA by site name, on the CPU."""
+    return {name: _folded(adapter) for name, adapter in adapters.by_name.items()}
+
+
+def _folded(adapter: Adapter) -> tuple[Tensor, Tensor]:
+    mid = None if adapter.mid is None else adapter.mid.detach().cpu()
+    return fold(adapter.down.detach().cpu(), mid, adapter.up.detach().cpu(), adapter.scale)
+
+
+@contextmanager
+def merged(adapters: Adapters, model: nn.Module, kept_on: torch.device | None = None) -> Iterator[None]:
+    """While inside, the layers' own weights hold what the adapters add; afterwards they are the same bits as before.
+
+    An image then costs what it costs without a LoRA. The sums are rounded to the weights' precision, as by every loader
+    that merges. `kept_on` is where the weights wait meanwhile, by default beside the sums: as much memory again.
+    """
+    layers = linears(model, adapters.sites.values())
+    before = [module.weight.detach().to(kept_on or module.weight.device, copy=True) for module, _ in layers]
+    try:
+        with torch.no_grad():
+            for module, sites in layers:
+                for site in sites:
+                    rows = module.weight[site.rows]
+                    rows.copy_(rows.float() + product(adapters.by_name[site.name]).to(rows.device))
+        yield
+    finally:
+        with torch.no_grad():
+            for (module, _), weight in zip(layers, before, strict=True):
+                module.weight.copy_(weight)
+
+
+def product(adapter: Adapter) -> Tensor:
+    """scale * up @ mid @ down, [out, in] in float32: what a layer's weight would be more."""
+    down, up = fold(adapter.down.detach(), None if adapter.mid is None else adapter.mid.detach(), adapter.up, 1.0)
+    return adapter.scale * (up.detach() @ down)

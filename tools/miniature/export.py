@@ -11,6 +11,7 @@ import tempfile
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
+from safetensors.torch import load_file, save_file
 
 from metalora.store.files import digest, write_bytes
 
@@ -50,11 +51,19 @@ def export(pipeline: pathlib.Path, out: pathlib.Path, autoencoder: pathlib.Path 
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         finished = pathlib.Path(temporary, "pipeline")
         half.save_pretrained(finished)
+        name_as_clip_does(finished / "text_encoder" / "model.safetensors")
         for path in finished.rglob("*.json"):
             forget_origin(path)
         if out.exists():
             shutil.rmtree(out)
         finished.rename(out)
+
+
+def name_as_clip_does(weights: pathlib.Path) -> None:
+    """transformers 5 leaves the first word of CLIP's own keys out, without which transformers 4 does not know them."""
+    tensors = load_file(weights)
+    if not any(name.startswith("text_model.") for name in tensors):
+        save_file({f"text_model.{name}": tensor for name, tensor in tensors.items()}, weights, {"format": "pt"})
 
 
 def forget_origin(path: pathlib.Path) -> None:

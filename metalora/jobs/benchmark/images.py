@@ -14,9 +14,8 @@ from torch import Tensor
 from ...backbones.flux import FluxBackbone
 from ...backbones.protocol import Autoencoder, Backbone, Denoiser
 from ...config import NONE, UserError
-from ...method.adapter import Adapters
+from ...method.adapter import Adapters, merged
 from ...method.flow import joined
-from ...method.merge import merged
 from ...store import files
 from ...store.images import read_image_metadata, save_image
 from .. import Job

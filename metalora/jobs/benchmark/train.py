@@ -8,9 +8,8 @@ from torch.optim import Optimizer
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
 from ...config import PersonalizeConfig, UserError
-from ...method.adapter import Adapters
+from ...method.adapter import Adapters, fold_all
 from ...method.averaging import averaged
-from ...method.merge import fold_all
 from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
 from ...method.stacks import stacked, taken_out
 from ...store.cache import Cache

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
 from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, Phase, Step
-from ...method.adapter import Adapters
+from ...method.adapter import Adapters, fold_all
 from ...method.averaging import settle
 from ...method.flow import joined
-from ...method.merge import fold_all
 from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
 from ...method.stacks import stacked, taken_out
 from ...settings import with_preset

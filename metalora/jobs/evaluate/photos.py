@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...config import UserError
 from ...measure.faces import FaceAnalyser
+from ...measure.sface import TURNS, quarter_turns
 from ...measure.similarity import cosines
-from ...measure.turns import TURNS, quarter_turns
 from ...store.images import made_here, photo_digest, read_photo
 from ...store.near_duplicates import near_hashes, perceptual_hash
 from .faces import by_groups
