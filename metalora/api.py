@@ -252,8 +252,8 @@ def keep(path: Path, command: str, settings: dict[str, Any]) -> None:
     from .store.files import write_bytes
 
     settings = {name: value for name, value in settings.items() if name != "progress"}
-    if Path(settings.get("backbone") or "").is_dir():
-        settings["backbone"] = Path(settings["backbone"])  # is written in full
+    if (backbone := settings.get("backbone")) and Path(backbone).is_dir():
+        settings["backbone"] = Path(backbone)  # is written in full
     write_bytes(path, settings_text(f"metalora {command}", settings).encode())
 
 

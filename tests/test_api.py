@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import json
 import os
 import re
 import shutil
@@ -157,3 +158,17 @@ def test_the_command_loads_no_package_that_it_does_not_need(here: Path):
     ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
     assert "kernels" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_its_first_cell_to_its_last(here: Path):
+    cells = json.loads((ROOT / "docs" / "one-photo.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    assert "steps, sampling_steps = 150, 24" in sources[0]
+    sources[0] = sources[0].replace("150, 24", "2, 1")
+    names: dict = {}
+    for source in sources:
+        exec(compile(source, "one-photo.ipynb", "exec"), names)
+    assert len(names["images"]) == 4
+    assert len(names["report"].rows) == 4

@@ -104,7 +104,7 @@ def test_the_stock_loader_gives_what_the_adapters_gave_and_knows_every_key(famil
     model, words, x = build(family), prompt(family), latents(family)
     backbone = backbone_of(family, model)
     adapters = adapters_of(backbone)
-    lora = formats.format_lora(pack("metalora.method.merge").fold_all(adapters), "diffusers", backbone.architecture)
+    lora = formats.format_lora(pack("metalora.method.adapter").fold_all(adapters), "diffusers", backbone.architecture)
     assert loras.unmatched_keys(model, lora) == []
     with torch.no_grad():
         with backbone.denoiser() as denoiser:
@@ -205,7 +205,7 @@ def test_a_model_that_wears_a_lora_is_trained_as_it_computes():
     model, words, x = build("flux1"), prompt("flux1"), latents("flux1")
     backbone = backbone_of("flux1", model)
     adapters = adapters_of(backbone)
-    lora = formats.format_lora(pack("metalora.method.merge").fold_all(adapters), "bfl", backbone.architecture)
+    lora = formats.format_lora(pack("metalora.method.adapter").fold_all(adapters), "bfl", backbone.architecture)
     dressed = loras.with_lora(model, lora)
     skipping = model.clone()
     skipping.set_model_patch_replace(lambda given, extra: given, "dit", "double_block", 1)
@@ -242,7 +242,7 @@ def test_parts_that_do_not_belong_together_are_refused_in_a_sentence():
 def test_files_say_their_base_and_another_bases_are_refused_with_both_names(tmp_path):
     jobs, store = pack("metalora.jobs.lora"), pack("metalora.store.files")
     backbones = {family: backbone_of(family, build(family)) for family in ("flux1", "sd3")}
-    merged = pack("metalora.method.merge").fold_all(adapters_of(backbones["sd3"]))
+    merged = pack("metalora.method.adapter").fold_all(adapters_of(backbones["sd3"]))
     name, path = backbones["sd3"].name, tmp_path / "sd3.safetensors"
     jobs.save_lora(path, merged, "diffusers", backbones["sd3"].architecture, {"base": name})
     read, said = jobs.load_lora(path, backbones["sd3"])

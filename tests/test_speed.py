@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from trained import adapters_of, gradients, lora_trained_on
 
-from metalora.backbones import checkpointing
+from metalora.backbones import speed
 from metalora.backbones.eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
 from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.flux_parts import TinyFlux
@@ -107,7 +107,7 @@ def test_a_selective_checkpoint_keeps_8_bit_products():
     keep = [CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_SAVE]
 
     def policy(context: object, operation: object, *inputs: object, **options: object) -> CheckpointPolicy:
-        decided = checkpointing._policy(context, operation, *inputs, **options)
+        decided = speed._policy(context, operation, *inputs, **options)
         if operation is EIGHT_BIT_PRODUCT:
             counted.append(decided in keep)
         return decided

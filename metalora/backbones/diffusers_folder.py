@@ -108,8 +108,8 @@ class DiffusersFolder:
 
         self._check("text_encoders")
         folder = self.folder / "text_encoder"
-        clip: Any
-        clip, found = CLIPTextModel.from_pretrained(folder, torch_dtype=dtype, output_loading_info=True)
+        loaded: Any = CLIPTextModel.from_pretrained(folder, torch_dtype=dtype, output_loading_info=True)
+        clip, found = loaded
         if found["missing_keys"]:  # transformers 5 writes CLIP's keys in a way that 4 does not read
             raise UserError(f"{folder} holds a CLIP that this transformers cannot read: use transformers 5 or newer.")
         t5: Any = T5EncoderModel.from_pretrained(self.folder / "text_encoder_2", torch_dtype=dtype)
