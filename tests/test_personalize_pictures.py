@@ -8,7 +8,7 @@ import torch
 from runs import CONFIG, CROPS, personalized
 
 from metalora.backbones.flux import FluxBackbone
-from metalora.config import PersonalizeConfig, UserError
+from metalora.config import PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures
 from metalora.jobs.photos import PlannedPhoto, plan_photo
@@ -59,6 +59,29 @@ def test_masks_of_the_head_give_the_lora_of_the_photo(
     assert not all(torch.equal(tensor, wanted[name]) for name, tensor in other.items())
     plain = trained(tiny, crops, tmp_path, warm_cache, [], replace(HEAD_FIRST, background_weight=1.0))
     assert all(torch.allclose(tensor, other[name]) for name, tensor in plain.adapters.tensors().items())
+
+
+def test_the_same_training_under_another_name_is_only_written_again(
+    tiny: FluxBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
+):
+    crops, latest = [planned.image(planned.crops[0])], dict[str, TrainedAdapter]()
+    config = replace(HEAD_FIRST, background_weight=1.0, steps=2)
+
+    def steps_of(name: str, config: PersonalizeConfig) -> tuple[int, TrainedAdapter]:
+        steps: list[Step] = []
+        out, how = tmp_path / f"{name}.adapter.safetensors", {"flips": True, "meta_down": None, "cache": warm_cache}
+        job = personalize_pictures(tiny, crops, out, tmp_path / "states", config, **how, latest=latest)
+        made = run(
+            job, lambda progress: steps.append(progress) if isinstance(progress, Step) and progress.loss else None
+        )
+        assert made.file == out
+        return len(steps), made
+
+    first, again = steps_of("ada", config), steps_of("eve", config)
+    assert (first[0], again[0]) == (2, 0)
+    assert again[1].file.read_bytes() == first[1].file.read_bytes()
+    assert steps_of("ada", replace(config, seed=1))[0] == 2
+    assert len(latest) == 1, "only the latest is kept"
 
 
 def test_a_painted_mask_counts_by_the_share_of_a_cell_that_is_painted():

@@ -6,7 +6,7 @@ A stopped run is found again by what it was: the same pixels, model and settings
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -48,11 +48,13 @@ def personalize_pictures(
     meta_down: str | None,
     cache: Cache,
     heads: Sequence[Tensor] = (),
+    latest: dict[str, TrainedAdapter] | None = None,
 ) -> Job[TrainedAdapter]:
     """Fit heads (or a plain LoRA) to crops [3, H, W] in 0..1 and write the adapter file `out`.
 
     Crops are trained at their own sizes, but for the few pixels that the model's tokens cannot hold. `heads` [H, W] in
-    0..1, one for each crop, say where `background_weight` does not count.
+    0..1, one for each crop, say where `background_weight` does not count. `latest` holds the training before: where it
+    was the same one, only `out` is written.
     """
     if not crops:
         raise UserError("No crop was given.")
@@ -66,11 +68,19 @@ def personalize_pictures(
     metadata = run_metadata(backbone, config, crop_config, planned, origin)
     if heads and config.background_weight < 1:
         metadata["heads"] = files.digest_of_tensors({str(index): head for index, head in enumerate(heads)})
+    run = json.dumps([metadata, backbone.fingerprint("text_encoders"), backbone.fingerprint("autoencoder")])
+    if latest and run in latest:
+        files.write(out, latest[run].adapters.tensors(), "adapter", metadata)
+        return replace(latest[run], file=out)
     saved = SavedRun(states / f"{name_of_run(metadata)}.state.safetensors", metadata)
     training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
     files.write(out, adapters.tensors(), "adapter", metadata)
     saved.remove()
-    return TrainedAdapter(adapters, backbone.architecture, metadata, out, training)
+    trained = TrainedAdapter(adapters, backbone.architecture, metadata, out, training)
+    if latest is not None:
+        latest.clear()
+        latest[run] = trained
+    return trained
 
 
 def check_heads(heads: Sequence[Tensor], crops: Sequence[Tensor], config: PersonalizeConfig) -> None:
