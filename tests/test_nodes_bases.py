@@ -168,10 +168,11 @@ class GuidancePatch:
         return args["denoised"]
 
 
-def test_a_guidance_patch_is_refused_by_name():
+@pytest.mark.parametrize("kind", ["post_cfg", "pre_cfg", "cfg", "calc_cond_batch"])
+def test_a_guidance_patch_is_refused_by_name(kind: str):
     model = build("flux1")
     patched = model.clone()
-    patched.set_model_sampler_post_cfg_function(GuidancePatch())
+    getattr(patched, f"set_model_sampler_{kind}_function")(GuidancePatch())
     with pytest.raises(
         pack("metalora.config").UserError, match=r"guidance patch on it .GuidancePatch.*before that node"
     ):

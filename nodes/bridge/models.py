@@ -17,7 +17,12 @@ from ...metalora.config import UserError
 from .training import differentiable_attention
 
 COMPILED = "torch.compile"  # the key of ComfyUI's own wrapper for compiled networks
-GUIDANCE = ("sampler_cfg_function", "sampler_post_cfg_function", "sampler_pre_cfg_function")
+GUIDANCE = (
+    "sampler_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_pre_cfg_function",
+    "sampler_calc_cond_batch_function",
+)
 TOKENS = 512  # of a prompt, where memory is estimated for a base whose prompts have lengths of their own
 
 
