@@ -18,7 +18,7 @@ from ..metalora.store.pictures import draw_boxes, table
 from .bridge import execution
 from .pictures import image_of, photos_of
 from .running import work
-from .sockets import CATEGORY
+from .sockets import CATEGORY, schema
 from .widgets import widget, widgets
 
 CHOICES = ("only", "largest", *map(str, range(1, 11)))
@@ -32,7 +32,8 @@ class AugmentFaceCrops(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         fields = {field.name: field for field in dataclasses.fields(CropConfig)}
-        return io.Schema(
+        return schema(
+            search_aliases=["crop face", "face detection", "augment photo"],
             node_id="MetaLoRA_AugmentFaceCrops",
             display_name="Augment Face Crops",
             category=CATEGORY,

@@ -20,7 +20,7 @@ from ..metalora.store.pictures import grid
 from .bridge import folders
 from .pictures import image_of, photos_of
 from .running import driven, work
-from .sockets import CATEGORY
+from .sockets import CATEGORY, schema
 
 COLUMNS = 5  # of the page of images
 
@@ -30,7 +30,8 @@ class EvaluateLikeness(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
+            search_aliases=["face similarity", "likeness", "identity score"],
             node_id="MetaLoRA_Evaluate",
             display_name="R-FaceSim Evaluate",
             category=CATEGORY,

@@ -11,7 +11,7 @@ from ..metalora.store.images import read_photo
 from .bridge import folders
 from .pictures import image_of
 from .running import work
-from .sockets import CATEGORY
+from .sockets import CATEGORY, schema
 
 
 class LoadPhotos(io.ComfyNode):
@@ -19,7 +19,8 @@ class LoadPhotos(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
+            search_aliases=["load images", "image folder", "batch load"],
             node_id="MetaLoRA_LoadPhotos",
             display_name="Load Photos of a Folder",
             category=CATEGORY,

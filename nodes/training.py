@@ -22,10 +22,11 @@ from .memory import make_room
 from .pictures import image_of, masks_of, photos_of
 from .previews import preview_inputs, preview_of
 from .running import driven, work
-from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket
+from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket, schema
 from .widgets import widget, widgets
 
 OPTIONS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
+LATEST: dict[str, TrainedAdapter] = {}  # so that another `name` or `preview` does not train again
 LATER_OPTIONS = ("background_weight", "time_shift", "ema_steps")
 
 
@@ -35,7 +36,8 @@ class TrainPersonalization(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         sites = next(field for field in dataclasses.fields(PersonalizeConfig) if field.name == "sites")
-        return io.Schema(
+        return schema(
+            search_aliases=["train lora", "lora trainer", "dreambooth", "personalize", "face lora"],
             node_id="MetaLoRA_TrainPersonalization",
             display_name="Train Meta-LoRA Personalization",
             category=CATEGORY,
@@ -100,6 +102,7 @@ class TrainPersonalization(io.ComfyNode):
                 meta_down=meta_down.source if meta_down else None,
                 cache=cache,
                 heads=masks_of(inputs.get("heads", [])),
+                latest=LATEST,
             )
             seen: dict[str, Any] = {
                 "label": config.method,
@@ -146,7 +149,8 @@ class MergeToLora(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
+            search_aliases=["save lora", "export lora"],
             node_id="MetaLoRA_MergeToLora",
             display_name="Merge to Rank-1 LoRA",
             category=CATEGORY,
