@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from comfyui import ROOT, needs_comfyui
-from comfyui_server import Graph, Server, serving
+from comfyui_server import Graph, Server, node, serving, training
 from PIL import Image
 
 from metalora.store import files
@@ -21,29 +21,6 @@ PORTRAITS = ROOT / "metalora" / "data" / "portraits"
 def server(tmp_path_factory):
     with serving(tmp_path_factory.mktemp("comfyui") / "base") as running:
         yield running
-
-
-def training(**options: object) -> Graph:
-    """Nodes 1 to 6: the tiny FLUX, a photo, crops, the control's Meta-Down, training, merging."""
-    settings = {"name": "ada", "class_name": "woman", "steps": 20, "rank": 1, "learning_rate": 3e-3, "seed": 0}
-    settings |= {"sites": "all", "trigger": "", "caption": "a photo of a {trigger}{class}", "batch": 1}
-    settings |= {"time_sampling": "logit-normal", "weight_decay": 0.01, "max_grad_norm": 0.0, "flips": True}
-    settings |= {"gradient_checkpointing": "auto", "preview": "none", "preview_every": 50, **options}
-    crops = {"face": "largest", "resolution": 64, "max_upscale": 4.0, "ratios": "1:1, 3:4", "scales": "1.5, 2.5"}
-    crops |= {"learn_from": "crops", "finder": "sface", "photo": ["2", 0]}
-    model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
-    return {
-        "1": node("MetaLoRA_LoadMiniature", network="tiny (random weights)"),
-        "2": node("LoadImage", image="astronaut.jpg"),
-        "3": node("MetaLoRA_AugmentFaceCrops", **crops),
-        "4": node("MetaLoRA_LoadMetaDown", file="random (untrained control)"),
-        "5": node("MetaLoRA_TrainPersonalization", crops=["3", 0], meta_down=["4", 0], **model, **settings),
-        "6": node("MetaLoRA_MergeToLora", adapter=["5", 0], name="ada", key_format="diffusers"),
-    }
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def sampled(model: list, prefix: str, start: int) -> Graph:

@@ -1,0 +1,175 @@
+"""What other nodes make of a MODEL, in a running ComfyUI: trained on as it computes, or refused in a sentence.
+
+GGUF needs city96's pack: in custom_nodes/ComfyUI-GGUF of the checkout, or where COMFYUI_GGUF_PATH says.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from comfyui import needs_comfyui
+from comfyui_server import Graph, Server, node, serving, training
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from metalora.backbones.checkpoint import write_bfl_transformer
+from metalora.backbones.diffusers_folder import Miniature
+
+pytestmark = [needs_comfyui, pytest.mark.slow]
+GGUF = Path(
+    os.environ.get("COMFYUI_GGUF_PATH") or Path(os.environ.get("COMFYUI_PATH", "")) / "custom_nodes" / "ComfyUI-GGUF"
+)
+COMPILER = '''
+"""As packs that compile the whole network do it."""
+
+import torch
+
+
+class Compile:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "compile", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    def compile(self, model):
+        clone = model.clone()
+        network = clone.get_model_object("diffusion_model")
+        clone.add_object_patch("diffusion_model", torch.compile(network, backend="eager"))
+        return (clone,)
+
+
+NODE_CLASS_MAPPINGS = {"Compile": Compile}
+'''
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("comfyui")
+    (root / "compiler").mkdir()
+    (root / "compiler" / "__init__.py").write_text(COMPILER)
+    others = [root / "compiler", *([GGUF] if GGUF.is_dir() else [])]
+    with serving(root / "base", others=others) as running:
+        models = running.base / "models" / "diffusion_models"
+        models.mkdir(parents=True, exist_ok=True)
+        write_bfl_transformer(Miniature().transformer("cpu", torch.float32), root / "miniature.safetensors")
+        weights = load_file(root / "miniature.safetensors")
+        save_file({name: weight.bfloat16() for name, weight in weights.items()}, models / "bf16.safetensors")
+        save_file(scaled_fp8(weights), models / "fp8.safetensors")
+        if GGUF.is_dir():
+            for kind in ("Q8_0", "Q4_0"):
+                write_gguf(weights, models / f"{kind}.gguf", kind)
+        yield running
+
+
+def in_blocks(name: str, weight: Tensor) -> bool:
+    return "_blocks." in name and weight.ndim == 2
+
+
+def scaled_fp8(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As Comfy-Org's FLUX files keep it: a marker, and a scale a layer."""
+    made = {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn)}
+    for name, weight in weights.items():
+        if in_blocks(name, weight):
+            scale = weight.abs().max() / 448
+            made[name] = (weight / scale).to(torch.float8_e4m3fn)
+            made[f"{name.removesuffix('.weight')}.scale_weight"] = scale
+        else:
+            made[name] = weight.bfloat16()
+    return made
+
+
+def write_gguf(weights: dict[str, Tensor], path: Path, kind: str) -> None:
+    """As city96's converter lays a FLUX out: small tensors in float32, layers of blocks in fewer bits."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, arch="flux")
+    for name, weight in weights.items():
+        stored = gguf.GGMLQuantizationType[kind if in_blocks(name, weight) else "F32"]
+        writer.add_tensor(name, gguf.quants.quantize(weight.float().numpy(), stored), raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def trained_on(model: list, name: str, loader: dict | None = None, **options: object) -> Graph:
+    """The miniature's CLIP and VAE with another MODEL, made by node "x", in a graph that writes a LoRA."""
+    options = {"rank": 4, "steps": 8, "name": name, **options}
+    graph = training("miniature", **options)
+    graph["2"] = node("MetaLoRA_LoadDemoPerson", person="woman-300000")
+    graph["3"]["inputs"] |= {"resolution": 128, "ratios": "1:1", "scales": "2"}
+    graph["4"]["inputs"]["file"] = "shipped: miniature.safetensors"
+    graph["5"]["inputs"]["model"] = model
+    graph["6"]["inputs"]["name"] = name
+    return graph | ({"x": loader} if loader else {})
+
+
+def learned(server: Server, name: str) -> Tensor:
+    """What a LoRA adds to every layer, as one vector."""
+    lora = load_file(sorted((server.base / "output" / "loras").glob(f"{name}_*.safetensors"))[-1])
+    downs = sorted(key for key in lora if key.endswith("lora_A.weight"))
+    return torch.cat([(lora[down.replace("lora_A", "lora_B")] @ lora[down]).flatten() for down in downs])
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item()
+
+
+def file_loader(name: str) -> dict:
+    return node("UNETLoader", unet_name=name, weight_dtype="default")
+
+
+@pytest.fixture(scope="module")
+def from_bf16(server) -> Tensor:
+    server.run(trained_on(["x", 0], "bf16", file_loader("bf16.safetensors")))
+    return learned(server, "bf16")
+
+
+def test_scaled_fp8_learns_what_bf16_learns(server, from_bf16):
+    server.run(trained_on(["x", 0], "fp8", file_loader("fp8.safetensors")))
+    likeness = cosine(learned(server, "fp8"), from_bf16)
+    print(f"scaled fp8: cosine of what is learned to bf16's {likeness:.4f}")
+    assert likeness >= 0.99
+
+
+@pytest.mark.skipif(not GGUF.is_dir(), reason="city96's ComfyUI-GGUF is not there")
+@pytest.mark.parametrize(("kind", "least"), [("Q8_0", 0.99), ("Q4_0", 0.9)])
+def test_gguf_learns_what_bf16_learns(server, from_bf16, kind: str, least: float):
+    server.run(trained_on(["x", 0], kind, node("UnetLoaderGGUF", unet_name=f"{kind}.gguf")))
+    likeness = cosine(learned(server, kind), from_bf16)
+    print(f"{kind}: cosine of what is learned to bf16's {likeness:.4f}")
+    assert likeness >= least
+
+
+def test_training_on_a_personal_model_counts_what_it_wears(server):
+    """And one on the plain MODEL afterwards does not."""
+    graph = trained_on(["1", 0], "once", steps=3, learning_rate=0.05)
+    again = trained_on(["5", 2], "again", steps=3, seed=5)
+    graph |= {"again": again["5"], "again-file": again["6"]}
+    graph["again-file"]["inputs"]["adapter"] = ["again", 0]
+    server.run(graph)
+    server.run(trained_on(["1", 0], "plain", steps=3, seed=5))
+    likeness = cosine(learned(server, "again"), learned(server, "plain"))
+    print(f"on a personal model: cosine of what is learned to the plain model's {likeness:.4f}")
+    assert likeness < 0.999
+
+
+@pytest.mark.parametrize("kind", ["SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple"])
+def test_a_guidance_patch_is_refused_by_its_nodes_name_and_the_next_prompt_runs(server, kind: str):
+    settings = {"double_layers": "0", "single_layers": "", "start_percent": 0.01, "end_percent": 0.9}
+    settings |= {"scale": 3.0, "rescaling_scale": 0.0} if kind == "SkipLayerGuidanceDiT" else {}
+    patch = node(kind, model=["1", 0], **settings)
+    history = server.wait(server.queue(trained_on(["x", 0], kind, patch, steps=2)))
+    assert history["status"]["status_str"] == "error"
+    told = history["status"]["messages"][-1][1]["exception_message"]
+    assert f"guidance patch on it ({kind}," in told
+    assert "before that node" in told
+    server.run(trained_on(["1", 0], "after", steps=2, seed=7))
+
+
+def test_a_compiled_model_learns_what_the_plain_one_learns_and_leaves_it_plain(server):
+    server.run(trained_on(["x", 0], "compiled", node("Compile", model=["1", 0]), steps=2, seed=9))
+    server.run(trained_on(["1", 0], "uncompiled", steps=2, seed=9))
+    torch.testing.assert_close(learned(server, "compiled"), learned(server, "uncompiled"), rtol=1e-4, atol=1e-6)
