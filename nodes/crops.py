@@ -136,8 +136,9 @@ def sheet(planned: list[PlannedPhoto]) -> Tensor:
 def ratios_of(text: str) -> list[Ratio]:
     """ "16:9, 4:3" as numbers."""
     side = "([1-9][0-9]{0,3})"
-    pairs = [re.fullmatch(f"{side}:{side}", part.strip()) for part in text.split(",") if part.strip()]
-    if not pairs or None in pairs:
+    found = [re.fullmatch(f"{side}:{side}", part.strip()) for part in text.split(",") if part.strip()]
+    pairs = [pair for pair in found if pair]
+    if not pairs or len(pairs) < len(found):
         raise UserError(f"ratios is {text!r}; shapes look like 16:9, 4:3, 1:1, 3:4, 9:16.")
     return [(int(pair[1]), int(pair[2])) for pair in pairs]
 

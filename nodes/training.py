@@ -79,7 +79,7 @@ class TrainPersonalization(io.ComfyNode):
         given = {key: values[0] for key, values in inputs.items()}  # all but the crops come as lists of one
         meta_down: MetaDown | None = given.pop("meta_down", None)
         model, clip, vae = (given.pop(key) for key in ("model", "clip", "vae"))
-        name, flips, *shown = (given.pop(key) for key in ("name", "flips", "preview", "preview_every"))
+        name, flips, preview, every = (given.pop(key) for key in ("name", "flips", "preview", "preview_every"))
         given.pop("crops")
         given.pop("heads", None)
         with work():
@@ -110,7 +110,7 @@ class TrainPersonalization(io.ComfyNode):
                 "resolution": resolution,
                 "count": 1,
             }
-            trained = driven(job, preview_of(*shown, backbone, **seen, cache=cache))
+            trained = driven(job, preview_of(preview, every, backbone, **seen, cache=cache))
             save_loss_curve(named(out, ".loss.png"), {config.method: trained.training.losses})
             return finished(trained, model, named(out, ".loss.png"))
 

@@ -97,7 +97,10 @@ def growth_plot(runs: list[tuple[int, int, float, float, float]]) -> bytes:
     left.set_title("heads from their own face: lower is better", fontsize=10)
     right.set(xscale="log", xlabel="steps of stage 1", ylabel="loss with another's face minus own")
     right.set_title("what it knows of faces: higher is better", fontsize=10)
+    every = sorted({run[1] for run in runs})
     for axes in (left, right):
+        axes.set_xticks(every, [str(steps) for steps in every])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return _png(figure)

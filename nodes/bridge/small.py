@@ -11,7 +11,7 @@ import comfy.text_encoders.flux
 import torch
 from comfy.sd1_clip import SDTokenizer
 from torch import nn
-from transformers import T5TokenizerFast
+from transformers import T5TokenizerFast  # type: ignore[attr-defined]  # the name that 4 and 5 share
 
 from ..small_flux import SmallFlux
 
