@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .config import UserError, check_options, option
+from .config import UserError, check_options, fill_in, option
 
 OBJECTIVES = ("across-photos", "paper")
 
@@ -95,10 +95,10 @@ class MetaTrainConfig:
     def caption_of(self, class_name: str) -> str:
         """What a photo is called that has no caption of its own."""
         try:
-            return self.caption.format_map({"class": class_name})
-        except (KeyError, ValueError, IndexError) as error:
+            return fill_in(self.caption, {"class": class_name})
+        except ValueError as error:
             raise UserError(
-                f"The caption {self.caption!r} cannot be filled in ({error!r}); it may hold {{class}}."
+                f"The caption {self.caption!r} cannot be filled in ({error}); it may hold {{class}}."
             ) from error
 
 

@@ -72,6 +72,8 @@ def personalize_photos(
 
     A stopped run leaves `<out>.state`; the same call goes on from there as if it had never stopped.
     """
+    if not out.name:
+        raise UserError(f"--out {out} is a folder: name the LoRA file to write, such as ada.safetensors.")
     adapter_path, state_path, curve_path = (
         out.with_suffix(end) for end in (".adapter.safetensors", ".state.safetensors", ".loss.png")
     )
