@@ -74,7 +74,8 @@ def _problem(option_field: dataclasses.Field, value: Any) -> str | None:
     low, high, choices = (option_field.metadata.get(key) for key in ("low", "high", "choices"))
     name = option_field.name
     if not _fits(value, option_field.type):
-        wanted = getattr(option_field.type, "__name__", option_field.type)
+        several = typing.get_args(option_field.type)
+        wanted = option_field.type if several else getattr(option_field.type, "__name__", option_field.type)
         return f"{name} must be {wanted}, got {value!r}"
     if isinstance(value, str) and not is_text(value):
         return f"{name} is not text in this system's encoding (UTF-8 is needed), got {value!r}"
@@ -93,7 +94,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return any(_fits(value, member) for member in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple)
+        return isinstance(value, tuple) and all(_fits(one, typing.get_args(kind)[0]) for one in value)
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     if kind is float:

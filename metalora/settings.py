@@ -86,7 +86,7 @@ def checked(kind: type, given: Mapping[str, Any], where: str, also: tuple[str, .
 
     UserError for a name that neither `kind` nor `also` has, with the nearest one that there is.
     """
-    fields = {option_field.name: option_field.type for option_field in dataclasses.fields(kind)}
+    fields = {one.name: one.type for one in dataclasses.fields(kind) if "help" in one.metadata}
     for name in given:
         if name not in fields and name not in also:
             near = get_close_matches(name, [*fields, *also], 1)
@@ -107,11 +107,12 @@ def read_settings(path: Path) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
+    from .store.text import read_text
+
+    text = read_text(path, "--config")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"--config {path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--config {path} is not a TOML file: {error}.") from error
 
 
@@ -257,15 +258,30 @@ def takes(
         def call(first: First, *positional: P.args, **settings: P.kwargs) -> Result:
             if positional:
                 raise TypeError(f"{name} takes its settings by name")
-            given = checked(kind, settings, name)
+            check_first(first, str(argument.annotation), f"{name}: {argument.name}")
+            given = checked(kind, settings, name, also=("progress",))
+            if not callable(given.get("progress", print) or print):
+                raise UserError(f"{name}: progress must be a function of a Phase or Step, got {given['progress']!r}.")
             if missing := [one for one in needed if given.get(one) is None]:
                 raise UserError(f"{name} needs {' and '.join(missing)}.")
             return function(first, given)
 
-        first, *_ = inspect.signature(function).parameters.values()
-        signature = inspect.Signature([first, *inspect.signature(kind).parameters.values()])
+        argument, *_ = inspect.signature(function).parameters.values()
+        signature = inspect.Signature([argument, *inspect.signature(kind).parameters.values()])
         call.__signature__ = signature  # type: ignore[attr-defined]
         del call.__wrapped__  # whose signature documentation tools would show instead
         return call
 
     return wrap
+
+
+def check_first(given: Any, annotation: str, where: str) -> None:
+    """A UserError unless what is called without a keyword is a path or a text, or several where it may be."""
+    kinds = (str, Path) if "Path" in annotation else (str,)
+    several = "Sequence" in annotation and isinstance(given, list | tuple)
+    wrong = [one for one in (given if several else [given]) if not isinstance(one, kinds)]
+    if wrong:
+        wanted = "a path" if "Path" in annotation else "a text"
+        raise UserError(
+            f"{where} must be {wanted}{', or a list of them' * ('Sequence' in annotation)}, got {wrong[0]!r}."
+        )

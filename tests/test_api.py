@@ -76,6 +76,7 @@ def test_every_setting_is_in_the_signature_with_its_type():
     [
         ({"stepz": 3}, "metalora.personalize has no setting called stepz. Did you mean steps?"),
         ({"steps": "many"}, "steps must be int, got 'many'"),
+        ({"progress": "a bar"}, "progress must be a function of a Phase or Step, got 'a bar'"),
         ({"learn_from": "photo"}, "learn_from must be one of crops, whole, square"),
         ({"backbone": "tiny", "vae": "ae.safetensors"}, "name two base models"),
     ],
@@ -86,6 +87,42 @@ def test_a_setting_that_is_wrong_is_named(here: Path, given: dict, said: str):
     with pytest.raises(metalora.UserError, match=r"metalora\.evaluate needs photos and reference"):
         metalora.evaluate("images")
     assert [path.name for path in here.iterdir()] == ["ada.jpg"]
+
+
+@pytest.mark.parametrize("given", [3, None, True, b"ada.jpg", {}, ["ada.jpg", 3], object()], ids=repr)
+def test_what_is_no_photo_or_prompt_is_named(here: Path, given: object):
+    calls = {
+        "crops": "photo",
+        "personalize": "photo",
+        "generate": "prompt",
+        "evaluate": "images",
+        "meta_train": "people",
+    }
+    for name, argument in calls.items():
+        with pytest.raises(metalora.UserError, match=rf"metalora\.{name}: {argument} must be a (path|text)"):
+            getattr(metalora, name)(given)
+    assert [path.name for path in here.iterdir()] == ["ada.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le"])
+def test_a_settings_file_in_another_encoding_says_how_to_save_it(tmp_path: Path, encoding: str, capsys):
+    path = tmp_path / "settings.toml"
+    path.write_bytes('trigger = "Jörg"\n'.encode(encoding))
+    assert main(["personalize", "a.jpg", "--config", str(path)]) == 1
+    assert "save it as UTF-8" in capsys.readouterr().err
+    path.write_bytes('trigger = "Jörg"\n'.encode("utf-8-sig"))
+    assert read_settings(path) == {"trigger": "Jörg"}
+
+
+@pytest.mark.parametrize(
+    "text", ['step_counts = ["a"]', "ranks = [1.5]", "own_learning_rates = [3]", "meta_down = [3]", "seeds = [true]"]
+)
+def test_lists_in_a_settings_file_hold_what_they_should(tmp_path: Path, text: str, capsys):
+    (tmp_path / "settings.toml").write_text(text)
+    command = ["benchmark", "plan", str(tmp_path / "run"), "--config", str(tmp_path / "settings.toml")]
+    assert main([*command, "--backbone", "tiny"]) == 1
+    assert f"{text.split()[0]} must be tuple[" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_and_the_function_write_the_same_files(here: Path):
@@ -126,6 +163,7 @@ def test_a_settings_file_is_read_as_it_was_written_and_a_wrong_one_is_refused(tm
     for text, said in (
         ("stepz = 3", "Did you mean steps?"),
         ("steps = ", "is not a TOML file"),
+        ('progress = "a bar"', "has no setting called progress"),
         ("", "cannot be read"),
     ):
         path.write_text(text)
