@@ -89,7 +89,7 @@ def test_a_setting_that_is_wrong_is_named(here: Path, given: dict, said: str):
     assert [path.name for path in here.iterdir()] == ["ada.jpg"]
 
 
-@pytest.mark.parametrize("given", [3, None, True, b"ada.jpg", {}, ["ada.jpg", 3], object()], ids=repr)
+@pytest.mark.parametrize("given", [3, None, True, b"ada.jpg", {}, ["ada.jpg", 3], Ellipsis], ids=repr)
 def test_what_is_no_photo_or_prompt_is_named(here: Path, given: object):
     calls = {
         "crops": "photo",

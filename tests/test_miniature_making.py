@@ -82,7 +82,7 @@ def test_what_ships_is_a_backbone(made, tmp_path):
 
 
 def test_its_weights_are_stored_in_half_precision_and_the_card_gives_their_hashes(made):
-    metadata = json.loads((made / "shipped" / "metadata.json").read_text())
+    metadata = json.loads((made / "shipped" / "facts.json").read_text())
     card = (made / "shipped" / "README.md").read_text()
     assert set(metadata["trainings"]) == {"autoencoder", "flow", "guided"}
     for name, weights in metadata["weights"].items():

@@ -2,11 +2,9 @@
 
 import base64
 import csv
-import json
 import random
 import re
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +16,6 @@ from report_pages import Page
 import metalora
 from metalora.cli import main
 from metalora.jobs import run
-from metalora.jobs.benchmark.plan import FORMAT, Plan
 from metalora.jobs.benchmark.report import benchmark_report
 from metalora.store.files import digest
 from metalora.store.report.charts import likeness, scatter
@@ -240,9 +237,9 @@ def test_a_photo_that_was_not_trained_on_is_shown_from_the_manifest_of_the_plan(
     if same:
         record["benchmark"]["manifest_sha256"] = digest(manifest.read_bytes())
     write(tmp_path, record)
-    plan = {field.name: None for field in fields(Plan)} | {"format": FORMAT, "people": [], "prompts": []}
-    plan |= {name: {} for name in ("speed", "training", "crops", "sampling")}
-    (tmp_path / "plan.json").write_text(json.dumps({**plan, "manifest": str(manifest)}))
+    asked = ["--people", "2", "--prompts-each", "1", "--methods", "none", "--backbone", "tiny", "--threads", "1"]
+    assert main(["benchmark", "plan", str(tmp_path / "planned"), *asked]) == 0
+    shutil.copy(tmp_path / "planned" / "plan.json", tmp_path)
     shown = [picture["alt"] for picture in page_of(tmp_path).named("img")]
     assert ("another photo of woman-300000" in shown) == same
     assert "the trained photo of woman-300000" in shown
