@@ -14,7 +14,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,10 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalora.backbones.flux import FluxDenoiser
-from metalora.backbones.flux_configs import scheduler_config, transformer_config
-from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.architecture import Architecture
+from metalora.backbones.bases import BASES, klein
+from metalora.backbones.families.flux import FLUX
+from metalora.backbones.families.flux2 import Flux2Klein
+from metalora.backbones.families.z_image import ZImage
+from metalora.backbones.family import Family, diffusers_class
+from metalora.backbones.fitting import operations
+from metalora.backbones.flux_configs import transformer_config
+from metalora.backbones.keys import FluxShape
 from metalora.backbones.load import speed_of
+from metalora.backbones.pipeline import PipelineDenoiser
+from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Checkpointing, attention_that_runs, place, prepare
 from metalora.config import PersonalizeConfig, SpeedConfig, UserError
@@ -40,13 +49,39 @@ from metalora.method.meta_train import Batch, MetaTraining, meta_train
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 from metalora.settings import config_of
 
+
+@dataclass(frozen=True)
+class Size:
+    """A transformer to be filled with random numbers: its family, its settings, and the shapes of a prompt's parts."""
+
+    family: Family
+    config: Mapping[str, Any]
+    text: Mapping[str, tuple[int, ...]]
+
+    @property
+    def architecture(self) -> Architecture:
+        """Its name and its layers."""
+        return self.family.architecture(self.config)
+
+
+def of_base(name: str, **text: tuple[int, ...]) -> Size:
+    """The real size of a base that has a name."""
+    parts = PipelineFolder(BASES[name].hub)
+    return Size(parts.family, parts.transformer_config, text)
+
+
+SMALL_FLUX = FluxShape(256, 2, 4, 64, 128, 128, guidance=True)
+SMALL_Z_IMAGE = {"dim": 256, "n_layers": 4, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 64}
 SIZES = {
-    "miniature": FluxShape(256, 2, 4, 64, 128, 128, guidance=True),
-    "flux-dev": FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True),
+    "miniature": Size(FLUX, transformer_config(SMALL_FLUX), {"tokens": (32, 128), "pooled": (128,)}),
+    "small-klein": Size(Flux2Klein(), klein(1, 2, 2, 128), {"tokens": (64, 128)}),
+    "small-z-image": Size(ZImage(), SMALL_Z_IMAGE, {"tokens": (32, 64)}),
+    "flux-dev": of_base("flux-dev", tokens=(512, 4096), pooled=(768,)),
+    "klein-4b": of_base("klein-4b", tokens=(512, 7680)),
+    "z-image": of_base("z-image", tokens=(32, 2560)),
 }
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHECKPOINTING = {how.name.lower(): how for how in Checkpointing}
-TOKENS = {"miniature": 32, "flux-dev": 512}
 WARM_UP, FOREVER = 3, 1_000_000
 OUT_OF_MEMORY, REFUSED = 3, 4  # exit status
 
@@ -57,7 +92,7 @@ def ours(arguments: argparse.Namespace) -> Steps:
     """Meta-LoRA's own loop: heads on a frozen Meta-Down."""
     denoiser, prompt, latents = frozen_base(arguments)
     config = PersonalizeConfig(steps=100_000, batch=arguments.batch)
-    chosen = sites(SIZES[arguments.size], "all", fused=False)
+    chosen = SIZES[arguments.size].architecture.sites("all")
     meta_down = random_meta_down(chosen, config.meta_rank, torch.Generator().manual_seed(0))
     adapters = new_adapters(chosen, config.rank, torch.Generator().manual_seed(1), meta_down=meta_down)
     adapters.to(arguments.device)
@@ -71,7 +106,7 @@ def peft(arguments: argparse.Namespace) -> Steps:
     from peft import LoraConfig, inject_adapter_in_model
 
     denoiser, prompt, latents = frozen_base(arguments, plain=True)
-    layers = sorted({site.module for site in sites(SIZES[arguments.size], "all", fused=False)})
+    layers = sorted({site.module for site in SIZES[arguments.size].architecture.places})
     inject_adapter_in_model(LoraConfig(r=1, lora_alpha=1, target_modules=layers), denoiser.network)
     weights = [weight for weight in denoiser.network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=4e-4)
@@ -88,7 +123,7 @@ def stage_one(arguments: argparse.Namespace) -> Steps:
     """A batch of as many people as it has photos: forward, backward and both optimizers, with the Meta-Down moving."""
     denoiser, prompt, latents = frozen_base(arguments)
     config = MetaTrainConfig(steps=FOREVER, bucket_steps=FOREVER, warmup_steps=0, batch=arguments.batch)
-    chosen = sites(SIZES[arguments.size], config.sites, fused=False)
+    chosen = SIZES[arguments.size].architecture.sites(config.sites)
     meta_down = random_meta_down(chosen, config.meta_rank, torch.Generator().manual_seed(0))
     size = (arguments.pixels, arguments.pixels)
     people = [StageOnePerson(str(number), "person", (size,)) for number in range(arguments.batch)]
@@ -104,38 +139,35 @@ def stage_one(arguments: argparse.Namespace) -> Steps:
 LOOPS: dict[str, Callable[[argparse.Namespace], Steps]] = {"ours": ours, "peft": peft, "stage-1": stage_one}
 
 
-def frozen_base(arguments: argparse.Namespace, plain: bool = False) -> tuple[FluxDenoiser, Prompt, Tensor]:
+def frozen_base(arguments: argparse.Namespace, plain: bool = False) -> tuple[PipelineDenoiser, Prompt, Tensor]:
     """The transformer, a prompt, and one crop's latents with its mirror image.
 
     A plain one has none of our ways to run it: whole blocks are computed again, if anything is.
     """
-    shape, device = SIZES[arguments.size], torch.device(arguments.device)
+    size, device = SIZES[arguments.size], torch.device(arguments.device)
     torch.manual_seed(0)
-    network = random_transformer(shape, device, PRECISIONS[arguments.precision])
+    network = random_transformer(size, device, PRECISIONS[arguments.precision])
     how, speed = CHECKPOINTING[arguments.checkpointing], speed_of(config_of(SpeedConfig, vars(arguments)))
     speed.check(device)
     if not plain:
         network = place(prepare(network, speed), speed, device)
-    denoiser = FluxDenoiser(network, scheduler_config(shape), True)
+    denoiser = PipelineDenoiser(size.family, network, {}, {})
     denoiser.checkpointing(how != Checkpointing.NONE if plain else how)
-    prompt = Prompt(
-        tokens=torch.randn(1, TOKENS[arguments.size], shape.joint_dim), pooled=torch.randn(1, shape.pooled_dim)
-    )
+    prompt = Prompt({name: torch.randn(1, *shape) for name, shape in size.text.items()})
     if arguments.memory_gb is not None:
         torch.cuda.empty_cache()  # what making the base took: only now is it on the smaller card
         cap_memory(device, arguments.memory_gb * 1e9)
-    return denoiser, prompt, torch.randn(2, shape.in_channels // 4, arguments.pixels // 8, arguments.pixels // 8)
+    shape = size.family.latent_shape(network.config, arguments.pixels, arguments.pixels)
+    return denoiser, prompt, torch.randn(2, *shape)
 
 
-def random_transformer(shape: FluxShape, device: torch.device, dtype: torch.dtype) -> Any:
+def random_transformer(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
     """Made in the precision that it runs in: 12 billion numbers in float32 fit on few cards."""
-    from diffusers import FluxTransformer2DModel
-
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with device:
-            network = FluxTransformer2DModel(**transformer_config(shape))
+            network = diffusers_class(size.family, size.family.transformer)(**size.config)
     finally:
         torch.set_default_dtype(before)
     return network.to(dtype).eval().requires_grad_(False)
@@ -174,11 +206,10 @@ def peak_memory(steps: Steps, device: str) -> float:
 
 def tflop(arguments: argparse.Namespace) -> float:
     """Of the products of a step, whose weights take no gradient: the arithmetic behind the floor."""
-    shape, none = SIZES[arguments.size], arguments.checkpointing != "full"
-    tokens = arguments.pixels**2 // 256 + TOKENS[arguments.size]
-    blocks = shape.double_blocks + shape.single_blocks
-    linear, attention = 24 * shape.width**2 * blocks * tokens, 4 * tokens**2 * shape.width * blocks  # forward
-    return arguments.batch * ((2 if none else 3) * linear + (3.5 if none else 4.5) * attention) / 1e12
+    size, none = SIZES[arguments.size], arguments.checkpointing != "full"
+    tokens = arguments.pixels**2 // 256 + size.text["tokens"][0]
+    linear, attention = operations(size.architecture, tokens, arguments.batch)  # of a forward pass
+    return ((2 if none else 3) * linear + (3.5 if none else 4.5) * attention) / 1e12
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone, speed_of
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import attention_that_runs
 from metalora.config import METHODS, CropConfig, GenerateConfig, Phase, SpeedConfig
 from metalora.config import PersonalizeConfig as Config
@@ -106,7 +106,7 @@ def summed(phases: Times) -> list[float]:
     return [sum(parts) for parts in zip(*phases.values(), strict=True)]
 
 
-def peak(backbone: FluxBackbone) -> float:
+def peak(backbone: PipelineBackbone) -> float:
     """MB."""
     if backbone.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6

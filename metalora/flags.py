@@ -161,7 +161,7 @@ def _help(option_field: dataclasses.Field) -> str:
     presets = [
         f"{preset[option_field.name]} for {name}"
         for name, preset in PRESETS.items()
-        if option_field.name in preset and name != "tiny"
+        if option_field.name in preset and name == "miniature"  # of the others, docs/bases.md has a table
     ]
     default = "; ".join([*_default(option_field.default), *presets])
     limits = "" if low is None else f"at least {low:g}" if high is None or high > 1e9 else f"{low:g} to {high:g}"

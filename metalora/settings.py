@@ -46,6 +46,17 @@ PRESETS: dict[str, dict[str, int | float | str | bool]] = {
         "learn_from": "whole",
         "flips": False,
     },
+    # Sampling as each base's own pipeline or model card has it. Nobody has measured rate, rank and steps on these:
+    # they stay the paper's for FLUX.1-dev.
+    "klein-4b": {"sampling_steps": 50, "guidance": 4.0},
+    "klein-4b-distilled": {"sampling_steps": 4, "guidance": 1.0},
+    "klein-9b": {"sampling_steps": 50, "guidance": 4.0},
+    "z-image": {"sampling_steps": 50, "guidance": 5.0},
+    "z-image-turbo": {"sampling_steps": 8, "guidance": 0.0},
+    "qwen-image": {"sampling_steps": 50, "guidance": 4.0},
+    "krea-2": {"sampling_steps": 28, "guidance": 4.5},
+    "krea-2-turbo": {"sampling_steps": 8, "guidance": 0.0},
+    "flux-schnell": {"sampling_steps": 4, "guidance": 0.0},
     # The random test network: it learns nothing worth seeing, but every path runs in seconds.
     "tiny": {"resolution": 128, "width": 128, "height": 128, "sampling_steps": 8, "learning_rate": 3e-3, "steps": 60},
 }

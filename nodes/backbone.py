@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..metalora.backbones.architecture import Architecture, chosen
-from ..metalora.backbones.flux import noise_of, schedule
+from ..metalora.backbones.families.flux import schedule
 from ..metalora.backbones.flux_configs import scheduler_config
 from ..metalora.backbones.keys import FluxShape
+from ..metalora.backbones.pipeline import noise_of
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError
 from ..metalora.method.adapter import Site
@@ -41,6 +42,11 @@ class ComfyBackbone:
     def name(self) -> str:
         """Of the architecture, as files name it."""
         return self.architecture.name
+
+    @property
+    def caption_tokens(self) -> int:
+        """What a caption takes, for memory estimates."""
+        return self.max_tokens
 
     def unread(self, prompt: str) -> str:
         """Nothing: ComfyUI's text encoders read prompts of any length."""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..metalora.backbones.diffusers_folder import Miniature
 from ..metalora.backbones.fingerprints import fingerprint_of_file
-from ..metalora.backbones.flux_parts import FluxParts, TinyFlux
+from ..metalora.backbones.pipeline import Parts
+from ..metalora.backbones.pipeline_folder import Miniature
+from ..metalora.backbones.tiny_flux import TinyFlux
 from ..metalora.config import UserError
 from ..metalora.jobs.info import describe
 from ..metalora.jobs.meta_downs import RANDOM, SHIPPED
@@ -85,7 +86,7 @@ class LoadMiniature(io.ComfyNode):
     def execute(cls, network: str) -> io.NodeOutput:
         if network not in SMALL:  # the server checks no choices
             raise UserError(f"There is no network {network!r}; choose one of: {', '.join(SMALL)}.")
-        parts: FluxParts = SMALL[network]()
+        parts: Parts = SMALL[network]()
         return io.NodeOutput(*load_small_flux(parts, small.small_parts))
 
 

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from ..metalora.backbones.family import Parts
 from ..metalora.backbones.flux_configs import AXES
-from ..metalora.backbones.flux_parts import FluxParts, save_single_files
+from ..metalora.backbones.flux_parts import save_single_files
 from ..metalora.backbones.keys import HEAD, FluxShape
 
 T5_NAMES = ("d_ff", "d_kv", "d_model", "num_heads", "num_layers", "vocab_size")
@@ -66,16 +67,17 @@ class SmallFlux:
         }
 
 
-def read_small_flux(parts: FluxParts, folder: Path) -> SmallFlux:
+def read_small_flux(parts: Parts, folder: Path) -> SmallFlux:
     """All parts of a FLUX in float32; the tokenizers are left in `folder`."""
     paths = save_single_files(parts, folder)
     tensors = {name: load(paths[name].read_bytes()) for name in ("transformer", "vae", "clip_l", "t5xxl")}
-    clip_words, clip, _, t5 = parts.text_encoders("cpu", torch.float32)
+    texts = parts.text_encoders("cpu", torch.float32)
+    clip_words, clip, t5 = texts["tokenizer"], texts["text_encoder"], texts["text_encoder_2"]
     settings = parts.autoencoder("cpu", torch.float32).config
     special = {"start": clip_words.bos_token_id, "end": clip_words.eos_token_id, "pad": clip_words.pad_token_id}
     width, latents = settings.block_out_channels[0], settings.latent_channels
     return SmallFlux(
-        shape=parts.shape,
+        shape=parts.architecture,
         max_tokens=parts.max_tokens,
         transformer=tensors["transformer"],
         # The projection is not used by FLUX; ComfyUI's class has it all the same.
@@ -113,7 +115,7 @@ def identity(name: str, channels: int) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.eye(channels)[:, :, None, None], f"{name}.bias": torch.zeros(channels)}
 
 
-def load_small_flux(parts: FluxParts, build: Any) -> Any:
+def load_small_flux(parts: Parts, build: Any) -> Any:
     """What `build` makes of all parts, while the tokenizers' folder is there."""
     with tempfile.TemporaryDirectory() as folder:
         return build(read_small_flux(parts, Path(folder)))

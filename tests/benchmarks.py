@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig
 from metalora.config_benchmark import BenchmarkConfig
 from metalora.jobs import run
@@ -45,11 +45,11 @@ def mini_people() -> list[Identity]:
     return read_manifest(INPUTS.manifest, look=False).people
 
 
-def planned(folder: Path, backbone: FluxBackbone, inputs: Inputs = INPUTS, **changes: object) -> Plan:
+def planned(folder: Path, backbone: PipelineBackbone, inputs: Inputs = INPUTS, **changes: object) -> Plan:
     return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, CROPS, SAMPLING))
 
 
-def finished(folder: Path, backbone: FluxBackbone, cache: Cache) -> bytes:
+def finished(folder: Path, backbone: PipelineBackbone, cache: Cache) -> bytes:
     """The bytes of results.json."""
     path = run(run_benchmark(folder, backbone, cache, Share()))
     assert path is not None

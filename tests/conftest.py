@@ -7,8 +7,8 @@ import pytest
 import torch
 from toy import ToyDenoiser, ToyNetwork
 
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 
@@ -40,9 +40,9 @@ def denoiser(toy: ToyNetwork) -> ToyDenoiser:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> FluxBackbone:
+def tiny() -> PipelineBackbone:
     """The tiny FLUX: the real classes, random weights."""
-    return FluxBackbone(TinyFlux(), CPU, torch.float32)
+    return PipelineBackbone(TinyFlux(), CPU, torch.float32)
 
 
 @pytest.fixture(scope="session")

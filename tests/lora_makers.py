@@ -20,8 +20,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.jobs.lora import load_lora
 
 TINY = TinyFlux.shape

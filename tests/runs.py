@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import CropConfig, PersonalizeConfig
 from metalora.jobs import run
 from metalora.jobs.personalize import Personalized, personalize_photos
@@ -16,7 +16,7 @@ CROPS = CropConfig(resolution=64)
 
 
 def personalized(
-    backbone: FluxBackbone,
+    backbone: PipelineBackbone,
     photo: Path,
     out: Path,
     cache: Cache,
@@ -29,7 +29,7 @@ def personalized(
     return run(personalize_photos(backbone, [photo], out, config, CROPS, meta_down=meta_down, cache=cache, **options))
 
 
-def meta_down_file(backbone: FluxBackbone, path: Path, rank: int = 16, **metadata: str) -> Path:
+def meta_down_file(backbone: PipelineBackbone, path: Path, rank: int = 16, **metadata: str) -> Path:
     downs = random_meta_down(backbone.sites("all"), rank, generator_of("a domain"))
     tensors = {f"{site}.down": down for site, down in downs.items()}
     files.write(path, tensors, "meta-down", {"base": backbone.name, "domain": "woman", **metadata})

@@ -6,9 +6,9 @@ from saved import bytes_of, kept_for_backward
 from test_saved_activations import BF16, IMAGE, TEXT, forward, network, shape_of
 from torch import nn
 
-from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.memory import activation_numbers
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs.meta_train import memory
 from metalora.method.across_photos import AcrossPhotos
@@ -28,7 +28,7 @@ def training_of(places) -> AcrossPhotos:
     return AcrossPhotos(places, random_meta_down(places, CONFIG.meta_rank, drawn), generator, CONFIG)
 
 
-def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackbone):
+def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: PipelineBackbone):
     training = training_of(tiny.sites("all"))
     training.step(0, training.gradients[:-1].norm())
     training.set_heads(torch.randn(CONFIG.batch, memory.EMBEDDING), CONFIG.batch)
@@ -56,7 +56,7 @@ def test_layers_keep_what_a_plain_loras_keep_and_the_matrices_in_the_bases_preci
     assert (large[1] - small[1]) / (large[0] - small[0]) == pytest.approx(1, abs=0.05)
 
 
-def test_the_people_count_for_the_paper_alone(tiny: FluxBackbone):
+def test_the_people_count_for_the_paper_alone(tiny: PipelineBackbone):
     def adapters(**options: object) -> int:
         return memory.stage_one_memory(tiny, MetaTrainConfig(**options)).adapters
 

@@ -9,7 +9,7 @@ import torch
 from photos import png_that_claims
 from runs import CONFIG, CROPS, meta_down_file, personalized
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import CropConfig, PersonalizeConfig, UserError
 from metalora.jobs import run
@@ -21,7 +21,7 @@ from metalora.store.images import read_photo, save_image
 
 
 @pytest.fixture
-def attempt(tiny: FluxBackbone, tmp_path: Path, warm_cache: Cache):
+def attempt(tiny: PipelineBackbone, tmp_path: Path, warm_cache: Cache):
     out = tmp_path / "result" / "ada.safetensors"
 
     def refused(photo: Path, sentence: str, config: PersonalizeConfig = CONFIG, **options: object) -> None:
@@ -65,7 +65,7 @@ def test_a_face_too_small_to_train_on(attempt, portrait: Path, tmp_path: Path, t
     assert not list(out.parent.glob("*"))
 
 
-def test_a_meta_down_that_does_not_fit(attempt, tiny: FluxBackbone, portrait: Path, tmp_path: Path):
+def test_a_meta_down_that_does_not_fit(attempt, tiny: PipelineBackbone, portrait: Path, tmp_path: Path):
     lora_file = tmp_path / "lora.safetensors"
     files.write(lora_file, {"x": torch.zeros(1)}, "lora", {"base": tiny.name})
     attempt(portrait, "is a finished LoRA file, but a Meta-Down file is needed", meta_down=str(lora_file))
@@ -92,7 +92,7 @@ def test_settings_that_mean_nothing(attempt, portrait: Path):
 
 
 def test_a_result_that_exists_is_not_replaced_unasked(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
     out = tmp_path / "ada.safetensors"
     out.write_bytes(b"precious")
@@ -102,7 +102,7 @@ def test_a_result_that_exists_is_not_replaced_unasked(
 
 
 def test_a_disk_that_fills_up_during_the_run_loses_nothing(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ):
     out, write = tmp_path / "result" / "ada.safetensors", files.write
 
@@ -123,14 +123,14 @@ def test_a_disk_that_fills_up_during_the_run_loses_nothing(
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_photo_is_read(
-    tiny: FluxBackbone, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, tmp_path: Path, warm_cache: Cache
 ):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="could not be written"):
         personalized(tiny, tmp_path / "missing.jpg", tmp_path / "file" / "ada.safetensors", warm_cache)
 
 
-def test_a_meta_down_file_brings_its_own_r1(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+def test_a_meta_down_file_brings_its_own_r1(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     config = replace(CONFIG, rank=4, meta_rank=2, steps=1)
     with pytest.raises(UserError, match="larger than meta_rank"):
         personalized(tiny, portrait, tmp_path / "random.safetensors", warm_cache, config)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from benchmarks import planned
 
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Speed
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.jobs import run
 from metalora.jobs.benchmark import images
 from metalora.jobs.benchmark.layout import Layout
@@ -25,7 +25,7 @@ from metalora.store.images import read_photo
 pytestmark = pytest.mark.slow
 
 
-def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: FluxBackbone):
+def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: PipelineBackbone):
     with tiny.text_encoders() as encode:
         prompts = [encode(text) for text in ("a photo of a woman", "a red boat", "a photo of a woman")]
     seeds = [5, 5, 6]
@@ -41,7 +41,7 @@ def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: FluxBackbone):
         assert (latents[one] - latents[other]).abs().max() > 0.1
 
 
-def test_latents_decoded_together_are_the_images_of_each(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
+def test_latents_decoded_together_are_the_images_of_each(tiny: PipelineBackbone, monkeypatch: pytest.MonkeyPatch):
     latents = torch.randn(5, 16, 6, 8, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(images, "DECODED_AT_ONCE", 2 * 48 * 64)  # two, two and one
     with tiny.autoencoder() as autoencoder:
@@ -52,7 +52,7 @@ def test_latents_decoded_together_are_the_images_of_each(tiny: FluxBackbone, mon
 
 
 def test_a_merged_batch_gives_the_images_of_a_lora_that_acts_on_them_one_by_one(
-    tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     plan = planned(tmp_path, tiny, methods=("lora",), people=1, step_counts=(5,), images_at_once=4)
     with tiny.text_encoders() as encode:
@@ -70,11 +70,11 @@ def test_a_merged_batch_gives_the_images_of_a_lora_that_acts_on_them_one_by_one(
     assert len(merged) == 4
 
 
-def test_weights_that_are_rounded_or_away_are_not_merged_into(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_are_rounded_or_away_are_not_merged_into(tiny: PipelineBackbone, monkeypatch: pytest.MonkeyPatch):
     adapters = new_adapters(tiny.sites("all"), 1, torch.Generator().manual_seed(0))
     monkeypatch.setattr(Adapters, "attached", lambda _self, _network: "attached")
     for speed, acts in ((Speed(), False), (Speed(eight_bit=True), True), (Speed(swapped_blocks=3), True)):
-        backbone = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, speed)
+        backbone = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, speed)
         worn = images.wearing_lora(adapters, SimpleNamespace(network=None), backbone)
         assert (worn == "attached") == acts, speed
 
@@ -86,7 +86,7 @@ def images_of(bench: Bench, size: float) -> list[torch.Tensor]:
     adapters = new_adapters(backbone.sites("all"), 1, generator)
     for up in adapters.parameters(("up",)):
         up.data.normal_(0, size, generator=generator)
-    save_lora(bench.layout.lora(variant, person), fold_all(adapters), "diffusers", backbone.shape, {})
+    save_lora(bench.layout.lora(variant, person), fold_all(adapters), "diffusers", backbone.architecture, {})
     with backbone.denoiser() as denoiser, backbone.autoencoder() as autoencoder:
         run(images.make_images(variant, person, bench, denoiser, autoencoder))
     return [read_photo(path) for path in sorted(bench.layout.run.rglob("*.png"))]

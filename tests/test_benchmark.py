@@ -10,7 +10,7 @@ import pytest
 import torch
 from benchmarks import CROPS, INPUTS, WITH_CLIP, finished, mini_people, planned, small_dino
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.benchmark.layout import Layout
@@ -39,7 +39,7 @@ def people() -> list[Identity]:
 
 @pytest.fixture(scope="module")
 def done(
-    tiny: FluxBackbone, warm_cache: Cache, people: list[Identity], tmp_path_factory: pytest.TempPathFactory
+    tiny: PipelineBackbone, warm_cache: Cache, people: list[Identity], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A finished run of all three methods, and of real photos as the images of a fourth: one a person is missing."""
     folder = tmp_path_factory.mktemp("run")
@@ -119,7 +119,7 @@ def test_the_gallery_is_everyone_with_held_out_photos_and_real_photos_are_found_
     assert faces["autoencoder_photos"] == sum(p["held_out"] for p in results_of(done)["benchmark"]["identities"])
 
 
-def test_a_gallery_is_filled_up_with_people_of_one_photo(tiny: FluxBackbone, tmp_path: Path):
+def test_a_gallery_is_filled_up_with_people_of_one_photo(tiny: PipelineBackbone, tmp_path: Path):
     several = planned(tmp_path / "all", tiny, methods=("none",)).gallery
     filled = planned(tmp_path / "filled", tiny, methods=("none",), gallery=24).gallery
     assert filled[:16] == several
@@ -168,7 +168,7 @@ def test_without_a_lora_a_class_has_one_set_of_images(done: Path):
     assert {image["identity"] for image in images} == {person.identity for person in read_plan(done).people}
 
 
-def test_fewer_steps_are_a_snapshot_of_more(done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+def test_fewer_steps_are_a_snapshot_of_more(done: Path, tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path):
     planned(tmp_path, tiny, step_counts=(3,), methods=("meta-lora",), prompts_each=1)
     finished(tmp_path, tiny, warm_cache)
     alone = variant_of(tmp_path, "meta-lora-3-r1")["lora_sha256"]
@@ -178,7 +178,7 @@ def test_fewer_steps_are_a_snapshot_of_more(done: Path, tiny: FluxBackbone, warm
 
 @pytest.mark.parametrize(("method", "source"), [("meta-lora", "crops"), ("lora", "whole"), ("lora", "crops")])
 def test_one_at_a_time_is_metalora_personalize_to_the_byte(
-    tiny: FluxBackbone, warm_cache: Cache, people: list[Identity], tmp_path: Path, method: str, source: str
+    tiny: PipelineBackbone, warm_cache: Cache, people: list[Identity], tmp_path: Path, method: str, source: str
 ):
     shared = {"people": 1, "together": 1, "prompts_each": 1, "step_counts": (4,)}
     plan = planned(tmp_path / "run", tiny, methods=(method,), sources=(source,), **shared)
@@ -204,7 +204,7 @@ def test_people_of_one_class_are_put_together_and_all_are_dealt(done: Path):
         assert sorted(dealt) == sorted(unit.name for unit in units)
 
 
-def test_a_finished_run_does_nothing_again(done: Path, tiny: FluxBackbone, warm_cache: Cache):
+def test_a_finished_run_does_nothing_again(done: Path, tiny: PipelineBackbone, warm_cache: Cache):
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*.png")}
     results = (done / "results.json").read_bytes()
     assert finished(done, tiny, warm_cache) == results
@@ -212,7 +212,7 @@ def test_a_finished_run_does_nothing_again(done: Path, tiny: FluxBackbone, warm_
 
 
 def test_what_was_lost_is_made_again_to_the_same_bytes(
-    done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path
+    done: Path, tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path
 ):
     copy = shutil.copytree(done, tmp_path / "copy")
     for lost in (
@@ -227,7 +227,7 @@ def test_what_was_lost_is_made_again_to_the_same_bytes(
     assert finished(copy, tiny, warm_cache) == (done / "results.json").read_bytes()
 
 
-def test_images_brought_later_are_scored_later(done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+def test_images_brought_later_are_scored_later(done: Path, tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path):
     copy, plan = shutil.copytree(done, tmp_path / "copy"), read_plan(done)
     missing = variant_of(done, "external-photos")["missing"]
     for path in missing:
@@ -238,7 +238,7 @@ def test_images_brought_later_are_scored_later(done: Path, tiny: FluxBackbone, w
     assert variant["images"][3]["reference"] == pytest.approx(1.0)  # the first person's own reference
 
 
-def test_a_changed_input_is_refused(tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+def test_a_changed_input_is_refused(tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path):
     shutil.copytree(MINI, tmp_path / "mini")
     inputs = replace(INPUTS, manifest=tmp_path / "mini" / "manifest.jsonl", prompts=tmp_path / "mini" / "prompts.json")
     planned(tmp_path / "run", tiny, inputs)
@@ -253,7 +253,7 @@ def test_a_changed_input_is_refused(tiny: FluxBackbone, warm_cache: Cache, tmp_p
 
 
 def test_dino_scores_where_it_is_asked_for_and_other_weights_are_refused(
-    tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path
+    tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path
 ):
     inputs = replace(INPUTS, dino=small_dino(tmp_path / "dino", seed=0))
     planned(tmp_path / "run", tiny, inputs, methods=("none",), people=1, prompts_each=1)
@@ -266,7 +266,9 @@ def test_dino_scores_where_it_is_asked_for_and_other_weights_are_refused(
         finished(tmp_path / "run", tiny, warm_cache)
 
 
-def test_an_image_that_another_plan_made_is_refused(done: Path, tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
+def test_an_image_that_another_plan_made_is_refused(
+    done: Path, tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path
+):
     copy = shutil.copytree(done, tmp_path / "copy")
     images = copy / "images" / "lora-5-r1"
     first, second = sorted(path for path in images.iterdir())[:2]

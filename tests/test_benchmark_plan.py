@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from benchmarks import INPUTS, mini_people, planned
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import METHODS, UserError
 from metalora.config_benchmark import BenchmarkConfig
 from metalora.jobs.benchmark.plan_file import read_plan
@@ -17,7 +17,7 @@ from metalora.jobs.benchmark.run import texts_of
 from metalora.jobs.benchmark.train import trainings_of
 
 
-def test_a_method_may_have_a_learning_rate_of_its_own(tiny: FluxBackbone, tmp_path: Path):
+def test_a_method_may_have_a_learning_rate_of_its_own(tiny: PipelineBackbone, tmp_path: Path):
     plan = planned(tmp_path, tiny, own_learning_rates=("lora=0.002",))
     rates = {method: plan.training_of(method, 1, plan.people[0], 3).learning_rate for method in METHODS}
     assert rates == {"lora": 0.002, "meta-lora": 3e-3}
@@ -38,7 +38,7 @@ def test_a_learning_rate_that_nobody_can_have_is_refused(given: tuple[str, ...],
         BenchmarkConfig(methods=("none", "lora"), own_learning_rates=given)
 
 
-def test_captions_say_what_the_photo_shows_when_asked(tiny: FluxBackbone, tmp_path: Path):
+def test_captions_say_what_the_photo_shows_when_asked(tiny: PipelineBackbone, tmp_path: Path):
     plan = planned(tmp_path, tiny, replace(INPUTS, described=True))
     for planned_person, identity in zip(plan.people, mini_people(), strict=False):
         shown = identity.reference.attributes
@@ -48,7 +48,7 @@ def test_captions_say_what_the_photo_shows_when_asked(tiny: FluxBackbone, tmp_pa
     assert planned(tmp_path / "other", tiny).people[0].shows == ""
 
 
-def test_a_photo_without_the_attributes_cannot_be_described(tiny: FluxBackbone, tmp_path: Path):
+def test_a_photo_without_the_attributes_cannot_be_described(tiny: PipelineBackbone, tmp_path: Path):
     rows = [json.loads(line) for line in INPUTS.manifest.read_text().splitlines()]
     for row in rows:
         row["attributes"].pop("clothes", None)
@@ -59,14 +59,14 @@ def test_a_photo_without_the_attributes_cannot_be_described(tiny: FluxBackbone, 
         planned(tmp_path / "run", tiny, replace(INPUTS, manifest=folder / "manifest.jsonl", described=True))
 
 
-def test_a_folder_holds_one_plan(tiny: FluxBackbone, tmp_path: Path):
+def test_a_folder_holds_one_plan(tiny: PipelineBackbone, tmp_path: Path):
     first = planned(tmp_path, tiny)
     assert planned(tmp_path, tiny) == first
     with pytest.raises(UserError, match=r"is another plan \(seeds.* differ\)|another plan \(prompts, seeds differ\)"):
         planned(tmp_path, tiny, seeds=(4,))
 
 
-def test_the_paper_prompts_plan_both_parts_and_age_can_be_left_out(tiny: FluxBackbone, tmp_path: Path):
+def test_the_paper_prompts_plan_both_parts_and_age_can_be_left_out(tiny: PipelineBackbone, tmp_path: Path):
     inputs = replace(INPUTS, prompts=meta_phd_prompts())
     plan = planned(
         tmp_path,
@@ -102,7 +102,7 @@ def test_wrong_settings_are_named(change: dict, sentence: str):
         BenchmarkConfig(**change)
 
 
-def test_meta_lora_needs_a_meta_down_of_every_class(tiny: FluxBackbone, tmp_path: Path):
+def test_meta_lora_needs_a_meta_down_of_every_class(tiny: PipelineBackbone, tmp_path: Path):
     with pytest.raises(UserError, match="needs a Meta-Down for the class man"):
         planned(tmp_path, tiny, replace(INPUTS, meta_downs={"woman": "random"}))
     with pytest.raises(UserError, match="--meta-down names cat, but the people are man, woman"):
@@ -117,7 +117,7 @@ def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
 
 
 def test_every_method_learns_from_each_source_and_variants_are_called_after_it_where_there_are_several(
-    tiny: FluxBackbone, tmp_path: Path
+    tiny: PipelineBackbone, tmp_path: Path
 ):
     one = planned(tmp_path / "one", tiny, methods=("none", "lora"), step_counts=(3,), sources=("whole",))
     assert [variant.id for variant in one.variants()] == ["none", "lora-3-r1"]
@@ -129,7 +129,7 @@ def test_every_method_learns_from_each_source_and_variants_are_called_after_it_w
         BenchmarkConfig(sources=("photo",))
 
 
-def test_a_plan_with_a_setting_of_another_version_is_refused(tiny: FluxBackbone, tmp_path: Path):
+def test_a_plan_with_a_setting_of_another_version_is_refused(tiny: PipelineBackbone, tmp_path: Path):
     planned(tmp_path, tiny)
     record = json.loads((tmp_path / "plan.json").read_text())
     record["training"]["heads"] = "mean"

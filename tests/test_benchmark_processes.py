@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from benchmarks import FLAGS, WITH_CLIP, finished, planned
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.store.cache import Cache
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ COMMAND = [sys.executable, "-m", "metalora.cli", "benchmark"]
 
 
 @pytest.fixture(scope="module")
-def expected(tiny: FluxBackbone, warm_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def expected(tiny: PipelineBackbone, warm_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """results.json of one undisturbed run, in this process."""
     folder = tmp_path_factory.mktemp("undisturbed")
     planned(folder, tiny, WITH_CLIP)

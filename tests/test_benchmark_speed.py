@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from benchmarks import FLAGS, finished, planned
 
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Speed
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.commands.benchmark import planned_backbone
 from metalora.config import UserError
@@ -20,7 +20,7 @@ SMALL = ["--methods", "none", "lora", "--people", "1", "--prompts-each", "1", "-
 
 
 def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
-    tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
     run = tmp_path / "run"
@@ -39,8 +39,8 @@ def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
     assert metadata["base_fingerprint"] == plan.backbone["fingerprint"]
 
 
-def test_the_kernel_and_compiling_are_part_of_the_plan_too(tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path):
-    other = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(compiled=True, attention="math"))
+def test_the_kernel_and_compiling_are_part_of_the_plan_too(tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path):
+    other = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(compiled=True, attention="math"))
     plan = planned(tmp_path, other, methods=("none",), people=1, prompts_each=1)
     assert plan.speed == {"compiled": True, "attention": "math"}
     assert planned(tmp_path / "plain", tiny, methods=("none",), people=1, prompts_each=1).speed == {}
@@ -48,7 +48,7 @@ def test_the_kernel_and_compiling_are_part_of_the_plan_too(tiny: FluxBackbone, w
         finished(tmp_path, tiny, warm_cache)
 
 
-def test_a_plan_with_an_unknown_way_to_run_the_base_is_refused(tiny: FluxBackbone, tmp_path: Path):
+def test_a_plan_with_an_unknown_way_to_run_the_base_is_refused(tiny: PipelineBackbone, tmp_path: Path):
     planned(tmp_path, tiny, methods=("none",), people=1, prompts_each=1)
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "speed": {"by_magic": True}}))

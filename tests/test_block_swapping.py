@@ -11,17 +11,17 @@ from torch.overrides import TorchFunctionMode
 from trained import PROMPT, adapters_of, gradients
 
 from metalora.backbones.block_swapping import BUFFERS, swap_blocks, swapped_of
-from metalora.backbones.flux import FluxBackbone, FluxDenoiser
-from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
 from metalora.backbones.speed import Checkpointing, Speed
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.store.cache import Cache
 
 CPU = torch.device("cpu")
 
 
-def swapped(count: int, **others: bool) -> FluxBackbone:
-    return FluxBackbone(TinyFlux(), CPU, torch.float32, Speed(swapped_blocks=count, **others))
+def swapped(count: int, **others: bool) -> PipelineBackbone:
+    return PipelineBackbone(TinyFlux(), CPU, torch.float32, Speed(swapped_blocks=count, **others))
 
 
 def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -31,7 +31,7 @@ def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("how", list(Checkpointing), ids=lambda how: how.name)
 @pytest.mark.parametrize("count", [3, 4])
 def test_gradients_are_the_same_bits_and_so_are_the_weights_afterwards(
-    tiny: FluxBackbone, count: int, how: Checkpointing
+    tiny: PipelineBackbone, count: int, how: Checkpointing
 ):
     adapters = adapters_of(tiny)
     with tiny.denoiser() as denoiser:
@@ -49,7 +49,7 @@ def test_gradients_are_the_same_bits_and_so_are_the_weights_afterwards(
 def test_so_are_those_through_8_or_4_bits(kind: str):
     if kind == "four_bit":
         pytest.importorskip("bitsandbytes")
-    resident = FluxBackbone(TinyFlux(), CPU, torch.float32, Speed(**{kind: True}))
+    resident = PipelineBackbone(TinyFlux(), CPU, torch.float32, Speed(**{kind: True}))
     found = []
     for backbone in (resident, swapped(4, **{kind: True})):
         with backbone.denoiser() as denoiser:
@@ -57,7 +57,7 @@ def test_so_are_those_through_8_or_4_bits(kind: str):
     assert torch.equal(*found)
 
 
-def test_images_are_the_same_bits(tiny: FluxBackbone):
+def test_images_are_the_same_bits(tiny: PipelineBackbone):
     found = []
     for backbone in (tiny, swapped(3)):
         with backbone.denoiser() as denoiser:
@@ -71,7 +71,7 @@ def test_images_are_the_same_bits(tiny: FluxBackbone):
     assert torch.equal(*found)
 
 
-def test_weights_that_are_changed_in_place_count_in_the_next_image(tiny: FluxBackbone):
+def test_weights_that_are_changed_in_place_count_in_the_next_image(tiny: PipelineBackbone):
     """As a LoRA is merged, and unmerged again, in one denoiser."""
     found = []
     for backbone in (tiny, swapped(4)):
@@ -88,7 +88,7 @@ def test_weights_that_are_changed_in_place_count_in_the_next_image(tiny: FluxBac
     assert torch.equal(*found)
 
 
-def test_never_more_blocks_are_on_the_device_than_promised(tiny: FluxBackbone):
+def test_never_more_blocks_are_on_the_device_than_promised(tiny: PipelineBackbone):
     """A block is there if a buffer holds it, and none computes with anything but a buffer."""
     network = tiny.parts.transformer(CPU, torch.float32).requires_grad_(False)
     swapping = swap_blocks(network, 4, CPU)
@@ -105,7 +105,7 @@ def test_never_more_blocks_are_on_the_device_than_promised(tiny: FluxBackbone):
 
     for module in swapping.modules:
         module.register_forward_pre_hook(look)
-    denoiser = FluxDenoiser(network, tiny.parts.scheduler_config, True)
+    denoiser = PipelineDenoiser(tiny.family, network, tiny.parts.scheduler_config, {})
     denoiser.checkpointing(Checkpointing.FULL)
     gradients(denoiser, adapters_of(tiny))
     assert seen == [(True, 1)] * 8  # four blocks forward, and again backward
@@ -156,11 +156,11 @@ class Late(TorchFunctionMode):
 
 @pytest.mark.parametrize("how", [Checkpointing.NONE, Checkpointing.FULL], ids=lambda how: how.name)
 def test_copies_that_arrive_as_late_as_they_may_change_nothing(
-    tiny: FluxBackbone, how: Checkpointing, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, how: Checkpointing, monkeypatch: pytest.MonkeyPatch
 ):
     """The order of streams and events, without a GPU; that a copy is not too early shows where they are at once."""
     network = tiny.parts.transformer(CPU, torch.float32).requires_grad_(False)
-    denoiser, adapters = FluxDenoiser(network, tiny.parts.scheduler_config, True), adapters_of(tiny)
+    denoiser, adapters = PipelineDenoiser(tiny.family, network, tiny.parts.scheduler_config, {}), adapters_of(tiny)
     expected = gradients(denoiser, adapters, ((8, 8), (8, 8)))
     swapping, compute = swap_blocks(network, 4, CPU), LateStream()
     swapping.stream = LateStream()
@@ -173,20 +173,20 @@ def test_copies_that_arrive_as_late_as_they_may_change_nothing(
 
 @pytest.mark.parametrize("how", [Checkpointing.NONE, Checkpointing.FULL], ids=lambda how: how.name)
 def test_each_copy_is_begun_one_block_ahead_but_the_very_first(
-    tiny: FluxBackbone, how: Checkpointing, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, how: Checkpointing, monkeypatch: pytest.MonkeyPatch
 ):
     network = tiny.parts.transformer(CPU, torch.float32).requires_grad_(False)
     swapping, copies = swap_blocks(network, 4, CPU), []
     copy = swapping._copy
     monkeypatch.setattr(swapping, "_copy", lambda index: (copies.append((index, swapping.present)), copy(index)))
-    denoiser = FluxDenoiser(network, tiny.parts.scheduler_config, True)
+    denoiser = PipelineDenoiser(tiny.family, network, tiny.parts.scheduler_config, {})
     denoiser.checkpointing(how)
     gradients(denoiser, adapters_of(tiny), ((8, 8), (8, 8)))
     once = [(2, 1), (3, 2), (1, 2), (0, 1)]
     assert copies == [(0, None), (1, 0), *once, *once]
 
 
-def test_the_lora_file_is_the_same_bytes(tiny: FluxBackbone, portrait: Path, warm_cache: Cache, tmp_path: Path):
+def test_the_lora_file_is_the_same_bytes(tiny: PipelineBackbone, portrait: Path, warm_cache: Cache, tmp_path: Path):
     files = [
         personalized(backbone, portrait, tmp_path / f"{name}.safetensors", warm_cache).lora.read_bytes()
         for name, backbone in (("resident", tiny), ("swapped", swapped(4)))
@@ -194,7 +194,7 @@ def test_the_lora_file_is_the_same_bytes(tiny: FluxBackbone, portrait: Path, war
     assert files[0] == files[1]
 
 
-def test_an_error_on_the_way_leaves_nothing_behind(tiny: FluxBackbone):
+def test_an_error_on_the_way_leaves_nothing_behind(tiny: PipelineBackbone):
     backbone, adapters = swapped(4), adapters_of(tiny)
     with tiny.denoiser() as denoiser:
         expected = gradients(denoiser, adapters)
@@ -212,12 +212,12 @@ def test_an_error_on_the_way_leaves_nothing_behind(tiny: FluxBackbone):
 
 def test_single_blocks_are_swapped_first_and_evenly():
     doubles, singles = [f"d{n}" for n in range(19)], [f"s{n}" for n in range(38)]
-    assert swapped_of(doubles, singles, 4) == ["s4", "s14", "s23", "s33"]
-    assert swapped_of(doubles, singles, 39) == ["d9", *singles]
-    assert swapped_of(doubles, singles, 57) == doubles + singles
+    assert swapped_of([doubles, singles], 4) == ["s4", "s14", "s23", "s33"]
+    assert swapped_of([doubles, singles], 39) == ["d9", *singles]
+    assert swapped_of([doubles, singles], 57) == doubles + singles
 
 
-def test_what_cannot_be_swapped_is_refused(tiny: FluxBackbone):
+def test_what_cannot_be_swapped_is_refused(tiny: PipelineBackbone):
     for count in (1, 2, 5, -1):
         with pytest.raises(UserError, match="--swap-blocks from 3 to 4"), swapped(count).denoiser():
             pass

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from metalora.backbones.checkpoint import flux_shape_of, read_flux_transformer, write_bfl_transformer
 from metalora.backbones.conversions import bfl_sources, expected_shapes, swap_halves
-from metalora.backbones.flux import pack, positions, unpack
+from metalora.backbones.family import pack, positions, unpack
 from metalora.backbones.flux_configs import transformer_config
-from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.keys import FluxShape
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 
 

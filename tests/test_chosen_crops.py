@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import CropConfig, PersonalizeConfig, UserError
 from metalora.jobs.personalize import plan_photos
 from metalora.jobs.photos import plan_photo
@@ -41,7 +41,7 @@ def test_a_crop_tighter_than_the_face_is_refused():
         CropConfig(tightest=0.5)
 
 
-def test_the_whole_photo_is_learned_from_by_any_method_that_asks_for_it(portrait: Path, tiny: FluxBackbone):
+def test_the_whole_photo_is_learned_from_by_any_method_that_asks_for_it(portrait: Path, tiny: PipelineBackbone):
     crops = CropConfig(resolution=64, learn_from="whole")
     _, height, width = read_photo(portrait).shape
     for config in (PersonalizeConfig(method="meta-lora"), PersonalizeConfig(method="lora", background_weight=0.1)):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metalora.backbones.flux_parts import TinyFlux, save_pipeline, save_single_files
+from metalora.backbones.flux_parts import save_pipeline, save_single_files
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main, make_parser
 from metalora.config import BaseConfig, PersonalizeConfig
 from metalora.flags import flags_of, settings_of

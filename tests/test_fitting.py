@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from metalora.backbones.fitting import PATIENCE, Way, fastest, step_seconds, ways
-from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.keys import FluxShape
 from metalora.backbones.load import load_backbone
 from metalora.backbones.memory import RESERVE
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
@@ -23,7 +23,7 @@ ALL = tuple(Checkpointing)
 
 
 @pytest.fixture(scope="module")
-def flux() -> FluxBackbone:
+def flux() -> PipelineBackbone:
     """FLUX.1-dev's sizes, without its files."""
     return load_backbone("flux-dev", device="cpu", precision="bf16")
 
@@ -45,13 +45,13 @@ def test_where_memory_suffices_nothing_is_done():
 
 @pytest.mark.parametrize("gigabytes", [12, 16, 24, 32, 48, 80])
 @pytest.mark.parametrize("pixels", [512, 1024])
-def test_what_is_chosen_fits_and_no_way_that_fits_is_much_faster(flux: FluxBackbone, gigabytes: int, pixels: int):
+def test_what_is_chosen_fits_and_no_way_that_fits_is_much_faster(flux: PipelineBackbone, gigabytes: int, pixels: int):
     asked = fitting.training(flux, CONFIG, replace(CROPS, resolution=pixels), selective=True)
     room = gigabytes * 1e9 - RESERVE
-    choice = fitting.choose(flux, asked, room, ways(flux.shape, asked.checkpointing, True, True))
+    choice = fitting.choose(flux, asked, room, ways(flux.architecture, asked.checkpointing, True, True))
     assert choice is not None
     assert choice.need.total <= room
-    others = [w for w in ways(flux.shape, ALL, True, True) if asked.need(w).total <= room]
+    others = [w for w in ways(flux.architecture, ALL, True, True) if asked.need(w).total <= room]
     assert asked.seconds(choice.way) <= PATIENCE * min(map(asked.seconds, others))
     for less in others:  # nothing that changes the base less would have been fast enough
         if (less.eight_bit, less.four_bit) < (choice.way.eight_bit, choice.way.four_bit) and not less.four_bit:
@@ -67,8 +67,8 @@ def test_the_time_of_a_step_grows_with_what_is_done_for_memory():
     assert seconds(Way(swapped_blocks=57)) == pytest.approx(2 * 1254 * 3072**2 * 2 / 12e9)  # the link's time alone
 
 
-def test_the_chosen_way_needs_what_the_estimate_says_and_the_job_then_takes_its_checkpoints(flux: FluxBackbone):
-    backbone = FluxBackbone(flux.parts, torch.device("cpu"), torch.bfloat16)
+def test_the_chosen_way_needs_what_the_estimate_says_and_the_job_then_takes_its_checkpoints(flux: PipelineBackbone):
+    backbone = PipelineBackbone(flux.parts, torch.device("cpu"), torch.bfloat16)
     fitting.imitate(backbone, 16)
     said = fitting.fit_personalization(backbone, CONFIG, CROPS)
     assert backbone.speed.swapped_blocks or backbone.speed.weights
@@ -81,8 +81,8 @@ def test_the_chosen_way_needs_what_the_estimate_says_and_the_job_then_takes_its_
     assert "checkpoints" not in images
 
 
-def test_options_that_are_fixed_are_kept_and_what_cannot_fit_is_refused(flux: FluxBackbone):
-    backbone = FluxBackbone(flux.parts, torch.device("cpu"), torch.bfloat16, Speed(attention="math"))
+def test_options_that_are_fixed_are_kept_and_what_cannot_fit_is_refused(flux: PipelineBackbone):
+    backbone = PipelineBackbone(flux.parts, torch.device("cpu"), torch.bfloat16, Speed(attention="math"))
     fitting.imitate(backbone, 24)
     fitting.fit_personalization(backbone, replace(CONFIG, gradient_checkpointing="off"), replace(CROPS, resolution=512))
     assert backbone.speed.attention == "math"
@@ -94,7 +94,7 @@ def test_options_that_are_fixed_are_kept_and_what_cannot_fit_is_refused(flux: Fl
             fitting.imitate(backbone, wrong)
 
 
-def test_a_base_that_fits_any_card_has_no_table(tiny: FluxBackbone, flux: FluxBackbone):
+def test_a_base_that_fits_any_card_has_no_table(tiny: PipelineBackbone, flux: PipelineBackbone):
     assert fitting.table(tiny, CONFIG, CROPS) == []
     lines = fitting.table(flux, CONFIG, CROPS)
     assert len(lines) == 1 + 12
@@ -102,7 +102,7 @@ def test_a_base_that_fits_any_card_has_no_table(tiny: FluxBackbone, flux: FluxBa
 
 
 def test_the_command_line_fits_swaps_and_refuses(
-    tiny: FluxBackbone,
+    tiny: PipelineBackbone,
     tmp_path: Path,
     portrait: Path,
     warm_cache: Cache,

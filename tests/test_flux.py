@@ -8,10 +8,12 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from metalora.backbones.flux import FluxBackbone, pack, positions, schedule, unpack
+from metalora.backbones.families.flux import schedule
+from metalora.backbones.family import pack, positions, unpack
 from metalora.backbones.flux_configs import scheduler_config
-from metalora.backbones.flux_parts import TinyFlux, save_pipeline
-from metalora.backbones.tiny_flux import SHAPE
+from metalora.backbones.flux_parts import save_pipeline
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.tiny_flux import SHAPE, TinyFlux
 from metalora.jobs import run
 from metalora.jobs.lora import load_lora, lora_adapters, save_lora
 from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
@@ -41,7 +43,7 @@ def image_of(pipe: FluxPipeline) -> Tensor:
     ).images[0]
 
 
-def our_image(backbone: FluxBackbone, adapters: Adapters | None = None) -> Tensor:
+def our_image(backbone: PipelineBackbone, adapters: Adapters | None = None) -> Tensor:
     with backbone.text_encoders() as encode:
         prompt = encode(PROMPT)
     with backbone.denoiser() as denoiser:
@@ -54,7 +56,7 @@ def our_image(backbone: FluxBackbone, adapters: Adapters | None = None) -> Tenso
         return autoencoder.decode(latents[0])
 
 
-def strong_adapters(backbone: FluxBackbone, rank: int = 2) -> Adapters:
+def strong_adapters(backbone: PipelineBackbone, rank: int = 2) -> Adapters:
     """Far from the base, so that agreement means something."""
     generator, sites = torch.Generator().manual_seed(5), backbone.sites("all")
     adapters = new_adapters(sites, rank, generator, meta_down=random_meta_down(sites, 16, generator), scale=0.8)
@@ -63,12 +65,12 @@ def strong_adapters(backbone: FluxBackbone, rank: int = 2) -> Adapters:
     return adapters
 
 
-def test_our_image_is_the_pipelines_image(tiny: FluxBackbone, pipeline: FluxPipeline):
+def test_our_image_is_the_pipelines_image(tiny: PipelineBackbone, pipeline: FluxPipeline):
     assert (our_image(tiny) - image_of(pipeline)).abs().max() < 1e-4
 
 
 def test_the_lora_file_gives_the_live_adapters_image_in_the_pipeline_with_no_unmatched_key(
-    tiny: FluxBackbone, pipeline: FluxPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: PipelineBackbone, pipeline: FluxPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     adapters = strong_adapters(tiny)
     save_lora(tmp_path / "person.safetensors", fold_all(adapters), "diffusers", SHAPE, {"base": tiny.name})
@@ -87,7 +89,7 @@ def test_the_lora_file_gives_the_live_adapters_image_in_the_pipeline_with_no_unm
 
 @pytest.mark.parametrize("key_format", ["diffusers", "bfl", "kohya"])
 def test_a_lora_file_of_every_key_format_gives_the_live_adapters_image(
-    tiny: FluxBackbone, tmp_path: Path, key_format: str
+    tiny: PipelineBackbone, tmp_path: Path, key_format: str
 ):
     adapters = strong_adapters(tiny)
     save_lora(tmp_path / "person.safetensors", fold_all(adapters), key_format, SHAPE, {"base": tiny.name})
@@ -110,7 +112,7 @@ def test_a_larger_image_is_sampled_at_noisier_times():
     assert (large.diff() < 0).all()
 
 
-def test_prompts_and_latents_are_the_same_each_time_and_differ_between_inputs(tiny: FluxBackbone):
+def test_prompts_and_latents_are_the_same_each_time_and_differ_between_inputs(tiny: PipelineBackbone):
     with tiny.text_encoders() as encode:
         same, again, other = encode("a woman"), encode("a woman"), encode("a man")
     assert torch.equal(same["tokens"], again["tokens"])
@@ -122,7 +124,7 @@ def test_prompts_and_latents_are_the_same_each_time_and_differ_between_inputs(ti
         assert autoencoder.decode(autoencoder.encode(image)).shape == image.shape
 
 
-def test_a_part_is_freed_when_its_context_ends(tiny: FluxBackbone):
+def test_a_part_is_freed_when_its_context_ends(tiny: PipelineBackbone):
     with tiny.denoiser() as denoiser:
         pass
     with pytest.raises(AttributeError):
@@ -131,7 +133,7 @@ def test_a_part_is_freed_when_its_context_ends(tiny: FluxBackbone):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradients_through_flux_match_a_finite_difference_in_fp64(
-    tiny: FluxBackbone, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ):
     adapters = strong_adapters(tiny)
     for adapter in adapters.by_name.values():
@@ -142,7 +144,7 @@ def test_gradients_through_flux_match_a_finite_difference_in_fp64(
     t = torch.tensor([0.4], dtype=torch.float64)
     # diffusers rotates queries and keys in float32, and we return float32: here both are to stay in float64.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    fp64 = FluxBackbone(TinyFlux(), torch.device("cpu"), torch.float64)
+    fp64 = PipelineBackbone(TinyFlux(), torch.device("cpu"), torch.float64)
     with fp64.denoiser() as denoiser, adapters.attached(denoiser.network):
         denoiser.checkpointing(checkpointing)
 

@@ -10,17 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from metalora.backbones.family import Parts
 from metalora.backbones.fingerprints import WHOLE, fingerprint_of_file
-from metalora.backbones.flux_parts import (
-    DiffusersFolder,
-    FluxParts,
-    SingleFiles,
-    TinyFlux,
-    save_pipeline,
-    save_single_files,
-)
+from metalora.backbones.flux_parts import save_pipeline, save_single_files
+from metalora.backbones.pipeline_folder import PipelineFolder
+from metalora.backbones.single_files import SingleFiles
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 
+TEXTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 PARTS = ("text_encoders", "autoencoder", "transformer")
 PROMPT = "a photo of a man wearing a tie, Ünïcode 漢字!"
 
@@ -38,14 +36,15 @@ def single_files(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(params=["folder", "files"])
-def copied(request, pipeline_folder, single_files) -> FluxParts:
-    return DiffusersFolder(pipeline_folder) if request.param == "folder" else SingleFiles(**single_files)
+def copied(request, pipeline_folder, single_files) -> Parts:
+    return PipelineFolder(pipeline_folder) if request.param == "folder" else SingleFiles(**single_files)
 
 
 @torch.no_grad()
-def outputs(parts: FluxParts) -> dict[str, Any]:
+def outputs(parts: Parts) -> dict[str, Any]:
     """What each part makes of fixed inputs."""
-    clip_tokenizer, clip, t5_tokenizer, t5 = parts.text_encoders("cpu", torch.float32)
+    texts = parts.text_encoders("cpu", torch.float32)
+    clip_tokenizer, clip, t5_tokenizer, t5 = (texts[name] for name in TEXTS)
     pooled = clip(clip_tokenizer(PROMPT, return_tensors="pt", padding="max_length").input_ids).pooler_output
     tokens = t5(t5_tokenizer(PROMPT, return_tensors="pt", padding="max_length", max_length=64).input_ids)[0]
     vae = parts.autoencoder("cpu", torch.float32)
@@ -103,7 +102,7 @@ def test_tiny_is_small_and_every_input_of_it_matters():
     assert 0.3 < made["latents"].std() * 0.3611 < 3
 
 
-def test_the_parts_are_the_same_from_a_folder_and_from_single_files(copied: FluxParts):
+def test_the_parts_are_the_same_from_a_folder_and_from_single_files(copied: Parts):
     original = TinyFlux()
     theirs, ours = outputs(copied), outputs(original)
     for name in ours:
@@ -113,26 +112,27 @@ def test_the_parts_are_the_same_from_a_folder_and_from_single_files(copied: Flux
         a, b = (getattr(parts, part)("cpu", torch.float32).state_dict() for parts in (copied, original))
         assert a.keys() == b.keys()
         assert not [name for name in a if not torch.equal(a[name], b[name])]
-    assert copied.shape == original.shape
+    assert copied.architecture == original.architecture
     assert copied.max_tokens == original.max_tokens
     assert copied.weights_bytes() == original.weights_bytes()
     assert original.scheduler_config.items() <= copied.scheduler_config.items()
     assert copied.missing() == []
 
 
-def test_each_part_arrives_in_the_asked_for_precision(copied: FluxParts):
-    _, clip, _, t5 = copied.text_encoders("cpu", torch.bfloat16)
+def test_each_part_arrives_in_the_asked_for_precision(copied: Parts):
+    texts = copied.text_encoders("cpu", torch.bfloat16)
+    clip, t5 = texts["text_encoder"], texts["text_encoder_2"]
     models = (clip, t5, copied.autoencoder("cpu", torch.bfloat16), copied.transformer("cpu", torch.bfloat16))
     for model in models:
         assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
         assert not model.training
 
 
-def test_shape_sizes_and_missing_files_are_known_without_loading_a_weight(copied: FluxParts, monkeypatch):
+def test_shape_sizes_and_missing_files_are_known_without_loading_a_weight(copied: Parts, monkeypatch):
     import safetensors
 
     monkeypatch.delattr(safetensors, "safe_open")
-    assert copied.shape.name == "flux-128x2x2"
+    assert copied.architecture.name == "flux-128x2x2"
     assert set(copied.weights_bytes()) == set(PARTS)
     assert copied.missing() == []
 
@@ -186,10 +186,9 @@ def test_an_fp8_t5_with_scales_is_read(single_files, tmp_path: Path):
         if is_scaled:
             tensors[name.removesuffix(".weight") + ".scale_weight"] = torch.tensor(1 / 64)
     save_file(tensors, tmp_path / "t5.safetensors")
-    _, _, _, t5 = SingleFiles(**single_files | {"t5xxl": tmp_path / "t5.safetensors"}).text_encoders(
-        "cpu", torch.float32
-    )
-    _, _, _, original = TinyFlux().text_encoders("cpu", torch.float32)
+    scaled = SingleFiles(**single_files | {"t5xxl": tmp_path / "t5.safetensors"})
+    t5 = scaled.text_encoders("cpu", torch.float32)["text_encoder_2"]
+    original = TinyFlux().text_encoders("cpu", torch.float32)["text_encoder_2"]
     for name, weight in original.state_dict().items():
         torch.testing.assert_close(t5.state_dict()[name], weight, rtol=1 / 15, atol=1e-3)
 
@@ -227,10 +226,10 @@ def test_tokenizers_are_found_in_a_comfyui_folder_too(single_files, tmp_path: Pa
     for ours, theirs in (("tokenizer", "comfy/sd1_tokenizer"), ("tokenizer_2", "comfy/text_encoders/t5_tokenizer")):
         (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / theirs).symlink_to(single_files["tokenizers"] / ours)
-    clip, _, t5, _ = SingleFiles(**single_files | {"tokenizers": tmp_path}).text_encoders("cpu", torch.float32)
+    texts = SingleFiles(**single_files | {"tokenizers": tmp_path}).text_encoders("cpu", torch.float32)
     original = TinyFlux().text_encoders("cpu", torch.float32)
-    assert clip(PROMPT).input_ids == original[0](PROMPT).input_ids
-    assert t5(PROMPT).input_ids == original[2](PROMPT).input_ids
+    for name in ("tokenizer", "tokenizer_2"):
+        assert texts[name](PROMPT).input_ids == original[name](PROMPT).input_ids
 
 
 @pytest.fixture
@@ -246,7 +245,7 @@ def offline(monkeypatch):
 
 
 def test_without_the_hub_the_licence_and_the_login_are_explained(offline):
-    parts = DiffusersFolder("black-forest-labs/FLUX.1-dev")
+    parts = PipelineFolder("black-forest-labs/FLUX.1-dev")
     with pytest.raises(UserError, match=r"gated: accept its licence.*hf auth login"):
         _ = parts.folder
     assert "hf auth login" in parts.missing()[0]
@@ -261,12 +260,12 @@ def test_without_tokenizers_the_way_to_them_is_explained(offline, single_files, 
 
 def test_what_is_no_pipeline_is_refused(tmp_path: Path, pipeline_folder: Path):
     with pytest.raises(UserError, match=r"no model_index\.json"):
-        _ = DiffusersFolder(tmp_path).shape
+        _ = PipelineFolder(tmp_path).architecture
     with pytest.raises(UserError, match="neither a folder nor a hub name"):
-        _ = DiffusersFolder(tmp_path / "nowhere").shape
+        _ = PipelineFolder(tmp_path / "nowhere").architecture
     for name in ("model_index.json", "transformer", "scheduler"):
         (tmp_path / name).symlink_to(pipeline_folder / name)
-    incomplete = DiffusersFolder(tmp_path)
+    incomplete = PipelineFolder(tmp_path)
     assert len(incomplete.missing()) == 8
     with pytest.raises(UserError, match=r"vae.config\.json is missing: copy the pipeline's vae folder there"):
         incomplete.autoencoder("cpu", torch.float32)
@@ -281,7 +280,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, pipeline_folder: Path):
         tmp_path / "transformer" / "model-1-of-2.safetensors"
     )
     with pytest.raises(UserError, match=r"model-2-of-2\.safetensors is missing"):
-        DiffusersFolder(tmp_path).transformer("cpu", torch.float32)
+        PipelineFolder(tmp_path).transformer("cpu", torch.float32)
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path: Path, single_files):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from trained import lora_trained_on
 
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.four_bit import BLOCK, BYTES, FourBitLinear, widened
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Speed
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.method.flow import generator_of
 
@@ -31,9 +31,9 @@ def dense(packed: FourBitLinear, dtype: torch.dtype) -> Tensor:
     return widened(packed.weight, packed.scale, (packed.out_features, packed.in_features), dtype)
 
 
-def small() -> FluxBackbone:
+def small() -> PipelineBackbone:
     pytest.importorskip("bitsandbytes")
-    return FluxBackbone(TinyFlux(), torch.device("cpu"), torch.float32, Speed(four_bit=True))
+    return PipelineBackbone(TinyFlux(), torch.device("cpu"), torch.float32, Speed(four_bit=True))
 
 
 def test_each_weight_becomes_the_nearest_of_the_codes_times_its_blocks_largest():
@@ -75,17 +75,17 @@ def test_backward_keeps_nothing_but_the_packed_weights():
     assert {t.data_ptr() for t in kept} == {packed.weight.data_ptr(), packed.scale.data_ptr()}
 
 
-def test_a_lora_trained_through_4_bits_is_alike(tiny: FluxBackbone):
+def test_a_lora_trained_through_4_bits_is_alike(tiny: PipelineBackbone):
     likeness = torch.cosine_similarity(lora_trained_on(small()), lora_trained_on(tiny), dim=0).item()
     print(f"cosine of what was learned, weights in 4 bits: {likeness:.4f}")
     assert likeness > 0.9  # 0.94 when it was written; the tiny FLUX's random weights are hard to round
 
 
-def test_4_bit_weights_take_a_seventh_of_float32s_room_and_another_fingerprint(tiny: FluxBackbone):
+def test_4_bit_weights_take_a_seventh_of_float32s_room_and_another_fingerprint(tiny: PipelineBackbone):
     packed = small()
     assert packed.fingerprint("transformer") not in (
         tiny.fingerprint("transformer"),
-        FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True)).fingerprint("transformer"),
+        PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True)).fingerprint("transformer"),
     )
     with packed.denoiser() as denoiser:
         linears = [m for m in denoiser.network.modules() if isinstance(m, FourBitLinear)]

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metalora.backbones.diffusers_folder import Miniature
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline_folder import Miniature
 from metalora.config import GenerateConfig, Phase, UserError
 from metalora.jobs import run
 from metalora.jobs.generate import generate_images, plan_images, unique_names
@@ -62,15 +62,15 @@ def test_no_two_files_of_any_prompts_are_alike(prompts: list[str]):
 
 
 @pytest.fixture(scope="module")
-def miniature() -> FluxBackbone:
-    return FluxBackbone(Miniature(), torch.device("cpu"), torch.float32)
+def miniature() -> PipelineBackbone:
+    return PipelineBackbone(Miniature(), torch.device("cpu"), torch.float32)
 
 
 LONG = "a photo of a woman in a green room with a large window and a red chair and a blue lamp and a white wall"
 
 
 def test_the_end_that_a_base_does_not_read_is_said_also_when_it_comes_from_the_cache(
-    miniature: FluxBackbone, tmp_path: Path
+    miniature: PipelineBackbone, tmp_path: Path
 ):
     end = miniature.unread(LONG)
     assert LONG.endswith(end)
@@ -86,7 +86,7 @@ def test_the_end_that_a_base_does_not_read_is_said_also_when_it_comes_from_the_c
     assert unread_ends(["a photo of a woman"], miniature) is None
 
 
-def test_a_prompt_of_bytes_that_are_no_text_is_refused(tiny: FluxBackbone, tmp_path: Path, warm_cache: Cache):
+def test_a_prompt_of_bytes_that_are_no_text_is_refused(tiny: PipelineBackbone, tmp_path: Path, warm_cache: Cache):
     job = generate_images(
         tiny, ["caf\udce9"], tmp_path, GenerateConfig(width=64, height=64), lora=None, compare=False, cache=warm_cache
     )

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from runs import CONFIG, CROPS, meta_down_file, personalized
 
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.crops import write_crops
@@ -28,7 +28,7 @@ from metalora.store.images import read_photo, save_image
 
 @pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_personalizing_lowers_the_validation_loss(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
 ):
     meta_down = str(meta_down_file(tiny, tmp_path / "woman.safetensors"))
     config = replace(CONFIG, method=method)
@@ -45,7 +45,7 @@ def test_personalizing_lowers_the_validation_loss(
 
 
 def test_meta_down_is_in_the_adapter_bit_by_bit_and_the_lora_is_its_fold(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
     source = meta_down_file(tiny, tmp_path / "woman.safetensors")
     personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, meta_down=str(source))
@@ -64,7 +64,7 @@ def test_meta_down_is_in_the_adapter_bit_by_bit_and_the_lora_is_its_fold(
 
 @pytest.mark.slow
 def test_two_runs_with_one_seed_write_the_same_bytes(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
     for name in ("one", "two"):
         personalized(tiny, portrait, tmp_path / f"{name}.safetensors", warm_cache)
@@ -75,7 +75,7 @@ def test_two_runs_with_one_seed_write_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_what_counts_less_is_learned_less(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, method: str
 ):
     """The loss is a mean over all cells: that of the first step, before anything is learned, falls with the weight."""
     first = []
@@ -88,7 +88,7 @@ def test_what_counts_less_is_learned_less(
 
 
 def test_a_run_that_was_killed_after_its_lora_was_written_is_finished_by_the_same_command(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
 ):
     out, state = tmp_path / "x.safetensors", tmp_path / "x.state.safetensors"
     with monkeypatch.context() as patched:
@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_after_its_lora_was_written_is_finished_by_the_sam
 @pytest.mark.slow
 @pytest.mark.parametrize(("stop_after", "average"), [(3, 0), (7, 0), (29, 0), (7, 4)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
-    tiny: FluxBackbone,
+    tiny: PipelineBackbone,
     portrait: Path,
     tmp_path: Path,
     warm_cache: Cache,
@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 
 @pytest.mark.slow
 def test_the_state_of_another_run_is_refused_and_kept(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
     out = tmp_path / "ada.safetensors"
     job = personalize_photos(tiny, [portrait], out, CONFIG, CROPS, meta_down="random", cache=warm_cache)
@@ -152,7 +152,7 @@ def test_the_state_of_another_run_is_refused_and_kept(
 
 
 @pytest.mark.slow
-def test_more_photos_give_more_crops(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+def test_more_photos_give_more_crops(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     save_image(read_photo(portrait).flip(-1), tmp_path / "other.png")
     job = personalize_photos(
         tiny,
@@ -170,7 +170,7 @@ def test_more_photos_give_more_crops(tiny: FluxBackbone, portrait: Path, tmp_pat
 
 @pytest.mark.slow
 def test_prior_preservation_runs_and_keeps_its_images(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
     config = replace(CONFIG, steps=2, prior_weight=1.0, prior_images=2)
     plain = personalized(tiny, portrait, tmp_path / "plain.safetensors", warm_cache, replace(config, prior_weight=0.0))
@@ -202,7 +202,7 @@ def loads(
     photo: Path, out: Path, cache: Cache, config: PersonalizeConfig = CONFIG, crops: CropConfig = CROPS
 ) -> list[str]:
     """The parts that a run loads, in order."""
-    backbone = FluxBackbone(CountingParts(), torch.device("cpu"), torch.float32)
+    backbone = PipelineBackbone(CountingParts(), torch.device("cpu"), torch.float32)
     for part in ("text_encoders", "autoencoder", "transformer"):
         backbone.fingerprint(part)  # the tiny one draws its weights to know them: not what is counted here
     backbone.parts.loaded.clear()
@@ -232,7 +232,7 @@ def test_a_cache_hit_loads_neither_autoencoder_nor_text_encoders_and_a_changed_p
 
 @pytest.mark.slow
 def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
 ):
     lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
     config = GenerateConfig(width=64, height=80, sampling_steps=2, images_per_prompt=2)
@@ -257,7 +257,7 @@ def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
 
 
 @pytest.mark.slow
-def test_a_lora_of_another_base_is_refused(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+def test_a_lora_of_another_base_is_refused(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
     tensors, metadata = files.read(lora, ("lora",))
     config, options = GenerateConfig(width=64, height=64, sampling_steps=1), {"compare": False, "cache": warm_cache}
@@ -280,7 +280,7 @@ def test_a_lora_of_another_base_is_refused(tiny: FluxBackbone, portrait: Path, t
     refused("sd.safetensors", stranger, unnamed, r"no LoRA of this base")
 
 
-def test_info_says_what_each_file_is(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+def test_info_says_what_each_file_is(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     source = meta_down_file(tiny, tmp_path / "woman.safetensors")
     personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, meta_down=str(source))
     assert "Meta-Down" in describe(source)
@@ -290,7 +290,7 @@ def test_info_says_what_each_file_is(tiny: FluxBackbone, portrait: Path, tmp_pat
     assert "steps 30" in described
 
 
-def test_files_hold_no_path_and_no_photo(tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+def test_files_hold_no_path_and_no_photo(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache)
     for name in ("ada.safetensors", "ada.adapter.safetensors"):
         data = (tmp_path / name).read_bytes()

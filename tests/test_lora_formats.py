@@ -203,7 +203,7 @@ def test_an_empty_lora_an_unknown_key_format_and_an_unknown_layer_are_refused():
 def pipeline():
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-    from metalora.backbones.flux_parts import TinyFlux
+    from metalora.backbones.tiny_flux import TinyFlux
 
     return FluxPipeline(
         FlowMatchEulerDiscreteScheduler(), None, None, None, None, None, TinyFlux().transformer("cpu", torch.float32)

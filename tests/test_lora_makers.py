@@ -10,11 +10,11 @@ import torch
 from lora_makers import MAKERS, R, Tensors, differences, pairs
 from safetensors.torch import save_file
 
-from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.lora_declared import declared_in
 from metalora.backbones.lora_formats import LoRA, format_lora
 from metalora.backbones.lora_reading import read_lora
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs.info import describe
@@ -238,12 +238,12 @@ def test_a_lokr_too_large_for_memory_is_refused_before_it_is_made():
         read_lora(tensors, dev)
 
 
-def test_one_bad_file_does_not_stop_from_loras(tiny: FluxBackbone, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_one_bad_file_does_not_stop_from_loras(tiny: PipelineBackbone, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "loras").mkdir()
     good = {}
     for name in ("ada", "bob"):
         good = format_lora(
-            {key: (torch.randn(2, i), torch.randn(o, 2)) for key, i, o in layers(tiny)}, "bfl", tiny.shape
+            {key: (torch.randn(2, i), torch.randn(o, 2)) for key, i, o in layers(tiny)}, "bfl", tiny.architecture
         )
         save_file(good, tmp_path / "loras" / f"{name}.safetensors")
     first = next(key for key in good if "lora_up" in key)
@@ -267,7 +267,7 @@ def test_one_bad_file_does_not_stop_from_loras(tiny: FluxBackbone, tmp_path: Pat
     assert "1 of the 4 files" in capsys.readouterr().err
 
 
-def layers(backbone: FluxBackbone) -> list[tuple[str, int, int]]:
+def layers(backbone: PipelineBackbone) -> list[tuple[str, int, int]]:
     return [(site.name, site.in_features, site.out_features) for site in backbone.sites("all")]
 
 

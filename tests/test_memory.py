@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from metalora.backbones.block_swapping import swap_blocks
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
 from metalora.backbones.memory import weight_bytes
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Speed, prepare
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import CropConfig, PersonalizeConfig
 from metalora.jobs import memory
 
@@ -25,7 +25,7 @@ def free(monkeypatch: pytest.MonkeyPatch):
     return set_free
 
 
-def test_activations_are_recomputed_only_where_they_would_not_fit(tiny: FluxBackbone, free):
+def test_activations_are_recomputed_only_where_they_would_not_fit(tiny: PipelineBackbone, free):
     plain, saving = (memory.estimate(tiny, CONFIG, CROPS, checkpointing=on).total / 1e9 for on in (False, True))
     assert saving < plain
     for gigabytes, recompute, warned in (
@@ -41,7 +41,7 @@ def test_activations_are_recomputed_only_where_they_would_not_fit(tiny: FluxBack
     assert not memory.wants_checkpointing(tiny, replace(CONFIG, gradient_checkpointing="off"), CROPS)
 
 
-def test_the_estimate_grows_with_the_pixels_the_batch_and_a_plain_lora(tiny: FluxBackbone):
+def test_the_estimate_grows_with_the_pixels_the_batch_and_a_plain_lora(tiny: PipelineBackbone):
     def total(config: PersonalizeConfig = CONFIG, crops: CropConfig = CROPS) -> int:
         return memory.estimate(tiny, config, crops, checkpointing=False).activations
 
@@ -49,7 +49,7 @@ def test_the_estimate_grows_with_the_pixels_the_batch_and_a_plain_lora(tiny: Flu
     assert total(replace(CONFIG, method="lora")) > total()
 
 
-def test_the_blocks_are_nearly_all_of_the_parameters(tiny: FluxBackbone):
+def test_the_blocks_are_nearly_all_of_the_parameters(tiny: PipelineBackbone):
     with tiny.denoiser() as denoiser:
         counted = sum(p.numel() for name, p in denoiser.network.named_parameters() if "transformer_blocks" in name)
     estimated = memory.estimate(tiny, CONFIG, CROPS, checkpointing=False).weights / 4
@@ -65,7 +65,7 @@ def test_so_they_are_in_8_and_4_bits_and_when_they_are_swapped(speed: Speed):
     """Counted on the device: the memory that holds resident blocks, and the buffers."""
     if speed.four_bit:
         pytest.importorskip("bitsandbytes")
-    backbone = FluxBackbone(TinyFlux(), torch.device("cpu"), torch.float32, speed)
+    backbone = PipelineBackbone(TinyFlux(), torch.device("cpu"), torch.float32, speed)
     network = prepare(backbone.parts.transformer("cpu", torch.float32), replace(speed, swapped_blocks=0))
     at_home, buffers = set(), 0
     if speed.swapped_blocks:

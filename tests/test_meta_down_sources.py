@@ -9,9 +9,9 @@ from runs import meta_down_file
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.lora_downs import read_downs
 from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import PersonalizeConfig, UserError
 from metalora.jobs import run
@@ -23,7 +23,7 @@ from metalora.store import files
 TINY = ("--backbone", "tiny")
 
 
-def two_matrices(backbone: FluxBackbone, rank: int = 4, preset: str = "all") -> dict[str, tuple[Tensor, Tensor]]:
+def two_matrices(backbone: PipelineBackbone, rank: int = 4, preset: str = "all") -> dict[str, tuple[Tensor, Tensor]]:
     g = torch.Generator().manual_seed(3)
     return {
         site.name: (torch.randn(rank, site.in_features, generator=g), torch.randn(site.out_features, rank, generator=g))
@@ -32,15 +32,15 @@ def two_matrices(backbone: FluxBackbone, rank: int = 4, preset: str = "all") -> 
 
 
 @pytest.mark.parametrize("key_format", [*KEY_FORMATS, "peft"])
-def test_the_downs_of_two_matrix_files_are_taken_in_every_key_format(tiny: FluxBackbone, key_format: str):
+def test_the_downs_of_two_matrix_files_are_taken_in_every_key_format(tiny: PipelineBackbone, key_format: str):
     lora = two_matrices(tiny)
-    tensors = format_lora(lora, "diffusers" if key_format == "peft" else key_format, tiny.shape)
+    tensors = format_lora(lora, "diffusers" if key_format == "peft" else key_format, tiny.architecture)
     if key_format == "peft":
         tensors = {
             key.replace("transformer.", "base_model.model.", 1).replace(".weight", ".default.weight"): tensor
             for key, tensor in tensors.items()
         }
-    found = read_downs({**tensors, "some.thing.else": torch.zeros(3)}, tiny.shape)
+    found = read_downs({**tensors, "some.thing.else": torch.zeros(3)}, tiny.architecture)
     assert found.by_site.keys() == lora.keys()
     assert all(torch.equal(found.by_site[name], lora[name][0]) for name in lora)
     assert "some.thing.else" in found.left
@@ -51,28 +51,28 @@ def test_the_downs_of_two_matrix_files_are_taken_in_every_key_format(tiny: FluxB
     "roles", [("down", "mid", "up"), ("meta_down", "lora_mid", "lora_up"), ("first", "second", "3")]
 )
 @pytest.mark.parametrize("prefix", ["", "transformer.", "base_model.model."])
-def test_three_matrix_files_give_the_shared_one(tiny: FluxBackbone, roles: tuple[str, ...], prefix: str):
+def test_three_matrix_files_give_the_shared_one(tiny: PipelineBackbone, roles: tuple[str, ...], prefix: str):
     tensors, expected = {}, {}
     for site in tiny.sites("attention"):
         expected[site.name] = torch.randn(8, site.in_features)
         matrices = expected[site.name], torch.randn(1, 8), torch.randn(site.out_features, 1)
         tensors |= {f"{prefix}{site.name}.{role}.weight": m for role, m in zip(roles, matrices, strict=True)}
-    found = read_downs(tensors, tiny.shape)
+    found = read_downs(tensors, tiny.architecture)
     assert all(torch.equal(found.by_site[name], down) for name, down in expected.items())
     assert len(found.by_site) == len(expected)
 
 
-def test_a_fused_layer_gives_its_down_to_each_of_its_slices(tiny: FluxBackbone):
+def test_a_fused_layer_gives_its_down_to_each_of_its_slices(tiny: PipelineBackbone):
     down = torch.randn(8, 128)
-    found = read_downs({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": down}, tiny.shape)
+    found = read_downs({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": down}, tiny.architecture)
     names = [f"transformer_blocks.0.attn.to_{letter}" for letter in "qkv"]
     assert list(found.by_site) == names
     assert all(torch.equal(found.by_site[name], down) for name in names)
 
 
-def test_import_says_what_it_took_and_personalize_can_use_it(tiny: FluxBackbone, tmp_path: Path):
+def test_import_says_what_it_took_and_personalize_can_use_it(tiny: PipelineBackbone, tmp_path: Path):
     lora = two_matrices(tiny, rank=8, preset="attention")
-    save_file(format_lora(lora, "kohya", tiny.shape), tmp_path / "other.safetensors")
+    save_file(format_lora(lora, "kohya", tiny.architecture), tmp_path / "other.safetensors")
     result = run(import_meta_down(tmp_path / "other.safetensors", tmp_path / "out.safetensors", tiny, "woman"))
     assert result.sites == "attention"
     assert result.ranks == [8]
@@ -83,7 +83,7 @@ def test_import_says_what_it_took_and_personalize_can_use_it(tiny: FluxBackbone,
 
 
 def test_an_older_file_with_more_tensors_and_settings_than_are_known_now_is_read_as_one_without(
-    tiny: FluxBackbone, tmp_path: Path
+    tiny: PipelineBackbone, tmp_path: Path
 ):
     plain = meta_down_file(tiny, tmp_path / "plain.safetensors")
     tensors, metadata = files.read(plain, ("meta-down",))
@@ -110,7 +110,7 @@ def test_an_older_file_with_more_tensors_and_settings_than_are_known_now_is_read
     ids=["wrong width", "another model", "ambiguous", "too few sites"],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_what_was_expected(
-    tiny: FluxBackbone, tmp_path: Path, tensors: dict[str, Tensor], said: str
+    tiny: PipelineBackbone, tmp_path: Path, tensors: dict[str, Tensor], said: str
 ):
     save_file(tensors, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=said):
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused_with_what_was_expected(
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_a_file_of_ours_for_another_base_is_refused(tiny: FluxBackbone, tmp_path: Path):
+def test_a_file_of_ours_for_another_base_is_refused(tiny: PipelineBackbone, tmp_path: Path):
     files.write(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, "meta-down", {"base": "flux.1-dev"})
     with pytest.raises(UserError, match=r"made for 'flux\.1-dev'"):
         run(import_meta_down(tmp_path / "other.safetensors", tmp_path / "out.safetensors", tiny, "woman"))
@@ -171,7 +171,7 @@ def test_what_counts_is_the_update_and_not_how_it_is_split_into_two():
     )
 
 
-def test_from_loras_of_mixed_key_formats_and_ranks(tiny: FluxBackbone, tmp_path: Path):
+def test_from_loras_of_mixed_key_formats_and_ranks(tiny: PipelineBackbone, tmp_path: Path):
     (tmp_path / "loras").mkdir()
     basis = {site.name: torch.randn(3, site.in_features) for site in tiny.sites("all")}
     for number in range(9):
@@ -180,7 +180,7 @@ def test_from_loras_of_mixed_key_formats_and_ranks(tiny: FluxBackbone, tmp_path:
             site.name: (torch.randn(rank, 3) @ basis[site.name], torch.randn(site.out_features, rank))
             for site in tiny.sites("all")
         }
-        tensors = format_lora(lora, KEY_FORMATS[number % 3], tiny.shape)
+        tensors = format_lora(lora, KEY_FORMATS[number % 3], tiny.architecture)
         save_file(tensors, tmp_path / "loras" / f"{number}.safetensors")
     out = tmp_path / "woman.safetensors"
     run(meta_down_from_loras(tmp_path / "loras", out, tiny, "woman", meta_rank=3))
@@ -188,7 +188,7 @@ def test_from_loras_of_mixed_key_formats_and_ranks(tiny: FluxBackbone, tmp_path:
     assert max(largest_angle(downs[name], basis[name]) for name in basis) < 0.2
 
 
-def test_the_commands(tiny: FluxBackbone, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_commands(tiny: PipelineBackbone, tmp_path: Path, capsys: pytest.CaptureFixture):
     made = meta_down_file(tiny, tmp_path / "made.safetensors")
     assert main(["meta-down", "inspect", str(made)]) == 0
     assert (

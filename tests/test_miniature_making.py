@@ -15,8 +15,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from metalora.backbones.checkpoint import read_flux_transformer, write_bfl_transformer
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import DiffusersFolder
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.config import GenerateConfig
 from metalora.jobs import run
 from metalora.jobs.generate import generate_images
@@ -72,10 +72,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_ships_is_a_backbone(made, tmp_path):
-    parts = DiffusersFolder(made / "shipped")
+    parts = PipelineFolder(made / "shipped")
     assert parts.missing() == []
     assert parts.max_tokens == T5_TOKENS
-    backbone = FluxBackbone(parts, torch.device("cpu"), torch.float32)
+    backbone = PipelineBackbone(parts, torch.device("cpu"), torch.float32)
     small = GenerateConfig(width=64, height=64, sampling_steps=2)
     job = generate_images(backbone, ["a man"], tmp_path, small, lora=None, compare=False, cache=Cache(tmp_path))
     assert Image.open(run(job)[0].path).size == (64, 64)
@@ -94,7 +94,7 @@ def test_its_weights_are_stored_in_half_precision_and_the_card_gives_their_hashe
 
 
 def test_in_bfl_keys_its_transformer_is_the_same(made, tmp_path):
-    parts = DiffusersFolder(made / "shipped")
+    parts = PipelineFolder(made / "shipped")
     stored = parts.transformer("cpu", torch.float32)
     write_bfl_transformer(stored, tmp_path / "flux.safetensors")
     again = read_flux_transformer(tmp_path / "flux.safetensors", torch.float32, "cpu").state_dict()

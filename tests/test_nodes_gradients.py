@@ -9,10 +9,11 @@ import torch
 from comfyui import ROOT, needs_comfyui, pack
 from torch import Tensor
 
-from metalora.backbones.flux import FluxDenoiser
+from metalora.backbones.families.flux import FLUX
 from metalora.backbones.flux_configs import scheduler_config
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
+from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.tiny_flux import SHAPE, TinyFlux
 from metalora.method.adapter import Adapters, linears, new_adapters, random_meta_down
@@ -55,7 +56,7 @@ def gradients(denoiser, worn: Adapters, dtype: torch.dtype, inputs_too: bool = F
     latents, target = drawn(2, 16, 8, 6), drawn(2, 16, 8, 6)
     tokens, pooled = drawn(1, 12, SHAPE.joint_dim).requires_grad_(inputs_too), drawn(1, SHAPE.pooled_dim)
     latents.requires_grad_(inputs_too)
-    names = ("tokens", "pooled") if isinstance(denoiser, FluxDenoiser) else ("cross_attn", "pooled_output")
+    names = ("tokens", "pooled") if isinstance(denoiser, PipelineDenoiser) else ("cross_attn", "pooled_output")
     with worn.attached(denoiser.network):
         made = denoiser(
             latents, torch.tensor([0.25, 0.75], dtype=dtype), Prompt(zip(names, (tokens, pooled), strict=True))
@@ -80,7 +81,7 @@ def reference(*, meta: bool) -> dict[str, Tensor]:
     worn = adapters(fused=False, meta=meta)
     for adapter in worn.by_name.values():
         adapter.double()
-    denoiser = FluxDenoiser(network, scheduler_config(SHAPE), takes_guidance=True)
+    denoiser = PipelineDenoiser(FLUX, network, scheduler_config(SHAPE), {})
     return gradients(denoiser, worn, torch.float64)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy_standin import PACK, ROOT, pack_on_the_standin
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import PersonalizeConfig
 from metalora.jobs.info import describe
 from metalora.jobs.meta_downs import starting_adapters
@@ -45,10 +45,14 @@ def prepared(folder: Path) -> SimpleNamespace:
     def module(name: str):
         return importlib.import_module(f"{PACK}.{name}")
 
-    training, bridge, flux = module("nodes.meta_training"), module("nodes.bridge"), module("metalora.backbones.flux")
+    training, bridge, pipeline = (
+        module("nodes.meta_training"),
+        module("nodes.bridge"),
+        module("metalora.backbones.pipeline"),
+    )
     shown: list[object] = []
 
-    class Backbone(flux.FluxBackbone):
+    class Backbone(pipeline.PipelineBackbone):
         """As ComfyBackbone: previews find the denoiser on it."""
 
         current, training_memory, vae = None, 0, None
@@ -82,7 +86,7 @@ def prepared(folder: Path) -> SimpleNamespace:
 
 @pytest.mark.parametrize("preset", ["miniature", "paper"])
 def test_photos_become_a_meta_down_that_a_training_starts_from(
-    node, dataset: Path, tiny: FluxBackbone, preset: str, monkeypatch: pytest.MonkeyPatch
+    node, dataset: Path, tiny: PipelineBackbone, preset: str, monkeypatch: pytest.MonkeyPatch
 ):
     down, progress, file = node.run(None, None, None, str(dataset), "world", preset, **OPTIONS)
     assert (down.source, progress.ndim, len(node.shown)) == (file, 4, 2)

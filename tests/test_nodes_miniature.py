@@ -4,9 +4,9 @@ import pytest
 import torch
 from comfyui import needs_comfyui, pack
 
-from metalora.backbones.diffusers_folder import MINIATURE as FOLDER
-from metalora.backbones.diffusers_folder import DiffusersFolder
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline_folder import MINIATURE as FOLDER
+from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
 from metalora.store.images import read_photo
 
@@ -34,12 +34,12 @@ def pipeline(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def headless(pipeline):
-    return FluxBackbone(DiffusersFolder(pipeline), torch.device("cpu"), torch.float32)
+    return PipelineBackbone(PipelineFolder(pipeline), torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
 def ours(pipeline):
-    parts, build = pack("metalora.backbones.diffusers_folder").DiffusersFolder, pack("nodes.bridge.small").small_parts
+    parts, build = pack("metalora.backbones.pipeline_folder").PipelineFolder, pack("nodes.bridge.small").small_parts
     return pack("nodes.backbone").ComfyBackbone(*pack("nodes.small_flux").load_small_flux(parts(pipeline), build))
 
 

@@ -13,7 +13,7 @@ from comfyui import ROOT, needs_comfyui
 from comfyui_page import BROWSER, Page, browsing
 from comfyui_server import serving
 
-from metalora.backbones.diffusers_folder import MINIATURE
+from metalora.backbones.pipeline_folder import MINIATURE
 from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST, RECORDS
 
 pytestmark = [needs_comfyui, pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)")]

@@ -8,8 +8,8 @@ import torch
 from comfyui import needs_comfyui, pack
 from runs import CROPS, personalized
 
-from metalora.backbones.diffusers_folder import Miniature
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline_folder import Miniature
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import PersonalizeConfig
 from metalora.jobs.photos import plan_photo
@@ -73,12 +73,14 @@ def test_prompts_and_latents_are_those_of_the_headless_backbone(parts, tiny, por
         torch.testing.assert_close(autoencoder.decode(latents), reference.decode(latents), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", ["tiny_flux.TinyFlux", "miniature.Miniature"])
+@pytest.mark.parametrize("network", ["tiny_flux.TinyFlux", "pipeline_folder.Miniature"])
 @pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, network: str):
     module, name = network.split(".")
     parts = loaded(getattr(pack(f"metalora.backbones.{module}"), name)())
-    backbone = FluxBackbone({"TinyFlux": TinyFlux, "Miniature": Miniature}[name](), torch.device("cpu"), torch.float32)
+    backbone = PipelineBackbone(
+        {"TinyFlux": TinyFlux, "Miniature": Miniature}[name](), torch.device("cpu"), torch.float32
+    )
     config = PersonalizeConfig(**{**vars(CONFIG), "method": method})
     headless = personalized(backbone, portrait, tmp_path / "headless.safetensors", Cache(tmp_path / "one"), config)
     wanted, _ = files.read(headless.adapter, ("adapter",))

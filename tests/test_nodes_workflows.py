@@ -11,7 +11,7 @@ from graphs import PAGE_ONLY, to_api
 from record_nodes import FILES, LOCALE, OURS, recorded_core, translatable
 from safetensors.torch import load_file
 
-from metalora.backbones.diffusers_folder import MINIATURE
+from metalora.backbones.pipeline_folder import MINIATURE
 from tools.workflows.graph import WIDGETS, Schemas, inputs_of, outputs_of
 from tools.workflows.graphs import GRAPHS, first_version
 from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST, RECORDS, schemas_for

@@ -7,7 +7,7 @@ import pytest
 import torch
 from runs import CONFIG, CROPS, personalized
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures
@@ -29,7 +29,7 @@ def pixels_and_masks(planned: PlannedPhoto) -> tuple[list[torch.Tensor], list[to
 
 
 def trained(
-    tiny: FluxBackbone,
+    tiny: PipelineBackbone,
     crops: list[torch.Tensor],
     folder: Path,
     cache: Cache,
@@ -45,7 +45,7 @@ def trained(
 
 
 def test_masks_of_the_head_give_the_lora_of_the_photo(
-    tiny: FluxBackbone, portrait: Path, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, portrait: Path, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
 ):
     crops, heads = pixels_and_masks(planned)
     found = trained(tiny, crops, tmp_path, warm_cache, heads).adapters.tensors()
@@ -62,7 +62,7 @@ def test_masks_of_the_head_give_the_lora_of_the_photo(
 
 
 def test_the_same_training_under_another_name_is_only_written_again(
-    tiny: FluxBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
+    tiny: PipelineBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
 ):
     crops, latest = [planned.image(planned.crops[0])], dict[str, TrainedAdapter]()
     config = replace(HEAD_FIRST, background_weight=1.0, steps=2)
@@ -106,7 +106,7 @@ def test_a_painted_mask_counts_by_the_share_of_a_cell_that_is_painted():
     ],
 )
 def test_masks_that_are_not_the_crops_are_refused(
-    tiny: FluxBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache, change, said: str
+    tiny: PipelineBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache, change, said: str
 ):
     crops, heads = pixels_and_masks(planned)
     with pytest.raises(UserError, match=said):

@@ -6,7 +6,7 @@ from diffusers import FluxTransformer2DModel
 from saved import bytes_of, kept_for_backward
 from torch import nn
 
-from metalora.backbones.flux import positions
+from metalora.backbones.family import positions
 from metalora.backbones.flux_configs import transformer_config
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.memory import activation_numbers

@@ -7,8 +7,8 @@ import pytest
 from benchmarks import INPUTS, planned
 from runs import CONFIG, meta_down_file, personalized
 
-from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.load import load_backbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Backbone
 from metalora.config import UserError
 from metalora.jobs import meta_downs
@@ -17,7 +17,7 @@ from metalora.store.cache import Cache
 
 
 @pytest.fixture
-def shipped(tiny: FluxBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shipped(tiny: PipelineBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that ships one for women of the tiny FLUX."""
     monkeypatch.setattr(meta_downs, "SHIPPED", tmp_path / "shipped")
     meta_down_file(tiny, tmp_path / "shipped" / "any-name.safetensors")
@@ -25,7 +25,7 @@ def shipped(tiny: FluxBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
 ):
     config = replace(CONFIG, steps=1, class_name="woman")
     for out, source in (("default", None), ("named", str(next(shipped.iterdir())))):
@@ -35,14 +35,14 @@ def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class(
 
 
 def test_another_class_has_none_and_is_told_which_there_are(
-    tiny: FluxBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
 ):
     config = replace(CONFIG, steps=1, class_name="person")
     with pytest.raises(UserError, match=f"For {tiny.name} there are shipped ones: say --class woman"):
         personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, None)
 
 
-def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: FluxBackbone, tmp_path: Path, shipped: Path):
+def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: PipelineBackbone, tmp_path: Path, shipped: Path):
     with pytest.raises(UserError, match="needs a Meta-Down for the class man"):
         planned(tmp_path / "run", tiny, replace(INPUTS, meta_downs={}))
     plan = planned(tmp_path / "run", tiny, replace(INPUTS, meta_downs={"man": "random"}))

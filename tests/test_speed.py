@@ -10,9 +10,9 @@ from trained import adapters_of, gradients, lora_trained_on
 
 from metalora.backbones import speed
 from metalora.backbones.eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
-from metalora.backbones.flux import FluxBackbone
-from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Checkpointing, Speed, attention_that_runs, set_attention
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.method.flow import generator_of
 
@@ -20,7 +20,7 @@ ASPECTS = ((8, 8), (6, 10), (10, 6), (4, 12), (12, 4))  # of latents: 16, 15 and
 
 
 @pytest.mark.parametrize("how", [Checkpointing.FULL, Checkpointing.SELECTIVE])
-def test_recomputing_gives_the_same_gradients(tiny: FluxBackbone, how: Checkpointing):
+def test_recomputing_gives_the_same_gradients(tiny: PipelineBackbone, how: Checkpointing):
     adapters = adapters_of(tiny)
     with tiny.denoiser() as denoiser:
         expected = gradients(denoiser, adapters)
@@ -35,7 +35,7 @@ def test_a_compiled_block_serves_all_of_its_kind_and_every_aspect_ratio(monkeypa
 
     counter, compiled = CompileCounter(), nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled(self, **options, backend=counter))
-    slow, fast = (FluxBackbone(TinyFlux(), torch.device("cpu"), torch.float32, Speed(compiled=on)) for on in (0, 1))
+    slow, fast = (PipelineBackbone(TinyFlux(), torch.device("cpu"), torch.float32, Speed(compiled=on)) for on in (0, 1))
     adapters = adapters_of(slow)
     with slow.denoiser() as denoiser:
         expected = gradients(denoiser, adapters, ASPECTS)
@@ -45,7 +45,7 @@ def test_a_compiled_block_serves_all_of_its_kind_and_every_aspect_ratio(monkeypa
     assert counter.frame_count <= 4
 
 
-def test_attention_kernels_agree_and_the_one_that_runs_is_named(tiny: FluxBackbone):
+def test_attention_kernels_agree_and_the_one_that_runs_is_named(tiny: PipelineBackbone):
     adapters = adapters_of(tiny)
     with tiny.denoiser() as denoiser:
         expected = gradients(denoiser, adapters)
@@ -122,8 +122,8 @@ def test_a_selective_checkpoint_keeps_8_bit_products():
     assert torch.equal(kept, x.grad)
 
 
-def test_a_lora_trained_through_8_bits_is_alike(tiny: FluxBackbone):
-    small = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+def test_a_lora_trained_through_8_bits_is_alike(tiny: PipelineBackbone):
+    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
     expected = lora_trained_on(tiny)
     for in_eight_bits in (False, True):
         likeness = torch.cosine_similarity(lora_trained_on(small, in_eight_bits), expected, dim=0).item()
@@ -131,8 +131,8 @@ def test_a_lora_trained_through_8_bits_is_alike(tiny: FluxBackbone):
         assert likeness > 0.98
 
 
-def test_8_bit_weights_take_a_quarter_of_the_room_and_another_fingerprint(tiny: FluxBackbone):
-    small = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+def test_8_bit_weights_take_a_quarter_of_the_room_and_another_fingerprint(tiny: PipelineBackbone):
+    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
     assert small.fingerprint("transformer") != tiny.fingerprint("transformer")
     assert small.fingerprint("autoencoder") == tiny.fingerprint("autoencoder")
     sizes = []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy import TOY_SITES, ToyDenoiser
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Prompt
 from metalora.config import PersonalizeConfig
 from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
@@ -81,7 +81,7 @@ def a_prompt(*key: object) -> Prompt:
 
 @pytest.mark.parametrize("own_prompts", [False, True], ids=["one prompt", "a prompt each"])
 @pytest.mark.parametrize("method", ["meta-lora", "lora"])
-def test_together_is_alone_on_flux_within_the_tolerance(tiny: FluxBackbone, method: str, own_prompts: bool):
+def test_together_is_alone_on_flux_within_the_tolerance(tiny: PipelineBackbone, method: str, own_prompts: bool):
     config = replace(CONFIG, method=method, steps=30, rank=1)
     sites = tiny.sites("all")
     prompt = a_prompt()

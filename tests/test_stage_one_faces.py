@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import Phase
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs import run
@@ -55,7 +55,9 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def of(source: Path, tiny: FluxBackbone, cache: Cache, config: MetaTrainConfig = CONFIG) -> tuple[People, list[str]]:
+def of(
+    source: Path, tiny: PipelineBackbone, cache: Cache, config: MetaTrainConfig = CONFIG
+) -> tuple[People, list[str]]:
     """The people, and what was said while they were prepared."""
     said: list[str] = []
     people = run(
@@ -65,7 +67,7 @@ def of(source: Path, tiny: FluxBackbone, cache: Cache, config: MetaTrainConfig =
     return people, said
 
 
-def test_the_head_counts_one_and_what_surrounds_it_less(source: Path, tiny: FluxBackbone, tmp_path: Path):
+def test_the_head_counts_one_and_what_surrounds_it_less(source: Path, tiny: PipelineBackbone, tmp_path: Path):
     people, said = of(source, tiny, Cache(tmp_path / "cache"))
     assert "finding faces on 9 photos" in said
     assert "1 photos show no face that was found: all of each counts as background" in said
@@ -89,7 +91,7 @@ def test_the_head_counts_one_and_what_surrounds_it_less(source: Path, tiny: Flux
     assert again.faces.keys() == people.faces.keys()
 
 
-def test_where_all_cells_count_the_same_nobody_looks_for_faces(source: Path, tiny: FluxBackbone, tmp_path: Path):
+def test_where_all_cells_count_the_same_nobody_looks_for_faces(source: Path, tiny: PipelineBackbone, tmp_path: Path):
     people, said = of(source, tiny, Cache(tmp_path / "cache"), replace(CONFIG, background_weight=1))
     assert not any("face" in one for one in said)
     person = people.train[0]
@@ -97,7 +99,7 @@ def test_where_all_cells_count_the_same_nobody_looks_for_faces(source: Path, tin
     assert [one.weights for one in people.held_out_people()] == [None]
 
 
-def test_every_batch_brings_the_weights_of_its_own_photos(source: Path, tiny: FluxBackbone, tmp_path: Path):
+def test_every_batch_brings_the_weights_of_its_own_photos(source: Path, tiny: PipelineBackbone, tmp_path: Path):
     people, _ = of(source, tiny, Cache(tmp_path / "cache"))
     sites = tiny.sites("all")
     downs = random_meta_down(sites, 16, generator_of(0))

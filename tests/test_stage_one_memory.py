@@ -9,9 +9,9 @@ from saved import bytes_of, kept_for_backward
 from test_saved_activations import BF16, IMAGE, TEXT, forward, network, shape_of
 from torch import nn
 
-from metalora.backbones.flux import FluxBackbone
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.memory import activation_numbers
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
@@ -24,7 +24,7 @@ from metalora.method.meta_train import MetaTraining, per_sample_adapters
 CONFIG = MetaTrainConfig(objective="paper", batch=4, bucket_people=6, resolution=256)
 
 
-def test_a_job_that_cannot_fit_is_refused_with_what_would(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
+def test_a_job_that_cannot_fit_is_refused_with_what_would(tiny: PipelineBackbone, monkeypatch: pytest.MonkeyPatch):
     need, saving = (
         memory.stage_one_memory(tiny, replace(CONFIG, gradient_checkpointing=on)).total for on in (False, True)
     )
@@ -50,7 +50,7 @@ def test_the_command_refuses_before_it_looks_at_the_photos(
     assert "Stage 1 at 128 px, batch 16, needs about" in capsys.readouterr().err
 
 
-def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: FluxBackbone):
+def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: PipelineBackbone):
     people = [Person(str(number), "woman", ((64, 64),)) for number in range(6)]
     down = random_meta_down(tiny.sites("all"), CONFIG.meta_rank, generator_of("down"))
     training = MetaTraining(tiny.sites("all"), down, [people], CONFIG)

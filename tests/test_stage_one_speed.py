@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metalora.backbones.flux import FluxBackbone, FluxDenoiser
-from metalora.backbones.flux_parts import TinyFlux
+from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Speed
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs.meta_train.memory import stage_one_memory
@@ -43,31 +43,31 @@ CONFIG = MetaTrainConfig(
 
 
 def test_an_8_bit_base_is_named_in_the_meta_down_and_counted_as_small(
-    tiny: FluxBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
     out = tmp_path / "man.safetensors"
     assert main(["meta-train", BENCHMARK, "--class", "man", *FAST, "--eight-bit", "--out", str(out)]) == 0
     _, metadata = files.read(out, ("meta-down",))
     assert metadata["base_fingerprint"].endswith("int8")
-    small = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
     assert stage_one_memory(tiny, CONFIG).weights == 4 * stage_one_memory(small, CONFIG).weights
 
 
-def test_compiled_stage_one_is_stage_one(tiny: FluxBackbone, monkeypatch: pytest.MonkeyPatch):
+def test_compiled_stage_one_is_stage_one(tiny: PipelineBackbone, monkeypatch: pytest.MonkeyPatch):
     """Traced, but left to eager kernels: heads of another person in every sample, a Meta-Down that moves."""
     compiled = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled(self, **options, backend="eager"))
     torch._dynamo.reset()
     trained = []
     for on in (False, True):
-        backbone = FluxBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(compiled=on))
+        backbone = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(compiled=on))
         with backbone.denoiser() as denoiser:
             trained.append(meta_trained(backbone, denoiser))
     assert torch.equal(*trained)
 
 
-def meta_trained(backbone: FluxBackbone, denoiser: FluxDenoiser) -> Tensor:
+def meta_trained(backbone: PipelineBackbone, denoiser: PipelineDenoiser) -> Tensor:
     """The Meta-Down after two steps, in one vector."""
     sites = backbone.sites("all")
     people = [Person(str(number), "person", ((64, 64),)) for number in range(3)]

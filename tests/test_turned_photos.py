@@ -8,7 +8,7 @@ import torch
 from photos import empty_wall, portrait
 from runs import CONFIG, personalized
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import CropConfig, Phase, UserError
 from metalora.jobs import run
 from metalora.jobs.crops import write_crops
@@ -47,14 +47,16 @@ def turned(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("method", ["meta-lora", "lora"])
 def test_a_turned_photo_is_refused_by_every_method_and_nothing_is_written(
-    turned: Path, tmp_path: Path, tiny: FluxBackbone, warm_cache: Cache, method: str
+    turned: Path, tmp_path: Path, tiny: PipelineBackbone, warm_cache: Cache, method: str
 ):
     with pytest.raises(UserError, match=r"turned\.png is turned: .* after (a quarter|half a) turn.*--turn auto"):
         personalized(tiny, turned, tmp_path / "out" / "a.safetensors", warm_cache, replace(CONFIG, method=method))
     assert not (tmp_path / "out").exists()
 
 
-def test_auto_plans_the_crops_of_the_upright_photo_and_keep_those_of_the_turned_one(turned: Path, tiny: FluxBackbone):
+def test_auto_plans_the_crops_of_the_upright_photo_and_keep_those_of_the_turned_one(
+    turned: Path, tiny: PipelineBackbone
+):
     faces = load_faces()
     upright = plan_photo(DATA / "astronaut.jpg", CropConfig(), faces, 16)
     mended = plan_photo(turned, CropConfig(turn="auto"), faces, 16)

@@ -15,7 +15,7 @@ from made_up_results import made_up_run
 from PIL import Image
 from test_fuzz_readers import TRIES, damaged, other
 
-from metalora.backbones.flux import FluxBackbone
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import UserError
 from metalora.jobs.benchmark.plan_file import located, portable, read_plan
 from metalora.store.files import digest
@@ -46,7 +46,7 @@ NOT_PLAIN += ["", "a\nb", "a\0b", "x" * 300, "\ud800", "a*", "a?", 'a"b', "a|b"]
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny: FluxBackbone) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny: PipelineBackbone) -> Path:
     """A plan on photos with EXIF, far from where the data ships."""
     folder = tmp_path_factory.mktemp("home") / "someone-secret"
     shutil.copytree(INPUTS.manifest.parent, folder / "photos")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from metalora.backbones.eight_bit import EightBitLinear
-from metalora.backbones.flux import FluxBackbone, FluxDenoiser
+from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
 from metalora.backbones.protocol import Prompt
 from metalora.config import PersonalizeConfig
 from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
@@ -16,7 +16,7 @@ PROMPT = Prompt(
 )
 
 
-def adapters_of(backbone: FluxBackbone, trained: bool = True) -> Adapters:
+def adapters_of(backbone: PipelineBackbone, trained: bool = True) -> Adapters:
     sites, generator = backbone.sites("all"), generator_of("heads")
     adapters = new_adapters(sites, 1, generator, meta_down=random_meta_down(sites, 16, generator))
     new_optimizer(adapters, PersonalizeConfig())  # freezes what stage 2 does not train
@@ -26,7 +26,9 @@ def adapters_of(backbone: FluxBackbone, trained: bool = True) -> Adapters:
     return adapters
 
 
-def gradients(denoiser: FluxDenoiser, adapters: Adapters, shapes: tuple[tuple[int, int], ...] = ((8, 8),)) -> Tensor:
+def gradients(
+    denoiser: PipelineDenoiser, adapters: Adapters, shapes: tuple[tuple[int, int], ...] = ((8, 8),)
+) -> Tensor:
     """Of the loss on an image of each shape, all in one vector."""
     found = []
     with adapters.attached(denoiser.network):
@@ -40,7 +42,7 @@ def gradients(denoiser: FluxDenoiser, adapters: Adapters, shapes: tuple[tuple[in
     return torch.cat(found)
 
 
-def lora_trained_on(backbone: FluxBackbone, in_eight_bits: bool = False) -> Tensor:
+def lora_trained_on(backbone: PipelineBackbone, in_eight_bits: bool = False) -> Tensor:
     """What a short stage 2 adds to the layers, in one vector."""
     config = PersonalizeConfig(steps=12, learning_rate=3e-3)
     latents = [torch.randn(2, 16, 8, 8, generator=generator_of("crop", crop)) for crop in range(2)]

@@ -26,15 +26,14 @@ ALIGNED = 256  # bytes, of where a tensor begins in a buffer
 
 
 def swap_blocks(network: Any, count: int, device: torch.device) -> "BlockSwapping":
-    """Move a diffusers FLUX to the device, all but `count` of its blocks, which are fetched while it runs."""
-    doubles, singles = list(network.transformer_blocks), list(network.single_transformer_blocks)
-    check_count(count, len(doubles) + len(singles))
-    swapping = BlockSwapping(swapped_of(doubles, singles, count), device)
-    at_home = {id(block) for block in swapping.modules}
-    for child in network.children():
-        for part in child if isinstance(child, nn.ModuleList) else (child,):
-            if id(part) not in at_home:
-                part.to(device)
+    """Move a diffusers transformer to the device, all but `count` of its blocks, which are fetched while it runs."""
+    lists = lists_of(network)
+    check_count(count, sum(map(len, lists)))
+    swapping = BlockSwapping(swapped_of(lists, count), device)
+    at_home = {id(module) for block in swapping.modules for module in block.modules()}
+    for module in network.modules():
+        if id(module) not in at_home:
+            module._apply(lambda tensor: tensor.to(device), recurse=False)
     swapping.attach(network)
     return swapping
 
@@ -49,13 +48,26 @@ def check_count(count: int, blocks: int) -> None:
         )
 
 
-def swapped_of(doubles: Sequence[Any], singles: Sequence[Any], count: int) -> list[Any]:
-    """Which blocks are swapped, in their order: single ones first, spread evenly.
+def lists_of(network: Any) -> list[list[nn.Module]]:
+    """The lists of blocks that a diffusers transformer's class calls repeated, in the order in which they stand."""
+    lists: dict[str, list[nn.Module]] = {}
+    for name, block in network.named_modules():
+        if type(block).__name__ in (network._repeated_blocks or network._no_split_modules):
+            lists.setdefault(name.rpartition(".")[0], []).append(block)
+    return list(lists.values())
 
-    A single block computes about twice as much for each byte as a double one, so that its copy hides better.
+
+def swapped_of(lists: Sequence[Sequence[Any]], count: int) -> list[Any]:
+    """Which blocks are swapped, in their order: those of the last list first, spread evenly.
+
+    FLUX's last are its single blocks, which compute about twice as much for each byte as the double ones, so that
+    their copies hide better.
     """
-    of_singles = min(count, len(singles))
-    return spread(doubles, count - of_singles) + spread(singles, of_singles)
+    chosen: list[Any] = []
+    for blocks in reversed(lists):
+        own = min(count - len(chosen), len(blocks))
+        chosen = spread(blocks, own) + chosen
+    return chosen
 
 
 def spread(blocks: Sequence[Any], count: int) -> list[Any]:

@@ -5,20 +5,22 @@ from pathlib import Path
 import torch
 
 from ..config import DEFAULT_BACKBONE, BaseConfig, SpeedConfig, UserError
+from .bases import BASES
 from .block_swapping import check_count
-from .diffusers_folder import Miniature
-from .flux import FluxBackbone
-from .flux_parts import DiffusersFolder, FluxParts, SingleFiles, TinyFlux
+from .family import Parts
+from .pipeline import PipelineBackbone
+from .pipeline_folder import Miniature, PipelineFolder
+from .single_files import SingleFiles
 from .speed import Speed, attention_that_runs
+from .tiny_flux import TinyFlux
 
-HUB_NAMES = {"flux-dev": "black-forest-labs/FLUX.1-dev", "flux-schnell": "black-forest-labs/FLUX.1-schnell"}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_backbone(
     name: str, *, device: str = "auto", precision: str = "auto", single_files: dict[str, Path] | None = None
-) -> FluxBackbone:
-    """`name`: miniature, tiny, flux-dev, flux-schnell, a diffusers folder, a hub name; `single_files` take its place.
+) -> PipelineBackbone:
+    """`name`: miniature, tiny, one of BASES, a diffusers folder, a hub name; `single_files` take its place.
 
     Nothing is loaded yet: the parts are, when they are needed.
     """
@@ -26,10 +28,10 @@ def load_backbone(
     chosen = choose_device(device)
     if precision == "auto":
         precision = "fp32" if isinstance(parts, TinyFlux | Miniature) else "bf16"
-    return FluxBackbone(parts, chosen, PRECISIONS[precision])
+    return PipelineBackbone(parts, chosen, PRECISIONS[precision])
 
 
-def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> FluxBackbone:
+def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> PipelineBackbone:
     """The base that is named, to be run in this way; nothing is loaded yet."""
     if config.single_files and config.backbone:
         given = ", ".join("--" + part.replace("_", "-") for part in config.single_files)
@@ -39,7 +41,7 @@ def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> FluxBac
     if how is not None:
         backbone.speed = speed_of(how)
         if backbone.speed.swapped_blocks:
-            check_count(backbone.speed.swapped_blocks, backbone.shape.double_blocks + backbone.shape.single_blocks)
+            check_count(backbone.speed.swapped_blocks, len(backbone.architecture.blocks))
         backbone.speed.check(backbone.device)
     return backbone
 
@@ -49,13 +51,13 @@ def speed_of(how: SpeedConfig) -> Speed:
     return Speed(how.compile, how.attention, how.eight_bit, how.four_bit, how.swap_blocks, how.cuda_graphs)
 
 
-def how_it_runs(backbone: FluxBackbone) -> str:
+def how_it_runs(backbone: PipelineBackbone) -> str:
     """A sentence."""
     kernel = attention_that_runs(backbone.speed, backbone.device, backbone.dtype)
     return f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})"
 
 
-def find_parts(name: str, single_files: dict[str, Path]) -> FluxParts:
+def find_parts(name: str, single_files: dict[str, Path]) -> Parts:
     """Where the parts come from."""
     if single_files:
         missing = [part for part in ("transformer", "vae", "clip_l", "t5xxl") if part not in single_files]
@@ -67,7 +69,7 @@ def find_parts(name: str, single_files: dict[str, Path]) -> FluxParts:
         return Miniature()
     if name == "tiny":
         return TinyFlux()
-    return DiffusersFolder(HUB_NAMES.get(name, name))
+    return PipelineFolder(BASES[name].hub if name in BASES else name)
 
 
 def choose_device(name: str) -> torch.device:

@@ -58,7 +58,11 @@ class Backbone(Protocol):
 
     device: torch.device
     dtype: torch.dtype
-    multiple: int  # image sides must be multiples of this
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be multiples of this."""
+        ...
 
     @property
     def architecture(self) -> Architecture:
@@ -73,6 +77,11 @@ class Backbone(Protocol):
     @property
     def max_tokens(self) -> int:
         """Of a prompt."""
+        ...
+
+    @property
+    def caption_tokens(self) -> int:
+        """What a caption takes, for memory estimates: `max_tokens` where every prompt is filled up to it."""
         ...
 
     def unread(self, prompt: str) -> str:

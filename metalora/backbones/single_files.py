@@ -1,5 +1,6 @@
 """A FLUX from the single files that people have: transformer, autoencoder, CLIP and T5."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 
 from ..config import UserError
 from . import autoencoder_file, checkpoint, text_encoder_files
+from .families.flux import FLUX
 from .fingerprints import fingerprint_of_files
 from .flux_configs import max_tokens, scheduler_config
 from .keys import FluxShape
@@ -32,14 +34,18 @@ ORIGIN = {
 
 
 class SingleFiles:
-    """FluxParts from four files, which may all be one: an all-in-one checkpoint of ComfyUI's."""
+    """`pipeline.Parts` from four files, which may all be one: an all-in-one checkpoint of ComfyUI's."""
+
+    family = FLUX
+    name = "single files"
+    settings: Mapping[str, Any] = {}
 
     def __init__(self, transformer: Path, vae: Path, clip_l: Path, t5xxl: Path, tokenizers: Path | None = None):
         self.files = {"transformer": transformer, "vae": vae, "clip_l": clip_l, "t5xxl": t5xxl}
         self.tokenizers = tokenizers
 
     @cached_property
-    def shape(self) -> FluxShape:
+    def architecture(self) -> FluxShape:
         """From the header of the transformer's file."""
         self._check("transformer")
         return checkpoint.flux_shape_of(self.files["transformer"])
@@ -47,34 +53,35 @@ class SingleFiles:
     @property
     def scheduler_config(self) -> dict[str, Any]:
         """FLUX.1's own: the files do not hold it."""
-        return scheduler_config(self.shape)
+        return scheduler_config(self.architecture)
 
     @property
     def max_tokens(self) -> int:
         """What the tokenizer says, but at most what FLUX was trained with."""
         _, t5 = self._tokenizers
-        return min(max_tokens(self.shape), t5.model_max_length)
+        return min(max_tokens(self.architecture), t5.model_max_length)
 
-    def t5_tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
         """The second of the tokenizers."""
         return self._tokenizers[1]
 
-    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
+    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
         """The tokenizers first: they are what is most often missing, and quickly found to be."""
         self._check("text_encoders")
         clip_tokenizer, t5_tokenizer = self._tokenizers
-        clip = text_encoder_files.read_clip(self.files["clip_l"], self.shape, dtype, device)
-        return (
-            clip_tokenizer,
-            clip,
-            t5_tokenizer,
-            text_encoder_files.read_t5(self.files["t5xxl"], self.shape, dtype, device),
-        )
+        clip = text_encoder_files.read_clip(self.files["clip_l"], self.architecture, dtype, device)
+        t5 = text_encoder_files.read_t5(self.files["t5xxl"], self.architecture, dtype, device)
+        return {
+            "tokenizer": clip_tokenizer,
+            "text_encoder": clip,
+            "tokenizer_2": t5_tokenizer,
+            "text_encoder_2": t5,
+        }
 
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
         """From ae.safetensors or the like."""
         self._check("autoencoder")
-        return autoencoder_file.read_autoencoder(self.files["vae"], self.shape, dtype, device)
+        return autoencoder_file.read_autoencoder(self.files["vae"], self.architecture, dtype, device)
 
     def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
         """From flux1-dev.safetensors or the like."""

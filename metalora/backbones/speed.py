@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn.attention import SDPBackend
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from ..config import UserError
-from .block_swapping import swap_blocks
+from .block_swapping import lists_of, swap_blocks
 from .eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
 from .four_bit import FourBitLinear, check_four_bit
 from .keys import HEAD
@@ -131,11 +132,11 @@ def place(network: Any, speed: Speed, device: torch.device) -> Any:
 
 
 def quantize(network: Any, kind: Callable[[nn.Linear], nn.Linear]) -> None:
-    """Replace every linear layer of a diffusers FLUX's blocks, one after another; embeddings and the end stay."""
-    for blocks in (network.transformer_blocks, network.single_transformer_blocks):
-        for name, module in list(blocks.named_modules()):
+    """Replace every linear layer of a diffusers transformer's blocks, one after another; the embeddings stay."""
+    for block in chain.from_iterable(lists_of(network)):
+        for name, module in list(block.named_modules()):
             if isinstance(module, nn.Linear):
-                blocks.set_submodule(name, kind(module))
+                block.set_submodule(name, kind(module))
 
 
 def set_attention(network: Any, name: str) -> None:

@@ -4,11 +4,13 @@ It has learned nothing. Its weights are drawn so that every input matters: outpu
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .families.flux import FLUX
 from .flux_configs import autoencoder_config, clip_config, scheduler_config, t5_config, transformer_config
 from .keys import HEAD, FluxShape
 from .tiny_tokenizers import clip_tokenizer, t5_tokenizer
@@ -20,32 +22,35 @@ LATENTS = 4.0  # what the encoder's last layer is multiplied by, so that scaled 
 
 
 class TinyFlux:
-    """FluxParts made from a seed: about 10 MB, the same in every run and on every machine."""
+    """`pipeline.Parts` made from a seed: about 10 MB, the same in every run and on every machine."""
 
-    shape = SHAPE
+    family = FLUX
+    name = "tiny"
+    settings: Mapping[str, Any] = {}
+    architecture = SHAPE
     max_tokens = 64
 
     def __init__(self, seed: int = 0):
         self.seed = seed
         self.scheduler_config = scheduler_config(SHAPE)
 
-    def t5_tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
         """Of letters."""
         return t5_tokenizer(self.max_tokens)
 
-    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any, Any, Any]:
+    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
         """CLIP of 2 layers on bytes, T5 of 2 layers on letters."""
         from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-        clip_words, t5_words = clip_tokenizer(), self.t5_tokenizer()
+        clip_words, t5_words = clip_tokenizer(), self.tokenizer()
         clip = CLIPTextConfig(**clip_config(len(clip_words), SHAPE.pooled_dim, 64, 2, 77))
         t5 = T5Config(**t5_config(len(t5_words), SHAPE.joint_dim, 128, 2, 4, 16))
-        return (
-            clip_words,
-            _moved(self._drawn(1, CLIPTextModel, clip), device, dtype),
-            t5_words,
-            _moved(self._drawn(2, T5EncoderModel, t5), device, dtype),
-        )
+        return {
+            "tokenizer": clip_words,
+            "text_encoder": _moved(self._drawn(1, CLIPTextModel, clip), device, dtype),
+            "tokenizer_2": t5_words,
+            "text_encoder_2": _moved(self._drawn(2, T5EncoderModel, t5), device, dtype),
+        }
 
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
         """8 x 8 pixels to 16 numbers, like FLUX's own."""
@@ -83,8 +88,8 @@ class TinyFlux:
 
     def _models(self, part: str) -> list[nn.Module]:
         if part == "text_encoders":
-            _, clip, _, t5 = self.text_encoders("cpu", torch.float32)
-            return [clip, t5]
+            made = self.text_encoders("cpu", torch.float32)
+            return [made["text_encoder"], made["text_encoder_2"]]
         build = {"autoencoder": self.autoencoder, "transformer": self.transformer}[part]
         return [build("cpu", torch.float32)]
 

@@ -27,7 +27,7 @@ from . import benchmark_report
 from .running import driven
 
 if TYPE_CHECKING:
-    from ..backbones.flux import FluxBackbone
+    from ..backbones.pipeline import PipelineBackbone
     from ..jobs.benchmark.plan import Plan
 
 BENCHMARK_HELP = """\
@@ -198,7 +198,7 @@ def words_of_base(base: BaseConfig, run: Path) -> dict[str, str]:
     return {**(given or named), "precision": base.precision}
 
 
-def planned_backbone(plan: "Plan", run: Path, device: str) -> "FluxBackbone":
+def planned_backbone(plan: "Plan", run: Path, device: str) -> "PipelineBackbone":
     """The base of the plan, run as the plan says, on this process's device."""
     from ..backbones.load import open_backbone
     from ..backbones.speed import Speed

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from ..backbones.flux import FluxBackbone
+from ..backbones.bases import BASES
+from ..backbones.pipeline import PipelineBackbone
 from ..config import CropConfig, PersonalizeConfig, UserError
 from ..measure.faces import load_faces
 from .fitting import table
@@ -35,7 +36,9 @@ class Finding:
         return f"{'PROBLEM' if self.bad else 'ok':8}{self.topic:10}{self.text}"
 
 
-def examine(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, cache: Path) -> list[Finding]:
+def examine(
+    backbone: PipelineBackbone, config: PersonalizeConfig, crop_config: CropConfig, cache: Path
+) -> list[Finding]:
     """Everything worth knowing before a personalization with these settings."""
     findings = [Finding("machine", machine(backbone.device)), *packages(), faces(), room_on_disk(cache)]
     return [*findings, *weights(backbone), memory(backbone, config, crop_config)]
@@ -72,13 +75,14 @@ def faces() -> Finding:
     return Finding("faces", "YuNet and SFace are there, their checksums are right")
 
 
-def weights(backbone: FluxBackbone) -> list[Finding]:
+def weights(backbone: PipelineBackbone) -> list[Finding]:
     """Which parts of the base are there, and where missing ones belong."""
+    known = [Finding("base", str(base)) for base in BASES.values() if base.hub == backbone.parts.name]
     missing = backbone.parts.missing()
     if missing:
-        return [Finding("weights", text, bad=True) for text in missing]
+        return known + [Finding("weights", text, bad=True) for text in missing]
     sizes = ", ".join(f"{part} {size / 1e9:.2f} GB" for part, size in backbone.parts.weights_bytes().items())
-    return [Finding("weights", f"{backbone.name}: {sizes}")]
+    return [*known, Finding("weights", f"{backbone.name}: {sizes}")]
 
 
 def room_on_disk(cache: Path) -> Finding:
@@ -88,7 +92,7 @@ def room_on_disk(cache: Path) -> Finding:
     return Finding("disk", f"{free / 1e9:.0f} GB free for the cache in {cache}", bad=free < 1e9)
 
 
-def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> Finding:
+def memory(backbone: PipelineBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> Finding:
     """Whether the job fits, with and without gradient checkpointing; what to change if it does not."""
     try:
         plain, saving = (estimate(backbone, config, crop_config, checkpointing=on) for on in (False, True))
@@ -103,7 +107,7 @@ def memory(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropC
     return Finding("memory", f"{job} fits: needs {need}")
 
 
-def cards(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> list[str]:
+def cards(backbone: PipelineBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> list[str]:
     """How the job could be run on cards of several sizes."""
     try:
         return table(backbone, config, crop_config)

@@ -7,9 +7,9 @@ from functools import cache
 import torch
 
 from ..backbones.fitting import RECOMPUTED, Way, copied_bytes, fastest, image_seconds, step_seconds, ways
-from ..backbones.flux import FluxBackbone
 from ..backbones.four_bit import has_four_bit
 from ..backbones.memory import RESERVE, TrainingMemory, resident_parameters, sampling_memory, tokens_of, weight_bytes
+from ..backbones.pipeline import PipelineBackbone
 from ..backbones.speed import Checkpointing, Speed
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size
@@ -46,19 +46,19 @@ class Choice:
 
 
 def fit_personalization(
-    backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, gigabytes: float = 0
+    backbone: PipelineBackbone, config: PersonalizeConfig, crop_config: CropConfig, gigabytes: float = 0
 ) -> str:
     """Have the backbone run in the fastest way that fits a card of so many GB (0: what is free); what it is."""
     selective = backbone.device.type == "cuda"  # a CPU is slower choosing
     return _fit(backbone, training(backbone, config, crop_config, selective), "--resolution or --batch", gigabytes)
 
 
-def fit_images(backbone: FluxBackbone, config: GenerateConfig, gigabytes: float = 0) -> str:
+def fit_images(backbone: PipelineBackbone, config: GenerateConfig, gigabytes: float = 0) -> str:
     """The same for making images."""
     return _fit(backbone, sampling(backbone, config), "--width and --height", gigabytes)
 
 
-def imitate(backbone: FluxBackbone, gigabytes: float) -> None:
+def imitate(backbone: PipelineBackbone, gigabytes: float) -> None:
     """A smaller card: no more is used than it would have, and on CUDA no more can be."""
     if not 0 < gigabytes < 1e6:
         raise UserError(f"--fit {gigabytes:g} is no size of a card in GB: say --fit 12, or --fit for what is free.")
@@ -67,10 +67,10 @@ def imitate(backbone: FluxBackbone, gigabytes: float) -> None:
         cap_memory(backbone.device, backbone.memory_limit)
 
 
-def training(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig, selective: bool) -> Asked:
+def training(backbone: PipelineBackbone, config: PersonalizeConfig, crop_config: CropConfig, selective: bool) -> Asked:
     """A personalization, with the checkpoints that the option leaves open."""
-    number, shape = torch.finfo(backbone.dtype).bits // 8, backbone.shape
-    tokens = tokens_of(training_size(1.0, crop_config.resolution, backbone.multiple), backbone.max_tokens)
+    number, architecture = torch.finfo(backbone.dtype).bits // 8, backbone.architecture
+    tokens = tokens_of(training_size(1.0, crop_config.resolution, backbone.multiple), backbone.caption_tokens)
     fixed = {"on": (Checkpointing.FULL,), "off": (Checkpointing.NONE,)}.get(config.gradient_checkpointing)
     free = tuple(how for how in RECOMPUTED if selective or how != Checkpointing.SELECTIVE)
 
@@ -79,42 +79,44 @@ def training(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: Cro
         return estimate(backbone, config, crop_config, checkpointing=way.checkpointing, speed=speed_of(way))
 
     def need(way: Way) -> TrainingMemory:  # all but the weights is the same however many blocks are swapped
-        weights = resident_parameters(shape, way.swapped_blocks) * weight_bytes(number, way.eight_bit, way.four_bit)
-        return replace(resident(replace(way, swapped_blocks=0)), weights=int(weights))
+        numbers = resident_parameters(architecture, way.swapped_blocks)
+        weights = int(numbers * weight_bytes(number, way.eight_bit, way.four_bit))
+        return replace(resident(replace(way, swapped_blocks=0)), weights=weights)
 
-    return Asked(need, lambda way: step_seconds(shape, way, tokens, config.batch, number), fixed or free)
+    return Asked(need, lambda way: step_seconds(architecture, way, tokens, config.batch, number), fixed or free)
 
 
-def sampling(backbone: FluxBackbone, config: GenerateConfig) -> Asked:
+def sampling(backbone: PipelineBackbone, config: GenerateConfig) -> Asked:
     """An image: there is nothing to compute again."""
-    number, shape, size = torch.finfo(backbone.dtype).bits // 8, backbone.shape, (config.width, config.height)
-    tokens = tokens_of(size, backbone.max_tokens)
+    number, architecture = torch.finfo(backbone.dtype).bits // 8, backbone.architecture
+    size = (config.width, config.height)
+    tokens = tokens_of(size, backbone.caption_tokens)
 
     def need(way: Way) -> TrainingMemory:
         return sampling_memory(
-            shape,
+            architecture,
             size=size,
             bytes_per_number=number,
-            text_tokens=backbone.max_tokens,
+            text_tokens=backbone.caption_tokens,
             eight_bit=way.eight_bit,
             four_bit=way.four_bit,
             swapped_blocks=way.swapped_blocks,
         )
 
-    return Asked(need, lambda way: image_seconds(shape, way, tokens, number), (Checkpointing.NONE,))
+    return Asked(need, lambda way: image_seconds(architecture, way, tokens, number), (Checkpointing.NONE,))
 
 
-def choose(backbone: FluxBackbone, asked: Asked, free: float, among: Iterable[Way]) -> Choice | None:
+def choose(backbone: PipelineBackbone, asked: Asked, free: float, among: Iterable[Way]) -> Choice | None:
     """The fastest of these that needs no more than is free, in bytes."""
     way = fastest(among, lambda way: asked.need(way).total, asked.seconds, free)
     if way is None:
         return None
     weights = "int8" if way.eight_bit else "nf4" if way.four_bit else NAMES[backbone.dtype]
-    copied = copied_bytes(backbone.shape, way, torch.finfo(backbone.dtype).bits // 8)
+    copied = copied_bytes(backbone.architecture, way, torch.finfo(backbone.dtype).bits // 8)
     return Choice(weights, way, asked.need(way), copied)
 
 
-def table(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> list[str]:
+def table(backbone: PipelineBackbone, config: PersonalizeConfig, crop_config: CropConfig) -> list[str]:
     """What would be chosen on cards of several sizes, a line for each; none for a base that fits any card."""
     asked = {
         size: training(backbone, config, replace(crop_config, resolution=size), selective=True) for size in RESOLUTIONS
@@ -124,7 +126,7 @@ def table(backbone: FluxBackbone, config: PersonalizeConfig, crop_config: CropCo
     lines = ["what --fit would choose for this job, by arithmetic (in brackets what lies in main memory):"]
     for gigabytes in CARDS:
         for size, each in asked.items():
-            among = ways(backbone.shape, each.checkpointing, swapping=True, four_bit=True)
+            among = ways(backbone.architecture, each.checkpointing, swapping=True, four_bit=True)
             choice = choose(backbone, each, gigabytes * 1e9 - RESERVE, among)
             lines.append(f"  {gigabytes:3} GB  {size:4} px  {choice or 'does not fit'}")
     return lines
@@ -135,15 +137,15 @@ def speed_of(way: Way, speed: Speed | None = None) -> Speed:
     return replace(speed or Speed(), eight_bit=way.eight_bit, four_bit=way.four_bit, swapped_blocks=way.swapped_blocks)
 
 
-def _fit(backbone: FluxBackbone, asked: Asked, lower: str, gigabytes: float) -> str:
+def _fit(backbone: PipelineBackbone, asked: Asked, lower: str, gigabytes: float) -> str:
     if gigabytes:
         imitate(backbone, gigabytes)
     swapping = not backbone.speed.compiled and (backbone.device.type == "cuda" or backbone.memory_limit is not None)
     number, main_memory = torch.finfo(backbone.dtype).bits // 8, free_memory(torch.device("cpu"))
     among = [
         way
-        for way in ways(backbone.shape, asked.checkpointing, swapping, has_four_bit())
-        if copied_bytes(backbone.shape, way, number) <= main_memory
+        for way in ways(backbone.architecture, asked.checkpointing, swapping, has_four_bit())
+        if copied_bytes(backbone.architecture, way, number) <= main_memory
     ]
     free = room(backbone)
     choice = choose(backbone, asked, free - reserve(backbone), among)

@@ -3,8 +3,8 @@
 import psutil
 import torch
 
-from ..backbones.flux import FluxBackbone
 from ..backbones.memory import RESERVE, TrainingMemory, training_memory
+from ..backbones.pipeline import PipelineBackbone
 from ..backbones.protocol import Backbone
 from ..backbones.speed import AS_IT_IS, Checkpointing, Speed
 from ..config import CropConfig, PersonalizeConfig
@@ -23,7 +23,7 @@ def estimate(
 
     A square crop stands for all, which have the same area.
     """
-    speed = speed or (backbone.speed if isinstance(backbone, FluxBackbone) else AS_IT_IS)
+    speed = speed or (backbone.speed if isinstance(backbone, PipelineBackbone) else AS_IT_IS)
     return training_memory(
         backbone.architecture,
         backbone.sites(config.sites),
@@ -33,7 +33,7 @@ def estimate(
         meta_rank=config.meta_rank if config.method == "meta-lora" else None,
         bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
         checkpointing=checkpointing,
-        text_tokens=backbone.max_tokens,
+        text_tokens=backbone.caption_tokens,
         eight_bit=speed.eight_bit,
         four_bit=speed.four_bit,
         swapped_blocks=speed.swapped_blocks,
@@ -55,7 +55,7 @@ def cap_memory(device: torch.device, limit: float) -> None:
 def room(backbone: Backbone) -> int:
     """Bytes that may be used on the backbone's device: what is free, or less where a smaller card is imitated."""
     free = free_memory(backbone.device)
-    limit = backbone.memory_limit if isinstance(backbone, FluxBackbone) else None
+    limit = backbone.memory_limit if isinstance(backbone, PipelineBackbone) else None
     return free if limit is None else min(free, limit)
 
 
@@ -90,5 +90,5 @@ def fits(need: TrainingMemory, backbone: Backbone) -> bool:
 
 def reserve(backbone: Backbone) -> float:
     """Bytes that a GPU, or its imitation, needs for itself."""
-    imitated = isinstance(backbone, FluxBackbone) and backbone.memory_limit is not None
+    imitated = isinstance(backbone, PipelineBackbone) and backbone.memory_limit is not None
     return RESERVE if imitated or backbone.device.type != "cpu" else 0

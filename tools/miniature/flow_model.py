@@ -8,7 +8,8 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
-from metalora.backbones.flux import pack, positions, schedule, unpack
+from metalora.backbones.families.flux import schedule
+from metalora.backbones.family import pack, positions, unpack
 from metalora.backbones.flux_configs import scheduler_config, transformer_config
 from metalora.backbones.keys import FluxShape
 from metalora.method.flow import Times, noised, velocity

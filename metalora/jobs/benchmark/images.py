@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...backbones.flux import FluxBackbone
+from ...backbones.pipeline import PipelineBackbone
 from ...backbones.protocol import Autoencoder, Backbone, Denoiser
 from ...config import NONE, UserError
 from ...method.adapter import Adapters, merged
@@ -90,7 +90,7 @@ def make_images(
 
 def wearing_lora(adapters: Adapters, denoiser: Denoiser, backbone: Backbone) -> AbstractContextManager[None]:
     """The LoRA in the base's own weights; where those are rounded or away in turns, it acts on what they give."""
-    if not isinstance(backbone, FluxBackbone) or backbone.speed.weights or backbone.speed.swapped_blocks:
+    if not isinstance(backbone, PipelineBackbone) or backbone.speed.weights or backbone.speed.swapped_blocks:
         return adapters.attached(denoiser.network)
     weights = sum(site.in_features * site.out_features for site in adapters.sites.values()) * backbone.dtype.itemsize
     fits = 2 * weights < free_memory(backbone.device)  # half is left for sampling and decoding

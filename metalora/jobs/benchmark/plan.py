@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...backbones.flux import FluxBackbone
+from ...backbones.pipeline import PipelineBackbone
 from ...backbones.protocol import Backbone
 from ...backbones.speed import AS_IT_IS
 from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
@@ -248,7 +248,7 @@ def filled_texts(prompts: list[PlannedPrompt]) -> list[str]:
 
 def speed_of(backbone: Backbone) -> dict[str, Any]:
     """The fields of `Speed` that are not the default's. Results depend on them: a little, or with 8 bits more."""
-    if not isinstance(backbone, FluxBackbone):
+    if not isinstance(backbone, PipelineBackbone):
         return {}
     default = asdict(AS_IT_IS)
     return {name: value for name, value in asdict(backbone.speed).items() if value != default[name]}

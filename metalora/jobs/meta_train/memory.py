@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from ...backbones.flux import FluxBackbone
 from ...backbones.memory import TrainingMemory, adapter_numbers, training_memory
+from ...backbones.pipeline import PipelineBackbone
 from ...backbones.protocol import Backbone
 from ...backbones.speed import AS_IT_IS
 from ...config import UserError
@@ -27,7 +27,7 @@ EMBEDDING = 512  # numbers of a face embedding, at most: FaceNet's and ArcFace's
 def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> TrainingMemory:
     """What one of so many processes needs while everything that is trained moves."""
     sites, share = backbone.sites(config.sites), -(-config.batch // processes)
-    speed = backbone.speed if isinstance(backbone, FluxBackbone) else AS_IT_IS
+    speed = backbone.speed if isinstance(backbone, PipelineBackbone) else AS_IT_IS
     bytes_per_number = torch.finfo(backbone.dtype).bits // 8
     need = training_memory(
         backbone.architecture,
@@ -38,7 +38,7 @@ def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int
         meta_rank=None,  # the Meta-Down is trained: layers keep their inputs, as a plain LoRA's do (within 3%)
         bytes_per_number=bytes_per_number,
         checkpointing=config.gradient_checkpointing,
-        text_tokens=backbone.max_tokens,
+        text_tokens=backbone.caption_tokens,
         eight_bit=speed.eight_bit,
         four_bit=speed.four_bit,
         swapped_blocks=speed.swapped_blocks,

@@ -1,0 +1,98 @@
+"""The base models that have a name: where they are, under which licence, and how large, before anything is fetched."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FLUX_1 = {
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "in_channels": 64,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+}
+
+
+def klein(doubles: int, singles: int, heads: int, text: int) -> dict[str, Any]:
+    """The settings of a FLUX.2-klein of these sizes."""
+    sizes = {"num_layers": doubles, "num_single_layers": singles, "num_attention_heads": heads}
+    return {
+        **sizes,
+        "in_channels": 128,
+        "attention_head_dim": 128,
+        "joint_attention_dim": text,
+        "guidance_embeds": False,
+    }
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that --backbone knows by a name."""
+
+    hub: str  # its repository on the Hugging Face hub
+    pipeline: str  # diffusers' class
+    licence: str
+    billions: float  # parameters of the transformer
+    text_billions: float  # of its text encoders
+    gated: bool = False  # whether the hub wants a login, and the licence accepted
+    draw_with: str = ""  # the distilled base of the same family that images are usually made with
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the transformer, where it is not its class's default
+
+    def __str__(self) -> str:
+        sizes = f"{self.billions:g} billion parameters and {self.text_billions:g} of text encoders"
+        whole = 2 * (self.billions + self.text_billions)
+        gate = "gated: the hub wants a login" if self.gated else "not gated"
+        return f"{self.hub}: licence {self.licence}, {gate}; {sizes}, about {whole:.0f} GB in bf16"
+
+    @property
+    def gate(self) -> str:
+        """What to do where it cannot be fetched."""
+        if not self.gated:
+            return "Go online for the first run, or name a local pipeline folder."
+        return (
+            f"{self.hub} is gated: accept its licence on https://huggingface.co/{self.hub}, run `hf auth login`, and "
+            "try again; or name a local pipeline folder."
+        )
+
+
+BASES = {
+    "klein-4b": Base(
+        "black-forest-labs/FLUX.2-klein-base-4B",
+        *("Flux2KleinPipeline", "Apache-2.0", 3.9, 4.0),
+        draw_with="klein-4b-distilled",
+        config=klein(5, 20, 24, 7680),
+    ),
+    "klein-4b-distilled": Base(
+        "black-forest-labs/FLUX.2-klein-4B",
+        *("Flux2KleinPipeline", "Apache-2.0", 3.9, 4.0),
+        config=klein(5, 20, 24, 7680),
+    ),
+    "klein-9b": Base(
+        "black-forest-labs/FLUX.2-klein-base-9B",
+        *("Flux2KleinPipeline", "FLUX non-commercial", 9.1, 8.2),
+        gated=True,
+        config=klein(8, 24, 32, 12288),
+    ),
+    "z-image": Base("Tongyi-MAI/Z-Image", "ZImagePipeline", "Apache-2.0", 6.2, 4.0, draw_with="z-image-turbo"),
+    "z-image-turbo": Base("Tongyi-MAI/Z-Image-Turbo", "ZImagePipeline", "Apache-2.0", 6.2, 4.0),
+    "qwen-image": Base("Qwen/Qwen-Image", "QwenImagePipeline", "Apache-2.0", 20.4, 8.3),
+    "krea-2": Base(
+        "krea/Krea-2-Raw", "Krea2Pipeline", "Krea 2 community", 12.9, 4.4, gated=True, draw_with="krea-2-turbo"
+    ),
+    "krea-2-turbo": Base("krea/Krea-2-Turbo", "Krea2Pipeline", "Krea 2 community", 12.9, 4.4, gated=True),
+    "flux-dev": Base(
+        "black-forest-labs/FLUX.1-dev",
+        *("FluxPipeline", "FLUX.1-dev non-commercial", 11.9, 4.9),
+        gated=True,
+        config={**FLUX_1, "guidance_embeds": True},
+    ),
+    "flux-schnell": Base(
+        "black-forest-labs/FLUX.1-schnell",
+        *("FluxPipeline", "Apache-2.0", 11.9, 4.9),
+        gated=True,
+        config={**FLUX_1, "guidance_embeds": False},
+    ),
+}
+ON_HUB = {base.hub: base for base in BASES.values()}

@@ -1,0 +1,45 @@
+"""Z-Image and Turbo: time runs from noise to image, the output points the other way, prompts are of any length."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..family import MASK, Family, Releases
+
+
+class ZImage(Family):
+    """Guidance is counted from 0, as its pipeline counts: Turbo takes 0, the base about 4."""
+
+    name = "z-image"
+    pipeline, transformer, since = "ZImagePipeline", "ZImageTransformer2DModel", "0.36"
+    guided_from = 0.0
+    releases: ClassVar[Releases] = {"z-image": {"dim": 3840, "n_layers": 30, "n_heads": 30}}
+
+    def prompt(self, encoders: Any, text: str, max_tokens: int) -> dict[str, Tensor]:
+        """The penultimate layer of a Qwen3."""
+        device = encoders.text_encoder.device
+        return {"tokens": encoders.encode_prompt(text, device=device, do_classifier_free_guidance=False)[0][0][None]}
+
+    def velocity(
+        self, network: Any, latents: Tensor, t: Tensor, prompt: Mapping[str, Tensor], guidance: float
+    ) -> Tensor:
+        """The class takes lists, a sample each, with an axis of frames."""
+        texts = list(prompt["tokens"])
+        if (real := prompt.get("tokens" + MASK)) is not None:
+            texts = [text[kept] for text, kept in zip(texts, real, strict=True)]
+        predicted = network(list(latents.unsqueeze(2)), 1 - t, texts, return_dict=False)[0]
+        return -torch.stack(list(predicted)).squeeze(2)
+
+    def latent_shape(self, config: Mapping[str, Any], width: int, height: int) -> tuple[int, int, int]:
+        """Its settings count channels, not those of a token."""
+        return config["in_channels"], height // 8, width // 8
+
+    def guided(self, with_prompt: Tensor, without: Tensor, guidance: float) -> Tensor:
+        """Counted from the velocity with the prompt."""
+        return with_prompt + guidance * (with_prompt - without)
+
+    def overhead(self, tokenizer: Any) -> int:
+        """The start of a user's turn."""
+        return len(tokenizer("<|im_start|>user\n", add_special_tokens=False).input_ids)

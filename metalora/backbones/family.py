@@ -1,0 +1,203 @@
+"""What a family of base models is, where its parts come from, and what several families do in the same way."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..config import UserError
+from ..method.adapter import Site
+from .architecture import Architecture, ListedArchitecture
+from .block_swapping import lists_of
+from .protocol import Prompt
+
+MASK = "_mask"  # behind the name of a part of a Prompt: which of its tokens are real, where lengths differ in a batch
+
+Releases = Mapping[str, Mapping[str, Any]]  # name of an architecture -> the transformer's settings that tell it
+
+
+class Family:
+    """What one family of base models does its own way: its constants, and the questions that it answers."""
+
+    name = ""  # as files and --backbone call it
+    pipeline = ""  # the classes of diffusers
+    transformer = ""
+    since = ""  # the first version of diffusers that has them
+    multiple = 16  # image sides must be multiples of this: the autoencoder's 8 times the patches' 2
+    max_tokens = 512  # of a prompt
+    padded = False  # whether every prompt is filled up to `max_tokens`
+    guided_from = 1.0  # guidance above this is classifier-free guidance; infinite where the network itself takes it
+    unasked: tuple[str, ...] = ()  # packages that diffusers and transformers would load, and the family does not need
+    unasked_by_models: tuple[str, ...] = ()  # nor do its transformer and autoencoder these
+    releases: ClassVar[Releases] = {}
+
+    def prompt(self, encoders: Any, text: str, max_tokens: int) -> dict[str, Tensor]:
+        """The embeddings [1, ...] that `velocity` takes, by name; of "tokens" [1, n, ...] the real ones alone."""
+        raise NotImplementedError
+
+    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
+        """d x_t / dt of latents [b, c, h, w] at times t [b], where t = 1 is noise; all on the network's device."""
+        raise NotImplementedError
+
+    def latent_shape(self, config: Mapping[str, Any], width: int, height: int) -> tuple[int, int, int]:
+        """(c, h, w) of the latents of an image, by the transformer's settings."""
+        return config["in_channels"] // 4, height // 8, width // 8
+
+    def guided(self, with_prompt: Tensor, without: Tensor, guidance: float) -> Tensor:
+        """Classifier-free guidance: the velocity to follow, of those with the prompt and with the empty one."""
+        return without + guidance * (with_prompt - without)
+
+    def shift(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> float | None:
+        """The exponent by which times move towards noise; None where the scheduler's settings say it all."""
+        return linear_shift(config, tokens) if config["use_dynamic_shifting"] else None
+
+    def schedule(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> Tensor:
+        """Times [steps + 1] from about 1 to 0 for an image of so many tokens.
+
+        `config` is the scheduler's, `settings` the pipeline's own.
+        """
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(dict(config))
+        sigmas = torch.linspace(1, 1 / steps, steps).tolist()
+        scheduler.set_timesteps(sigmas=sigmas, mu=self.shift(config, steps, tokens, settings))
+        return scheduler.sigmas
+
+    def overhead(self, tokenizer: Any) -> int:
+        """How many of `max_tokens` the family's template takes."""
+        return 0
+
+    def longest(self, config: Mapping[str, Any], tokenizer_settings: Mapping[str, Any]) -> int:
+        """How many tokens of a prompt are read, by the settings of the transformer and of the tokenizer."""
+        return self.max_tokens
+
+    def encoders(self, components: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+        """What `prompt` takes: diffusers' pipeline, without transformer and autoencoder."""
+        absent = dict.fromkeys(("transformer", "vae", "scheduler"))
+        return diffusers_class(self, self.pipeline)(**components, **absent, **settings)
+
+    def skeleton(self, config: Mapping[str, Any]) -> Any:
+        """The transformer without a number in it: every layer's name and shape, from its settings alone."""
+        with torch.device("meta"):
+            return diffusers_class(self, self.transformer).from_config(dict(config))
+
+    def architecture(self, config: Mapping[str, Any]) -> Architecture:
+        """A name, and a site for each linear layer of the blocks that diffusers' class calls repeated."""
+        network = self.skeleton(config)
+        inside = {layer for blocks in lists_of(network) for block in blocks for layer in block.modules()}
+        sites = [
+            Site(name, name, layer.in_features, layer.out_features)
+            for name, layer in network.named_modules()
+            if layer in inside and isinstance(layer, nn.Linear)
+        ]
+        return ListedArchitecture(self.called(config), tuple(sites))
+
+    def called(self, config: Mapping[str, Any]) -> str:
+        """What files call a transformer of these settings: a LoRA of one fits another of the same name."""
+        for release, told in self.releases.items():
+            if all(config.get(key) == value for key, value in told.items()):
+                return release
+        if not config:  # a base of BASES that is its class's default
+            return next(iter(self.releases))
+        numbers = (value for key, value in sorted(config.items()) if "layers" in key or "heads" in key or key == "dim")
+        return f"{self.name}-{'x'.join(str(number) for number in numbers if isinstance(number, int))}"
+
+
+class Parts(Protocol):
+    """The parts of a base model, wherever they lie. Nothing is loaded until it is asked for, and nothing is kept."""
+
+    @property
+    def family(self) -> Family:
+        """What it does its own way."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Where they come from: a folder, a hub name, ..."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the pipeline itself is told, such as whether the base is distilled."""
+        ...
+
+    @property
+    def architecture(self) -> Architecture:
+        """From headers and settings alone."""
+        ...
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """What FlowMatchEulerDiscreteScheduler is made from: shift, use_dynamic_shifting, base_shift, max_shift, ..."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a prompt are read."""
+        ...
+
+    def tokenizer(self) -> Any:
+        """The one that says how long a prompt is, without its encoder."""
+        ...
+
+    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
+        """Tokenizers and encoders by the names that diffusers' pipeline gives them."""
+        ...
+
+    def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """One of diffusers' classes."""
+        ...
+
+    def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """One of diffusers' classes."""
+        ...
+
+    def fingerprint(self, part: str) -> str:
+        """Changes when the outputs of "text_encoders", "autoencoder" or "transformer" may change."""
+        ...
+
+    def weights_bytes(self) -> dict[str, int]:
+        """How large each part is in its files."""
+        ...
+
+    def missing(self) -> list[str]:
+        """A sentence for each file that is not there, with the place where it belongs."""
+        ...
+
+
+def diffusers_class(family: Family, name: str) -> Any:
+    """A class of diffusers; a UserError where the installed version has none of this name."""
+    import diffusers
+
+    found = getattr(diffusers, name, None)
+    if found is None:
+        raise UserError(
+            f"{family.name} needs diffusers {family.since} or later, for its {name}, and {diffusers.__version__} is "
+            f"installed: pip install 'diffusers>={family.since}'."
+        )
+    return found
+
+
+def linear_shift(config: Any, tokens: int) -> float:
+    """The exponent of a schedule's shift towards noise, which grows with the image (BFL's `get_lin_function`)."""
+    slope = (config["max_shift"] - config["base_shift"]) / (config["max_image_seq_len"] - config["base_image_seq_len"])
+    return config["base_shift"] + slope * (tokens - config["base_image_seq_len"])
+
+
+def pack(latents: Tensor) -> Tensor:
+    """[b, c, h, w] -> tokens [b, h/2 * w/2, c * 4]: each token is a 2 x 2 patch."""
+    b, c, h, w = latents.shape
+    return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
+
+
+def unpack(tokens: Tensor, h: int, w: int) -> Tensor:
+    """The inverse of `pack`."""
+    b, _, c = tokens.shape
+    return tokens.view(b, h // 2, w // 2, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, h, w)
+
+
+def positions(rows: int, columns: int) -> Tensor:
+    """[rows * columns, 3]: (0, row, column) of each image token, for the rotary embedding."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3).float()

@@ -1,0 +1,250 @@
+"""A base model from a diffusers pipeline folder, or from the Hugging Face hub's cache of one."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import UserError
+from .architecture import Architecture
+from .bases import ON_HUB
+from .families import FAMILIES
+from .family import Family
+from .fingerprints import fingerprint_of_files
+from .flux_configs import SCHEDULER_DEFAULTS
+from .hub import snapshot
+from .weight_files import header_of
+
+SETTINGS = ["model_index.json", "*/*.json", "tokenizer*/*"]  # a few MB: all but the weights
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tekken.json")
+
+
+class PipelineFolder:
+    """`pipeline.Parts` from a local folder, or from a hub name such as "Tongyi-MAI/Z-Image"."""
+
+    def __init__(self, name: str | Path):
+        self.name = str(name)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the pipeline lies. Of a hub name, the settings are fetched when first asked for, weights when used."""
+        folder = Path(self.name).expanduser()
+        if not self._on_hub:
+            if not (folder / "model_index.json").is_file():
+                raise UserError(
+                    f"{folder} is not a diffusers pipeline: it has no model_index.json. Give the folder that holds "
+                    "model_index.json beside transformer, vae, text_encoder, tokenizer and scheduler."
+                )
+            return folder
+        if folder.is_absolute() or self.name.count("/") != 1 or self.name.startswith((".", "~")):
+            raise UserError(f"{self.name} is neither a folder nor a hub name such as Tongyi-MAI/Z-Image.")
+        return snapshot(self.name, SETTINGS, self._otherwise)
+
+    @property
+    def _otherwise(self) -> str:
+        """What to do where the hub does not give it."""
+        if self.name in ON_HUB:
+            return ON_HUB[self.name].gate
+        return "Check the name; where it is gated, accept its licence there and run `hf auth login`."
+
+    @property
+    def _on_hub(self) -> bool:
+        return not Path(self.name).expanduser().is_dir()
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """model_index.json: the pipeline's class, and each component's library and class."""
+        return read_json(self.folder / "model_index.json")
+
+    @cached_property
+    def family(self) -> Family:
+        """By the pipeline's class."""
+        found = ON_HUB[self.name].pipeline if self.name in ON_HUB else self.index.get("_class_name")
+        for family in FAMILIES:
+            if family.pipeline == found:
+                return family
+        known = ", ".join(f"{family.name} ({family.pipeline})" for family in FAMILIES)
+        raise UserError(f"{self.name} is a {found}, which is not supported. Supported are: {known}.")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What model_index.json says beside the components."""
+        return {
+            key: value
+            for key, value in self.index.items()
+            if not key.startswith("_") and key not in self._components and not _is_component(value)
+        }
+
+    @property
+    def _components(self) -> dict[str, tuple[str, str]]:
+        """name -> (library, class), of those that there are."""
+        return {key: tuple(value) for key, value in self.index.items() if _is_component(value) and value[0]}
+
+    def _names(self, part: str) -> list[str]:
+        """A part's components."""
+        own = {"autoencoder": ("vae",), "transformer": ("transformer",)}.get(part, ("text_encoder", "tokenizer"))
+        return [name for name in sorted(self._components) if name.startswith(own)]
+
+    @cached_property
+    def transformer_config(self) -> Mapping[str, Any]:
+        """From its folder; of a base that has a name, known without."""
+        if self.name in ON_HUB:
+            return ON_HUB[self.name].config
+        return self._config("transformer", "config.json")
+
+    @cached_property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """From the scheduler's folder; what it leaves out, as diffusers fills it in."""
+        return {**SCHEDULER_DEFAULTS, **self._config("scheduler", "scheduler_config.json")}
+
+    @property
+    def architecture(self) -> Architecture:
+        """From the transformer's settings."""
+        return self.family.architecture(self.transformer_config)
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """As the family counts, by the settings of transformer and tokenizer."""
+        if self.name in ON_HUB:
+            return self.family.longest(self.transformer_config, {})
+        return self.family.longest(self.transformer_config, self._config(self._long_tokenizer, "tokenizer_config.json"))
+
+    @property
+    def _long_tokenizer(self) -> str:
+        """The last: where there are several, it is the one for long prompts."""
+        return [name for name in self._names("text_encoders") if name.startswith("tokenizer")][-1]
+
+    def tokenizer(self) -> Any:
+        """The one for long prompts."""
+        self._check("text_encoders")
+        return self._load(self._long_tokenizer, "cpu", torch.float32)
+
+    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
+        """Each by its own class, as the pipeline loads it."""
+        self._check("text_encoders")
+        return {name: self._load(name, device, dtype) for name in self._names("text_encoders")}
+
+    def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """As the pipeline loads it."""
+        self._check("autoencoder")
+        return self._load("vae", device, dtype)
+
+    def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """As the pipeline loads it."""
+        self._check("transformer")
+        return self._load("transformer", device, dtype)
+
+    def _config(self, component: str, name: str) -> dict[str, Any]:
+        return read_json(self.folder / component / name)
+
+    def _load(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
+        library, class_name = self._components[name]
+        kind = getattr(import_module(library), class_name, None) if library in ("diffusers", "transformers") else None
+        if kind is None:
+            raise UserError(
+                f"{self.name} needs {class_name} of {library}, which the installed version does not have: "
+                f"pip install --upgrade {library}."
+            )
+        if name.startswith("tokenizer"):
+            # Before transformers 5 the quick one, which knows where in a text a token ends, has a name of its own.
+            return getattr(import_module(library), f"{class_name}Fast", kind).from_pretrained(self.folder / name)
+        if class_name == "CLIPTextModel":  # transformers 5 writes CLIP's keys in a way that 4 does not read
+            model, found = kind.from_pretrained(self.folder / name, torch_dtype=dtype, output_loading_info=True)
+            if found["missing_keys"]:
+                where = self.folder / name
+                raise UserError(
+                    f"{where} holds a CLIP that this transformers cannot read: use transformers 5 or newer."
+                )
+            return model.to(device)
+        return kind.from_pretrained(self.folder / name, torch_dtype=dtype).to(device)
+
+    def fingerprint(self, part: str) -> str:
+        """Of every settings, vocabulary and weight file of the part."""
+        self._check(part)
+        files = [
+            file for name in self._names(part) for file in sorted((self.folder / name).iterdir()) if file.is_file()
+        ]
+        return fingerprint_of_files(files)
+
+    def weights_bytes(self) -> dict[str, int]:
+        """From the headers of the weight files."""
+        return {
+            part: sum(
+                entry.bytes
+                for name in self._names(part)
+                for file in sorted((self.folder / name).glob("*.safetensors"))
+                for entry in header_of(file).values()
+            )
+            for part in ("text_encoders", "autoencoder", "transformer")
+        }
+
+    def missing(self) -> list[str]:
+        """What a complete pipeline would have."""
+        try:
+            parts = ("text_encoders", "autoencoder", "transformer")
+            return [sentence for part in parts for name in self._names(part) for sentence in self._absent(name)]
+        except UserError as error:  # there is no folder at all
+            return [str(error)]
+
+    def _check(self, part: str) -> None:
+        """Fetch what is on the hub alone; a UserError for what is nowhere, or not whole."""
+        if self._on_hub:
+            snapshot(self.name, [*SETTINGS, *(f"{name}/*.safetensors" for name in self._names(part))], self._otherwise)
+        absent = [sentence for name in self._names(part) for sentence in self._absent(name)]
+        if absent:
+            raise UserError(" ".join(absent))
+        for name in self._names(part):
+            for file in (self.folder / name).glob("*.safetensors"):
+                header_of(file)  # refuses one that is not whole
+
+    def _absent(self, name: str) -> list[str]:
+        """The files of one component that should be there and are not."""
+        folder = self.folder / name
+        if name.startswith("tokenizer"):
+            there = any((folder / file).is_file() for file in TOKENIZER_FILES)
+            return [] if there else [f"{folder} has none of {', '.join(TOKENIZER_FILES)}: {self._copy(name)}"]
+        wanted = [folder / "config.json"]
+        for index in folder.glob("*.safetensors.index.json"):
+            wanted += [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
+        sentences = [f"{path} is missing: {self._copy(name)}" for path in wanted if not path.is_file()]
+        if not any(folder.glob("*.safetensors")):
+            sentences.append(f"{folder} has no .safetensors file: {self._copy(name)}")
+        return sentences
+
+    def _copy(self, name: str) -> str:
+        return "the first run fetches it." if self._on_hub else f"copy the pipeline's {name} folder there."
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; a UserError where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: copy the pipeline's {path.parent.name} folder again.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not readable JSON ({error}): copy it again.") from error
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(part is None or isinstance(part, str) for part in value)
+
+
+MINIATURE = Path(__file__).parents[1] / "data" / "miniature"  # by place: inside ComfyUI the package has another name
+
+
+class Miniature(PipelineFolder):
+    """A small, real FLUX of rendered people that ships, so that nothing is downloaded.
+
+    Its weights are stored in 16 bits and computed with in 32.
+    """
+
+    def __init__(self) -> None:
+        if not (MINIATURE / "model_index.json").is_file():
+            raise UserError(
+                f"The miniature's weights are not in {MINIATURE}: the package is incomplete. Install it again."
+            )
+        super().__init__(MINIATURE)

@@ -1,0 +1,257 @@
+"""What holds for every family of bases, on tiny random models of the real classes: against diffusers' pipelines."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from benchmarks import finished, planned
+from tiny_bases import PIPELINES, save_tiny_base
+from torch import Tensor
+
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline_folder import PipelineFolder
+from metalora.backbones.protocol import Prompt
+from metalora.backbones.speed import Checkpointing
+from metalora.cli import main
+from metalora.config import UserError
+from metalora.jobs import run
+from metalora.jobs.lora import load_lora, save_lora
+from metalora.method.adapter import Adapters, fold_all, merged, new_adapters, random_meta_down
+from metalora.method.flow import joined
+from metalora.store.cache import Cache
+
+CPU, SIZE, STEPS, SEED, PROMPT = torch.device("cpu"), (96, 64), 3, 11, "a photo of a woman on a beach"
+GUIDANCE = {"flux.2-klein": 4.0, "z-image": 3.0, "qwen-image": 4.0, "krea-2": 4.5, "sd3.5": 4.0}
+TRAINED = ("flux.2-klein", "z-image")  # whole jobs
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("bases")
+    return {family: save_tiny_base(family, root / family) for family in PIPELINES}
+
+
+@pytest.fixture(params=sorted(PIPELINES))
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def base(family: str, folders: dict[str, Path]) -> PipelineBackbone:
+    return PipelineBackbone(PipelineFolder(folders[family]), CPU, torch.float32)
+
+
+def prompts_of(base: PipelineBackbone, *texts: str) -> list[Prompt]:
+    with base.text_encoders() as encode:
+        return [encode(text) for text in texts]
+
+
+def our_image(base: PipelineBackbone, guidance: float, adapters: Adapters | None = None) -> Tensor:
+    (prompt,) = prompts_of(base, PROMPT)
+    with base.denoiser() as denoiser, adapters.attached(denoiser.network) if adapters else torch.no_grad():
+        latents = run(denoiser.sample(prompt, SIZE, STEPS, guidance, [SEED]))
+    with base.autoencoder() as autoencoder:
+        return autoencoder.decode(latents[0])
+
+
+def pipeline_of(folder: Path) -> Any:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def their_image(pipeline: Any, family: str, guidance: float) -> Tensor:
+    guided = {"guidance_scale": guidance}
+    if family == "qwen-image":
+        guided = {"true_cfg_scale": guidance, "negative_prompt": ""}
+    return pipeline(
+        **{"prompt": PROMPT, "width": SIZE[0], "height": SIZE[1], "num_inference_steps": STEPS, **guided},
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="pt",
+    ).images[0]
+
+
+def strong_adapters(base: PipelineBackbone, meta: bool = True) -> Adapters:
+    """Far from the base, so that agreement means something."""
+    generator, sites = torch.Generator().manual_seed(5), base.sites("all")
+    down = random_meta_down(sites, 8, generator) if meta else None
+    adapters = new_adapters(sites, 2, generator, meta_down=down, scale=0.8)
+    for up in adapters.parameters(("up",)):
+        up.data = torch.randn(up.shape, generator=generator) * 0.1
+    return adapters
+
+
+def velocity(denoiser: Any, prompt: Prompt, batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    shape = denoiser.family.latent_shape(denoiser.network.config, *SIZE)
+    latents = torch.randn((batch, *shape), generator=generator).to(dtype)
+    return denoiser(latents, torch.linspace(0.3, 0.8, batch, dtype=dtype), prompt)
+
+
+def test_our_image_is_the_pipelines_and_a_lora_file_goes_both_ways(
+    base: PipelineBackbone, family: str, folders: dict[str, Path], tmp_path: Path
+):
+    pipeline, guidance = pipeline_of(folders[family]), GUIDANCE[family]
+    plain = our_image(base, guidance)
+    assert (plain - their_image(pipeline, family, guidance)).abs().max() < 1e-4
+    assert (plain - our_image(base, base.family.guided_from)).abs().max() > 1e-2, "guidance matters"
+    adapters = strong_adapters(base)
+    save_lora(tmp_path / "person.safetensors", fold_all(adapters), "diffusers", base.architecture, {"base": base.name})
+    pipeline.load_lora_weights(tmp_path, weight_name="person.safetensors")
+    assert sum("lora_A" in name for name, _ in pipeline.transformer.named_parameters()) == len(adapters.sites)
+    live = our_image(base, guidance, adapters)
+    assert (live - plain).abs().max() > 1e-2
+    assert (live - their_image(pipeline, family, guidance)).abs().max() < 2e-4
+    # what diffusers writes of it is read back as the same LoRA
+    from peft import get_peft_model_state_dict
+
+    written = get_peft_model_state_dict(pipeline.transformer, adapter_name=pipeline.get_active_adapters()[0])
+    type(pipeline).save_lora_weights(tmp_path / "theirs", transformer_lora_layers=written)
+    theirs, left = load_lora(tmp_path / "theirs" / "pytorch_lora_weights.safetensors", base)
+    assert not left
+    for name, (down, up) in fold_all(adapters).items():
+        torch.testing.assert_close(theirs[name][1] @ theirs[name][0], up @ down, rtol=1e-5, atol=1e-6)
+
+
+def test_new_adapters_change_nothing_and_merged_ones_are_the_live_ones(base: PipelineBackbone):
+    (prompt,) = prompts_of(base, PROMPT)
+    fresh = new_adapters(base.sites("all"), 2, torch.Generator().manual_seed(0))
+    adapters = strong_adapters(base)
+    with base.denoiser() as denoiser, torch.no_grad():
+        plain = velocity(denoiser, prompt)
+        with fresh.attached(denoiser.network):
+            assert torch.equal(velocity(denoiser, prompt), plain)
+        with adapters.attached(denoiser.network):
+            live = velocity(denoiser, prompt)
+        with merged(adapters, denoiser.network):
+            torch.testing.assert_close(velocity(denoiser, prompt), live, rtol=1e-3, atol=1e-4)
+        assert torch.equal(velocity(denoiser, prompt), plain)
+    assert (live - plain).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("meta", [True, False], ids=["meta-lora", "lora"])
+def test_every_gradient_is_that_of_float64_with_and_without_checkpointing(base: PipelineBackbone, meta: bool):
+    (prompt,) = prompts_of(base, PROMPT)
+    adapters = strong_adapters(base, meta)
+    weights = adapters.parameters(("mid", "up") if meta else ("down", "up"))
+
+    def gradients(denoiser: Any, how: Checkpointing, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        denoiser.checkpointing(how)
+        with adapters.attached(denoiser.network):
+            loss = (velocity(denoiser, prompt, dtype=dtype) ** 2).mean()
+            return [g for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None]
+
+    with base.denoiser() as denoiser:
+        found = {how: gradients(denoiser, how) for how in Checkpointing}
+        denoiser.network.double()
+        for adapter in adapters.by_name.values():
+            adapter.double()
+        exact = gradients(denoiser, Checkpointing.NONE, torch.float64)
+    for how, ours in found.items():
+        assert len(ours) == len(exact)
+        worst = max(float((a - b).norm() / (b.norm() + 1e-8)) for a, b in zip(ours, exact, strict=True))
+        assert worst < 2e-3, (how, worst)
+    assert sum(bool(gradient.any()) for gradient in exact) > 0.8 * len(weights)
+
+
+def test_prompts_of_several_lengths_in_one_batch_give_what_each_gives_alone(base: PipelineBackbone):
+    prompts = prompts_of(base, "a cat", "a photo of a woman who reads a newspaper on a beach in the rain " * 3)
+    with base.denoiser() as denoiser, torch.no_grad():
+        together = velocity(denoiser, joined(prompts))
+        alone = [velocity(denoiser, prompt)[index] for index, prompt in enumerate(prompts)]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-3, atol=1e-4)
+    assert (alone[0] - velocity_of_other(base, prompts)).abs().max() > 1e-2, "the prompt matters"
+
+
+def velocity_of_other(base: PipelineBackbone, prompts: list[Prompt]) -> Tensor:
+    with base.denoiser() as denoiser, torch.no_grad():
+        return velocity(denoiser, prompts[1])[0]
+
+
+def test_the_end_of_a_prompt_that_nothing_reads_is_known(base: PipelineBackbone):
+    long = "x" * (base.max_tokens + 40)
+    unread = base.unread(long + " end")
+    assert unread.endswith("end")
+    read = (long + " end")[: -len(unread)]
+    whole, cut, longer = prompts_of(base, long + " end", read, read[:-1])
+    shared = min(whole["tokens"].shape[1], cut["tokens"].shape[1]) - 8  # what closes the template is cut off as well
+    assert torch.equal(whole["tokens"][:, :shared], cut["tokens"][:, :shared])
+    assert longer["tokens"].shape[1] <= cut["tokens"].shape[1]
+
+
+def test_distilled_bases_are_not_guided(folders: dict[str, Path], tmp_path: Path):
+    folder = save_tiny_base("flux.2-klein", tmp_path / "klein", is_distilled=True)
+    base = PipelineBackbone(PipelineFolder(folder), CPU, torch.float32)
+    assert torch.equal(our_image(base, 4.0), our_image(base, 1.0))
+    assert (our_image(base, 4.0) - their_image(pipeline_of(folder), "flux.2-klein", 4.0)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", TRAINED, indirect=True)
+@pytest.mark.parametrize("swapped", [0, 3])
+def test_blocks_in_8_bits_and_swapped_ones_run(base: PipelineBackbone, swapped: int):
+    from metalora.backbones.speed import Speed
+
+    (prompt,) = prompts_of(base, PROMPT)
+    with base.denoiser() as denoiser, torch.no_grad():
+        plain = velocity(denoiser, prompt)
+    base.speed = Speed(swapped_blocks=swapped, eight_bit=not swapped)
+    with base.denoiser() as denoiser, torch.no_grad():
+        other = velocity(denoiser, prompt)
+    assert (other - plain).norm() / plain.norm() < (1e-6 if swapped else 0.05)
+
+
+@pytest.mark.parametrize("family", TRAINED, indirect=True)
+def test_a_person_a_benchmark_and_a_meta_down_from_the_command_line(
+    base: PipelineBackbone,
+    family: str,
+    folders: dict[str, Path],
+    portrait: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    monkeypatch.setenv("METALORA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    here = ["--backbone", str(folders[family]), "--precision", "fp32"]
+    fast = ["--resolution", "64", "--steps", "3", "--learning-rate", "1e-3"]
+    people = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
+    buckets = ["--bucket-steps", "3", "--warmup-steps", "1", "--batch", "2", "--bucket-people", "4"]
+    buckets += ["--objective", "paper", "--validation-people", "1", "--validation-steps", "2"]
+    assert main(["meta-train", people, "--class", "man", *here, *fast, *buckets, "--out", "man.safetensors"]) == 0
+    person = ["personalize", str(portrait), *here, *fast]
+    assert main([*person, "--meta-down", "man.safetensors", "--class", "man", "--out", "meta.safetensors"]) == 0
+    assert main([*person, "--method", "lora", "--out", "plain.safetensors"]) == 0
+    small = ["--width", "64", "--height", "64", "--sampling-steps", "2", "--compare"]
+    assert main(["generate", "--lora", "meta.safetensors", "--prompt", "a man", *small, *here]) == 0
+    assert main(["doctor", *here, "--resolution", "64"]) == 0
+    assert base.name in capsys.readouterr().out
+    planned(tmp_path / "plan", base, methods=("lora",), people=1, step_counts=(2,))
+    assert b"lora" in finished(tmp_path / "plan", base, Cache(tmp_path / "cache"))
+
+
+def test_what_is_no_base_of_ours_is_told_with_what_is(folders: dict[str, Path], tmp_path: Path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    with pytest.raises(UserError, match=r"StableDiffusionXLPipeline, which is not supported.*z-image"):
+        _ = PipelineFolder(tmp_path).family
+    with pytest.raises(UserError, match="Krea-2-Raw is gated: accept its licence on https"):
+        PipelineFolder("krea/Krea-2-Raw").transformer("cpu", torch.float32)
+
+
+def test_a_file_that_was_half_downloaded_is_named(folders: dict[str, Path], tmp_path: Path):
+    import shutil
+
+    folder = shutil.copytree(folders["z-image"], tmp_path / "half")
+    weights = next((folder / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"transformer.*bytes long, its header says.*copy it again"):
+        PipelineFolder(folder).transformer("cpu", torch.float32)
+
+
+def test_a_version_of_diffusers_without_the_family_is_told_with_the_one_that_has_it(
+    base: PipelineBackbone, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(type(base.family), "transformer", "NoSuchTransformer2DModel")
+    with pytest.raises(UserError, match=rf"needs diffusers {base.family.since} or later"):
+        _ = base.architecture
