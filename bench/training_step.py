@@ -170,7 +170,7 @@ def random_transformer(size: Size, device: torch.device, dtype: torch.dtype) -> 
             network = diffusers_class(size.family, size.family.transformer)(**size.config)
     finally:
         torch.set_default_dtype(before)
-    return network.to(dtype).eval().requires_grad_(False)
+    return torch.nn.Module.to(network, dtype).eval().requires_grad_(False)  # diffusers' own `to` warns of no layer
 
 
 def alternating_times(loops: dict[str, Steps], count: int, device: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import gpu
 from bench.training_step import OUT_OF_MEMORY, REFUSED, main, tflop
 from bench.whole_job import summed, timed
 from metalora.config import Phase, Step, UserError
@@ -60,3 +61,10 @@ def test_what_does_not_fit_or_is_not_to_be_had_is_a_result(tmp_path: Path, error
     assert main(["--out", str(tmp_path / "x.json")], measure) == status
     report = json.loads((tmp_path / "x.json").read_text())
     assert report[key] == str(error).splitlines()[0]
+
+
+def test_the_script_for_a_gpu_runs_on_small_shapes(tmp_path: Path):
+    assert gpu.main(["--device", "cpu", "--out", str(tmp_path / "gpu.json")]) == 0
+    lines = json.loads((tmp_path / "gpu.json").read_text())
+    assert [line["size"] for line in lines] == list(gpu.SMALL)
+    assert all(line[loop]["seconds"] > 0 for line in lines for loop in ("ours", "peft"))

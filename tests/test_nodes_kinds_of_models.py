@@ -10,11 +10,11 @@ import pytest
 import torch
 from comfyui import needs_comfyui
 from comfyui_server import Graph, Server, node, serving, training
-from metalora.backbones.pipeline_folder import Miniature
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from metalora.backbones.checkpoint import write_bfl_transformer
+from metalora.backbones.pipeline_folder import Miniature
 
 pytestmark = [needs_comfyui, pytest.mark.slow]
 GGUF = Path(
