@@ -116,8 +116,7 @@ class BaseConfig:
 
     backbone: str | None = option(
         None,
-        "miniature (ships; default), klein-4b, z-image, qwen-image, krea-2, flux-dev, ... (docs/bases.md), tiny, "
-        "a diffusers folder or hub name",
+        "miniature (default), klein-4b, z-image, flux-dev, ... (docs/bases.md), or a hub name",
         common=True,
     )
     transformer: Path | str | None = option(None, "flux1-dev.safetensors or an fp8 variant, instead of --backbone")

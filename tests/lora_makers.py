@@ -24,7 +24,7 @@ from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.jobs.lora import load_lora
 
-TINY = TinyFlux.shape
+TINY = TinyFlux.architecture
 WIDE = FluxShape(
     3072, 1, 1, in_channels=64, joint_dim=4096, pooled_dim=768, guidance=True
 )  # diffusers converts no other

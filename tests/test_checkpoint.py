@@ -48,7 +48,7 @@ def test_a_round_trip_through_black_forest_labs_names_is_bit_exact(tiny, bfl: Pa
 
 def test_the_architecture_is_read_from_the_header_in_either_naming(tiny, bfl: Path, tmp_path: Path):
     save_file(tiny.state_dict(), tmp_path / "diffusers.safetensors")
-    assert flux_shape_of(bfl) == flux_shape_of(tmp_path / "diffusers.safetensors") == TinyFlux.shape
+    assert flux_shape_of(bfl) == flux_shape_of(tmp_path / "diffusers.safetensors") == TinyFlux.architecture
 
 
 def test_diffusers_own_converter_finds_the_same_weights_in_a_file_of_the_full_width():

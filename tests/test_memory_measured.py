@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bench import training_step
+from metalora.backbones.flux_configs import transformer_config
 from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.memory import training_memory
 
@@ -21,8 +22,10 @@ def test_the_estimate_is_near_the_measured_peak(checkpointing: str, speed: str, 
     if speed == "--four-bit":
         pytest.importorskip("bitsandbytes")
     monkeypatch.setattr(training_step, "WARM_UP", 1)
-    monkeypatch.setitem(training_step.SIZES, "small", SHAPE)
-    monkeypatch.setitem(training_step.TOKENS, "small", 64)
+    text = {"tokens": (64, SHAPE.joint_dim), "pooled": (SHAPE.pooled_dim,)}
+    monkeypatch.setitem(
+        training_step.SIZES, "small", training_step.Size(training_step.FLUX, transformer_config(SHAPE), text)
+    )
     flags = ["--size", "small", "--pixels", "256", "--precision", "bf16", "--checkpointing", checkpointing]
     flags += speed.split()
     steps = training_step.ours(training_step.options().parse_args(flags))

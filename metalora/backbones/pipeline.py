@@ -83,7 +83,8 @@ class PipelineBackbone:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return self.parts.tokenizer()
+        with lean_imports(*self.family.unasked):  # whoever imports transformers first settles what it looks for
+            return self.parts.tokenizer()
 
     def fingerprint(self, part: str) -> str:
         """Changes with the part's weights and with the precision it runs in."""
