@@ -30,7 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links as the repository has them, from its top or from `docs/`, lead to the same pages of the site."""
-    return markdown.replace("](docs/", "](").replace("](../tools/", "](tools/")
+    return markdown.replace("](docs/", "](").replace("](../tools/", "](tools/").replace("](../web/docs/", "](nodes/")
 
 
 def commands() -> str:

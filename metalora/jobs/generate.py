@@ -157,7 +157,7 @@ def write_comparison(images: Sequence[Image], path: Path) -> Path:
     prompts = list(dict.fromkeys(image.prompt for image in images))
     rows = [
         [
-            (read_photo(image.path), f"{prompt} ({'with' if image.lora else 'without'} LoRA, seed {image.seed})")
+            (read_photo(image.path), f"{'with' if image.lora else 'without'} LoRA, seed {image.seed}: {prompt}")
             for image in images
             if image.prompt == prompt
         ]
