@@ -69,6 +69,7 @@ class SmallFlux:
 
 def read_small_flux(parts: Parts, folder: Path) -> SmallFlux:
     """All parts of a FLUX in float32; the tokenizers are left in `folder`."""
+    assert isinstance(parts.architecture, FluxShape), parts.architecture.name
     paths = save_single_files(parts, folder)
     tensors = {name: load(paths[name].read_bytes()) for name in ("transformer", "vae", "clip_l", "t5xxl")}
     texts = parts.text_encoders("cpu", torch.float32)
