@@ -127,10 +127,12 @@ def add_flag(group: argparse._ActionsContainer, option_field: dataclasses.Field)
     return group.add_argument(flag_of(option_field), **how)
 
 
-def settings_of(args: argparse.Namespace, kind: type, also: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The settings that were given: the flags, over the file that --config names."""
+def settings_of(
+    args: argparse.Namespace, kind: type, also: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The settings that were given: the flags, over the file that --config names, which may not hold those `without`."""
     path = vars(args).get("config")
-    file = checked(kind, read_settings(path), str(path), also) if path else {}
+    file = checked(kind, read_settings(path), str(path), also, without) if path else {}
     names = {*(option_field.name for option_field in dataclasses.fields(kind)), *also}
     return file | checked(kind, {name: value for name, value in vars(args).items() if name in names}, "", also)
 

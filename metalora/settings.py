@@ -92,12 +92,15 @@ def config_of(kind: type[Config], given: Mapping[str, Any], backbone: str = "") 
     return with_preset(kind, backbone, **{name: value for name, value in given.items() if name in names})
 
 
-def checked(kind: type, given: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
+def checked(
+    kind: type, given: Mapping[str, Any], where: str, also: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The given settings, with Paths made of text and tuples of lists where the fields of `kind` want them.
 
-    UserError for a name that neither `kind` nor `also` has, with the nearest one that there is.
+    UserError for a name that neither `kind` (but for those `without`) nor `also` has, with the nearest there is.
     """
     fields = {one.name: one.type for one in dataclasses.fields(kind) if "help" in one.metadata}
+    fields = {name: wanted for name, wanted in fields.items() if name not in without}
     for name in given:
         if name not in fields and name not in also:
             near = get_close_matches(name, [*fields, *also], 1)

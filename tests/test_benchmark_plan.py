@@ -9,6 +9,7 @@ import pytest
 from benchmarks import INPUTS, mini_people, planned
 
 from metalora.backbones.pipeline import PipelineBackbone
+from metalora.cli import main
 from metalora.config import METHODS, UserError
 from metalora.config_benchmark import BenchmarkConfig
 from metalora.jobs.benchmark.plan_file import read_plan
@@ -136,3 +137,13 @@ def test_a_plan_with_a_setting_of_another_version_is_refused(tiny: PipelineBackb
     (tmp_path / "plan.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"is not a plan of this version .*heads.* Plan again in another folder"):
         read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("line", ['method = "lora"', "steps = 5", 'class_name = "man"'])
+def test_a_settings_file_with_what_a_plan_has_several_of_is_refused(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "settings.toml").write_text(line + "\n")
+    assert main(["benchmark", "plan", str(tmp_path / "run"), "--config", str(tmp_path / "settings.toml")]) == 1
+    assert f"settings.toml has no setting called {line.split()[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ def lora(tmp_path: Path) -> Path:
 def started(*words: str, **environment: str) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        [sys.executable, "-m", "metalora.cli", *words], cwd=ROOT, env={**os.environ, **environment}, **pipes
+        [sys.executable, "-m", "metalora", *words], cwd=ROOT, env={**os.environ, **environment}, **pipes
     )
 
 

@@ -56,6 +56,9 @@ on several GPUs, or on machines that share the folder:
   torchrun --nproc-per-node 2 -m metalora.cli benchmark run my-run
 """
 
+# Settings of one training or image that a plan has several of, under names of its own.
+OF_VARIANTS = ("method", "steps", "rank", "class_name", "learn_from", "images_per_prompt")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings(BenchmarkConfig, PersonalizeConfig, CropConfig, GenerateConfig, BaseConfig, SpeedConfig):
@@ -92,7 +95,7 @@ def add_to(commands: Commands) -> None:
     kinds = commands.family("benchmark", "compare methods, with intervals", BENCHMARK_HELP)
     plan = kinds.add("plan", "check every input, decide everything", PLAN_HELP, plan_benchmark)
     plan.add_argument("run", type=Path, help="a new folder for the run")
-    add_settings(plan, PlanSettings, ("method", "steps", "rank", "class_name", "learn_from", "images_per_prompt"))
+    add_settings(plan, PlanSettings, OF_VARIANTS)
 
     run = kinds.add("run", "personalize, make images, score; goes on where it stopped", RUN_HELP, run_benchmark)
     run.add_argument("run", type=Path, help="the folder of a plan")
@@ -106,7 +109,7 @@ def plan_benchmark(args: argparse.Namespace) -> None:
     from ..backbones.load import how_it_runs, open_backbone
     from ..jobs.benchmark.prepare import Inputs, make_plan, meta_phd_prompts, mini_benchmark
 
-    given = settings_of(args, PlanSettings)
+    given = settings_of(args, PlanSettings, without=OF_VARIANTS)
     own = PlanSettings(**given)
     if own.meta_phd and own.prompts:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
@@ -127,17 +130,16 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         trained = [method for method in own.methods if method in METHODS]
         rates = {method: method_preset(preset, method).get("learning_rate") for method in trained}
         given["own_learning_rates"] = tuple(f"{method}={rate}" for method, rate in rates.items() if rate)
-    shared = {name: value for name, value in given.items() if name != "method"}
     backbone = open_backbone(own, own)
     print(how_it_runs(backbone))
     job = make_plan(
         args.run,
         backbone,
         inputs,
-        config_of(BenchmarkConfig, shared, preset),
-        config_of(PersonalizeConfig, shared, preset),
-        config_of(CropConfig, shared, preset),
-        config_of(GenerateConfig, shared, preset),
+        config_of(BenchmarkConfig, given, preset),
+        config_of(PersonalizeConfig, given, preset),
+        config_of(CropConfig, given, preset),
+        config_of(GenerateConfig, given, preset),
     )
     plan = driven(job)
     keep(args.run / "settings.toml", "benchmark plan", given)
