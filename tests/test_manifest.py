@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageEnhance
+from torch import Tensor
 
 from metalora.config import UserError
 from metalora.store.images import read_photo
 from metalora.store.manifest import read_manifest
-from metalora.store.near_duplicates import near_duplicates
+from metalora.store.near_duplicates import near_hashes, perceptual_hash
 
 MINI = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
 ROWS = [json.loads(line) for line in (MINI / "manifest.jsonl").read_text().splitlines()]
@@ -143,6 +144,10 @@ def test_no_two_photos_of_the_mini_benchmark_are_near_duplicates_and_copies_are(
             again = read_photo_of(data)
             missed += near_duplicates([photo, again]) == []
     assert missed == 0
+
+
+def near_duplicates(photos: list[Tensor]) -> list[tuple[int, int, float]]:
+    return near_hashes(*([perceptual_hash(photo.flip(-1) if flip else photo) for photo in photos] for flip in (0, 1)))
 
 
 def read_photo_of(data: bytes):

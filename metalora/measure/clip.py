@@ -65,10 +65,6 @@ class ClipScorer:
         """Those of the prompts that the model reads only the beginning of."""
         return [text for text in texts if end_of(self._tokens([text], context_length=LONGEST)) >= self.context_length]
 
-    def recognised(self, images: Tensor, phrases: Sequence[str]) -> list[int]:
-        """For each embedded picture [n, d] which of the phrases, the alternatives of one attribute, is nearest."""
-        return (images @ self.texts(phrases).T).argmax(dim=1).tolist()
-
 
 def load_clip(name_or_path: str = MINIATURE, device: torch.device | str = "cpu") -> ClipScorer:
     """The CLIP of this name, or of a folder or file; what is missing is a UserError that says what to do."""

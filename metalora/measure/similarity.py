@@ -81,28 +81,9 @@ def means_of(values: Iterable[tuple[str, str, float | None]]) -> dict[str, float
     return {identity: mean(map(mean, prompts.values())) for identity, prompts in cells.items() if prompts}
 
 
-def r_facesim(scores: Iterable[ImageScore], misses: Misses = "left out") -> float:
-    """The paper's metric."""
-    return mean(identity_means(scores, "held_out", misses).values())
-
-
-def facesim(scores: Iterable[ImageScore], misses: Misses = "left out") -> float:
-    """The conventional metric, against the photo that was trained on."""
-    return mean(identity_means(scores, "reference", misses).values())
-
-
 def detection_rate(scores: Sequence[ImageScore]) -> float:
     """The share of images in which a face was found."""
     return mean(1.0 if image.faces else 0.0 for image in scores)
-
-
-def macro(means: dict[str, float], group_of: dict[str, str]) -> dict[str, float]:
-    """Each group's mean over its identities, and "macro", their mean: a larger group does not weigh more."""
-    groups: dict[str, list[float]] = {}
-    for identity, value in means.items():
-        groups.setdefault(group_of[identity], []).append(value)
-    by_group = {group: mean(values) for group, values in sorted(groups.items())}
-    return {**by_group, "macro": mean(by_group.values())}
 
 
 def position(score: float, floor: float, ceiling: float) -> float:

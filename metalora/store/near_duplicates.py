@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from .images import RESAMPLER, to_pil
@@ -25,18 +24,14 @@ NEAR = 0.15  # share of differing bits
 def perceptual_hash(photo: Tensor) -> np.ndarray:
     """[255] bits of a photo [3, H, W] that survive saving it again, smaller, brighter or without colour."""
     picture = to_pil(photo).convert("L").resize((SIDE, SIDE), RESAMPLER)
-    return _low_frequencies(picture)
-
-
-def near_duplicates(photos: Sequence[Tensor]) -> list[tuple[int, int, float]]:
-    """(one, other, share of differing bits) of photos that are the same picture, mirrored or not."""
-    hashes = [perceptual_hash(photo) for photo in photos]
-    mirrored = [perceptual_hash(photo.flip(-1)) for photo in photos]
-    return near_hashes(hashes, mirrored)
+    frequency, place = np.arange(LOWEST)[:, None], np.arange(SIDE)[None]
+    cosines = np.cos(math.pi * (2 * place + 1) * frequency / (2 * SIDE))
+    values = (cosines @ np.asarray(picture, dtype=float) @ cosines.T).ravel()[1:]  # the first is the mean brightness
+    return values > np.median(values)
 
 
 def near_hashes(hashes: Sequence[np.ndarray], mirrored: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
-    """The same from hashes [n][255], so that the photos need not be in memory together."""
+    """(one, other, share of differing bits) of photos that are the same picture, mirrored or not, from their hashes."""
     bits = np.array(hashes, dtype=float).reshape(-1, LOWEST**2 - 1)
     flipped = np.array(mirrored, dtype=float).reshape(bits.shape)
     apart = np.minimum(_shares(bits, bits), _shares(bits, flipped))
@@ -47,10 +42,3 @@ def near_hashes(hashes: Sequence[np.ndarray], mirrored: Sequence[np.ndarray]) ->
 def _shares(bits: np.ndarray, others: np.ndarray) -> np.ndarray:
     """[n, m]: the share of bits in which each pair differs."""
     return (bits @ (1 - others).T + (1 - bits) @ others.T) / bits.shape[1]
-
-
-def _low_frequencies(picture: Image.Image) -> np.ndarray:
-    frequency, place = np.arange(LOWEST)[:, None], np.arange(SIDE)[None]
-    cosines = np.cos(math.pi * (2 * place + 1) * frequency / (2 * SIDE))
-    values = (cosines @ np.asarray(picture, dtype=float) @ cosines.T).ravel()[1:]  # the first is the mean brightness
-    return values > np.median(values)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from metalora.jobs.benchmark.plan_file import located, read_plan
 from metalora.store.files import write_bytes
 from metalora.store.manifest import read_manifest
 
@@ -48,11 +49,9 @@ def main() -> None:
     arguments = _parser().parse_args()
     likeness = Likeness()
     for run in arguments.runs:
-        plan, results = (json.loads((run / name).read_text()) for name in ("plan.json", "results.json"))
-        photos = {
-            person.name: [photo.path for photo in person.held_out]
-            for person in read_manifest(pathlib.Path(plan["manifest"]), look=False).people
-        }
+        results = json.loads((run / "results.json").read_text())
+        manifest = read_manifest(pathlib.Path(located(read_plan(run).manifest, run)), look=False)
+        photos = {person.name: [photo.path for photo in person.held_out] for person in manifest.people}
         images = [image for variant in results["variants"] for image in variant["images"]]
         for image in tqdm(images, desc=run.name, unit="image"):
             image["held_out"] = likeness.to(run / image["path"], image["identity"], photos[image["identity"]])
