@@ -18,13 +18,12 @@ import torch
 from metalora.backbones.load import load_backbone, speed_of
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import attention_that_runs
-from metalora.config import METHODS, CropConfig, GenerateConfig, Phase, SpeedConfig
-from metalora.config import PersonalizeConfig as Config
+from metalora.config import METHODS, CropConfig, GenerateConfig, PersonalizeConfig, Phase, SpeedConfig
 from metalora.flags import add_options
 from metalora.jobs import Job
 from metalora.jobs.generate import generate_images
 from metalora.jobs.personalize import personalize_photos
-from metalora.settings import config_of, with_preset
+from metalora.settings import config_of
 from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 
@@ -47,15 +46,16 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict:
     """Personalize and generate, as the command line does."""
     backbone = load_backbone(arguments.backbone, device=arguments.device, precision=arguments.precision)
     backbone.speed = speed_of(config_of(SpeedConfig, vars(arguments)))
-    given = {"steps": arguments.steps} if arguments.steps else {}
-    config = with_preset(Config, arguments.backbone, method=arguments.method, class_name="woman", **given)
-    crops = with_preset(CropConfig, arguments.backbone)
+    given = {"method": arguments.method, "class_name": "woman"} | (
+        {"steps": arguments.steps} if arguments.steps else {}
+    )
+    config, crops = (config_of(kind, given, arguments.backbone) for kind in (PersonalizeConfig, CropConfig))
     cache, lora = Cache(folder / "cache"), folder / "person.safetensors"
     training = personalize_photos(
         backbone, [arguments.photo], lora, config, crops, meta_down=arguments.meta_down, cache=cache
     )
     phases = timed(training, "reading the photo, finding the face", "validation, saving")
-    images = with_preset(GenerateConfig, arguments.backbone, images_per_prompt=IMAGES)
+    images = config_of(GenerateConfig, {"images_per_prompt": IMAGES}, arguments.backbone)
     drawing = generate_images(
         backbone, ["a photo of a woman outdoors"], folder / "images", images, lora=lora, compare=False, cache=cache
     )

@@ -130,7 +130,7 @@ def add_flag(group: argparse._ActionsContainer, option_field: dataclasses.Field)
 def settings_of(
     args: argparse.Namespace, kind: type, also: tuple[str, ...] = (), without: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The settings that were given: the flags, over the file that --config names, which may not hold those `without`."""
+    """The settings that were given: the flags, over the file of --config, which may not hold those `without`."""
     path = vars(args).get("config")
     file = checked(kind, read_settings(path), str(path), also, without) if path else {}
     names = {*(option_field.name for option_field in dataclasses.fields(kind)), *also}

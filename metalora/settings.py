@@ -78,18 +78,12 @@ def method_preset(backbone: str, method: str) -> dict[str, int | float | str]:
     return METHOD_PRESETS.get(backbone, METHOD_PRESETS[""]).get(method, {})
 
 
-def with_preset(kind: type[Config], backbone: str, /, **given: Any) -> Config:
-    """The config of what was given, over the method's preset, over the backbone's, over the defaults."""
+def config_of(kind: type[Config], given: Mapping[str, Any], backbone: str = "") -> Config:
+    """The config of those of the given settings that it has, over the method's preset, the backbone's, the defaults."""
     names = {option_field.name for option_field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     method = given.get("method", METHODS[0]) if "method" in names else ""
-    presets = {**PRESETS.get(backbone, {}), **method_preset(backbone, method)}
-    return kind(**{**{name: value for name, value in presets.items() if name in names}, **given})
-
-
-def config_of(kind: type[Config], given: Mapping[str, Any], backbone: str = "") -> Config:
-    """The config of those of the given settings that it has, over the presets, over the defaults."""
-    names = {option_field.name for option_field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return with_preset(kind, backbone, **{name: value for name, value in given.items() if name in names})
+    settings = {**PRESETS.get(backbone, {}), **method_preset(backbone, method), **given}
+    return kind(**{name: value for name, value in settings.items() if name in names})
 
 
 def checked(
@@ -99,8 +93,8 @@ def checked(
 
     UserError for a name that neither `kind` (but for those `without`) nor `also` has, with the nearest there is.
     """
-    fields = {one.name: one.type for one in dataclasses.fields(kind) if "help" in one.metadata}
-    fields = {name: wanted for name, wanted in fields.items() if name not in without}
+    options = (one for one in dataclasses.fields(kind) if "help" in one.metadata and one.name not in without)
+    fields = {one.name: one.type for one in options}
     for name in given:
         if name not in fields and name not in also:
             near = get_close_matches(name, [*fields, *also], 1)

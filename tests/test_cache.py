@@ -13,7 +13,6 @@ from metalora.cli import main
 from metalora.config import UserError
 from metalora.store import files
 from metalora.store.cache import Cache, clear_up, default_folder, default_limit, entries
-from metalora.store.latent_shards import LatentShards
 
 LATENT = {"latent": torch.randn(16, 8, 8, generator=torch.Generator().manual_seed(1))}
 KEY = Cache.key(what="latent")
@@ -64,15 +63,6 @@ def test_a_damaged_entry_is_a_miss_and_is_made_anew(tmp_path: Path, what: str):
         cache.get(KEY)
     cache.put(KEY, LATENT)
     assert torch.equal(cache.get(KEY)["latent"], LATENT["latent"])
-
-
-def test_a_damaged_shard_is_a_miss(tmp_path: Path):
-    shards = LatentShards(tmp_path)
-    shards.put(KEY, [LATENT["latent"][None]])
-    assert KEY in shards
-    (entry,) = entries(tmp_path)
-    entry.path.write_bytes(entry.path.read_bytes()[:-4])
-    assert KEY not in shards
 
 
 def test_entries_that_were_not_used_for_the_longest_time_go_first(tmp_path: Path):

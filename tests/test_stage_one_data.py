@@ -13,9 +13,9 @@ from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs.meta_train.data import drawn, limited
 from metalora.jobs.meta_train.objectives import prefetched
+from metalora.store.cache import Cache
 from metalora.store.identities import read_identities
 from metalora.store.images import save_image
-from metalora.store.latent_shards import LatentShards
 
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl"
 
@@ -76,33 +76,33 @@ def test_too_few_people_are_refused(tmp_path: Path, content: str):
         read_identities(tmp_path / "gone.jsonl" if content == "no such file" else tmp_path)
 
 
-def test_a_shard_is_read_a_view_at_a_time_and_named_by_content(tmp_path: Path):
+def test_latents_are_read_a_view_at_a_time_and_named_by_content(tmp_path: Path):
     photos = list(people_folder(tmp_path / "people").glob("ada/*.png"))
-    shards = LatentShards(tmp_path / "shards")
-    key = shards.key(photos, size=64)
-    assert key not in shards
-    latents = [torch.rand(2, 16, 8, 8).half(), torch.rand(2, 16, 4, 8).half()]
-    shards.put(key, latents)
-    assert key in shards
-    assert shards.shapes(key) == [(2, 16, 8, 8), (2, 16, 4, 8)]
-    assert torch.equal(shards.read(key, 1, 1), latents[1][1].float())
-    assert shards.key(photos, size=65) != key
+    cache = Cache(tmp_path / "cache")
+    key = cache.key_of_files(photos, size=64)
+    assert key not in cache
+    latents = {"0": torch.rand(2, 16, 8, 8).half(), "1": torch.rand(2, 16, 4, 8).half()}
+    cache.put(key, latents)
+    assert key in cache
+    assert cache.shapes(key) == {"0": (2, 16, 8, 8), "1": (2, 16, 4, 8)}
+    assert torch.equal(cache.get_row(key, "1", 1), latents["1"][1].float())
+    assert cache.key_of_files(photos, size=65) != key
     photos[0].write_bytes(b"another photo")
-    assert shards.key(photos, size=64) != key
+    assert cache.key_of_files(photos, size=64) != key
 
 
-def test_streaming_many_shards_needs_no_memory(tmp_path: Path):
-    """200 shards of 2 MB are read twice over; the process may not grow by a tenth of that."""
-    shards = LatentShards(tmp_path)
+def test_streaming_many_entries_needs_no_memory(tmp_path: Path):
+    """200 entries of 2 MB are read twice over; the process may not grow by a tenth of that."""
+    cache = Cache(tmp_path)
     for number in range(200):
-        shards.put(f"{number:03d}", [torch.full((2, 16, 64, 128), float(number)) for _ in range(2)])
+        cache.put(f"{number:03d}", {name: torch.full((2, 16, 64, 128), float(number)) for name in "01"})
     code = (
-        "import resource, sys; from pathlib import Path; from metalora.store.latent_shards import LatentShards\n"
-        "shards = LatentShards(Path(sys.argv[1])); peaks = []\n"
+        "import resource, sys; from pathlib import Path; from metalora.store.cache import Cache\n"
+        "cache = Cache(Path(sys.argv[1])); peaks = []\n"
         "for turn in range(3):\n"
         "    for number in range(200):\n"
         "        for photo in (0, 1):\n"
-        "            assert shards.read(f'{number:03d}', photo, turn % 2)[0, 0, 0] == number\n"
+        "            assert cache.get_row(f'{number:03d}', str(photo), turn % 2)[0, 0, 0] == number\n"
         "        if turn == 0 and number == 9:\n"
         "            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
         "    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"

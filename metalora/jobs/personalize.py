@@ -2,18 +2,18 @@
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from ..backbones.protocol import Backbone, Denoiser
+from ..backbones.protocol import Backbone, Denoiser, Prompt
 from ..config import CropConfig, PersonalizeConfig, Phase, UserError
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters, fold_all
-from ..method.averaging import settle
+from ..method.averaging import averaged, settle
 from ..method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
 from ..store import files
 from ..store.cache import Cache
@@ -108,50 +108,68 @@ def fit(
 ) -> Job[Training]:
     """Encode what is learned from and train the adapters on it; nothing is written but `saved`, when it is stopped."""
     prompt, class_prompt = yield from prompt_embeddings([config.prompt, config.class_prompt], backbone, cache)
-    latents = yield from crop_latents(planned, backbone, crop_config.flips, cache)
-    weights = head_weights(planned, latents, config.background_weight)
+    person = yield from person_of(planned, backbone, config, crop_config, prompt, cache)
     checkpointing = wants_checkpointing(backbone, config, crop_config)  # asked while the device is still empty
     if warning := memory_warning(backbone, config, crop_config, checkpointing):
         yield Phase(warning)
     yield Phase("loading the transformer")
     with backbone.denoiser() as denoiser:
         denoiser.checkpointing(checkpointing)
-        prior = None
         if config.prior_weight:
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
-        with adapters.to(backbone.device).attached(denoiser.network):
-            images = TrainingImages(latents, prompt.on(backbone.device), weights)
-            person = Person(images, config.seed, prior)
-            losses, seconds = yield from train(denoiser, adapters, person, config, saved)
-            after = validation_loss(denoiser, images, backbone.device)
-        before = validation_loss(denoiser, images, backbone.device)  # last, so that the first step comes soon
+            person = replace(person, prior=prior)
+        yield Phase(f"personalizing: {config.method}, {len(person.images.latents)} crops, {config.prompt!r}")
+        losses, seconds = yield from train(denoiser, adapters.to(backbone.device), [person], config, saved)
+        with adapters.attached(denoiser.network):
+            after = validation_loss(denoiser, person.images, backbone.device)
+        before = validation_loss(denoiser, person.images, backbone.device)  # last, so that the first step comes soon
         return Training(losses, (before, after), seconds)
+
+
+def person_of(
+    planned: Sequence[PlannedPhoto],
+    backbone: Backbone,
+    config: PersonalizeConfig,
+    crop_config: CropConfig,
+    prompt: Prompt,
+    cache: Cache,
+) -> Job[Person]:
+    """What somebody is learned from: the latents of their crops, what each cell counts, and the caption."""
+    latents = yield from crop_latents(planned, backbone, crop_config.flips, cache)
+    weights = head_weights(planned, latents, config.background_weight)
+    return Person(TrainingImages(latents, prompt.on(backbone.device), weights), config.seed)
 
 
 def train(
     denoiser: Denoiser,
     adapters: Adapters,
-    person: Person,
+    people: Sequence[Person],
     config: PersonalizeConfig,
     saved: SavedRun,
+    at: Mapping[int, Callable[[], None]] | None = None,
 ) -> Job[tuple[list[float], float]]:
-    """Stage 2 from its start or from where it was stopped, saved every so often; (losses, seconds of a step)."""
-    optimizer = new_optimizer(adapters, config)
-    losses: list[float] = []
-    seconds: list[float] = []
-    if saved.exists():
-        losses = saved.load(adapters, optimizer)
+    """Stage 2 of one person or a stack, from its start or from where it was stopped; (losses, seconds of a step).
+
+    It is saved every so often and when it is stopped. `at` says what to do after which steps, for which the weights are
+    their average, where one is kept; the state is saved after that.
+    """
+    optimizer, after = new_optimizer(adapters, config), at or {}
+    losses, seconds = saved.load(adapters, optimizer), []
+    if losses:
         yield Phase(f"going on from step {len(losses)} of {saved.path.name}")
-    yield Phase(f"personalizing: {config.method}, {len(person.images.latents)} crops, {config.prompt!r}")
     try:
-        clock = time.perf_counter()
-        for step in personalize(denoiser, adapters, optimizer, [person], config, start=len(losses)):
-            losses.append(step.loss or 0.0)
-            seconds.append(time.perf_counter() - clock)
-            if step.index % config.save_every == 0:
-                saved.save(adapters, optimizer, losses)
-            yield step
+        with adapters.attached(denoiser.network):
             clock = time.perf_counter()
+            for step in personalize(denoiser, adapters, optimizer, people, config, start=len(losses)):
+                losses.append(step.loss or 0.0)
+                seconds.append(time.perf_counter() - clock)
+                if step.index in after:
+                    with averaged(optimizer):
+                        after[step.index]()
+                if step.index in after or step.index % config.save_every == 0:
+                    saved.save(adapters, optimizer, losses)
+                yield step
+                clock = time.perf_counter()
     except (UserError, KeyboardInterrupt):  # the latter may come while the weights move
         raise
     except torch.OutOfMemoryError as error:
@@ -162,8 +180,7 @@ def train(
     except BaseException:  # stopped between two steps, or inside one by ComfyUI's Cancel: half a step moves nothing
         saved.save(adapters, optimizer, losses)
         raise
-    if config.ema_steps:
-        settle(optimizer)
+    settle(optimizer)
     return losses, median(seconds) if seconds else 0.0
 
 

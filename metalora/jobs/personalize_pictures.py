@@ -23,7 +23,7 @@ from . import Job
 from .meta_downs import starting_adapters
 from .personalize import Training, fit, run_metadata
 from .photos import Crop, PlannedPhoto
-from .resume import FREE_OPTIONS, SavedRun
+from .resume import SavedRun, fixed_options
 
 
 @dataclass(frozen=True)
@@ -123,5 +123,5 @@ def resolution_of(planned: Sequence[PlannedPhoto]) -> int:
 
 def name_of_run(metadata: dict[str, str]) -> str:
     """The same for runs that may go on from each other's state."""
-    options = {name: option for name, option in json.loads(metadata["options"]).items() if name not in FREE_OPTIONS}
+    options = fixed_options(json.loads(metadata["options"]))
     return files.digest(json.dumps({**metadata, "options": options}, sort_keys=True).encode())[:16]

@@ -11,9 +11,11 @@ from .adapter import Adapter, Adapters
 def stacked(people: Sequence[Adapters]) -> Adapters:
     """The adapters of people who share their sites, their scale and, where they have one, their Meta-Down.
 
-    Sample b of a batch goes through person indices[b] inside `using(indices)`.
+    Sample b of a batch goes through person indices[b] inside `using(indices)`. One person's are themselves.
     """
     first = people[0]
+    if len(people) == 1:
+        return first
     return Adapters(
         first.sites.values(), {name: _stacked([one.by_name[name] for one in people]) for name in first.by_name}
     )

@@ -1,4 +1,4 @@
-"""Latents and prompt embeddings on disk, keyed by content: the same photo, box and autoencoder are encoded once.
+"""Latents, prompt embeddings and faces on disk, keyed by content: the same photo and autoencoder are encoded once.
 
 A key is the hash of everything the result depends on. Names and dates are not part of it, so a renamed photo is a hit
 and a changed one a miss; there is nothing to invalidate, and the folder may be deleted at any time. A face can be
@@ -12,10 +12,12 @@ import os
 import re
 import time
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..config import UserError
@@ -60,6 +62,11 @@ class Cache:
         """The hash of what a result depends on."""
         return files.digest(json.dumps(content, sort_keys=True).encode())
 
+    @staticmethod
+    def key_of_files(paths: Iterable[Path], **content: str | int | float | bool) -> str:
+        """The same of what depends on the bytes of files, in their order."""
+        return Cache.key(photos=",".join(files.digest(path.read_bytes()) for path in paths), **content)
+
     def __contains__(self, key: str) -> bool:
         return self._read(key) is not None
 
@@ -81,6 +88,16 @@ class Cache:
             path.parent.mkdir(mode=0o700, exist_ok=True)
         facts = {"format": "pt", "sha256": files.digest_of_tensors(tensors)}
         files.write_bytes(path, files.safetensors_bytes(tensors, facts), private=True, flag=FLAG)
+
+    def shapes(self, key: str) -> dict[str, tuple[int, ...]]:
+        """Of an entry's tensors, none of which is read."""
+        with files.opened(self.used(key)) as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict
+
+    def get_row(self, key: str, name: str, row: int) -> Tensor:
+        """A row of one of an entry's tensors, in float32: a copy, so that nothing else stays in memory."""
+        with files.opened(self.used(key)) as file:
+            return file.get_slice(name)[row].to(torch.float32, copy=True)
 
     def used(self, key: str) -> Path:
         """Where an entry is, which from now on is the one that was used last."""

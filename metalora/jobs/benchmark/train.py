@@ -1,24 +1,22 @@
 """Personalizing a benchmark's people, a group in one forward pass, several step counts from one training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-
-from torch.optim import Optimizer
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
 from ...config import PersonalizeConfig, UserError
 from ...method.adapter import Adapters, fold_all
-from ...method.averaging import averaged
-from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
+from ...method.personalize import Person
 from ...method.stacks import stacked, taken_out
 from ...store.cache import Cache
 from .. import Job
 from ..lora import save_lora
 from ..memory import wants_checkpointing
 from ..meta_downs import starting_adapters
-from ..personalize import plan_photos, run_metadata
-from ..photos import crop_latents, head_weights
+from ..personalize import person_of, plan_photos, run_metadata, train
+from ..photos import crop_latents
 from ..prior import prior_images
 from ..resume import SavedRun
 from .layout import Layout
@@ -86,11 +84,10 @@ class Bench:
 
 def encode_crops(training: Training, bench: Bench) -> Job[None]:
     """Fill the cache before the transformer is loaded: the autoencoder and it may not fit together while training."""
-    for planned in training.people:
-        config = config_of(training, bench.plan, planned, max(training.variants))
-        crops = bench.plan.crop_config(training.learn_from)
-        photo = plan_photos([bench.photos[planned.identity]], config, crops, bench.backbone, bench.faces)
-        yield from crop_latents(photo, bench.backbone, crops.flips, bench.cache)
+    config = config_of(training, bench.plan, training.people[0], max(training.variants))  # of crops all have the same
+    crops, photos = bench.plan.crop_config(training.learn_from), [bench.photos[p.identity] for p in training.people]
+    planned = plan_photos(photos, config, crops, bench.backbone, bench.faces)
+    yield from crop_latents(planned, bench.backbone, crops.flips, bench.cache)
 
 
 def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[None]:
@@ -98,28 +95,14 @@ def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[Non
     learners = []
     for planned in training.people:
         learners.append((yield from learner_of(planned, training, bench, denoiser)))
-    adapters = [learner.adapters for learner in learners]
-    stack = (stacked(adapters) if len(adapters) > 1 else adapters[0]).to(bench.backbone.device)
+    stack = stacked([learner.adapters for learner in learners]).to(bench.backbone.device)
     config = config_of(training, bench.plan, training.people[0], max(training.variants))
     denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config(training.learn_from)))
-    optimizer = new_optimizer(stack, config)
     state = bench.layout.state(training.series, training.rank, training.group)
     saved = SavedRun(state, {"plan": bench.plan.sha256(), "group": " ".join(p.identity for p in training.people)})
-    losses = resumed(saved, stack, optimizer, training, bench.layout)
-    try:
-        with stack.attached(denoiser.network):
-            people = [learner.person for learner in learners]
-            for step in personalize(denoiser, stack, optimizer, people, config, start=len(losses)):
-                losses.append(step.loss or 0.0)
-                if step.index in training.variants:
-                    with averaged(optimizer):
-                        save_loras(stack, training.variants[step.index], learners, bench)
-                if step.index in training.variants or step.index % config.save_every == 0:
-                    saved.save(stack, optimizer, losses)
-                yield step
-    except GeneratorExit:
-        saved.save(stack, optimizer, losses)
-        raise
+    check_nothing_is_gone(saved, training, bench.layout)
+    at = {steps: partial(save_loras, stack, variant, learners, bench) for steps, variant in training.variants.items()}
+    yield from train(denoiser, stack, [learner.person for learner in learners], config, saved, at)
     saved.remove()
 
 
@@ -134,18 +117,16 @@ def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoise
     config = config_of(training, plan, planned, max(training.variants))
     adapters, origin = starting_adapters(backbone, config, meta_down_of(planned, training.method, bench))
     photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, bench.faces)
-    latents = yield from crop_latents(photo, backbone, crops.flips, bench.cache)
-    prior = None
+    person = yield from person_of(photo, backbone, config, crops, bench.prompts[config.prompt], bench.cache)
     if config.prior_weight:
         class_prompt = bench.prompts[config.class_prompt]
         prior = yield from prior_images(denoiser, class_prompt, backbone, config, crops, bench.cache)
+        person = replace(person, prior=prior)
     metadata = {
         steps: run_metadata(backbone, config_of(training, plan, planned, steps), crops, photo, origin)
         for steps in training.variants
     }
-    weights = head_weights(photo, latents, config.background_weight)
-    images = TrainingImages(latents, bench.prompts[config.prompt], weights)
-    return Learner(planned, adapters, Person(images, config.seed, prior), metadata)
+    return Learner(planned, adapters, person, metadata)
 
 
 def meta_down_of(planned: PlannedPerson, method: str, bench: Bench) -> str | None:
@@ -155,19 +136,16 @@ def meta_down_of(planned: PlannedPerson, method: str, bench: Bench) -> str | Non
     return located(bench.plan.meta_downs[planned.class_name]["path"], bench.layout.run)
 
 
-def resumed(saved: SavedRun, stack: Adapters, optimizer: Optimizer, training: Training, layout: Layout) -> list[float]:
-    """The losses of a stopped training, put back where it was; none if it starts anew."""
-    if not saved.exists():
-        return []
-    losses = saved.load(stack, optimizer)
-    passed = [variant for steps, variant in training.variants.items() if steps <= len(losses)]
+def check_nothing_is_gone(saved: SavedRun, training: Training, layout: Layout) -> None:
+    """Refuse to go on with a training that is past a LoRA which is not there any more."""
+    done = saved.steps()
+    passed = [variant for steps, variant in training.variants.items() if steps <= done]
     gone = [path for v in passed for p in training.people if not (path := layout.lora(v, p)).exists()]
     if gone:
         raise UserError(
             f"{gone[0]} was there and is gone, and {saved.path} is past it. Delete {saved.path}: these people are then "
             "trained again from the start."
         )
-    return losses
 
 
 def save_loras(stack: Adapters, variant: Variant, learners: Sequence[Learner], bench: Bench) -> None:

@@ -1,7 +1,7 @@
 """The whole path on people who come along: their photos are learned, then images made without and with, and a page."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
-from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, Phase, Step
+from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, Phase
 from ...method.adapter import Adapters, fold_all
-from ...method.averaging import settle
 from ...method.flow import joined
-from ...method.personalize import Person, TrainingImages, new_optimizer, personalize
+from ...method.personalize import Person
 from ...method.stacks import stacked, taken_out
-from ...settings import with_preset
+from ...settings import config_of
 from ...store import files
 from ...store.cache import Cache
 from ...store.images import save_image
@@ -26,8 +25,8 @@ from ..generate import Image, image_metadata, plan_images
 from ..lora import load_lora, lora_adapters, save_lora
 from ..memory import memory_warning, wants_checkpointing
 from ..meta_downs import RANDOM, shipped_meta_down, starting_adapters
-from ..personalize import plan_photos, run_metadata
-from ..photos import crop_latents, head_weights, prompt_embeddings
+from ..personalize import person_of, plan_photos, run_metadata, train
+from ..photos import crop_latents, prompt_embeddings
 from ..plots import save_loss_curve
 from ..resume import SavedRun
 from .page import Demonstration, Trained, labels_of, write_page
@@ -46,7 +45,7 @@ def demonstrate(
     """
     files.check_writable(out / "index.html")
     began = time.perf_counter()
-    crop_config, sampling = with_preset(CropConfig, preset), with_preset(GenerateConfig, preset)
+    crop_config, sampling = config_of(CropConfig, {}, preset), config_of(GenerateConfig, {}, preset)
     yield Phase(f"{len(people)} people to learn" if len(people) > 1 else f"the portrait: {people[0].credit}")
     sheet = None
     if crop_config.learn_from != "whole":
@@ -54,7 +53,7 @@ def demonstrate(
         sheet = made.sheet
     shipped = shipped_meta_down(backbone.name, people[0].class_name)
     methods = ("lora", "meta-lora") if compare else ("meta-lora",) if shipped else ("lora",)
-    configs = [with_preset(PersonalizeConfig, preset, method=method) for method in methods]
+    configs = [config_of(PersonalizeConfig, {"method": method}, preset) for method in methods]
     images = {method: _planned(people, out / "images" / method, sampling, method) for method in (NONE, *methods)}
     captions = [replace(config, class_name=person.class_name).prompt for config in configs for person in people]
     asked = list(dict.fromkeys([*captions, *(prompt for person in people for prompt in person.prompts)]))
@@ -123,61 +122,38 @@ def _lesson(
 ) -> Job[_Lesson]:
     """Encode the photos: the autoencoder and the transformer may not fit together."""
     planned = plan_photos([person.portrait for person in people], shared, crops, backbone, "sface")
-    views = iter((yield from crop_latents(planned, backbone, crops.flips, cache)))
+    yield from crop_latents(planned, backbone, crops.flips, cache)  # of everyone, while the autoencoder is there
     adapters, learners, metadata = [], [], []
     for person, photo in zip(people, planned, strict=True):
         config = replace(shared, class_name=person.class_name)
         own, origin = starting_adapters(backbone, config, meta_down)
-        latents = [next(views) for _ in photo.crops]
-        weights = head_weights([photo], latents, config.background_weight)
-        images = TrainingImages(latents, prompts[config.prompt].on(backbone.device), weights)
-        learners.append(Person(images, config.seed))
+        learners.append((yield from person_of([photo], backbone, config, crops, prompts[config.prompt], cache)))
         metadata.append(run_metadata(backbone, config, crops, [photo], origin))
         adapters.append(own)
     checkpointing = wants_checkpointing(backbone, shared, crops)  # asked while the device is still empty
     if warning := memory_warning(backbone, shared, crops, checkpointing):
         yield Phase(warning)
-    stack = stacked(adapters) if len(adapters) > 1 else adapters[0]
     out = out / shared.method
     loras = [out / f"{person.name}.safetensors" for person in people]
     everyone = metadata[0] | {"people": " ".join(person.name for person in people)}
     saved = SavedRun(out / "stopped.state.safetensors", everyone)
-    return _Lesson(shared, stack.to(backbone.device), learners, loras, metadata, checkpointing, saved)
+    return _Lesson(shared, stacked(adapters).to(backbone.device), learners, loras, metadata, checkpointing, saved)
 
 
 def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Trained]:
-    """Everyone's LoRA, from one training that goes on where it was stopped."""
-    config, saved = lesson.config, lesson.saved
+    """Everyone's LoRA, from one training that goes on where it was stopped, also while images are made."""
+    config = lesson.config
+
+    def save_loras() -> None:
+        for row, (path, metadata) in enumerate(zip(lesson.loras, lesson.metadata, strict=True)):
+            save_lora(path, fold_all(taken_out(lesson.stack, row)), "diffusers", backbone.architecture, metadata)
+
     yield Phase(f"{config.method}: learning {len(lesson.people)} photos, {config.steps} steps")
     denoiser.checkpointing(lesson.checkpointing)
-    optimizer = new_optimizer(lesson.stack, config)
-    losses = saved.load(lesson.stack, optimizer) if saved.exists() else []
-    seconds: list[float] = []
-    with lesson.stack.attached(denoiser.network):
-        steps = personalize(denoiser, lesson.stack, optimizer, lesson.people, config, start=len(losses))
-        try:
-            for step in _timed(steps, seconds):
-                losses.append(step.loss or 0.0)
-                if step.index % config.save_every == 0:
-                    saved.save(lesson.stack, optimizer, losses)
-                yield step
-        finally:  # also when it is done: the images may be stopped
-            saved.save(lesson.stack, optimizer, losses)
-    settle(optimizer)
-    for row, (path, metadata) in enumerate(zip(lesson.loras, lesson.metadata, strict=True)):
-        adapters = taken_out(lesson.stack, row) if len(lesson.people) > 1 else lesson.stack
-        save_lora(path, fold_all(adapters), "diffusers", backbone.architecture, metadata)
-    whole = sum(seconds) / len(seconds) * config.steps if seconds else None
-    return Trained(config, losses, whole, lesson.loras)
-
-
-def _timed(steps: Iterator[Step], seconds: list[float]) -> Iterator[Step]:
-    """The same steps; how long each took is added to `seconds`."""
-    clock = time.perf_counter()
-    for step in steps:
-        seconds.append(time.perf_counter() - clock)
-        yield step
-        clock = time.perf_counter()
+    losses, seconds = yield from train(
+        denoiser, lesson.stack, lesson.people, config, lesson.saved, {config.steps: save_loras}
+    )
+    return Trained(config, losses, seconds * config.steps or None, lesson.loras)
 
 
 def _planned(people: Sequence[DemoPerson], out: Path, sampling: GenerateConfig, method: str) -> list[list[Image]]:

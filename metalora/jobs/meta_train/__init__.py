@@ -14,7 +14,7 @@ from ...store import files
 from ...store.cache import Cache
 from .. import Job
 from ..personalize import check_output
-from .checkpoints import Checkpoints, History
+from ..resume import Checkpoints, History
 from .data import prepared
 from .logs import TensorBoard, write_logs
 from .objectives import Run, new_run

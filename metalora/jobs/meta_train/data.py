@@ -15,7 +15,6 @@ from ...store import files
 from ...store.cache import Cache
 from ...store.identities import Identity, read_identities, refuse
 from ...store.images import read_photo, resize_crop
-from ...store.latent_shards import LatentShards
 from .. import Job
 from ..photos import unread_ends
 from .faces import Faces, found_faces, usable
@@ -26,7 +25,6 @@ from .people import ALL, People, kind_of
 def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, world: World) -> Job[People]:
     """Read, check and encode; every problem of the data is one UserError before anything is encoded."""
     identities = limited(chosen(read_identities(source), config, source), config)
-    shards = LatentShards(cache.folder)
     faces: dict[str, Faces] = {}
     if config.objective == "across-photos" or config.background_weight < 1:
         faces = yield from found_faces(identities, source, config, cache, world)
@@ -44,14 +42,14 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
         "autoencoder": backbone.fingerprint("autoencoder"),
         "precision": str(precision(backbone)),
     }
-    keys = {one.name: shards.key([photo.path for photo in one.photos], **settings) for one in identities}
-    missing = [one for one in identities if keys[one.name] not in shards]
+    keys = {one.name: Cache.key_of_files([photo.path for photo in one.photos], **settings) for one in identities}
+    missing = [one for one in identities if keys[one.name] not in cache]
     own = missing[world.rank :: world.size]
     yield from check(own, source, config, backbone.multiple)
     world.wait()
-    yield from encode(own, keys, shards, backbone, config)
+    yield from encode(own, keys, cache, backbone, config)
     by_name = {one.name: one for one in identities}
-    people = People([], [], by_name, keys, shards, faces, cache, backbone, config)
+    people = People([], [], by_name, keys, faces, cache, backbone, config)
     if world.rank == 0:
         yield from embed(captions_of(people), backbone, cache)
     world.wait()  # what the others encoded is there
@@ -77,7 +75,7 @@ def divide(people: People, source: Path) -> None:
         Person(
             name,
             kind_of(one, config),
-            tuple((shape[-1] * scale, shape[-2] * scale) for shape in people.shards.shapes(people.keys[name])),
+            tuple((shape[-1] * scale, shape[-2] * scale) for shape in people.latent_shapes(name)),
         )
         for name, one in people.identities.items()
     ]
@@ -144,16 +142,16 @@ def check(own: Sequence[Identity], source: Path, config: MetaTrainConfig, multip
 
 
 def encode(
-    own: Sequence[Identity], keys: dict[str, str], shards: LatentShards, backbone: Backbone, config: MetaTrainConfig
+    own: Sequence[Identity], keys: dict[str, str], cache: Cache, backbone: Backbone, config: MetaTrainConfig
 ) -> Job[None]:
-    """A shard for everyone who has none. The autoencoder is loaded only if there is someone."""
+    """An entry for everyone who has none. The autoencoder is loaded only if there is someone."""
     if not own:
         return
     yield Phase(f"encoding {sum(len(one.photos) for one in own)} photos")
     with backbone.autoencoder() as autoencoder:
         for count, one in enumerate(own, 1):
-            latents = [views(photo.path, autoencoder, backbone, config) for photo in one.photos]
-            shards.put(keys[one.name], latents)
+            latents = (views(photo.path, autoencoder, backbone, config) for photo in one.photos)
+            cache.put(keys[one.name], {str(index): tensor for index, tensor in enumerate(latents)})
             yield Step(count, len(own))
 
 

@@ -20,7 +20,6 @@ from ...method.world import World
 from ...store.cache import Cache
 from ...store.identities import Identity, Photo, refuse
 from ...store.images import read_photo
-from ...store.latent_shards import LatentShards
 from .. import Job
 from ..photos import HEAD, Crop
 
@@ -56,7 +55,7 @@ def found_faces(
     """
     analyser = load_faces(config.faces)
     keys = {
-        one.name: LatentShards.key(
+        one.name: Cache.key_of_files(
             [photo.path for photo in one.photos], what="largest faces", analyser=analyser.name, digest=analyser.digest
         )
         for one in identities
@@ -111,7 +110,7 @@ def usable(identities: Sequence[Identity], faces: Mapping[str, Faces]) -> Usable
     for one in identities:
         photos: dict[str, int] = {}
         for index, (photo, found) in enumerate(zip(one.photos, faces[one.name].found(), strict=True)):
-            digest = LatentShards.key([photo.path])
+            digest = Cache.key_of_files([photo.path])
             if not found:
                 faceless.append(photo)
             elif digest in photos:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...config import UserError
 from ...store.files import write_bytes
 from ..plots import SMOOTHING, optional_drawing
-from .checkpoints import History
+from ..resume import History
 from .objectives import Run
 
 if TYPE_CHECKING:

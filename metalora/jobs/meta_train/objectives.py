@@ -21,12 +21,11 @@ from ...method.flow import generator_of
 from ...method.head_generator import HeadGenerator
 from ...method.meta_train import MetaTraining, meta_train, planned
 from ...method.world import World
-from .checkpoints import History
+from ..resume import History, load_optimizer, optimizer_tensors
 from .people import People
 
 Item = TypeVar("Item")
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
 ROWS = ("weights", "mean", "square", "steps")  # of heads
 
 
@@ -119,18 +118,12 @@ class AcrossRun:
         return Plotted("unseen people's other photos: own face below the others is a person learned", "loss", lines)
 
     def state(self) -> dict[str, Tensor]:
-        state = {"weights": self.training.flat.detach().cpu().clone()}
-        for part, moments in self.training.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{part}.{name}": value.cpu() for name, value in moments.items()}
-        return state
+        return {"weights": self.training.flat.detach().cpu().clone()} | optimizer_tensors(self.training.optimizer)
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
-        optimizer = self.training.optimizer
         with torch.no_grad():
             self.training.flat.copy_(state["weights"])
-        groups = optimizer.state_dict()["param_groups"]
-        moments = {part: {name: state[f"optimizer.{part}.{name}"] for name in MOMENTS} for part in range(len(groups))}
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        load_optimizer(self.training.optimizer, state)
 
     def result(self) -> dict[str, Tensor]:
         return self.training.tensors()
@@ -196,11 +189,8 @@ class PaperRun:
         return Plotted(title, "fall of the loss on unseen photos", {"gain": gain})
 
     def state(self) -> dict[str, Tensor]:
-        heads = gathered(self.training)
-        moments = self.training.down.optimizer.state_dict()["state"].get(0, {})
-        state = {f"{name}.down": down for name, down in self.training.meta_down().items()}
-        state |= {f"optimizer.{name}": value.cpu() for name, value in moments.items()}
-        return state | heads | {"visit": torch.tensor(self.training.visit)}
+        heads, visit = gathered(self.training), {"visit": torch.tensor(self.training.visit)}
+        return self.result() | optimizer_tensors(self.training.down.optimizer) | heads | visit
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
         training = self.training
@@ -211,11 +201,7 @@ class PaperRun:
             for row, name in enumerate(training.heads.names):
                 for part, stack in rows_of(training).items():
                     stack[row] = state[f"heads.{name}.{part}"].to(stack)
-        moments = {name: state[f"optimizer.{name}"] for name in MOMENTS if f"optimizer.{name}" in state}
-        optimizer = training.down.optimizer
-        optimizer.load_state_dict(
-            {"state": {0: moments} if moments else {}, "param_groups": optimizer.state_dict()["param_groups"]}
-        )
+        load_optimizer(training.down.optimizer, state)
 
     def result(self) -> dict[str, Tensor]:
         return {f"{name}.down": down for name, down in self.training.meta_down().items()}

@@ -17,7 +17,6 @@ from ...method.meta_train import Batch, MetaTraining
 from ...store import files
 from ...store.cache import Cache
 from ...store.identities import Identity
-from ...store.latent_shards import LatentShards
 from .faces import Faces, cell_weights, head_on
 from .frames import framed
 
@@ -33,8 +32,7 @@ class People:
     train: list[Person]
     held_out: list[Person]
     identities: dict[str, Identity]
-    keys: dict[str, str]  # of shards, by name
-    shards: LatentShards
+    keys: dict[str, str]  # of their latents in the cache, by name
     faces: dict[str, Faces]  # of everyone; nobody's where none were looked for
     cache: Cache
     backbone: Backbone
@@ -49,6 +47,15 @@ class People:
     def photos(self, name: str) -> int:
         """How many someone has."""
         return len(self.identities[name].photos)
+
+    def latent_shapes(self, name: str) -> list[tuple[int, ...]]:
+        """[views, c, h, w] of each of someone's photos."""
+        shapes = self.cache.shapes(self.keys[name])
+        return [shapes[str(photo)] for photo in range(len(shapes))]
+
+    def latents(self, name: str, photo: int, view: int = 0) -> torch.Tensor:
+        """[c, h, w], in float32, as it is or (view 1) mirrored."""
+        return self.cache.get_row(self.keys[name], str(photo), view)
 
     def caption(self, name: str, photo: int, mirrored: bool) -> str:
         """The photo's own caption, or the class's."""
@@ -73,7 +80,7 @@ class People:
         """[1, h, w], what each cell of a photo's latents counts in the loss; None where all count 1."""
         if self.config.background_weight == 1:
             return None
-        height, width = self.shards.shapes(self.keys[name])[photo][-2:]
+        height, width = self.latent_shapes(name)[photo][-2:]
         faces = self.faces[name]
         across, down = (int(side) for side in faces.sizes[photo])
         frame = framed(across, down, self.config, self.backbone.multiple)
@@ -87,8 +94,7 @@ class People:
             bucket, own = training.bucket(visit), training.own(samples, visit)
             names = [bucket[sample.position].name for sample in own]
             latents = [
-                self.shards.read(self.keys[name], sample.photo, int(sample.mirrored))
-                for name, sample in zip(names, own, strict=True)
+                self.latents(name, sample.photo, int(sample.mirrored)) for name, sample in zip(names, own, strict=True)
             ]
             prompts = [
                 prompt_of(self.caption(name, sample.photo, sample.mirrored))
@@ -110,7 +116,7 @@ class People:
             generator = generator_of(self.config.seed, "form", step, slot)
             form = int(torch.randint(self.config.caption_variants, (1,), generator=generator))
             faces.append(self.faces[name].embeddings[reference])
-            latents.append(self.shards.read(self.keys[name], target, 0))
+            latents.append(self.latents(name, target))
             prompts.append(prompt_of(self.shortened(name, target, form)))
             weights.append(self.weights(name, target, False))
         return PairBatch(
@@ -129,12 +135,12 @@ class People:
         return [
             HeldOut(
                 person.name,
-                torch.stack([self.shards.read(self.keys[person.name], 0, view) for view in views]).to(device),
+                torch.stack([self.latents(person.name, 0, view) for view in views]).to(device),
                 joined([prompt_of(self.caption(person.name, 0, view == 1)) for view in views]),
                 stacked_weights([self.weights(person.name, 0, view == 1) for view in views], device),
                 [
                     Unseen(
-                        self.shards.read(self.keys[person.name], photo, 0).to(device),
+                        self.latents(person.name, photo).to(device),
                         prompt_of(self.caption(person.name, photo, False)),
                         stacked_weights([self.weights(person.name, photo, False)], device),
                     )
