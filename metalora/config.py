@@ -105,6 +105,7 @@ def _fits(value: Any, kind: Any) -> bool:
 DEFAULT_BACKBONE = "miniature"
 SINGLE_FILES = ("transformer", "vae", "clip_l", "t5xxl", "tokenizers")
 METHODS = ("meta-lora", "lora")
+OPTIMIZERS = ("adamw", "adamw-8bit", "prodigy")
 SOURCES = ("crops", "whole", "square")  # of what a method learns
 NONE = "none"  # the method of a benchmark that personalizes nothing: the base alone
 FEWEST_PEOPLE = 5  # for an interval: the bootstrap of fewer is absurdly wide, or has no width at all
@@ -201,8 +202,17 @@ class PersonalizeConfig:
         common=True,
     )
     steps: int = option(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000, common=True)
-    learning_rate: float = option(4e-4, "AdamW learning rate, constant", low=0.0, high=1.0, common=True)
-    weight_decay: float = option(0.01, "AdamW weight decay; torch's own default", low=0.0, high=1.0)
+    learning_rate: float = option(
+        4e-4, "learning rate; prodigy multiplies its own by it: 1", low=0.0, high=1.0, common=True
+    )
+    optimizer: str = option(
+        "adamw", "AdamW; with 8-bit moments (bitsandbytes); or Prodigy, which finds the rate itself", choices=OPTIMIZERS
+    )
+    lr_scheduler: str = option(
+        "constant", "the rate over the steps, as diffusers' of this name", choices=("constant", "cosine", "linear")
+    )
+    lr_warmup_steps: int = option(0, "steps over which the rate rises from 0", low=0)
+    weight_decay: float = option(0.01, "weight decay; torch's own default for AdamW", low=0.0, high=1.0)
     rank: int = option(1, "r2, the rank of the finished LoRA", low=1, high=128, common=True)
     meta_rank: int = option(16, "r1, the rank of a random Meta-Down; a Meta-Down file brings its own", low=1, high=512)
     scale: float = option(1.0, "s, the strength of the adapter while training", low=0.0, high=100.0)
@@ -230,11 +240,25 @@ class PersonalizeConfig:
         "auto", "recompute activations to save memory: auto looks at what is free", choices=("auto", "on", "off")
     )
     save_every: int = option(50, "write a resumable state every so many steps", low=1)
+    lora_every: int = option(
+        0, "also write the LoRA as it is after every so many steps; 0: the finished one alone", low=0
+    )
+    loras_kept: int = option(0, "of those, keep the last so many; 0: all", low=0)
     seed: int = option(0, "seed of the heads, noise, times and the order of crops", low=0, high=2**63 - 1, common=True)
 
     def __post_init__(self) -> None:
         check_options(self)
         _ = self.prompt  # a caption that cannot be filled in is found now, not after the photos are encoded
+        if self.optimizer == "prodigy" and self.learning_rate < 0.1:
+            raise UserError(
+                f"Prodigy finds the learning rate itself and multiplies it by --learning-rate, which is "
+                f"{self.learning_rate:g}: set that to 1, or choose --optimizer adamw."
+            )
+        if self.lr_warmup_steps >= self.steps:
+            raise UserError(
+                f"--lr-warmup-steps is {self.lr_warmup_steps}, so the learning rate would still be rising after "
+                f"{self.steps} steps: use fewer, or more --steps."
+            )
 
     @property
     def prompt(self) -> str:

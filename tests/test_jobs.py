@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,17 +105,28 @@ def test_a_run_that_was_killed_after_its_lora_was_written_is_finished_by_the_sam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop_after", "average"), [(3, 0), (7, 0), (29, 0), (7, 4)])
+@pytest.mark.parametrize(
+    ("stop_after", "options"),
+    [
+        (3, {}),
+        (29, {}),
+        (7, {"ema_steps": 4}),
+        (7, {"lr_scheduler": "cosine", "lr_warmup_steps": 10}),
+        (9, {"optimizer": "adamw-8bit", "ema_steps": 4}),
+        (9, {"optimizer": "prodigy", "learning_rate": 1.0, "ema_steps": 4}),
+    ],
+)
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     tiny: PipelineBackbone,
     portrait: Path,
     tmp_path: Path,
     warm_cache: Cache,
     stop_after: int,
-    average: int,
+    options: dict[str, object],
 ):
     whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
-    config = replace(CONFIG, ema_steps=average)
+    config = replace(CONFIG, **options)
+    pytest.importorskip({"adamw-8bit": "bitsandbytes", "prodigy": "prodigyopt"}.get(config.optimizer, "torch"))
     personalized(tiny, portrait, whole, warm_cache, config)
 
     class Stop(Exception):
@@ -154,6 +166,7 @@ def test_the_state_of_another_run_is_refused_and_kept(
 @pytest.mark.slow
 def test_more_photos_give_more_crops(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
     save_image(read_photo(portrait).flip(-1), tmp_path / "other.png")
+    (tmp_path / "other.txt").write_text("a {class} in the mirror\n")
     job = personalize_photos(
         tiny,
         [portrait, tmp_path / "other.png"],
@@ -166,6 +179,41 @@ def test_more_photos_give_more_crops(tiny: PipelineBackbone, portrait: Path, tmp
     _, metadata = files.read(run(job).adapter, ("adapter",))
     assert len(json.loads(metadata["photos"])) == 2
     assert int(metadata["crops"]) > 1.5 * len(GOLDEN)
+    assert json.loads(metadata["captions"]) == ["", "a woman in the mirror"]
+
+
+@pytest.mark.slow
+def test_loras_on_the_way_are_those_of_shorter_trainings_and_the_last_ones_stay(
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+):
+    out = tmp_path / "ada.safetensors"
+    config = replace(CONFIG, lora_every=6, loras_kept=2, ema_steps=4)
+    personalized(tiny, portrait, out, warm_cache, config)
+    assert sorted(path.name for path in tmp_path.glob("*-step*")) == [
+        "ada-step00018.safetensors",
+        "ada-step00024.safetensors",
+    ]
+    shorter = tmp_path / "shorter.safetensors"
+    personalized(tiny, portrait, shorter, warm_cache, replace(config, steps=18, lora_every=0))
+    tensors, metadata = files.read(tmp_path / "ada-step00018.safetensors", ("lora",))
+    wanted, _ = files.read(shorter, ("lora",))
+    assert metadata["step"] == "18"
+    assert all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+    out.unlink()
+    with pytest.raises(UserError, match=r"ada-step00018.safetensors is of an earlier"):
+        personalized(tiny, portrait, out, warm_cache, config)
+
+
+@pytest.mark.parametrize(("name", "package"), [("adamw-8bit", "bitsandbytes"), ("prodigy", "prodigyopt")])
+def test_an_optimizer_whose_package_is_missing_is_refused_before_any_work(
+    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch, name: str, package: str
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.optim", None)
+    config = replace(CONFIG, optimizer=name, learning_rate=1.0)
+    with pytest.raises(UserError, match=f"--optimizer {name} needs the package {package}: pip install {package}"):
+        personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

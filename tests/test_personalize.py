@@ -9,7 +9,14 @@ from toy import TOY_SITES, ToyDenoiser
 from metalora.config import PersonalizeConfig, UserError
 from metalora.method.adapter import IDENTITY, SHARED, Adapters, new_adapters, random_meta_down
 from metalora.method.flow import generator_of
-from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
+from metalora.method.personalize import (
+    Person,
+    TrainingImages,
+    learning_rate_at,
+    new_optimizer,
+    personalize,
+    validation_loss,
+)
 
 # 5 crops of one person, 2 views each: much in common, a little of their own
 LATENTS = 2 + 0.1 * torch.randn(5, 2, 2, 2, 4, generator=torch.Generator().manual_seed(9))
@@ -116,3 +123,56 @@ def test_clipping_bounds_the_first_step(denoiser: ToyDenoiser):
     adapters, _ = trained(denoiser, config)
     ups = torch.cat([weight.flatten() for weight in adapters.parameters(("up",))])
     assert ups.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_the_learning_rate_is_that_of_diffusers(name: str, warmup: int):
+    from diffusers.optimization import get_scheduler
+
+    config = replace(CONFIG, lr_scheduler=name, lr_warmup_steps=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    library = name if name != "constant" or not warmup else "constant_with_warmup"
+    scheduler = get_scheduler(library, optimizer, num_warmup_steps=warmup, num_training_steps=config.steps)
+    for step in range(config.steps):
+        assert learning_rate_at(step, config) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-18)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_falling_rate_moves_the_last_step_less(denoiser: ToyDenoiser):
+    config = replace(CONFIG, steps=10)
+    moved = {}
+    for name in ("constant", "linear"):
+        own, adapters = replace(config, lr_scheduler=name), fresh(config)
+        with adapters.attached(denoiser.network):
+            steps = personalize(denoiser, adapters, new_optimizer(adapters, own), [Person(IMAGES, 0)], own)
+            before, after = [adapters.tensors() for _ in steps][-2:]
+        moved[name] = sum((after[key] - before[key]).norm() for key in before)
+    assert moved["linear"] < 0.3 * moved["constant"]
+
+
+def test_crops_with_captions_of_their_own_are_trained_with_them(denoiser: ToyDenoiser):
+    seen = []
+
+    class Listening:
+        network = denoiser.network
+
+        def __call__(self, latents, t, prompt):
+            seen.append(prompt)
+            return denoiser(latents, t, prompt)
+
+    prompts = [torch.full((1, 8), float(crop)) for crop in range(len(LATENTS))]
+    images = replace(IMAGES, own_prompts=prompts)
+    config, adapters = replace(CONFIG, steps=10), fresh(CONFIG)
+    with adapters.attached(denoiser.network):
+        list(personalize(Listening(), adapters, new_optimizer(adapters, config), [Person(images, 0)], config))
+    drawn = [images.draw(step, 1, (0, "crops"))[0][0] for step in range(10)]
+    assert all(prompt is prompts[crop] for prompt, crop in zip(seen, drawn, strict=True))
+
+
+def test_what_does_not_go_together_is_refused():
+    with pytest.raises(UserError, match=r"set that to 1, or choose --optimizer adamw"):
+        replace(CONFIG, optimizer="prodigy", learning_rate=4e-4)
+    with pytest.raises(UserError, match=r"lr-warmup-steps is 40.*after 40 steps"):
+        replace(CONFIG, lr_warmup_steps=40)

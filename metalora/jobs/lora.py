@@ -1,7 +1,9 @@
 """Finished LoRA files: checked before they are written, loaded back after; and read again in any key format."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -16,8 +18,8 @@ from ..backbones.lora_foreign import notices
 from ..backbones.lora_formats import LoRA, check_lora, format_lora
 from ..backbones.lora_reading import read_lora
 from ..backbones.protocol import Backbone
-from ..config import UserError
-from ..method.adapter import Adapter, Adapters, Site, fold
+from ..config import PersonalizeConfig, UserError
+from ..method.adapter import Adapter, Adapters, Site, fold_all
 from ..store import files
 from . import Job
 
@@ -43,6 +45,38 @@ def save_lora(path: Path, lora: LoRA, key_format: str, architecture: Architectur
     if unmatched or not same:
         path.unlink()
         raise UserError(f"{path} did not read back as it was written ({len(unmatched)} unknown keys); it was removed.")
+
+
+@dataclass(frozen=True)
+class IntermediateLoras:
+    """The LoRA at steps on the way, each a file of its own: `ada-step00100.safetensors` beside `ada.safetensors`."""
+
+    out: Path  # the finished LoRA
+    key_format: str
+    architecture: Architecture
+    metadata: dict[str, str]
+
+    def at(self, adapters: Adapters, config: PersonalizeConfig) -> dict[int, Callable[[], None]]:
+        """What to do after which steps; after the last one the finished LoRA is written."""
+        steps = range(config.lora_every, config.steps, config.lora_every) if config.lora_every else ()
+        return {step: partial(self.save, adapters, config, step) for step in steps}
+
+    def save(self, adapters: Adapters, config: PersonalizeConfig, step: int) -> None:
+        """Write this step's, and remove the one that is no longer among the last `loras_kept`."""
+        metadata = {**self.metadata, "step": str(step)}
+        save_lora(self.path(step), fold_all(adapters), self.key_format, self.architecture, metadata)
+        if config.loras_kept:
+            self.path(step - config.loras_kept * config.lora_every).unlink(missing_ok=True)
+
+    def path(self, step: int) -> Path:
+        """Where a step's is."""
+        return self.out.with_name(f"{self.out.stem}-step{step:05}{self.out.suffix}")
+
+    def check_free(self, adapters: Adapters, config: PersonalizeConfig) -> None:
+        """Refuse, before any work, to write over another run's."""
+        for path in map(self.path, self.at(adapters, config)):
+            if path.exists():
+                raise UserError(f"{path} is of an earlier training. Choose another --out, or move it away.")
 
 
 def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
@@ -92,14 +126,21 @@ def lora_adapters(lora: LoRA, backbone: Backbone, strength: float) -> Adapters:
 
 def merge_adapter(adapter: Path, out: Path, key_format: str, overwrite: bool = False) -> Job[Path]:
     """Three matrices a site become two; the base is not needed, since the file knows its shape."""
-    tensors, metadata = files.read(adapter, ("adapter",))
+    adapters, architecture, metadata = read_adapter(adapter)
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
-    scale = scale_of(adapter, metadata)
-    lora = {name: folded(adapter, name, tensors, scale) for name in names_of(adapter, tensors)}
-    save_lora(out, lora, key_format, architecture_of(adapter, metadata, lora), metadata)
+    save_lora(out, fold_all(adapters), key_format, architecture, metadata)
     return out
     yield  # a job, though it has no steps
+
+
+def read_adapter(path: Path) -> tuple[Adapters, Architecture, dict[str, str]]:
+    """An adapter file, checked; its sites are known by name alone, as no base is there to say where they are."""
+    tensors, metadata = files.read(path, ("adapter",))
+    scale = scale_of(path, metadata)
+    found = {name: adapter_of(path, name, tensors, scale) for name in names_of(path, tensors)}
+    sites = [Site(name, name, one.down.shape[1], one.up.shape[0]) for name, one in found.items()]
+    return Adapters(sites, found), architecture_of(path, metadata, sites), metadata
 
 
 def names_of(path: Path, tensors: dict[str, Tensor]) -> list[str]:
@@ -113,15 +154,15 @@ def names_of(path: Path, tensors: dict[str, Tensor]) -> list[str]:
     return names
 
 
-def folded(path: Path, name: str, tensors: dict[str, Tensor], scale: float) -> tuple[Tensor, Tensor]:
-    """One site's three matrices, or two, as a LoRA's two; refused unless they are matrices that follow each other."""
+def adapter_of(path: Path, name: str, tensors: dict[str, Tensor], scale: float) -> Adapter:
+    """One site's three matrices, or two; refused unless they are matrices that follow each other."""
     found = [tensors.get(f"{name}.{role}") for role in ROLES]
     chain = [matrix for matrix in found if matrix is not None]
     fits = all(m.ndim == 2 and m.is_floating_point() and m.numel() for m in chain)
     if not fits or any(after.shape[1] != len(before) for before, after in pairwise(chain)):
         shapes = ", ".join(str(list(matrix.shape)) for matrix in chain)
         raise UserError(f"{path} is damaged: the matrices of {name} are {shapes}. Copy it again.")
-    return fold(chain[0], found[1], chain[-1], scale)
+    return Adapter(chain[0], found[1], chain[-1], scale)
 
 
 def scale_of(path: Path, metadata: dict[str, str]) -> float:
@@ -135,13 +176,12 @@ def scale_of(path: Path, metadata: dict[str, str]) -> float:
     return scale
 
 
-def architecture_of(path: Path, metadata: dict[str, str], lora: LoRA) -> Architecture:
-    """What an adapter file says it is for; of a base that is known by its sites, as much of it as the LoRA has."""
+def architecture_of(path: Path, metadata: dict[str, str], sites: list[Site]) -> Architecture:
+    """What an adapter file says it is for; of a base that is known by its sites, those that the file has."""
     if "prefix" not in metadata:
         return shape_of(path, metadata)
     if "base" not in metadata or metadata["prefix"] not in PREFIXES:
         raise UserError(f"{path} is damaged: its prefix is {metadata['prefix']!r}, its base {metadata.get('base')!r}.")
-    sites = [Site(name, name, down.shape[1], up.shape[0]) for name, (down, up) in lora.items()]
     return ListedArchitecture(metadata["base"], tuple(sites), metadata["prefix"])
 
 

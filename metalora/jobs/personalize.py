@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -14,15 +15,16 @@ from ..config import CropConfig, PersonalizeConfig, Phase, UserError
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters, fold_all
 from ..method.averaging import averaged, settle
-from ..method.personalize import Person, TrainingImages, new_optimizer, personalize, validation_loss
+from ..method.personalize import FUSED_ADAMW, Person, TrainingImages, new_optimizer, personalize, validation_loss
 from ..store import files
 from ..store.cache import Cache
 from . import Job
-from .lora import save_lora
+from .lora import IntermediateLoras, save_lora
 from .memory import memory_warning, wants_checkpointing
 from .meta_downs import starting_adapters
 from .photos import (
     PlannedPhoto,
+    caption_beside,
     crop_latents,
     head_weights,
     plan_photo,
@@ -80,12 +82,19 @@ def personalize_photos(
     check_output(out, overwrite or state_path.exists())
     adapters, origin = starting_adapters(backbone, config, meta_down)
     planned = plan_photos(photos, config, crop_config, backbone, embedder)
+    captions = [caption_beside(path, config) for path in photos]
+    planned = [replace(photo, caption=caption) for photo, caption in zip(planned, captions, strict=True)]
+    if any(captions):
+        yield Phase(f"captions beside the photos: {'; '.join(map(repr, filter(None, captions)))}")
     if turned := said_of_turns(planned, [path.name for path in photos]):
         yield Phase(turned)
     metadata = run_metadata(backbone, config, crop_config, planned, origin)
     saved = SavedRun(state_path, metadata)
     check_output(out, overwrite or is_of_run(out, metadata))  # one that was killed when all but its state was done
-    trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
+    intermediate = IntermediateLoras(out, key_format, backbone.architecture, metadata)
+    if not (overwrite or state_path.exists()):
+        intermediate.check_free(adapters, config)
+    trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache, intermediate)
 
     files.write(adapter_path, adapters.tensors(), "adapter", metadata)
     save_lora(out, fold_all(adapters), key_format, backbone.architecture, metadata)
@@ -105,10 +114,18 @@ def fit(
     crop_config: CropConfig,
     saved: SavedRun,
     cache: Cache,
+    intermediate: IntermediateLoras,
 ) -> Job[Training]:
-    """Encode what is learned from and train the adapters on it; nothing is written but `saved`, when it is stopped."""
-    prompt, class_prompt = yield from prompt_embeddings([config.prompt, config.class_prompt], backbone, cache)
-    person = yield from person_of(planned, backbone, config, crop_config, prompt, cache)
+    """Encode what is learned from and train the adapters on it; only `saved` and `intermediate` are written."""
+    optimizer_named(config.optimizer)  # a package that is missing is missed before any work
+    captions = [photo.caption or config.prompt for photo in planned for _ in photo.crops]
+    texts = list(dict.fromkeys([config.prompt, config.class_prompt, *captions]))
+    prompts = dict(zip(texts, (yield from prompt_embeddings(texts, backbone, cache)), strict=True))
+    person = yield from person_of(planned, backbone, config, crop_config, prompts[config.prompt], cache)
+    there = {text: prompt.on(backbone.device) for text, prompt in prompts.items()}
+    images = replace(person.images, own_prompts=[there[caption] for caption in captions])
+    # A training that goes on from another draws other noise than that one did.
+    person = replace(person, images=images, seed=f"{config.seed}{saved.metadata.get('continues', '')}")
     checkpointing = wants_checkpointing(backbone, config, crop_config)  # asked while the device is still empty
     if warning := memory_warning(backbone, config, crop_config, checkpointing):
         yield Phase(warning)
@@ -116,10 +133,12 @@ def fit(
     with backbone.denoiser() as denoiser:
         denoiser.checkpointing(checkpointing)
         if config.prior_weight:
+            class_prompt = prompts[config.class_prompt]
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
             person = replace(person, prior=prior)
+        at = intermediate.at(adapters, config)
         yield Phase(f"personalizing: {config.method}, {len(person.images.latents)} crops, {config.prompt!r}")
-        losses, seconds = yield from train(denoiser, adapters.to(backbone.device), [person], config, saved)
+        losses, seconds = yield from train(denoiser, adapters.to(backbone.device), [person], config, saved, at)
         with adapters.attached(denoiser.network):
             after = validation_loss(denoiser, person.images, backbone.device)
         before = validation_loss(denoiser, person.images, backbone.device)  # last, so that the first step comes soon
@@ -153,7 +172,7 @@ def train(
     It is saved every so often and when it is stopped. `at` says what to do after which steps, for which the weights are
     their average, where one is kept; the state is saved after that.
     """
-    optimizer, after = new_optimizer(adapters, config), at or {}
+    optimizer, after = new_optimizer(adapters, config, optimizer_named(config.optimizer)), at or {}
     losses, seconds = saved.load(adapters, optimizer), []
     if losses:
         yield Phase(f"going on from step {len(losses)} of {saved.path.name}")
@@ -182,6 +201,23 @@ def train(
         raise
     settle(optimizer)
     return losses, median(seconds) if seconds else 0.0
+
+
+def optimizer_named(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """What makes the optimizer of this name; other libraries' are imported here."""
+    try:
+        if name == "adamw-8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit
+        if name == "prodigy":
+            from prodigyopt import Prodigy
+
+            return partial(Prodigy, use_bias_correction=True, safeguard_warmup=True)  # as its authors say for diffusion
+    except ImportError as error:
+        package = {"adamw-8bit": "bitsandbytes", "prodigy": "prodigyopt"}[name]
+        raise UserError(f"--optimizer {name} needs the package {package}: pip install {package}.") from error
+    return FUSED_ADAMW
 
 
 def check_output(out: Path, overwrite: bool) -> None:
@@ -233,6 +269,7 @@ def run_metadata(
         "rank": str(config.rank),
         "scale": str(config.scale),
         "photos": json.dumps([photo.digest for photo in planned]),
+        **({"captions": json.dumps(captions)} if any(captions := [photo.caption for photo in planned]) else {}),
         "crops": str(sum(len(photo.crops) for photo in planned)),
         "options": json.dumps({**asdict(crop_config), **asdict(config)}),
         **origin,

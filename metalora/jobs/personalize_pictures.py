@@ -3,6 +3,7 @@
 A stopped run is found again by what it was: the same pixels, model and settings go on where it stopped.
 """
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from ..store import files
 from ..store.cache import Cache
 from ..store.images import photo_digest
 from . import Job
+from .lora import IntermediateLoras
 from .meta_downs import starting_adapters
 from .personalize import Training, fit, run_metadata
 from .photos import Crop, PlannedPhoto
@@ -28,13 +30,13 @@ from .resume import SavedRun, fixed_options
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """One person's adapter, what its files say of themselves, and where it was written."""
+    """One person's adapter, what its files say of themselves, where it is, and how its training went if it was now."""
 
     adapters: Adapters
     architecture: Architecture
     metadata: dict[str, str]
     file: Path
-    training: Training
+    training: Training | None = None
 
 
 def personalize_pictures(
@@ -48,22 +50,34 @@ def personalize_pictures(
     meta_down: str | None,
     cache: Cache,
     heads: Sequence[Tensor] = (),
+    captions: Sequence[str] = (),
+    start: TrainedAdapter | None = None,
+    loras: Path | None = None,
     latest: dict[str, TrainedAdapter] | None = None,
 ) -> Job[TrainedAdapter]:
     """Fit heads (or a plain LoRA) to crops [3, H, W] in 0..1 and write the adapter file `out`.
 
     Crops are trained at their own sizes, but for the few pixels that the model's tokens cannot hold. `heads` [H, W] in
-    0..1, one for each crop, say where `background_weight` does not count. `latest` holds the training before: where it
-    was the same one, only `out` is written.
+    0..1, one for each crop, say where `background_weight` does not count; `captions`, one for each or one for all, what
+    a crop shows, "" for the run's caption. With `start` the training goes on from another's adapter, whose method, rank
+    and sites it keeps. `loras` is the file beside which the LoRAs of `lora_every` are written. `latest` holds the
+    training before: where it was the same one, only `out` is written.
     """
     if not crops:
         raise UserError("No crop was given.")
     check_heads(heads, crops, config)
     files.check_writable(out)
     files.check_writable(states / "state")
-    adapters, origin = starting_adapters(backbone, config, meta_down)
+    if start is None:
+        adapters, origin = starting_adapters(backbone, config, meta_down)
+    else:
+        adapters, origin = continued(start, backbone, config)
     drawn: Sequence[Tensor | None] = heads or [None] * len(crops)
-    planned = [as_it_is(crop, backbone.multiple, head) for crop, head in zip(crops, drawn, strict=True)]
+    said = own_captions(captions, len(crops), config)
+    planned = [
+        replace(as_it_is(crop, backbone.multiple, head), caption=caption)
+        for crop, head, caption in zip(crops, drawn, said, strict=True)
+    ]
     crop_config = CropConfig(resolution=resolution_of(planned), flips=flips)
     metadata = run_metadata(backbone, config, crop_config, planned, origin)
     if heads and config.background_weight < 1:
@@ -73,7 +87,10 @@ def personalize_pictures(
         files.write(out, latest[run].adapters.tensors(), "adapter", metadata)
         return replace(latest[run], file=out)
     saved = SavedRun(states / f"{name_of_run(metadata)}.state.safetensors", metadata)
-    training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache)
+    intermediate = IntermediateLoras(loras or out, "diffusers", backbone.architecture, metadata)
+    if not saved.path.is_file():
+        intermediate.check_free(adapters, config)
+    training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache, intermediate)
     files.write(out, adapters.tensors(), "adapter", metadata)
     saved.remove()
     trained = TrainedAdapter(adapters, backbone.architecture, metadata, out, training)
@@ -81,6 +98,40 @@ def personalize_pictures(
         latest.clear()
         latest[run] = trained
     return trained
+
+
+def as_started(config: PersonalizeConfig, start: TrainedAdapter) -> PersonalizeConfig:
+    """The settings with the method, rank and sites of the adapter that a training goes on from."""
+    first = next(iter(start.adapters.by_name.values()))
+    method = "lora" if first.mid is None else "meta-lora"
+    sites = start.metadata.get("sites", config.sites)
+    return replace(config, method=method, rank=first.up.shape[1], scale=first.scale, sites=sites)
+
+
+def continued(start: TrainedAdapter, backbone: Backbone, config: PersonalizeConfig) -> tuple[Adapters, dict[str, str]]:
+    """A copy of another training's adapter at this base's sites, and where it comes from."""
+    files.check_base(start.file, start.metadata, backbone.name)
+    sites = backbone.sites(config.sites)
+    if {(site.name, site.in_features, site.out_features) for site in sites} != {
+        (name, one.down.shape[1], one.up.shape[0]) for name, one in start.adapters.by_name.items()
+    }:
+        raise UserError(f"{start.file} has adapters at other layers than this {backbone.name}: train anew.")
+    adapters = {site.name: copy.deepcopy(start.adapters.by_name[site.name]) for site in sites}
+    for weight in (weight for adapter in adapters.values() for weight in adapter.parameters()):
+        weight.data = weight.data.float().cpu()
+        weight.requires_grad_(True)
+    origin = {key: value for key, value in start.metadata.items() if key.startswith("meta_")}
+    return Adapters(sites, adapters), origin | {"continues": files.digest_of_tensors(start.adapters.tensors())}
+
+
+def own_captions(captions: Sequence[str], count: int, config: PersonalizeConfig) -> list[str]:
+    """A caption for each crop, filled in as the run's is; "" where that one serves."""
+    if len(captions) not in (0, 1, count):
+        raise UserError(
+            f"captions has {len(captions)} texts and crops {count} images: connect both to the same Augment Face Crops."
+        )
+    said = list(captions) * (count if len(captions) == 1 else 1) or [""] * count
+    return [replace(config, caption=text.strip()).prompt if text.strip() else "" for text in said]
 
 
 def check_heads(heads: Sequence[Tensor], crops: Sequence[Tensor], config: PersonalizeConfig) -> None:

@@ -1,20 +1,21 @@
 """From photo files to what stage 2 learns from: crops planned around the face, encoded once, kept in the cache."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..backbones.protocol import Backbone, Prompt
-from ..config import CropConfig, Phase, Step, UserError
+from ..config import CropConfig, PersonalizeConfig, Phase, Step, UserError
 from ..measure.faces import Face, FaceAnalyser, choose_face
 from ..measure.sface import TURNS, quarter_turns
 from ..method import crops
 from ..method.crops import RATIOS, SCALES, SQUARE, Box, Ratio
 from ..store.cache import Cache
 from ..store.images import photo_digest, read_photo, resize_crop
+from ..store.text import read_text
 from . import Job
 
 SHOWN = 10  # prompts of one sentence
@@ -40,6 +41,7 @@ class PlannedPhoto:
     left_out: list[Box]
     drawn: Tensor | None = None  # [H, W] in 0..1: where the head is, where somebody says it
     turned: int = 0  # quarter turns to the left that it was given
+    caption: str = ""  # its own, in the place of the run's
 
     def image(self, crop: Crop) -> Tensor:
         """The crop's pixels [3, h, w]."""
@@ -76,6 +78,13 @@ def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: in
     ratios = (SQUARE,) if config.learn_from == "square" else RATIOS
     scales = [scale for scale in SCALES if scale >= config.tightest]
     return plan_pixels(read_photo(path), path.name, config, faces, multiple, ratios, scales)
+
+
+def caption_beside(path: Path, config: PersonalizeConfig) -> str:
+    """What a photo's caption file says, `ada.txt` beside `ada.jpg`, filled in as the run's caption is; "" without."""
+    text = path.with_suffix(".txt")
+    said = read_text(text, "a caption file").strip() if text.is_file() else ""
+    return replace(config, caption=said).prompt if said else ""
 
 
 def upright(photo: Tensor, name: str, turn: str) -> tuple[Tensor, int]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ History = dict[str, list[float]]  # "losses", one a step; "validated" and what w
 Options = dict[str, Any]
 
 # Options that may differ when a run goes on: they do not change what a step does. A turned photo has another digest.
-FREE_OPTIONS = ("steps", "save_every", "gradient_checkpointing", "turn")
+FREE_OPTIONS = ("steps", "save_every", "lora_every", "loras_kept", "gradient_checkpointing", "turn")
 FREE_IN_STAGE_ONE = ("save_every", "keep", "gradient_checkpointing", "validation_steps")
 
 
@@ -122,21 +123,50 @@ def fixed_options_of_stage_one(options: Options) -> Options:
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers, as "optimizer.<parameter>.<name>" on the CPU."""
-    return {
-        f"optimizer.{index}.{name}": value.detach().cpu().clone()
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
+    """What an optimizer remembers, as "optimizer.<parameter>.<name>" on the CPU.
+
+    "group.<index>.<name>" is what it keeps beside its settings, such as the rate that Prodigy has found.
+    """
+    kept = optimizer.state_dict()
+    groups = [  # a step's rate is no state
+        {name: value for name, value in group.items() if name != "lr" and value != optimizer.defaults.get(name)}
+        for group in kept["param_groups"]
+    ]
+    return flat(kept["state"], "optimizer") | flat(dict(enumerate(groups)), "group")
 
 
 def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave; nothing, for one that had not moved yet."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key in names_in(tensors, "optimizer"):
-        index, _, name = key.rpartition(".")
-        state.setdefault(int(index or 0), {})[name] = tensors[f"optimizer.{key}"]
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    groups = optimizer.state_dict()["param_groups"]
+    for index, numbers in unflat(tensors, "group").items():
+        groups[index].update(numbers)
+    optimizer.load_state_dict({"state": unflat(tensors, "optimizer"), "param_groups": groups})
+
+
+def flat(tree: dict[Any, Any], name: str) -> dict[str, Tensor]:
+    """The tensors and numbers in a tree by "name.key.key", on the CPU; what else is there is a setting."""
+    found: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{name}.{key}")
+        elif isinstance(value, Tensor):
+            found[f"{name}.{key}"] = value.detach().cpu().clone()
+        elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+            found[f"{name}.{key}"] = torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
+    return found
+
+
+def unflat(tensors: dict[str, Tensor], name: str) -> dict[int, Any]:
+    """The inverse, by parameter or group; no optimizer has tensors of one number in the types that numbers get."""
+    tree: dict[Any, Any] = {}
+    for path in names_in(tensors, name):
+        *keys, last = path.split(".")
+        inner = tree
+        for key in keys or ["0"]:
+            inner = inner.setdefault(key, {})
+        value = tensors[f"{name}.{path}"]
+        inner[last] = value.item() if value.ndim == 0 and value.dtype in (torch.int64, torch.float64) else value
+    return {int(key): value for key, value in tree.items()}
 
 
 def names_in(tensors: dict[str, Tensor], group: str) -> list[str]:

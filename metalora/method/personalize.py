@@ -7,8 +7,10 @@ Several people may be fitted at once, with a stack of adapters. Each draws from 
 alone, and nobody's loss reaches another's weights, so that each becomes what they would become alone, up to rounding.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,12 +27,18 @@ from .flow import Denoiser, Times, flow_losses, generator_of, joined, noised, ve
 class TrainingImages:
     """What is learned from: each crop's latents [views, c, h, w], a view as it is and one mirrored; and a prompt.
 
-    Weights [views, 1, h, w] of each crop, if there are some, say what each cell counts in the loss.
+    Weights [views, 1, h, w] of each crop, if there are some, say what each cell counts in the loss; own prompts, if
+    there are some, stand in the place of the prompt, one for each crop.
     """
 
     latents: Sequence[Tensor]
     prompt: Any
     weights: Sequence[Tensor] = ()
+    own_prompts: Sequence[Any] = ()
+
+    def prompt_of(self, crop: int) -> Any:
+        """What a crop shows."""
+        return self.own_prompts[crop] if self.own_prompts else self.prompt
 
     def draw(self, step: int, batch: int, key: tuple[object, ...]) -> list[tuple[int, int]]:
         """A step's batch of (crop, view): shuffled passes over the crops, each mirrored by the toss of a coin.
@@ -54,7 +62,7 @@ class Person:
     """Whom to fit: their images, the seed of all that is drawn for them, and images of the class to hold on to."""
 
     images: TrainingImages
-    seed: int
+    seed: int | str
     prior: TrainingImages | None = None
 
 
@@ -63,16 +71,34 @@ def trained_roles(config: PersonalizeConfig) -> tuple[str, ...]:
     return IDENTITY if config.method == "meta-lora" else ROLES
 
 
-def new_optimizer(adapters: Adapters, config: PersonalizeConfig) -> torch.optim.AdamW:
-    """AdamW on the weights that stage 2 trains, which become views of one buffer; the others are frozen here.
+FUSED_ADAMW: Callable[..., torch.optim.Optimizer] = partial(torch.optim.AdamW, fused=True)
 
-    A step then is one update of one tensor, and not of a hundred small ones.
+
+def new_optimizer(
+    adapters: Adapters, config: PersonalizeConfig, build: Callable[..., torch.optim.Optimizer] = FUSED_ADAMW
+) -> torch.optim.Optimizer:
+    """The optimizer of the weights that stage 2 trains, which become views of one buffer; the others are frozen here.
+
+    A step then is one update of one tensor, and not of a hundred small ones. `build` makes it of parameters, `lr` and
+    `weight_decay`.
     """
     roles = trained_roles(config)
     for weight in adapters.parameters(SHARED):
         weight.requires_grad_("down" in roles)
     flat, _ = in_one_buffer(adapters.parameters(roles))
-    return torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    return build([flat], lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def learning_rate_at(step: int, config: PersonalizeConfig) -> float:
+    """Of a step, counted from 0: a linear warm-up, then constant, half a cosine or a line down to 0.
+
+    The factors of diffusers' `get_scheduler`, as a function of the step alone: a stopped run needs no state of it.
+    """
+    if step < config.lr_warmup_steps:
+        return config.learning_rate * step / config.lr_warmup_steps
+    done = (step - config.lr_warmup_steps) / (config.steps - config.lr_warmup_steps)
+    factors = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done}
+    return config.learning_rate * factors[config.lr_scheduler]
 
 
 def personalize(
@@ -102,6 +128,8 @@ def personalize(
         if config.max_grad_norm:
             clip_each(weights, config.max_grad_norm)
         check_losses(losses, step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, config)
         optimizer.step()
         if config.ema_steps:
             averaging.follow(optimizer, config.ema_steps)
@@ -110,7 +138,7 @@ def personalize(
 
 
 class Batch:
-    """What one person learns from in one step: latents [b, c, h, w], what their cells count, and their prompt."""
+    """What one person learns from in one step: latents [b, c, h, w], what their cells count, a prompt for each."""
 
     def __init__(
         self, images: TrainingImages, step: int, size: int, key: tuple[object, ...], device: torch.device
@@ -120,7 +148,7 @@ class Batch:
         self.weights = None
         if images.weights:
             self.weights = torch.stack([images.weights[crop][view] for crop, view in drawn]).to(device)
-        self.prompt = images.prompt
+        self.prompts = [images.prompt_of(crop) for crop, _ in drawn]
 
 
 def backward(
@@ -150,18 +178,18 @@ def passes(batches: Sequence[Batch]) -> list[list[int]]:
     """Whose batches can be put together, in a fixed order: rounding must not depend on anything else."""
     grouped: dict[tuple[object, ...], list[int]] = {}
     for row, batch in enumerate(batches):
-        prompt = (
-            [part.shape[1:] for part in batch.prompt.values()] if isinstance(batch.prompt, dict) else [id(batch.prompt)]
-        )
-        grouped.setdefault((*batch.latents.shape[1:], *prompt), []).append(row)
+        prompts = [
+            tuple(part.shape[1:] for part in prompt.values()) if isinstance(prompt, dict) else id(prompt)
+            for prompt in batch.prompts
+        ]
+        grouped.setdefault((*batch.latents.shape[1:], *prompts), []).append(row)
     return list(grouped.values())
 
 
 def prompt_of(batches: Sequence[Batch]) -> Any:
     """One for all where it is the same; else one for each sample."""
-    if all(batch.prompt is batches[0].prompt for batch in batches):
-        return batches[0].prompt
-    return joined([batch.prompt for batch in batches for _ in batch.latents])
+    prompts = [prompt for batch in batches for prompt in batch.prompts]
+    return prompts[0] if all(prompt is prompts[0] for prompt in prompts) else joined(prompts)
 
 
 def clip_each(weights: Sequence[Tensor], limit: float) -> None:
@@ -190,9 +218,10 @@ def validation_loss(denoiser: Denoiser, images: TrainingImages, device: torch.de
     """The mean flow loss at evenly spread times and fixed noise, going round the crops: comparable between runs."""
     losses = []
     for index in range(evaluations):
-        clean = images.latents[index % len(images.latents)][:1].to(device)
+        crop = index % len(images.latents)
+        clean = images.latents[crop][:1].to(device)
         noise = torch.randn(clean.shape, generator=generator_of("validation", index)).to(clean)
         t = torch.full((1,), (index + 0.5) / evaluations).to(clean)
-        error = denoiser(noised(clean, noise, t), t, images.prompt) - velocity(clean, noise)
+        error = denoiser(noised(clean, noise, t), t, images.prompt_of(crop)) - velocity(clean, noise)
         losses.append(error.square().mean().item())
     return sum(losses) / len(losses)

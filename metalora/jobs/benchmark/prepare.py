@@ -168,7 +168,13 @@ def check_trainings(plan: Plan) -> None:
     """Find out now which settings do not go together, such as a rank above the Meta-Down's."""
     for method in set(plan.methods) & set(METHODS):
         for rank in plan.ranks:
-            plan.training_of(method, rank, plan.people[0], max(plan.step_counts))
+            config = plan.training_of(method, rank, plan.people[0], max(plan.step_counts))
+            for name in ("optimizer", "lr_scheduler", "lr_warmup_steps", "lora_every"):
+                if getattr(config, name) != getattr(PersonalizeConfig, name):
+                    raise UserError(
+                        f"{name} is {getattr(config, name)!r}, but a benchmark trains several people at once and takes "
+                        f"several step counts from one training: leave it at {getattr(PersonalizeConfig, name)!r}."
+                    )
 
 
 def meta_downs_of(
