@@ -105,6 +105,7 @@ def _fits(value: Any, kind: Any) -> bool:
 DEFAULT_BACKBONE = "miniature"
 SINGLE_FILES = ("transformer", "vae", "clip_l", "t5xxl", "tokenizers")
 METHODS = ("meta-lora", "lora")
+LR_SCHEDULERS = ("constant", "cosine", "linear")
 OPTIMIZERS = ("adamw", "adamw-8bit", "prodigy")
 SOURCES = ("crops", "whole", "square")  # of what a method learns
 NONE = "none"  # the method of a benchmark that personalizes nothing: the base alone
@@ -165,9 +166,7 @@ class CropConfig:
     """How one photo becomes up to 25 training crops (paper, supplement: augmentation)."""
 
     resolution: int = option(1024, "training size: a crop becomes about N x N pixels", low=64, high=2048, common=True)
-    max_upscale: float = option(
-        4.0, "leave out a crop that would have to be enlarged more than this", low=1.0, high=16.0
-    )
+    max_upscale: float = option(4.0, "leave out a crop that would be enlarged more than this", low=1.0, high=16.0)
     tightest: float = option(
         1.5, "the tightest crop, in times the face; 1.5 is the paper's close-up, 4.5 leaves the widest crops", 1.0, 4.5
     )
@@ -202,15 +201,9 @@ class PersonalizeConfig:
         common=True,
     )
     steps: int = option(375, "optimizer steps; the paper needs 375, a plain LoRA 625", low=1, high=100_000, common=True)
-    learning_rate: float = option(
-        4e-4, "learning rate; prodigy multiplies its own by it: 1", low=0.0, high=1.0, common=True
-    )
-    optimizer: str = option(
-        "adamw", "AdamW; with 8-bit moments (bitsandbytes); or Prodigy, which finds the rate itself", choices=OPTIMIZERS
-    )
-    lr_scheduler: str = option(
-        "constant", "the rate over the steps, as diffusers' of this name", choices=("constant", "cosine", "linear")
-    )
+    learning_rate: float = option(4e-4, "learning rate; 1 for prodigy", low=0.0, high=1.0, common=True)
+    optimizer: str = option("adamw", "AdamW, with moments of 8 bits, or Prodigy", choices=OPTIMIZERS)
+    lr_scheduler: str = option("constant", "the rate over the steps, as in diffusers", choices=LR_SCHEDULERS)
     lr_warmup_steps: int = option(0, "steps over which the rate rises from 0", low=0)
     weight_decay: float = option(0.01, "weight decay; torch's own default for AdamW", low=0.0, high=1.0)
     rank: int = option(1, "r2, the rank of the finished LoRA", low=1, high=128, common=True)
@@ -232,17 +225,11 @@ class PersonalizeConfig:
         0, "write the weights' moving average over about the last so many steps; 0: the last step's", low=0
     )
     max_grad_norm: float = option(0.0, "clip the gradient's norm to this; 0 leaves it as it is", low=0.0)
-    prior_weight: float = option(
-        0.0, "DreamBooth's prior preservation: weight of the loss on images the base makes", low=0.0
-    )
+    prior_weight: float = option(0.0, "prior preservation: weight of the loss on images the base makes", low=0.0)
     prior_images: int = option(20, "images the base makes of the class for prior preservation", low=1, high=1000)
-    gradient_checkpointing: str = option(
-        "auto", "recompute activations to save memory: auto looks at what is free", choices=("auto", "on", "off")
-    )
+    gradient_checkpointing: str = option("auto", "recompute to save memory: auto looks", choices=("auto", "on", "off"))
     save_every: int = option(50, "write a resumable state every so many steps", low=1)
-    lora_every: int = option(
-        0, "also write the LoRA as it is after every so many steps; 0: the finished one alone", low=0
-    )
+    lora_every: int = option(0, "also write the LoRA every so many steps; 0: the finished one alone", low=0)
     loras_kept: int = option(0, "of those, keep the last so many; 0: all", low=0)
     seed: int = option(0, "seed of the heads, noise, times and the order of crops", low=0, high=2**63 - 1, common=True)
 
@@ -250,15 +237,9 @@ class PersonalizeConfig:
         check_options(self)
         _ = self.prompt  # a caption that cannot be filled in is found now, not after the photos are encoded
         if self.optimizer == "prodigy" and self.learning_rate < 0.1:
-            raise UserError(
-                f"Prodigy finds the learning rate itself and multiplies it by --learning-rate, which is "
-                f"{self.learning_rate:g}: set that to 1, or choose --optimizer adamw."
-            )
+            raise UserError(f"prodigy multiplies its own rate by --learning-rate, {self.learning_rate:g}: set it to 1.")
         if self.lr_warmup_steps >= self.steps:
-            raise UserError(
-                f"--lr-warmup-steps is {self.lr_warmup_steps}, so the learning rate would still be rising after "
-                f"{self.steps} steps: use fewer, or more --steps."
-            )
+            raise UserError(f"--lr-warmup-steps is {self.lr_warmup_steps}, but --steps is {self.steps}: use fewer.")
 
     @property
     def prompt(self) -> str:

@@ -6,11 +6,9 @@ from .benchmark import PlanBenchmark, ReportBenchmark, RunBenchmark
 from .bridge import folders
 from .crops import AugmentFaceCrops
 from .evaluation import EvaluateLikeness
-from .loaders import LoadMetaDown, LoadMiniature
+from .loaders import LoadDemoPerson, LoadMetaDown, LoadMiniature, LoadPhotos
 from .meta_training import MetaTrain
-from .people import LoadDemoPerson
-from .photos import LoadPhotos
-from .training import MergeToLora, TrainPersonalization
+from .training import LoadAdapter, MergeToLora, TrainPersonalization
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMiniature,
@@ -19,6 +17,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadMetaDown,
     AugmentFaceCrops,
     TrainPersonalization,
+    LoadAdapter,
     MergeToLora,
     EvaluateLikeness,
     MetaTrain,

@@ -24,8 +24,7 @@ from .backbone import ComfyBackbone
 from .bridge import folders
 from .pictures import image_of
 from .running import driven, work
-from .sockets import CATEGORY, BenchmarkSocket, MetaDown, MetaDownSocket
-from .widgets import widgets
+from .sockets import CATEGORY, BenchmarkSocket, MetaDown, MetaDownSocket, widgets
 
 SHIPPED, PAPER = "mini benchmark", "Meta-PHD (the paper's)"
 CLIPS = ("none", "miniature", "openai")

@@ -18,8 +18,7 @@ from ..metalora.store.pictures import draw_boxes, table
 from .bridge import execution
 from .pictures import image_of, photos_of
 from .running import work
-from .sockets import CATEGORY, schema
-from .widgets import widget, widgets
+from .sockets import CATEGORY, schema, seldom, widget, widgets
 
 CHOICES = ("only", "largest", *map(str, range(1, 11)))
 MULTIPLE = 16  # pixels of a token of FLUX
@@ -43,17 +42,34 @@ class AugmentFaceCrops(io.ComfyNode):
                 io.Image.Input("photo", tooltip="One photo of the person, or several as a batch."),
                 widget(fields["face"], "largest", CHOICES),
                 *widgets(CropConfig, "resolution", "max_upscale"),
-                io.String.Input("ratios", default=", ".join(f"{a}:{b}" for a, b in RATIOS), tooltip="Shapes of crops."),
+                io.String.Input(
+                    "ratios",
+                    default=", ".join(f"{a}:{b}" for a, b in RATIOS),
+                    tooltip="Shapes of crops.",
+                    **seldom("ratios"),
+                ),
                 io.String.Input(
                     "scales",
                     default=", ".join(f"{scale:g}" for scale in SCALES),
                     tooltip="Sizes of crops: the shorter side, in lengths of the face.",
+                    **seldom("scales"),
                 ),
                 *widgets(CropConfig, "learn_from"),
                 io.Combo.Input(
-                    "finder", options=list(ANALYSERS), tooltip="Who finds faces. arcface needs insightface."
+                    "finder",
+                    options=list(ANALYSERS),
+                    tooltip="Who finds faces. arcface needs insightface.",
+                    **seldom("finder"),
                 ),
                 *widgets(CropConfig, "turn", optional=True),
+                io.String.Input(
+                    "caption",
+                    default="",
+                    optional=True,
+                    force_input=True,
+                    tooltip="What the photo shows, such as from Load Photos of a Folder, with its class: a photo of a "
+                    "woman on a beach. Empty: the training's own caption.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -70,6 +86,11 @@ class AugmentFaceCrops(io.ComfyNode):
                     is_output_list=True,
                     tooltip="Where the head is on each crop: what counts most if background_weight is below 1.",
                 ),
+                io.String.Output(
+                    display_name="captions",
+                    is_output_list=True,
+                    tooltip="The caption for each crop; for Train Meta-LoRA Personalization.",
+                ),
             ],
         )
 
@@ -85,6 +106,7 @@ class AugmentFaceCrops(io.ComfyNode):
         learn_from: str,
         finder: str,
         turn: str = "refuse",
+        caption: str = "",
     ) -> io.NodeOutput:
         config = CropConfig(face=face, resolution=resolution, max_upscale=max_upscale, turn=turn)
         with work(faces="finder"):
@@ -106,7 +128,7 @@ class AugmentFaceCrops(io.ComfyNode):
                 if one.face is not None
             ]
             heads = [one.mask(crop, CELL)[None] for one in planned for crop in one.crops]
-            return io.NodeOutput(crops, image_of(sheet(planned)), boxes, heads)
+            return io.NodeOutput(crops, image_of(sheet(planned)), boxes, heads, [caption] * len(crops))
 
 
 @contextmanager

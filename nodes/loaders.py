@@ -1,19 +1,27 @@
-"""Nodes that load: a Meta-Down, and the miniature FLUX that needs no download."""
+"""Nodes that load: a Meta-Down, photos, and the miniature FLUX and its people, which need no download."""
 
+from functools import cache
 from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..metalora.backbones.fingerprints import fingerprint_of_file
+from ..metalora.backbones.fingerprints import fingerprint_of_file, fingerprint_of_stats
 from ..metalora.backbones.pipeline import Parts
 from ..metalora.backbones.pipeline_folder import Miniature
 from ..metalora.backbones.tiny_flux import TinyFlux
 from ..metalora.config import UserError
+from ..metalora.jobs.benchmark.prepare import mini_benchmark
 from ..metalora.jobs.info import describe
 from ..metalora.jobs.meta_downs import RANDOM, SHIPPED
+from ..metalora.store.folders import pictures_in
+from ..metalora.store.images import read_photo
+from ..metalora.store.manifest import Identity, read_manifest
+from ..metalora.store.text import read_text
 from .bridge import folders, small
+from .pictures import image_of
+from .running import work
 from .small_flux import load_small_flux
-from .sockets import CATEGORY, MetaDown, MetaDownSocket
+from .sockets import CATEGORY, MetaDown, MetaDownSocket, schema
 
 CONTROL = "random (untrained control)"
 SHIPPED_MARK = "shipped: "
@@ -100,3 +108,90 @@ def path_of(file: str) -> Path:
     if file in shipped():  # the server checks no choices
         return SHIPPED / file.removeprefix(SHIPPED_MARK)
     return folders.meta_down_path(file)
+
+
+class LoadDemoPerson(io.ComfyNode):
+    """One photo to learn from, and photos of the same person to compare with."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MetaLoRA_LoadDemoPerson",
+            display_name="Load Demo Person",
+            category=CATEGORY,
+            description="A rendered person of the miniature's world, nobody real: one photo to learn from, and others "
+            "that stay unseen. Replace it with Load Image when you use your own photos.",
+            inputs=[io.Combo.Input("person", options=list(people()), tooltip="Who; all are in no training.")],
+            outputs=[
+                io.Image.Output(display_name="photo", tooltip="The photo to learn from."),
+                io.Image.Output(display_name="held_out", is_output_list=True, tooltip="Photos that stay unseen."),
+                io.String.Output(display_name="class_name", tooltip="woman or man."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, person: str) -> io.NodeOutput:
+        chosen = people()[person]
+        photo, *held_out = (image_of(read_photo(one.path)) for one in (chosen.reference, *chosen.held_out))
+        return io.NodeOutput(photo, held_out, chosen.class_name)
+
+
+@cache
+def people() -> dict[str, Identity]:
+    """Those of the mini benchmark who have held-out photos."""
+    manifest = read_manifest(mini_benchmark() / "manifest.jsonl", look=False)
+    return {person.name: person for person in manifest.people if person.held_out}
+
+
+class LoadPhotos(io.ComfyNode):
+    """A folder -> a list of images, each of its own size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            search_aliases=["load images", "image folder", "batch load"],
+            node_id="MetaLoRA_LoadPhotos",
+            display_name="Load Photos of a Folder",
+            category=CATEGORY,
+            description="Every picture of a folder in the order of their names, upright, each at its own size: photos "
+            "that stay unseen, or images that another program made.",
+            inputs=[
+                io.String.Input(
+                    "photos_folder",
+                    default="",
+                    tooltip="A folder under ComfyUI's input folder, or its full path there, in output or in models.",
+                )
+            ],
+            outputs=[
+                io.Image.Output(display_name="photos", is_output_list=True, tooltip="One image for each file."),
+                io.String.Output(
+                    display_name="captions",
+                    is_output_list=True,
+                    tooltip="What ada.txt says beside ada.jpg; empty where there is none. For Augment Face Crops.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, photos_folder: str) -> str:
+        paths = photos_in(photos_folder)
+        return fingerprint_of_stats([*paths, *(path.with_suffix(".txt") for path in paths)])
+
+    @classmethod
+    def execute(cls, photos_folder: str) -> io.NodeOutput:
+        with work():
+            paths = photos_in(photos_folder)
+            texts = [path.with_suffix(".txt") for path in paths]
+            captions = [read_text(text, "a caption file").strip() if text.is_file() else "" for text in texts]
+            return io.NodeOutput([image_of(read_photo(path)) for path in paths], captions)
+
+
+def photos_in(name: str) -> list[Path]:
+    """The pictures of the folder that is meant, at least one."""
+    if not name.strip():
+        raise UserError("photos_folder is empty: name a folder of photos, or a sub-folder of ComfyUI's input folder.")
+    folder = folders.allowed_path(name)
+    found = pictures_in(folder)
+    if not found:
+        raise UserError(f"{folder} holds no picture.")
+    return found

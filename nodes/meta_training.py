@@ -18,8 +18,7 @@ from .memory import make_room_for_stage_one
 from .pictures import image_of
 from .previews import preview_inputs, preview_of
 from .running import driven, work
-from .sockets import CATEGORY, MetaDown, MetaDownSocket
-from .widgets import widgets
+from .sockets import CATEGORY, MetaDown, MetaDownSocket, widgets
 
 PRESETS_OWN = {  # 0: as the preset has it
     "steps": "Iterations in all",

@@ -12,7 +12,6 @@ from comfy_api.latest import io as comfy_io
 from PIL import Image
 from torch import Tensor
 
-from ..metalora.backbones.keys import FluxShape
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step
 from ..metalora.jobs import Progress, run
@@ -22,13 +21,14 @@ from ..metalora.store.cache import Cache
 from ..metalora.store.images import to_pil
 from ..metalora.store.pictures import grid
 from .backbone import ComfyBackbone
-from .bridge import devices, execution
+from .bridge import devices, execution, models
 from .running import Preview
+from .sockets import seldom
 
 CURVE, IMAGES, NOTHING = "loss curve", "images", "none"
 CURVE_EVERY = 25  # steps from one loss curve to the next
 LARGEST, COLUMNS = 512, 4  # pixels of a side; images in a row
-SAMPLING_STEPS, GUIDANCE = 12, 3.5  # fewer than for a finished image
+SAMPLING_STEPS, GUIDANCE = 12, 3.5  # fewer than for a finished image; the CFG too, where a base needs it
 
 
 def preview_inputs(every: int) -> list[Any]:
@@ -40,9 +40,29 @@ def preview_inputs(every: int) -> list[Any]:
             tooltip="What the node shows while it trains. Images take time, and change nothing of the result.",
         ),
         comfy_io.Int.Input(
-            "preview_every", default=every, min=1, max=100_000, tooltip="Steps from one preview image to the next."
+            "preview_every",
+            default=every,
+            min=1,
+            max=100_000,
+            tooltip="Steps from one preview image to the next.",
+            **seldom("preview_every"),
         ),
     ]
+
+
+def cfg_input() -> Any:
+    """The widget of a training whose base may be a distilled one."""
+    return comfy_io.Float.Input(
+        "preview_cfg",
+        default=0.0,
+        min=0.0,
+        max=30.0,
+        step=0.5,
+        optional=True,
+        tooltip="CFG of preview images. 0: 3.5 where the base needs it, and none for FLUX.1 or a file whose name says "
+        "turbo, lightning or distilled. 1: none.",
+        **seldom("preview_cfg"),
+    )
 
 
 def no_preview(_step: Step) -> None:
@@ -68,16 +88,25 @@ class LossPreview:
 class ImagePreview:
     """Images of one prompt, as the network draws them with the adapters it is wearing, always from the same noise.
 
-    A base other than FLUX.1, whose guidance is built in, is led away from the empty prompt. `count` is how many
-    adapters it is wearing: one, or in stage 1 those of the last batch's people.
+    With a CFG above 1 it is led away from the empty prompt; 0 is what the base needs. `count` is how many adapters it
+    is wearing: one, or in stage 1 those of the last batch's people.
     """
 
     def __init__(
-        self, backbone: ComfyBackbone, prompt: Prompt, negative: Prompt, resolution: int, count: int, every: int
+        self,
+        backbone: ComfyBackbone,
+        prompt: Prompt,
+        negative: Prompt,
+        resolution: int,
+        count: int,
+        every: int,
+        cfg: float = 0.0,
     ):
         side = min(LARGEST, resolution) // backbone.multiple * backbone.multiple
         self.backbone, self.prompt, self.size = backbone, prompt, (side, side)
-        self.negative = None if isinstance(backbone.architecture, FluxShape) else negative
+        cfg = cfg or (GUIDANCE if models.needs_cfg(backbone.model) else 1.0)
+        self.negative = negative if cfg != 1 else None
+        self.guidance = cfg if self.negative is not None else GUIDANCE  # of a base that has it built in
         self.count, self.every, self.possible = count, every, True
 
     def __call__(self, step: Step) -> Image.Image | None:
@@ -100,7 +129,7 @@ class ImagePreview:
             execution.stop_if_cancelled()
 
         denoiser.negative = self.negative
-        job = denoiser.sample(self.prompt, self.size, SAMPLING_STEPS, GUIDANCE, range(self.count))
+        job = denoiser.sample(self.prompt, self.size, SAMPLING_STEPS, self.guidance, range(self.count))
         return run(job, stop_if_cancelled)
 
     def decoded(self, latents: Tensor) -> Tensor:
@@ -121,6 +150,7 @@ def preview_of(
     resolution: int,
     count: int,
     cache: Cache,
+    cfg: float = 0.0,
 ) -> Preview:
     """The preview that was chosen."""
     if kind == CURVE:
@@ -128,4 +158,4 @@ def preview_of(
     if kind != IMAGES:
         return no_preview
     prompt, negative = run(prompt_embeddings([caption, ""], backbone, cache))
-    return ImagePreview(backbone, prompt, negative, resolution, count, every)
+    return ImagePreview(backbone, prompt, negative, resolution, count, every, cfg)

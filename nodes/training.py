@@ -1,4 +1,4 @@
-"""Train Meta-LoRA Personalization, and Merge to Rank-1 LoRA: stage 2 in ComfyUI."""
+"""The nodes of one person's adapter: Train Meta-LoRA Personalization, Load Adapter, Merge to LoRA File."""
 
 import dataclasses
 from pathlib import Path
@@ -8,26 +8,34 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..metalora.backbones.architecture import PRESETS
+from ..metalora.backbones.fingerprints import fingerprint_of_file
 from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from ..metalora.config import PersonalizeConfig, UserError
-from ..metalora.jobs.lora import save_lora
-from ..metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures, resolution_of
+from ..metalora.jobs.info import describe
+from ..metalora.jobs.lora import read_adapter, save_lora
+from ..metalora.jobs.personalize_pictures import (
+    TrainedAdapter,
+    as_it_is,
+    as_started,
+    personalize_pictures,
+    resolution_of,
+)
 from ..metalora.jobs.plots import save_loss_curve
 from ..metalora.method.adapter import fold_all
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
 from .backbone import ComfyBackbone
-from .bridge import folders, loras
+from .bridge import folders, models
 from .memory import make_room
 from .pictures import image_of, masks_of, photos_of
-from .previews import preview_inputs, preview_of
+from .previews import cfg_input, preview_inputs, preview_of
 from .running import driven, work
-from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket, schema
-from .widgets import widget, widgets
+from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket, schema, seldom, widget, widgets
 
 OPTIONS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
 LATEST: dict[str, TrainedAdapter] = {}  # so that another `name` or `preview` does not train again
 LATER_OPTIONS = ("background_weight", "time_shift", "ema_steps")
+NEWEST_OPTIONS = ("optimizer", "lr_scheduler", "lr_warmup_steps", "lora_every", "loras_kept")
 
 
 class TrainPersonalization(io.ComfyNode):
@@ -55,14 +63,27 @@ class TrainPersonalization(io.ComfyNode):
                 *widgets(PersonalizeConfig, "class_name", "steps", "rank", "learning_rate", "seed"),
                 widget(sites, "all", tuple(PRESETS)),
                 *widgets(PersonalizeConfig, *OPTIONS),
-                io.Boolean.Input("flips", default=True, tooltip="Train on mirrored crops too."),
+                io.Boolean.Input("flips", default=True, tooltip="Train on mirrored crops too.", **seldom("flips")),
                 *preview_inputs(every=50),
                 MetaDownSocket.Input("meta_down", optional=True, tooltip="None: a plain LoRA is trained."),
                 io.Mask.Input("heads", optional=True, tooltip="From Augment Face Crops, or masks of your own."),
-                *widgets(PersonalizeConfig, *LATER_OPTIONS, optional=True),
+                *widgets(PersonalizeConfig, *LATER_OPTIONS, *NEWEST_OPTIONS, optional=True),
+                cfg_input(),
+                io.String.Input(
+                    "captions",
+                    default="",
+                    optional=True,
+                    force_input=True,
+                    tooltip="What each crop shows, from Augment Face Crops; empty ones are the caption below.",
+                ),
+                AdapterSocket.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip="From Load Adapter or another training: what to go on from, with its rank and sites.",
+                ),
             ],
             outputs=[
-                AdapterSocket.Output(display_name="adapter", tooltip="For Merge to Rank-1 LoRA."),
+                AdapterSocket.Output(display_name="adapter", tooltip="For Merge to LoRA File."),
                 io.LoraModel.Output(
                     display_name="lora", tooltip="For the core's Load LoRA Model and Save LoRA Weights."
                 ),
@@ -78,12 +99,17 @@ class TrainPersonalization(io.ComfyNode):
     def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
         given = {key: values[0] for key, values in inputs.items()}  # all but the crops come as lists of one
         meta_down: MetaDown | None = given.pop("meta_down", None)
+        start: TrainedAdapter | None = given.pop("adapter", None)
         model, clip, vae = (given.pop(key) for key in ("model", "clip", "vae"))
         name, flips, preview, every = (given.pop(key) for key in ("name", "flips", "preview", "preview_every"))
-        given.pop("crops")
-        given.pop("heads", None)
+        cfg = given.pop("preview_cfg", 0.0)
+        for key in ("crops", "heads", "captions"):
+            given.pop(key, None)
         with work():
             config = PersonalizeConfig(method="meta-lora" if meta_down else "lora", **given)
+            if start and meta_down:
+                raise UserError("meta_down and adapter are both connected, and an adapter has its own: disconnect one.")
+            config = as_started(config, start) if start else config
             crops, backbone, cache = (
                 photos_of(inputs["crops"]),
                 ComfyBackbone(model, clip, vae),
@@ -102,6 +128,9 @@ class TrainPersonalization(io.ComfyNode):
                 meta_down=meta_down.source if meta_down else None,
                 cache=cache,
                 heads=masks_of(inputs.get("heads", [])),
+                captions=inputs.get("captions", []),
+                start=start,
+                loras=named(folders.output_folder("loras", out.name), ".safetensors"),
                 latest=LATEST,
             )
             seen: dict[str, Any] = {
@@ -109,26 +138,29 @@ class TrainPersonalization(io.ComfyNode):
                 "caption": config.prompt,
                 "resolution": resolution,
                 "count": 1,
+                "cfg": cfg,
             }
             trained = driven(job, preview_of(preview, every, backbone, **seen, cache=cache))
-            save_loss_curve(named(out, ".loss.png"), {config.method: trained.training.losses})
-            return finished(trained, model, named(out, ".loss.png"))
+            assert trained.training is not None
+            losses = trained.training.losses
+            save_loss_curve(named(out, ".loss.png"), {config.method: losses})
+            return finished(trained, losses, model, named(out, ".loss.png"))
 
 
-def finished(trained: TrainedAdapter, model: Any, plot: Path) -> io.NodeOutput:
+def finished(trained: TrainedAdapter, losses: list[float], model: Any, plot: Path) -> io.NodeOutput:
     """The node's outputs; `plot` is the loss curve's file."""
     for weight in trained.adapters.parameters():
         weight.requires_grad_(False)
     lora = for_the_core(trained)
-    if unmatched := loras.unmatched_keys(model, lora):
+    if unmatched := models.unmatched_keys(model, lora):
         raise UserError(
             f"ComfyUI's own loader does not know {len(unmatched)} keys of this LoRA, such as {unmatched[0]}."
         )
     return io.NodeOutput(
         trained,
         lora,
-        loras.with_lora(model, lora),
-        {"loss": trained.training.losses},
+        models.with_lora(model, lora),
+        {"loss": losses},
         image_of(read_photo(plot)),
     )
 
@@ -144,6 +176,40 @@ def named(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
+class LoadAdapter(io.ComfyNode):
+    """A finished training's file as a wire."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            search_aliases=["resume training", "continue training"],
+            node_id="MetaLoRA_LoadAdapter",
+            display_name="Load Adapter",
+            category=CATEGORY,
+            description="What an earlier training learned, from output/meta_lora: merge it again, or connect it to "
+            "Train Meta-LoRA Personalization and go on from it, with other photos or settings if you like.",
+            inputs=[io.Combo.Input("file", options=folders.adapter_files(), tooltip="Press R to read the list again.")],
+            outputs=[
+                AdapterSocket.Output(
+                    display_name="adapter", tooltip="For Merge to LoRA File, or to train on from in the Train node."
+                ),
+                io.LoraModel.Output(display_name="lora", tooltip="For the core's Load LoRA Model."),
+                io.String.Output(display_name="about", tooltip="What the file says of itself."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> str:
+        return fingerprint_of_file(folders.adapter_path(file))
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        with work():
+            path = folders.adapter_path(file)
+            adapter = TrainedAdapter(*read_adapter(path), path)
+            return io.NodeOutput(adapter, for_the_core(adapter), describe(path))
+
+
 class MergeToLora(io.ComfyNode):
     """Three matrices a layer become two: an ordinary LoRA file."""
 
@@ -152,13 +218,13 @@ class MergeToLora(io.ComfyNode):
         return schema(
             search_aliases=["save lora", "export lora"],
             node_id="MetaLoRA_MergeToLora",
-            display_name="Merge to Rank-1 LoRA",
+            display_name="Merge to LoRA File",
             category=CATEGORY,
             description="Folds an adapter into an ordinary LoRA and writes it to output/loras, where Load LoRA finds "
             "it. The result is exact up to rounding.",
             is_output_node=True,
             inputs=[
-                AdapterSocket.Input("adapter", tooltip="From Train Meta-LoRA Personalization."),
+                AdapterSocket.Input("adapter", tooltip="From Train Meta-LoRA Personalization or Load Adapter."),
                 io.String.Input("name", default="person", tooltip="What the file is called; a number is added."),
                 io.Combo.Input(
                     "key_format",

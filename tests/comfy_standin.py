@@ -64,8 +64,9 @@ class Boolean(Socket):
 
 
 class String(Socket):
-    def Input(self, id, *, default, tooltip, optional=False, multiline=False) -> Input:
-        return Input("STRING", id, optional, tooltip=tooltip, default=default, multiline=multiline)
+    def Input(self, id, *, default, tooltip, optional=False, multiline=False, force_input=None) -> Input:
+        shown = {"default": default, "multiline": multiline, "forceInput": force_input}
+        return Input("STRING", id, optional, tooltip=tooltip, **shown)
 
 
 class Combo(Socket):
@@ -133,9 +134,9 @@ def pack_on_the_standin() -> Iterator[ModuleType]:
     """The pack's `nodes`, imported on the stand-in and without its bridge; forgotten again on leaving."""
     spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     bridge = ModuleType(f"{PACK}.nodes.bridge")
-    for name in ("devices", "execution", "folders", "loras", "models", "sites", "small", "training"):
+    for name in ("devices", "execution", "folders", "models", "sites", "small", "training"):
         setattr(bridge, name, SimpleNamespace())
-    bridge.folders.meta_down_files = list
+    bridge.folders.meta_down_files = bridge.folders.adapter_files = list
     taken = {"comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest(), bridge.__name__: bridge}
     taken[PACK] = importlib.util.module_from_spec(spec)
     before = {name: sys.modules.get(name) for name in taken}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tools.workflows.graph import CONTROL, WIDGETS, Schemas, inputs_of
+from tools.workflows.graph import CONTROL, Schemas, inputs_of, is_widget
 
 PAGE_ONLY = ("MarkdownNote", "Note")  # nodes that the server never sees
 
@@ -18,7 +18,7 @@ def to_api(workflow: dict[str, Any], schemas: Schemas) -> dict[str, dict[str, An
         wired = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
         inputs: dict[str, Any] = {}
         for name, kind, options in inputs_of(schemas, node["type"]):
-            if kind in WIDGETS:
+            if is_widget(kind, options):
                 inputs[name] = next(values)
                 if options.get("control_after_generate"):
                     assert next(values) == CONTROL

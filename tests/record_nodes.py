@@ -27,15 +27,11 @@ PACKS = {  # the newest commits that could be had
         "1ef34ef573581bd9727c1e0ac05aa956b356a510",
         "InstantIDModelLoader InstantIDFaceAnalysis ApplyInstantID",
     ),
-    "https://github.com/lldacing/ComfyUI_PuLID_Flux_ll": (
-        "ba90657fe6ffa8072ac169a949bfa5e4153bf48a",
-        "PulidFluxModelLoader PulidFluxInsightFaceLoader PulidFluxEvaClipLoader ApplyPulidFlux",
-    ),
 }
 OURS = "MetaLoRA_"
 FILES = """
 image unet_name clip_name clip_name1 clip_name2 vae_name lora_name ckpt_name control_net_name photomaker_model_name
-instantid_file pulid_file file
+instantid_file file
 """
 
 Schemas = dict[str, dict[str, Any]]
@@ -59,9 +55,9 @@ def recorded_core(info: Schemas) -> Schemas:
 
 
 def without_files(key: str, entry: list) -> list:
-    """The entry without tooltips and without the names of files of this machine."""
+    """The entry without tooltips, without what newer pages hide, and without the names of files of this machine."""
     kind, *rest = entry
-    options = {k: v for k, v in (rest[0] if rest else {}).items() if k != "tooltip"}
+    options = {k: v for k, v in (rest[0] if rest else {}).items() if k not in ("tooltip", "advanced")}
     if key in FILES.split():
         options = {k: v for k, v in options.items() if k not in ("options", "default")}
         kind = [] if isinstance(kind, list) else kind

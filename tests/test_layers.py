@@ -13,6 +13,7 @@ MODULES = sorted((ROOT / "metalora").rglob("*.py"))
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
 ROOMS = {"method", "measure", "backbones", "store"}
 LATE = {"diffusers", "transformers", "onnx", "onnxruntime", "cv2", "insightface", "matplotlib", "peft", "bitsandbytes"}
+LATE |= {"prodigyopt"}
 STANDARD = set(sys.stdlib_module_names)
 
 

@@ -41,7 +41,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_has_all_that_runs_and_nothing_that_only_a_maker_needs(unpacked: Path):
     top = {path.name for path in unpacked.iterdir()}
-    assert {"__init__.py", "nodes", "metalora", "web", "workflows", "locales"} < top
+    assert {"__init__.py", "nodes", "metalora", "web", "workflows", "subgraphs", "locales"} < top
     assert {"pyproject.toml", "requirements.txt", "README.md", "LICENSE"} < top
     assert not top & {"tests", "tools", "bench", "docs", "Makefile", ".git", ".ci"}
     left_out = [line[1:] for line in (ROOT / ".comfyignore").read_text().splitlines() if line.startswith("/")]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from comfy_families import Vae, build, clip, known, latents, prompt
+from comfy_families import DIFFUSERS, Vae, build, clip, in_diffusers, known, latents, prompt
 from comfyui import needs_comfyui, pack
 from torch import Tensor
 
@@ -100,7 +100,7 @@ def test_every_adapters_gradient_is_that_of_float64_however_the_model_is_kept(fa
 
 
 def test_the_stock_loader_gives_what_the_adapters_gave_and_knows_every_key(family: str):
-    loras, formats = pack("nodes.bridge.loras"), pack("metalora.backbones.lora_formats")
+    loras, formats = pack("nodes.bridge.models"), pack("metalora.backbones.lora_formats")
     model, words, x = build(family), prompt(family), latents(family)
     backbone = backbone_of(family, model)
     adapters = adapters_of(backbone)
@@ -202,7 +202,7 @@ def test_a_compiled_model_trains_like_the_plain_one_and_leaves_it_plain(how: str
 
 def test_a_model_that_wears_a_lora_is_trained_as_it_computes():
     """So is one with live patches on its blocks: the first forward pass tells."""
-    loras, formats = pack("nodes.bridge.loras"), pack("metalora.backbones.lora_formats")
+    loras, formats = pack("nodes.bridge.models"), pack("metalora.backbones.lora_formats")
     model, words, x = build("flux1"), prompt("flux1"), latents("flux1")
     backbone = backbone_of("flux1", model)
     adapters = adapters_of(backbone)
@@ -260,3 +260,52 @@ def test_files_say_their_base_and_another_bases_are_refused_with_both_names(tmp_
     ):
         with pytest.raises(pack("metalora.config").UserError, match=r"made for 'sd3-128x2'.* is 'flux-64x2x2'"):
             read_it()
+
+
+@pytest.mark.parametrize("family", DIFFUSERS)
+def test_the_file_opens_in_diffusers_with_the_same_change_of_every_layer(family: str, tmp_path):
+    """Diffusers' own class of the same sizes, through its LoRA loader and peft."""
+    pytest.importorskip("peft")
+    pack("nodes.bridge.models")
+    if not known(family):
+        pytest.skip(f"this ComfyUI has no {family}")
+    model, loader = in_diffusers(family)
+    backbone = backbone_of(family, build(family))
+    merged = pack("metalora.method.adapter").fold_all(adapters_of(backbone))
+    path = tmp_path / "ada.safetensors"
+    pack("metalora.jobs.lora").save_lora(path, merged, "diffusers", backbone.architecture, {"base": backbone.name})
+    given = {"transformer": model, "adapter_name": "ada", "low_cpu_mem_usage": False}
+    given |= {"network_alphas": None} if family in ("flux1", "chroma") else {}
+    loader.load_lora_into_transformer(loader.lora_state_dict(str(path)), **given)
+    found = {
+        layer: part.scaling["ada"] * part.lora_B["ada"].weight @ part.lora_A["ada"].weight
+        for layer, part in model.named_modules()
+        if "ada" in vars(part).get("_modules", {}).get("lora_A", {})
+    }
+    assert found.keys() == merged.keys()
+    for layer, (down, up) in merged.items():
+        torch.testing.assert_close(found[layer], up @ down, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "cfg"),
+    [
+        ("flux1", "flux1-schnell.safetensors", False),
+        ("zimage", "z_image_bf16.safetensors", True),
+        ("zimage", "z_image_turbo_bf16.safetensors", False),
+        ("flux2", "flux-2-klein-base-4b.safetensors", True),
+        ("flux2", "flux-2-klein-4b.safetensors", False),
+        ("sdxl", None, True),
+    ],
+)
+def test_previews_use_cfg_where_the_base_needs_it(family: str, file: str | None, cfg: bool):
+    models, previews = pack("nodes.bridge.models"), pack("nodes.previews")
+    if not known(family):
+        pytest.skip(f"this ComfyUI has no {family}")
+    model = build(family)
+    if file:
+        model.cached_patcher_init = (None, (f"/models/{file}", {}))  # as ComfyUI's loader leaves it
+    assert models.needs_cfg(model) == cfg
+    backbone, words = backbone_of(family, model), prompt(family)
+    assert (previews.ImagePreview(backbone, words, words, 64, 1, 1).negative is not None) == cfg
+    assert previews.ImagePreview(backbone, words, words, 64, 1, 1, cfg=1.0).negative is None

@@ -52,7 +52,7 @@ def test_a_folder_is_one_of_comfyuis_own_or_one_that_the_owner_allows(nodes, tmp
 
 
 def test_photos_and_manifests_of_the_server_are_not_read_for_whoever_asks(nodes):
-    for ask in (nodes.photos.photos_in, nodes.benchmark.manifest_of, nodes.photos.LoadPhotos.fingerprint_inputs):
+    for ask in (nodes.loaders.photos_in, nodes.benchmark.manifest_of, nodes.loaders.LoadPhotos.fingerprint_inputs):
         with pytest.raises(nodes.error, match="is not in ComfyUI's"):
             ask("/etc")
 
@@ -76,6 +76,6 @@ def test_looking_for_a_change_reads_no_photo(nodes, monkeypatch: pytest.MonkeyPa
     photo = nodes.base / "input" / "people" / "a.png"
     photo.write_bytes(b"one")
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("read"))
-    before = nodes.photos.LoadPhotos.fingerprint_inputs("people")
+    before = nodes.loaders.LoadPhotos.fingerprint_inputs("people")
     os.utime(photo, (1, 1))
-    assert nodes.photos.LoadPhotos.fingerprint_inputs("people") != before
+    assert nodes.loaders.LoadPhotos.fingerprint_inputs("people") != before

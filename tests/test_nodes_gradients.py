@@ -169,7 +169,7 @@ def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
     assert {(s.name, s.module, s.in_features, s.out_features, s.start) for s in listed} == named, "the core's own table"
     lora = {site.name: (torch.zeros(1, site.in_features), torch.zeros(site.out_features, 1)) for site in found}
     for key_format in KEY_FORMATS:
-        assert pack("nodes.bridge.loras").unmatched_keys(model, format_lora(lora, key_format, dev)) == []
+        assert pack("nodes.bridge.models").unmatched_keys(model, format_lora(lora, key_format, dev)) == []
 
 
 @pytest.mark.parametrize("guarded", [True, False])

@@ -14,6 +14,7 @@ from comfyui_page import BROWSER, Page, browsing
 from comfyui_server import serving
 
 from metalora.backbones.pipeline_folder import MINIATURE
+from tools.workflows.graph import READABLE
 from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST, RECORDS
 
 pytestmark = [needs_comfyui, pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)")]
@@ -119,3 +120,34 @@ def test_a_workflow_opens_with_every_node_and_every_value(page: Page, path: Path
     for node in known:
         for value in node["widgets_values"]:
             assert value in values[node["id"]], (node["type"], value, values[node["id"]])
+
+
+def test_the_blueprint_is_one_node_that_the_page_sends_as_crops_training_and_file(page: Page):
+    if page.server.get("/system_stats")["system"]["comfyui_version"] != NEWEST:
+        pytest.skip("blueprints came later than 0.3.64")
+    page.open_graph(ROOT / "subgraphs" / "Photo to person LoRA.json")
+    shown = json.loads(page.run("JSON.stringify(app.graph._nodes[0].widgets.map(w => [w.name, w.value]))"))
+    assert dict(shown) == {"name": "person", "class_name": "person", "steps": 625, "rank": 1, "preview": "loss curve"}
+    change(page, app_kind := json.loads(page.run("JSON.stringify(app.graph._nodes[0].type)")), name="ada", steps=7)
+    sent = json.loads(page.run("app.graphToPrompt().then(made => JSON.stringify(made.output))"))
+    kinds = {node["class_type"]: node["inputs"] for node in sent.values()}
+    assert app_kind not in kinds
+    assert (
+        kinds["MetaLoRA_TrainPersonalization"] | {"name": "ada", "steps": 7} == kinds["MetaLoRA_TrainPersonalization"]
+    )
+    assert kinds["MetaLoRA_MergeToLora"]["name"] == "ada"
+    assert {"crops", "heads"} < kinds["MetaLoRA_TrainPersonalization"].keys()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_opening_view_shows_words_and_where_the_images_will_be(page: Page, path: Path):
+    """At 1366 x 768: a scale at which the page draws text, and every node that saves an image; not the comparison's."""
+    page.call("Emulation.setDeviceMetricsOverride", width=1366, height=768, deviceScaleFactor=1, mobile=False)
+    page.open_graph(path)
+    scale, (left, top) = json.loads(page.run("JSON.stringify([app.canvas.ds.scale, Array.from(app.canvas.ds.offset)])"))
+    assert scale >= READABLE
+    boxes = "app.graph._nodes.filter(n => n.type == 'SaveImage').map(n => [...n.pos, ...n.size])"
+    for x, y, width, height in json.loads(page.run(f"JSON.stringify({boxes})")):
+        ends = ((x + width + left) * scale, (y + height + top) * scale)
+        assert path.stem.startswith("7") or (ends[0] <= 1366 and ends[1] <= 768), ends
+    kept(page, f"opened {path.stem}")

@@ -152,6 +152,31 @@ def test_a_meta_down_is_trained_and_used(server):
     assert "exists already: use it through Load Meta-Down" in errors[0]["exception_message"]
 
 
+def test_photos_of_a_folder_are_trained_with_the_captions_beside_them_and_the_adapter_is_trained_on(server):
+    folder, made = server.base / "input" / "ada", server.base / "output" / "meta_lora"
+    folder.mkdir()
+    for index in (1, 2):
+        shutil.copy(PORTRAITS / f"woman-{index}.jpg", folder)
+    (folder / "woman-2.txt").write_text("a {class} outdoors")
+    graph = training(steps=2, seed=31, name="several")
+    graph["2"] = node("MetaLoRA_LoadPhotos", photos_folder="ada")
+    graph["3"]["inputs"] |= {"photo": ["2", 0], "caption": ["2", 1]}
+    graph["5"]["inputs"]["captions"] = ["3", 4]
+    server.run(graph)
+    (path,) = made.glob("several_*.adapter.safetensors")
+    captions = json.loads(files.read(path, ("adapter",))[1]["captions"])
+    assert set(captions) == {"", "a woman outdoors"}
+
+    graph["load"] = node("MetaLoRA_LoadAdapter", file=path.name)
+    graph["5"]["inputs"] |= {"adapter": ["load", 0], "name": "further"}
+    del graph["5"]["inputs"]["meta_down"], graph["4"]
+    server.run(graph)
+    (further,) = made.glob("further_*.adapter.safetensors")
+    assert files.read(further, ("adapter",))[1]["continues"] == files.digest_of_tensors(
+        files.read(path, ("adapter",))[0]
+    )
+
+
 def test_the_model_of_a_training_is_what_it_was(server):
     before = pixels(server, server.run(training() | sampled(["1", 0], "before", 10))["before"])
     graph = training(seed=1) | sampled(["1", 0], "after", 10)

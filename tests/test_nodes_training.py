@@ -260,3 +260,36 @@ def test_a_training_that_cannot_fit_is_refused_before_anything_is_loaded(parts, 
     config = pack("metalora.config").PersonalizeConfig(batch=8)
     with pytest.raises(pack("metalora.config").UserError, match=r"on, \d+ x \d+ pixels would fit"):
         memory.make_room(backbone_of(parts), config, 1024)
+
+
+def test_the_nodes_train_save_on_the_way_load_and_go_on(parts, portrait, tmp_path, monkeypatch, caplog):
+    nodes, folders, images = pack("nodes.training"), pack("nodes.bridge.folders"), pack("nodes.pictures")
+    monkeypatch.setattr(folders, "output_folder", lambda *names: tmp_path.joinpath(*names))
+    monkeypatch.setattr(folders.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    options = {"class_name": "woman", "steps": 5, "rank": 2, "learning_rate": 3e-3, "seed": 0, "sites": "all"}
+    options |= {"name": "ada", "flips": True, "preview": "none", "preview_every": 50, "lora_every": 2, "loras_kept": 1}
+    crops = [images.image_of(crop) for crop in crops_of(portrait)[:2]]
+    wires = {"model": [parts[0]], "clip": [parts[1]], "vae": [parts[2]], "crops": crops}
+
+    def train(**more):
+        given = {name: [value] for name, value in {**options, **more}.items()}
+        return nodes.TrainPersonalization.execute(**wires, **given).args[0]
+
+    with caplog.at_level("INFO"):
+        first = train()
+    assert "step 5 of 5, loss " in caplog.text
+    assert [path.name for path in (tmp_path / "loras").iterdir()] == ["ada_00001_-step00004.safetensors"]
+    (name,) = folders.adapter_files()
+    loaded, lora, about = nodes.LoadAdapter.execute(name).args
+    assert "woman" in about
+    before = first.adapters.tensors()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in loaded.adapters.tensors().items())
+    assert pack("nodes.bridge.models").unmatched_keys(parts[0], lora) == []
+    again = train(name="more", rank=1, adapter=loaded, captions="a {class} in a garden", lora_every=0)
+    assert again.metadata["continues"]
+    assert (again.metadata["rank"], again.metadata["base"]) == ("2", first.metadata["base"])
+    assert not any(torch.equal(tensor, before[key]) for key, tensor in again.adapters.tensors().items())
+    with pytest.raises(pack("metalora.config").UserError, match=r"meta_down and adapter are both connected"):
+        train(adapter=loaded, meta_down=pack("nodes.sockets").MetaDown("random"))
+    with pytest.raises(pack("metalora.config").UserError, match=r"gone.adapter.safetensors is gone"):
+        nodes.LoadAdapter.execute("gone.adapter.safetensors")

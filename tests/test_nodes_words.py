@@ -16,7 +16,7 @@ MODULES = sorted(path for room in ROOMS for path in (ROOT / "metalora" / room).r
 @pytest.fixture(scope="module")
 def words():
     with pack_on_the_standin():
-        yield importlib.import_module(f"{PACK}.nodes.words")
+        yield importlib.import_module(f"{PACK}.nodes.running")
 
 
 def messages(path: Path) -> list[str]:
@@ -78,3 +78,16 @@ def test_advice_names_nodes_and_leaves_out_what_only_a_terminal_can_do(words):
     assert words.in_widget_names(said) == "It does not fit; lower batch."
     named = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")).values()
     assert set(words.NODES.values()) <= {node["display_name"] for node in named}
+
+
+def test_the_log_has_the_steps_the_loss_and_the_time_left(words):
+    config = importlib.import_module(f"{PACK}.metalora.config")
+    log, lines = words.StepLog(), []
+    for index in range(11, 76):  # a run that goes on from step 10, two seconds a step
+        lines.append(log.line(config.Step(index, 75, float(index)), 2.0 * index))
+    assert [line for line in lines if line] == [
+        "step 25 of 75, loss 18.0000, 1:40 left",
+        "step 50 of 75, loss 38.0000, 0:50 left",
+        "step 75 of 75, loss 63.0000",
+    ]
+    assert log.line(config.Step(25, 75), 0.0) is None, "not a training's"

@@ -12,7 +12,8 @@ from record_nodes import FILES, LOCALE, OURS, recorded_core, translatable
 from safetensors.torch import load_file
 
 from metalora.backbones.pipeline_folder import MINIATURE
-from tools.workflows.graph import WIDGETS, Schemas, inputs_of, outputs_of
+from tools.workflows.blueprint import photo_to_lora
+from tools.workflows.graph import Schemas, inputs_of, is_widget, outputs_of
 from tools.workflows.graphs import GRAPHS, first_version
 from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST, RECORDS, schemas_for
 from tools.workflows.thumbnail import thumbnail
@@ -45,7 +46,7 @@ def test_every_node_and_value_of_a_workflow_exists_and_fits(path: Path, version:
             where = f"{node['class_type']}.{name} = {value!r}"
             optional = name in schemas[node["class_type"]]["input"].get("optional", {})
             assert value is not None or optional, where
-            if kind not in WIDGETS or isinstance(value, list):
+            if not is_widget(kind, options) or isinstance(value, list):
                 continue
             if kind == "COMBO" and options.get("options") and name not in FILES.split():
                 assert value in options["options"], where
@@ -70,7 +71,7 @@ def test_the_comparison_has_every_other_method_and_judges_each_with_the_same_nod
     kinds = [node["type"] for node in workflow["nodes"]]
     assert set(FOREIGN) <= set(kinds)
     assert {"PhotoMakerEncode", "ReferenceLatent", "MetaLoRA_TrainPersonalization"} <= set(kinds)
-    assert kinds.count("MetaLoRA_Evaluate") == kinds.count("VAEDecode") == 5
+    assert kinds.count("MetaLoRA_Evaluate") == kinds.count("VAEDecode") == 4
     notes = next(node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote")
     assert all(node["pack"].rsplit("/", 1)[-1] in notes for node in FOREIGN.values()), "a note says what to install"
 
@@ -93,6 +94,28 @@ def test_a_workflow_is_what_its_code_says(name: str):
     again = "run: python -m tools.workflows.write"
     assert opened(ROOT / "workflows" / f"{name}.json") == json.loads(json.dumps(graph)), again
     assert thumbnail(graph, name)
+
+
+def test_the_blueprint_is_what_its_code_says_and_has_four_inputs_and_every_wire_at_its_socket():
+    """One of `links` leads from an output to an input of the same type, both known to the schemas."""
+    schemas, path = schemas_for(NEWEST), ROOT / "subgraphs" / "Photo to person LoRA.json"
+    assert opened(path) == json.loads(json.dumps(photo_to_lora(schemas))), "run: python -m tools.workflows.write"
+    (node,), (subgraph,) = opened(path)["nodes"], opened(path)["definitions"]["subgraphs"]
+    assert node["type"] == subgraph["id"]
+    assert [entry["name"] for entry in node["inputs"] if "widget" not in entry] == ["model", "clip", "vae", "photo"]
+    inner = {one["id"]: one for one in subgraph["nodes"]}
+    for link in subgraph["links"]:
+        source = subgraph["inputs"] if link["origin_id"] == -10 else inner[link["origin_id"]]["outputs"]
+        target = subgraph["outputs"] if link["target_id"] == -20 else inner[link["target_id"]]["inputs"]
+        start, end = source[link["origin_slot"]], target[link["target_slot"]]
+        assert start["type"] == end["type"] == link["type"]
+        assert link["id"] in (start["linkIds"] if link["origin_id"] == -10 else start["links"])
+        assert end.get("link", link["id"]) == link["id"]
+        if link["target_id"] != -20:
+            assert end["name"] in [name for name, *_ in inputs_of(schemas, inner[link["target_id"]]["type"])]
+    for number, widget in node["properties"]["proxyWidgets"]:
+        kind = "MetaLoRA_MergeToLora" if number == "-1" else inner[int(number)]["type"]
+        assert widget in [name for name, *_ in inputs_of(schemas, kind)]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +164,9 @@ def test_the_page_is_given_the_help_and_the_workflows(server: Server):
         assert b"# R-FaceSim Evaluate" in page.read()
     assert "1 Miniature demo" in server.get("/workflow_templates")["metalora"]
     assert "MetaLoRA_Evaluate" in server.get("/i18n")["en"]["nodeDefs"]
+    if server.get("/system_stats")["system"]["comfyui_version"] == NEWEST:
+        blueprints = [one for one in server.get("/global_subgraphs").values() if one["source"] == "custom_node"]
+        assert [one["name"] for one in blueprints] == ["Photo to person LoRA"]
 
 
 def of_known_nodes(graph: dict, info: Schemas) -> dict:
@@ -187,7 +213,7 @@ def test_the_demo_runs_through_the_api(server: Server):
         if node["class_type"] == "KSampler":
             node["inputs"]["steps"] = 2
     shown = server.run(graph)
-    assert sum("images" in output for output in shown.values()) == 6
+    assert sum("images" in output for output in shown.values()) == 5
     output = server.base / "output"
     assert (output / "loras" / "demo_00001_.safetensors").is_file()
     assert list((output / "meta_lora").glob("demo_*_.results.json"))

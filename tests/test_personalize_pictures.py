@@ -1,5 +1,6 @@
 """Training on crops that are pixels, with masks of the head: what ComfyUI's nodes do, without ComfyUI."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from runs import CONFIG, CROPS, personalized
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import PersonalizeConfig, Step, UserError
 from metalora.jobs import run
-from metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, personalize_pictures
+from metalora.jobs.lora import read_adapter
+from metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, as_started, personalize_pictures
 from metalora.jobs.photos import PlannedPhoto, plan_photo
 from metalora.measure.faces import load_faces
 from metalora.store import files
@@ -35,13 +37,10 @@ def trained(
     cache: Cache,
     heads: list[torch.Tensor],
     config: PersonalizeConfig = HEAD_FIRST,
+    **more: object,
 ) -> TrainedAdapter:
-    out = folder / "ada.adapter.safetensors"
-    return run(
-        personalize_pictures(
-            tiny, crops, out, folder / "states", config, flips=True, meta_down=None, cache=cache, heads=heads
-        )
-    )
+    out, given = folder / "ada.adapter.safetensors", {"flips": True, "meta_down": None, "cache": cache, **more}
+    return run(personalize_pictures(tiny, crops, out, folder / "states", config, heads=heads, **given))
 
 
 def test_masks_of_the_head_give_the_lora_of_the_photo(
@@ -117,3 +116,47 @@ def test_masks_that_are_not_the_crops_are_refused(
 def test_a_photo_without_a_face_counts_everywhere_alike():
     photo = as_it_is(torch.rand(3, 32, 48), 16)
     assert torch.equal(photo.mask(photo.crops[0], 8), torch.ones(32, 48))
+
+
+@pytest.mark.parametrize("meta_down", [None, "random"])
+def test_a_training_goes_on_from_an_adapter_file_with_its_rank_and_other_noise(
+    tiny: PipelineBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache, meta_down: str | None
+):
+    crops = [planned.image(crop) for crop in planned.crops]
+    method = "meta-lora" if meta_down else "lora"
+    config = replace(CONFIG, method=method, rank=2, steps=3, sites="attention", save_every=100)
+    first = trained(tiny, crops, tmp_path / "first", warm_cache, [], config, meta_down=meta_down)
+    loaded = TrainedAdapter(*read_adapter(first.file), first.file)
+    assert as_started(PersonalizeConfig(), loaded).rank == 2
+    again = as_started(replace(config, method="lora", rank=1, sites="all", learning_rate=0.0), loaded)
+    unmoved = trained(tiny, crops, tmp_path / "unmoved", warm_cache, [], again, start=loaded)
+    before = first.adapters.tensors()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in unmoved.adapters.tensors().items())
+    assert unmoved.metadata["continues"] == files.digest_of_tensors(before)
+    assert unmoved.metadata.get("meta_down") == first.metadata.get("meta_down")
+    assert unmoved.training.losses[0] != first.training.losses[0], "the same noise again"
+    moved = trained(tiny, crops, tmp_path / "moved", warm_cache, [], replace(again, learning_rate=3e-3), start=loaded)
+    after = moved.adapters.tensors()
+    assert not any(torch.equal(after[name], before[name]) for name in before if name.endswith(".up"))
+    frozen = [torch.equal(after[name], before[name]) for name in before if name.endswith(".down")]
+    assert all(frozen) if meta_down else not any(frozen)
+    foreign = replace(loaded, metadata={**loaded.metadata, "base": "other"})
+    with pytest.raises(UserError, match=r"made for 'other', but the loaded model is 'flux-"):
+        trained(tiny, crops, tmp_path / "foreign", warm_cache, [], again, start=foreign)
+
+
+def test_each_crop_is_trained_with_its_own_caption(
+    tiny: PipelineBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
+):
+    crops, config = [planned.image(crop) for crop in planned.crops[:3]], replace(CONFIG, method="lora", steps=3)
+    plain = trained(tiny, crops, tmp_path / "plain", warm_cache, [], config)
+    assert "captions" not in plain.metadata
+    same = trained(tiny, crops, tmp_path / "same", warm_cache, [], config, captions=["a photo of a woman"])
+    assert same.training.losses == plain.training.losses
+    captions = ["a {class} on a beach", "", "a red car"]
+    own = trained(tiny, crops, tmp_path / "own", warm_cache, [], config, captions=captions)
+    assert json.loads(own.metadata["captions"]) == ["a woman on a beach", "", "a red car"]
+    moved = [a != b for a, b in zip(own.training.losses, plain.training.losses, strict=True)]
+    assert any(moved)
+    with pytest.raises(UserError, match=r"captions has 2 texts and crops 3 images"):
+        trained(tiny, crops, tmp_path / "wrong", warm_cache, [], config, captions=["a", "b"])

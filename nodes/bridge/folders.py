@@ -33,6 +33,19 @@ def meta_down_path(name: str) -> Path:
     return Path(found)
 
 
+def adapter_files() -> list[str]:
+    """The names of the adapters that trainings have written, the newest first."""
+    found = output_folder(FOLDER).glob("*.adapter.safetensors")
+    return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def adapter_path(name: str) -> Path:
+    """Where such a file is."""
+    if name not in adapter_files():  # the server checks no choices
+        raise UserError(f"output/{FOLDER}/{name} is gone. Press R in ComfyUI to read the folder again.")
+    return output_folder(FOLDER, name)
+
+
 def output_folder(*parts: str) -> Path:
     """A place under ComfyUI's output folder."""
     return Path(folder_paths.get_output_directory(), *parts)

@@ -1,11 +1,16 @@
 """What ComfyUI's MODEL, CLIP and VAE compute, through the calls of its own sampler; nothing here changes them."""
 
+from pathlib import Path
 from typing import Any
 
+import comfy.ldm.flux.model
+import comfy.lora
+import comfy.lora_convert
 import comfy.model_patcher
 import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.samplers
+import comfy.sd
 import comfy.text_encoders.flux
 import torch
 from torch import Tensor, nn
@@ -23,6 +28,7 @@ GUIDANCE = (
     "sampler_pre_cfg_function",
     "sampler_calc_cond_batch_function",
 )
+DISTILLED = ("turbo", "distill", "lightning", "schnell", "hyper")
 TOKENS = 512  # of a prompt, where memory is estimated for a base whose prompts have lengths of their own
 
 
@@ -168,3 +174,29 @@ def check_vae(model: Any, vae: Any) -> None:
 def cell_of(vae: Any) -> int:
     """Pixels of a side of what the network sees as one: sides of images are multiples of it."""
     return max(16, vae.spacial_compression_encode())
+
+
+def unmatched_keys(model: Any, lora: dict[str, Tensor]) -> list[str]:
+    """The keys of a LoRA that ComfyUI's own loader would not use on this MODEL."""
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), names, log_missing=False)
+    used = {key for patch in patches.values() for key in patch.loaded_keys}
+    return sorted(lora.keys() - used)
+
+
+def with_lora(model: Any, lora: dict[str, Tensor]) -> Any:
+    """A clone of a MODEL that wears a LoRA: what the stock loader makes of its file."""
+    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+
+
+def needs_cfg(model: Any) -> bool:
+    """Whether images of this MODEL want CFG: not if guidance is built in, nor if its file's name says distilled.
+
+    Weights do not tell a Z-Image-Turbo from a Z-Image. Newer ComfyUIs remember which file a MODEL came from.
+    """
+    network: Any = network_of(model)
+    if type(network) is comfy.ldm.flux.model.Flux and (network.params.vec_in_dim or network.params.guidance_embed):
+        return False
+    _, (file, *_), *_ = vars(model).get("cached_patcher_init") or (None, ("",))
+    name = Path(str(file)).name.lower()
+    return not any(word in name for word in DISTILLED) and ("klein" not in name or "base" in name)

@@ -1,4 +1,4 @@
-"""Meta-LoRA beside PuLID, InstantID, PhotoMaker and FLUX.2's references: one photo, one prompt, one measure."""
+"""Meta-LoRA beside InstantID, PhotoMaker and FLUX.2's references: one photo, one prompt, one measure."""
 
 from .graph import Column, Graph, Node, Schemas, Wire
 from .parts import flux_loaders, sampled, words
@@ -18,7 +18,6 @@ def comparison(schemas: Schemas) -> Graph:
     unseen = person.add("MetaLoRA_LoadPhotos", "Photos that stay unseen", photos_folder="held-out")["photos"]
     flux = flux_loaders(graph.column("FLUX.1-dev", "load"))
     made = {"Meta-LoRA": meta_lora(graph.column("Meta-LoRA", "learn", 400), flux, photo)}
-    made["PuLID"] = pulid(graph.column("PuLID", "make"), flux, photo)
     sdxl = graph.column("SDXL", "load").add("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors")
     made["InstantID"] = instantid(graph.column("InstantID", "make"), sdxl, photo)
     made["PhotoMaker"] = photomaker(graph.column("PhotoMaker", "make"), sdxl, photo)
@@ -70,15 +69,6 @@ def meta_lora(column: Column, flux: tuple[Wire, Wire, Wire], photo: Wire) -> Wir
     wires |= {"crops": crops["crops"], "heads": crops["heads"]}
     trained = column.add("MetaLoRA_TrainPersonalization", **wires, class_name="woman", name="compare")
     return flux_images(column, trained["personal_model"], flux, "meta-lora")
-
-
-def pulid(column: Column, flux: tuple[Wire, Wire, Wire], photo: Wire) -> Wire:
-    """PuLID for FLUX: a face embedding through added attention."""
-    adapter = column.add("PulidFluxModelLoader", pulid_file="pulid_flux_v0.9.1.safetensors")["PULIDFLUX"]
-    faces = column.add("PulidFluxInsightFaceLoader")["FACEANALYSIS"]
-    eyes = column.add("PulidFluxEvaClipLoader")["EVA_CLIP"]
-    wires = {"model": flux[0], "pulid_flux": adapter, "eva_clip": eyes, "face_analysis": faces, "image": photo}
-    return flux_images(column, column.add("ApplyPulidFlux", **wires)["MODEL"], flux, "pulid")
 
 
 def sdxl_images(column: Column, sdxl: Node, given: dict[str, Wire], size: int, cfg: float, method: str) -> Wire:

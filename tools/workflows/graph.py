@@ -6,7 +6,7 @@ from typing import Any
 
 from .bases import MODEL_FILES
 
-NODE_WIDTH, ROW, SLOT, TITLE, GAP = 330, 26, 22, 30, 50
+NODE_WIDTH, ROW, SLOT, TITLE, GAP = 300, 24, 20, 30, 20
 CONTROL = "fixed"  # what becomes of a seed after each run
 COLORS = {"load": ("#233", "#355"), "learn": ("#232", "#353"), "make": ("#223", "#335"), "judge": ("#322", "#533")}
 GROUP_COLORS = {"load": "#3f789e", "learn": "#8A8", "make": "#88A", "judge": "#A88", "note": "#444"}
@@ -19,7 +19,10 @@ WITH_A_PICTURE = (
     "MetaLoRA_TrainPersonalization",  # its preview
     "MetaLoRA_MetaTrain",
 )
-PICTURE = 220  # of height
+PICTURE = 200  # of height
+VIEW, LEFT, TOP = (1366, 768), 76, 98  # the smallest screen; what the page's own bars take of it
+READABLE = 0.58  # below this scale the page draws no text
+ABOVE = 75  # of the first node in a group, for both titles
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 Schemas = dict[str, dict[str, Any]]
@@ -62,8 +65,16 @@ class Graph:
     def column(self, title: str, color: str, width: float = NODE_WIDTH) -> "Column":
         """The next group to the right."""
         made = Column(self, title, color, self.left, width)
-        self.left += width + 2 * GAP
+        self.left += width + 3 * GAP
         return made
+
+    def view(self) -> dict[str, Any]:
+        """All of it on the smallest screen, or its beginning where that could not be read."""
+        right = max(node.position[0] + node.size[0] for node in self.nodes)
+        bottom = max(node.position[1] + node.size[1] for node in self.nodes)
+        fits = min((VIEW[0] - LEFT - GAP) / (right + GAP), (VIEW[1] - TOP - GAP) / (bottom + ABOVE))
+        scale = round(min(max(fits, READABLE), 1.0), 3)
+        return {"scale": scale, "offset": [LEFT / scale + GAP, TOP / scale + ABOVE]}
 
     def as_file(self) -> dict[str, Any]:
         """What the page opens (version 0.4 of its format)."""
@@ -78,7 +89,7 @@ class Graph:
             "links": links,
             "groups": self.groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}},
+            "extra": {"ds": self.view()},
             "version": 0.4,
         }
 
@@ -86,15 +97,16 @@ class Graph:
         inputs, widgets = [], []
         for name, kind, options in inputs_of(self.schemas, node.kind):
             value = node.given.get(name)
-            is_widget = kind in WIDGETS
             if isinstance(value, Wire):
                 number = len(links) + 1
                 slot = outputs_of(self.schemas, value.node.kind).index(value.output)
                 links.append([number, value.node.number, slot, node.number, len(inputs), kind])
-                inputs.append({"name": name, "type": kind, "link": number} | widget_mark(name, is_widget))
-            elif not is_widget:
+                inputs.append(
+                    {"name": name, "type": kind, "link": number} | widget_mark(name, is_widget(kind, options))
+                )
+            elif not is_widget(kind, options):
                 inputs.append({"name": name, "type": kind, "link": None})
-            if is_widget:
+            if is_widget(kind, options):
                 widgets.append(default_of(kind, options) if isinstance(value, Wire | None) else value)
                 widgets += [CONTROL] if options.get("control_after_generate") else []
                 widgets += ["image"] if options.get("image_upload") else []
@@ -132,27 +144,26 @@ class Column:
         known = {name for name, _, _ in inputs_of(self.graph.schemas, kind)} if kind != "MarkdownNote" else {"text"}
         assert given.keys() <= known, f"{kind} has no {given.keys() - known}"
         size = (self.width, max(least, self._height(kind)))
-        node = Node(
-            len(self.graph.nodes) + 1, kind, title, (self.left, self.bottom), size, self.color, copy.copy(given)
-        )
+        color = "note" if kind == "MarkdownNote" else self.color
+        node = Node(len(self.graph.nodes) + 1, kind, title, (self.left, self.bottom), size, color, copy.copy(given))
         self.graph.nodes.append(node)
         self.bottom += size[1] + TITLE + GAP
-        self.group["bounding"] = [self.left - 20, -80, self.width + 40, self.bottom + 40]
+        self.group["bounding"] = [self.left - GAP, -ABOVE, self.width + 2 * GAP, self.bottom + ABOVE - TITLE]
         return node
 
     def note(self, text: str) -> Node:
         """Words on the graph."""
         lines = sum(1 + len(line) // (self.width // 7) for line in text.splitlines())
-        return self.add("MarkdownNote", "Note", least=30 + 20 * lines, text=text)
+        return self.add("MarkdownNote", "Note", least=40 + 13 * lines, text=text)
 
     def _height(self, kind: str) -> float:
         inputs = inputs_of(self.graph.schemas, kind) if kind != "MarkdownNote" else []
-        widgets = sum(1 for _, shown, _ in inputs if shown in WIDGETS)
+        widgets = sum(1 for _, shown, options in inputs if is_widget(shown, options))
         widgets += sum(1 for *_, options in inputs if options.get("control_after_generate"))
         tall = sum(80 for *_, options in inputs if options.get("multiline"))
         picture = PICTURE if kind in WITH_A_PICTURE else 0
         outputs = len(self.graph.schemas.get(kind, {"output": []})["output"])
-        return 20 + ROW * widgets + SLOT * max(len(inputs) - widgets, outputs, 1) + tall + picture
+        return 18 + ROW * widgets + SLOT * max(len(inputs) - widgets, outputs, 1) + tall + picture
 
 
 def properties_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +199,11 @@ def default_of(kind: str, options: dict[str, Any]) -> Any:
     if kind == "COMBO":
         return (options.get("options") or [""])[0]
     return {"INT": options.get("min", 0), "FLOAT": options.get("min", 0.0), "STRING": "", "BOOLEAN": False}[kind]
+
+
+def is_widget(kind: str, options: dict[str, Any]) -> bool:
+    """Whether an input is shown as a widget, and has a value in the file."""
+    return kind in WIDGETS and not options.get("forceInput")
 
 
 def widget_mark(name: str, is_widget: bool) -> dict[str, Any]:

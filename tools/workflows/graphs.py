@@ -11,17 +11,21 @@ from .graph import Graph, Schemas
 from .parts import flux_loaders, loaders, miniature, sampled, words
 from .schemas import NEWEST, OLDEST
 
+ROW = 290  # pixels of a picture that is looked at
+
 
 def demo(schemas: Schemas) -> Graph:
     """The whole path on the miniature."""
     graph = Graph(schemas, "Miniature demo")
-    graph.column("Read me", "note", 420).note(words("demo"))
-    load = graph.column("Load", "load")
+    load = graph.column("Load", "load", 360)
+    load.note(words("demo"))
     small = load.add("MetaLoRA_LoadMiniature")
     person = load.add("MetaLoRA_LoadDemoPerson")
     down = load.add("MetaLoRA_LoadMetaDown", file="shipped: miniature.safetensors")
-    learn = graph.column("Learn", "learn", 400)
-    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], learn_from="whole", **miniature("resolution"))
+    look = graph.column("What is learned from, and how well", "learn")
+    crops = look.add("MetaLoRA_AugmentFaceCrops", photo=person["photo"], learn_from="whole", **miniature("resolution"))
+    look.add("PreviewImage", "The photo", least=ROW, images=crops["sheet"])
+    learn = graph.column("Learn", "learn", 320)
     trained = learn.add(
         "MetaLoRA_TrainPersonalization",
         model=small["MODEL"],
@@ -34,10 +38,7 @@ def demo(schemas: Schemas) -> Graph:
         name="demo",
         **miniature("steps", "rank", "learning_rate", "flips", "background_weight", "time_shift"),
     )
-    learn.add("MetaLoRA_MergeToLora", adapter=trained["adapter"], name="demo")
-    seen = graph.column("See what was learned", "learn")
-    seen.add("PreviewImage", "The photo", images=crops["sheet"])
-    seen.add("PreviewImage", "Loss", images=trained["loss_plot"])
+    look.add("PreviewImage", "Loss", least=ROW, images=trained["loss_plot"])
     make = graph.column("Make images", "make")
     text = make.add("CLIPTextEncode", clip=small["CLIP"], text="a photo of a woman")["CONDITIONING"]
     text = make.add("FluxGuidance", conditioning=text, **miniature("guidance"))["CONDITIONING"]
@@ -45,11 +46,12 @@ def demo(schemas: Schemas) -> Graph:
     given = {"text": text, "latent": latent, "steps": PRESETS["miniature"]["sampling_steps"]}
     without = sampled(make, model=small["MODEL"], title="Without the LoRA", **given)
     wearing = sampled(make, model=trained["personal_model"], title="With it", **given)
-    show = graph.column("Look", "make")
+    show = graph.column("Look and keep", "make", 320)
+    show.add("MetaLoRA_MergeToLora", adapter=trained["adapter"], name="demo")
     base = show.add("VAEDecode", samples=without, vae=small["VAE"])["IMAGE"]
     made = show.add("VAEDecode", samples=wearing, vae=small["VAE"])["IMAGE"]
-    show.add("SaveImage", "Without the LoRA", images=base, filename_prefix="meta_lora/demo-base")
-    show.add("SaveImage", "With it", images=made, filename_prefix="meta_lora/demo")
+    show.add("SaveImage", "Without the LoRA", least=ROW, images=base, filename_prefix="meta_lora/demo-base")
+    show.add("SaveImage", "With it", least=ROW, images=made, filename_prefix="meta_lora/demo")
     judge = graph.column("Judge", "judge")
     scores = judge.add(
         "MetaLoRA_Evaluate",
@@ -60,8 +62,7 @@ def demo(schemas: Schemas) -> Graph:
         name="demo",
     )
     judge.add("PreviewAny", "Scores", source=scores["table"])
-    judge.add("PreviewImage", "Images with scores", images=scores["page"])
-    judge.add("PreviewImage", "Likeness", images=scores["plot"])
+    judge.add("PreviewImage", "Images with scores", least=ROW, images=scores["page"])
     return graph
 
 
@@ -69,18 +70,16 @@ def personalize(base: Base, schemas: Schemas) -> Graph:
     """A base of the user's and a photo of one's own; no Meta-Down is needed."""
     graph = Graph(schemas, f"Personalize {base.name}")
     links = "\n".join(f"- [{file}]({MODEL_FILES[file][1]}) in models/{MODEL_FILES[file][0]}" for file in base.files)
-    graph.column("Read me", "note", 420).note(words("personalize").replace("FILES", links).replace("BASE", base.name))
-    load = graph.column("Load", "load")
+    load = graph.column("Load", "load", 400)
+    load.note(words("personalize").replace("FILES", links).replace("BASE", base.name))
     model, clip, vae = loaders(load, base)
-    photo = load.add("LoadImage", "The one photo", image="example.png")["IMAGE"]
-    learn = graph.column("Learn", "learn", 400)
-    crops = learn.add("MetaLoRA_AugmentFaceCrops", photo=photo)
+    look = graph.column("What is learned from", "load")
+    photo = look.add("LoadImage", "The one photo", least=ROW, image="example.png")["IMAGE"]
+    crops = look.add("MetaLoRA_AugmentFaceCrops", photo=photo)
+    look.add("PreviewImage", "Crops", least=ROW, images=crops["sheet"])
+    learn = graph.column("Learn", "learn", 320)
     wires = {"model": model, "clip": clip, "vae": vae, "crops": crops["crops"], "heads": crops["heads"]}
     trained = learn.add("MetaLoRA_TrainPersonalization", **wires, class_name="woman", steps=625)
-    learn.add("MetaLoRA_MergeToLora", adapter=trained["adapter"])
-    seen = graph.column("See what was learned", "learn")
-    seen.add("PreviewImage", "Crops", images=crops["sheet"])
-    seen.add("PreviewImage", "Loss", images=trained["loss_plot"])
     make = graph.column("Make images", "make")
     drawn = trained["personal_model"]
     if base.draws:
@@ -95,8 +94,10 @@ def personalize(base: Base, schemas: Schemas) -> Graph:
     latent = make.add(base.latent, width=1024, height=1024)["LATENT"]
     how = {"negative": negative, "cfg": base.cfg, "steps": base.steps}
     samples = sampled(make, model=drawn, text=text, latent=latent, title="With the LoRA", **how)
-    show = graph.column("Look", "make")
-    show.add("SaveImage", images=show.add("VAEDecode", samples=samples, vae=vae)["IMAGE"])
+    show = graph.column("Look and keep", "make", 440)
+    show.add("MetaLoRA_MergeToLora", adapter=trained["adapter"])
+    show.add("PreviewImage", "Loss", images=trained["loss_plot"])
+    show.add("SaveImage", least=480, images=show.add("VAEDecode", samples=samples, vae=vae)["IMAGE"])
     return graph
 
 
@@ -125,9 +126,9 @@ def two_people(schemas: Schemas) -> Graph:
     model, clip, vae = flux_loaders(load)
     empty = load.add("SolidMask", "Nowhere", value=0.0, width=1024, height=1024)["MASK"]
     half = load.add("SolidMask", "Half of it", value=1.0, width=512, height=1024)["MASK"]
-    people = graph.column("Who and where", "learn")
     conditions = []
     for side, left, who in (("left", 0, "woman"), ("right", 512, "man")):
+        people = graph.column(f"The {who}", "learn")
         where = {"destination": empty, "source": half, "x": left, "y": 0, "operation": "add"}
         mask = people.add("MaskComposite", f"The {side} half", **where)["MASK"]
         file = f"{who}_00001_.safetensors"
