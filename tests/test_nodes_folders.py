@@ -30,7 +30,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         spec = importlib.util.spec_from_file_location(name, ROOT / "nodes" / "bridge" / "folders.py")
         folders = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(folders)
-        used = {short: importlib.import_module(f"{PACK}.nodes.{short}") for short in ("loaders", "photos", "benchmark")}
+        used = {short: importlib.import_module(f"{PACK}.nodes.{short}") for short in ("loaders", "benchmark")}
         for module in used.values():
             module.folders = folders
         error = importlib.import_module(f"{PACK}.metalora.config").UserError

@@ -63,7 +63,6 @@ def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_p
         if not MINIATURE.is_dir():
             change(page, "MetaLoRA_LoadMiniature", network="tiny (random weights)")
     change(page, "MetaLoRA_TrainPersonalization", preview="images")
-    page.look_at(0.62, 470, -110)
     page.click("Run")
     page.until("Object.keys(app.nodePreviewImages || {}).length > 0", 120)
     page.until(f"{TRAINING}.progress > 0.5 && {TRAINING}.progress < 1", 120)
@@ -75,10 +74,9 @@ def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_p
     assert page.clicks == 4
     if KEPT:
         write_path(page, seconds)
-    page.look_at(0.61, 590, -75)
     kept(page, "trained")
     page.run(f"app.canvas.deselectAll(); app.canvas.selectNode({TRAINING})")
-    page.look_at(0.8, 700, -200)
+    page.look_at(0.8, 600, -150)
     page.until("!!document.querySelector('.selection-toolbox, [data-testid=\"info-button\"]')")
     info = "[...document.querySelectorAll('.selection-toolbox button')].find(b => b.innerHTML.includes('info'))"
     page.run(f"(document.querySelector('[data-testid=\"info-button\"]') || {info}).click()")

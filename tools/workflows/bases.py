@@ -4,50 +4,25 @@ from dataclasses import dataclass
 
 HUB = "https://huggingface.co"
 DIFFUSION, TEXT, VAE = "diffusion_models", "text_encoders", "vae"
-MODEL_FILES = {  # name -> (folder under models/, place)
-    "flux1-dev.safetensors": (DIFFUSION, f"{HUB}/Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors"),
-    "clip_l.safetensors": (TEXT, f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main/clip_l.safetensors"),
-    "t5xxl_fp16.safetensors": (TEXT, f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main/t5xxl_fp16.safetensors"),
-    "ae.safetensors": (VAE, f"{HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/vae/ae.safetensors"),
-    "flux-2-klein-base-4b.safetensors": (
-        DIFFUSION,
-        f"{HUB}/Comfy-Org/flux2-klein/resolve/main/split_files/diffusion_models/flux-2-klein-base-4b.safetensors",
-    ),
-    "qwen_3_4b.safetensors": (
-        TEXT,
-        f"{HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors",
-    ),
-    "flux2-vae.safetensors": (VAE, f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors"),
-    "z_image_bf16.safetensors": (
-        DIFFUSION,
-        f"{HUB}/Comfy-Org/z_image/resolve/main/split_files/diffusion_models/z_image_bf16.safetensors",
-    ),
-    "qwen_image_fp8_e4m3fn.safetensors": (
-        DIFFUSION,
-        f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/diffusion_models/"
-        "qwen_image_fp8_e4m3fn.safetensors",
-    ),
-    "qwen_2.5_vl_7b_fp8_scaled.safetensors": (
-        TEXT,
-        f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/text_encoders/"
-        "qwen_2.5_vl_7b_fp8_scaled.safetensors",
-    ),
-    "qwen_image_vae.safetensors": (
-        VAE,
-        f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/vae/qwen_image_vae.safetensors",
-    ),
-    "krea2_turbo_fp8_scaled.safetensors": (
-        DIFFUSION,
-        f"{HUB}/Comfy-Org/Krea-2/resolve/main/diffusion_models/krea2_turbo_fp8_scaled.safetensors",
-    ),
-    "krea2_raw_fp8_scaled.safetensors": (
-        DIFFUSION,
-        f"{HUB}/Comfy-Org/Krea-2/resolve/main/diffusion_models/krea2_raw_fp8_scaled.safetensors",
-    ),
-    "qwen3vl_4b_fp8_scaled.safetensors": (
-        TEXT,
-        f"{HUB}/Comfy-Org/Krea-2/resolve/main/text_encoders/qwen3vl_4b_fp8_scaled.safetensors",
-    ),
+PLACES = {  # file -> (folder under models/, repository, folder there)
+    "flux1-dev.safetensors": (DIFFUSION, "Comfy-Org/flux1-dev", ""),
+    "clip_l.safetensors": (TEXT, "comfyanonymous/flux_text_encoders", ""),
+    "t5xxl_fp16.safetensors": (TEXT, "comfyanonymous/flux_text_encoders", ""),
+    "ae.safetensors": (VAE, "Comfy-Org/z_image_turbo", "split_files/vae/"),
+    "flux-2-klein-base-4b.safetensors": (DIFFUSION, "Comfy-Org/flux2-klein", "split_files/diffusion_models/"),
+    "qwen_3_4b.safetensors": (TEXT, "Comfy-Org/z_image_turbo", "split_files/text_encoders/"),
+    "flux2-vae.safetensors": (VAE, "Comfy-Org/flux2-dev", "split_files/vae/"),
+    "z_image_bf16.safetensors": (DIFFUSION, "Comfy-Org/z_image", "split_files/diffusion_models/"),
+    "qwen_image_fp8_e4m3fn.safetensors": (DIFFUSION, "Comfy-Org/Qwen-Image_ComfyUI", "split_files/diffusion_models/"),
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors": (TEXT, "Comfy-Org/Qwen-Image_ComfyUI", "split_files/text_encoders/"),
+    "qwen_image_vae.safetensors": (VAE, "Comfy-Org/Qwen-Image_ComfyUI", "split_files/vae/"),
+    "krea2_turbo_fp8_scaled.safetensors": (DIFFUSION, "Comfy-Org/Krea-2", "diffusion_models/"),
+    "krea2_raw_fp8_scaled.safetensors": (DIFFUSION, "Comfy-Org/Krea-2", "diffusion_models/"),
+    "qwen3vl_4b_fp8_scaled.safetensors": (TEXT, "Comfy-Org/Krea-2", "text_encoders/"),
+}
+MODEL_FILES = {  # file -> (folder under models/, address)
+    file: (folder, f"{HUB}/{repository}/resolve/main/{there}{file}")
+    for file, (folder, repository, there) in PLACES.items()
 }
 
 
