@@ -209,14 +209,20 @@ def euler(
     return latents.cpu()
 
 
+_not_found: set[str] = set()  # what transformers was not shown when it was first imported
+
+
 @contextmanager
 def lean_imports(*unasked: str) -> Iterator[None]:
     """Inside, where the process is ours, diffusers and transformers do not find these packages, which they would load.
 
     FLUX.1 needs nothing of what they do with them: it saves 3 of 8 seconds. bitsandbytes' advice about its kernels is
-    not shown.
+    not shown. What transformers finds is settled when it is first imported, by open_clip for instance: from then on it
+    would import in vain what is hidden only now.
     """
     hidden = [name for name in unasked if backbones.own_process and name not in sys.modules]
+    if "transformers" in sys.modules:
+        hidden = [name for name in hidden if name in _not_found]
     modules: dict[str, Any] = sys.modules
     modules.update(dict.fromkeys(hidden))
     advice = logging.getLogger("bitsandbytes.backends.cpu.ops")
@@ -228,6 +234,8 @@ def lean_imports(*unasked: str) -> Iterator[None]:
         advice.setLevel(level)
         for name in hidden:
             del modules[name]
+        if "transformers" in modules:
+            _not_found.update(hidden)
 
 
 def noise_of(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
