@@ -103,7 +103,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 DEFAULT_BACKBONE = "miniature"
-SINGLE_FILES = ("transformer", "vae", "clip_l", "t5xxl", "tokenizers")
+SINGLE_FILES = ("transformer", "vae", "text_encoder", "clip_l", "t5xxl", "tokenizers")
 METHODS = ("meta-lora", "lora")
 LR_SCHEDULERS = ("constant", "cosine", "linear")
 OPTIMIZERS = ("adamw", "adamw-8bit", "prodigy")
@@ -121,13 +121,12 @@ class BaseConfig:
         "miniature (default), klein-4b, z-image, flux-dev, ... (docs/bases.md), or a hub name",
         common=True,
     )
-    transformer: Path | str | None = option(None, "flux1-dev.safetensors or an fp8 variant, instead of --backbone")
-    vae: Path | str | None = option(None, "ae.safetensors")
+    transformer: Path | str | None = option(None, "its transformer as ComfyUI has it, one .safetensors in bf16 or fp8")
+    vae: Path | str | None = option(None, "its autoencoder as one file")
+    text_encoder: Path | str | None = option(None, "its text encoder as one file; of FLUX.1:")
     clip_l: Path | str | None = option(None, "clip_l.safetensors")
     t5xxl: Path | str | None = option(None, "t5xxl_fp16.safetensors or an fp8 variant")
-    tokenizers: Path | str | None = option(
-        None, "a ComfyUI folder, or one with tokenizer and tokenizer_2 (default: the hub's cache)"
-    )
+    tokenizers: Path | str | None = option(None, "a folder with its tokenizers; for FLUX.1, a ComfyUI folder will do")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     precision: str = option("auto", "of the base", choices=("auto", "bf16", "fp32"))
     cache: Path | str | None = option(None, "folder for latents and prompts (default: METALORA_CACHE)")
@@ -142,8 +141,8 @@ class BaseConfig:
 
     @property
     def defaults_of(self) -> str:
-        """Whose defaults apply: single files are FLUX.1's, so the paper's."""
-        return "flux-dev" if self.single_files else self.backbone or DEFAULT_BACKBONE
+        """Whose defaults apply: single files are FLUX.1's, so the paper's, where no base is named."""
+        return self.backbone or ("flux-dev" if self.single_files else DEFAULT_BACKBONE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A small FLUX, in the names and settings that ComfyUI's classes take: what ships, or the tiny test network."""
+"""A small FLUX in diffusers' names, which ComfyUI turns into its own: what ships, or the tiny test network."""
 
 import tempfile
 from dataclasses import dataclass
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..metalora.backbones.family import Parts
 from ..metalora.backbones.flux_configs import AXES
-from ..metalora.backbones.flux_parts import save_single_files
 from ..metalora.backbones.keys import HEAD, FluxShape
 
+CLIP_PREFIX = "text_model."
 T5_NAMES = ("d_ff", "d_kv", "d_model", "num_heads", "num_layers", "vocab_size")
 CLIP_NAMES = (
     "num_hidden_layers",
@@ -70,27 +69,32 @@ class SmallFlux:
 def read_small_flux(parts: Parts, folder: Path) -> SmallFlux:
     """All parts of a FLUX in float32; the tokenizers are left in `folder`."""
     assert isinstance(parts.architecture, FluxShape), parts.architecture.name
-    paths = save_single_files(parts, folder)
-    tensors = {name: load(paths[name].read_bytes()) for name in ("transformer", "vae", "clip_l", "t5xxl")}
     texts = parts.text_encoders("cpu", torch.float32)
+    for name in ("tokenizer", "tokenizer_2"):
+        texts[name].save_pretrained(folder / name)
     clip_words, clip, t5 = texts["tokenizer"], texts["text_encoder"], texts["text_encoder_2"]
-    settings = parts.autoencoder("cpu", torch.float32).config
+    autoencoder = parts.autoencoder("cpu", torch.float32)
+    settings = autoencoder.config
     special = {"start": clip_words.bos_token_id, "end": clip_words.eos_token_id, "pad": clip_words.pad_token_id}
     width, latents = settings.block_out_channels[0], settings.latent_channels
     return SmallFlux(
         shape=parts.architecture,
         max_tokens=parts.max_tokens,
-        transformer=tensors["transformer"],
+        transformer=weights_of(parts.transformer("cpu", torch.float32)),
         # The projection is not used by FLUX; ComfyUI's class has it all the same.
-        clip={**tensors["clip_l"], "text_projection.weight": torch.eye(clip.config.hidden_size)},
+        clip={**clip_weights(clip), "text_projection.weight": torch.eye(clip.config.hidden_size)},
         clip_config={name: getattr(clip.config, name) for name in CLIP_NAMES},
         clip_special_tokens=special,
         clip_words=folder / "tokenizer",
-        t5=tensors["t5xxl"],
+        t5=weights_of(t5),
         t5_config={name: getattr(t5.config, name) for name in T5_NAMES},
         t5_words=folder / "tokenizer_2",
         # ComfyUI's configurable autoencoder has two more convolutions of size 1, which here do nothing.
-        autoencoder={**tensors["vae"], **identity("quant_conv", 2 * latents), **identity("post_quant_conv", latents)},
+        autoencoder={
+            **weights_of(autoencoder),
+            **identity("quant_conv", 2 * latents),
+            **identity("post_quant_conv", latents),
+        },
         autoencoder_params={
             "embed_dim": latents,
             "ddconfig": {
@@ -109,6 +113,16 @@ def read_small_flux(parts: Parts, folder: Path) -> SmallFlux:
         latent_channels=latents,
         norm_groups=settings.norm_num_groups,
     )
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Each under one name."""
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def clip_weights(clip: nn.Module) -> dict[str, Tensor]:
+    """Under the names that files have, and transformers before 5."""
+    return {CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): weight for name, weight in weights_of(clip).items()}
 
 
 def identity(name: str, channels: int) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ def test_every_setting_is_in_the_signature_with_its_type():
         ({"steps": "many"}, "steps must be int, got 'many'"),
         ({"progress": "a bar"}, "progress must be a function of a Phase or Step, got 'a bar'"),
         ({"learn_from": "photo"}, "learn_from must be one of crops, whole, square"),
-        ({"backbone": "tiny", "vae": "ae.safetensors"}, "name two base models"),
+        ({"backbone": "tiny", "vae": "ae.safetensors"}, "tiny is drawn from a seed"),
     ],
 )
 def test_a_setting_that_is_wrong_is_named(here: Path, given: dict, said: str):

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfy_files import save_pipeline, save_single_files
 
-from metalora.backbones.flux_parts import save_pipeline, save_single_files
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main, make_parser
 from metalora.config import BaseConfig, PersonalizeConfig
@@ -72,12 +73,14 @@ def test_what_the_crops_were_shown_with_is_in_the_next_command(here: Path, capsy
 def test_a_base_from_files_gives_the_lora_that_the_same_base_gives_otherwise(here: Path, source: str):
     fast = [*FAST, "--precision", "fp32", "--learning-rate", "1e-3", "--meta-down", "random"]
     assert main(["personalize", "ada.jpg", *fast, *TINY, "--out", "expected.safetensors"]) == 0
+    save_pipeline(TinyFlux(), here / "pipeline")
     if source == "pipeline folder":
-        save_pipeline(TinyFlux(), here / "pipeline")
         base = ["--backbone", str(here / "pipeline")]
     else:
-        files_of_parts = save_single_files(TinyFlux(), here / "files")
-        base = [word for part, path in files_of_parts.items() for word in (f"--{part.replace('_', '-')}", str(path))]
+        parts = save_single_files(TinyFlux(), here / "files")
+        shutil.copytree(here / "pipeline", here / "settings", ignore=shutil.ignore_patterns("*.safetensors", "*.model"))
+        base = ["--backbone", str(here / "settings")]
+        base += [word for part, path in parts.items() for word in (f"--{part.replace('_', '-')}", str(path))]
     assert main(["doctor", *base, *FAST]) == 0
     assert main(["personalize", "ada.jpg", *fast, *base]) == 0
     expected, _ = files.read(here / "expected.safetensors", ("lora",))

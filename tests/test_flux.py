@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfy_files import save_pipeline
 from diffusers import FluxPipeline
 from torch import Tensor
 
 from metalora.backbones.families.flux import schedule
 from metalora.backbones.family import pack, positions, unpack
 from metalora.backbones.flux_configs import scheduler_config
-from metalora.backbones.flux_parts import save_pipeline
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.tiny_flux import SHAPE, TinyFlux
 from metalora.jobs import run

@@ -3,16 +3,18 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from comfy_files import save_pipeline, save_single_files
 from safetensors.torch import load_file, save_file
 
 from metalora.backbones.family import Parts
 from metalora.backbones.fingerprints import WHOLE, fingerprint_of_file
-from metalora.backbones.flux_parts import save_pipeline, save_single_files
+from metalora.backbones.load import find_parts
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.single_files import SingleFiles
 from metalora.backbones.tiny_flux import TinyFlux
@@ -35,9 +37,14 @@ def single_files(tmp_path_factory) -> dict[str, Path]:
     return save_single_files(TinyFlux(), tmp_path_factory.mktemp("files"))
 
 
+@pytest.fixture
+def single(single_files, pipeline_folder) -> Callable[..., SingleFiles]:
+    return lambda **others: SingleFiles(pipeline_folder, single_files | others)
+
+
 @pytest.fixture(params=["folder", "files"])
-def copied(request, pipeline_folder, single_files) -> Parts:
-    return PipelineFolder(pipeline_folder) if request.param == "folder" else SingleFiles(**single_files)
+def copied(request, pipeline_folder, single) -> Parts:
+    return PipelineFolder(pipeline_folder) if request.param == "folder" else single()
 
 
 @torch.no_grad()
@@ -149,16 +156,7 @@ def test_diffusers_own_pipeline_opens_the_folder_and_makes_an_image(pipeline_fol
     assert image.isfinite().all()
 
 
-def test_diffusers_own_reader_finds_the_same_autoencoder_in_the_single_file(single_files, pipeline_folder: Path):
-    from diffusers import AutoencoderKL
-
-    theirs = AutoencoderKL.from_single_file(single_files["vae"], config=str(pipeline_folder / "vae")).state_dict()
-    ours = SingleFiles(**single_files).autoencoder("cpu", torch.float32).state_dict()
-    assert ours.keys() == theirs.keys()
-    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
-
-
-def test_one_file_may_hold_all_parts(single_files, tmp_path: Path):
+def test_one_file_may_hold_all_parts(single_files, single, tmp_path: Path):
     prefixes = {
         "transformer": "model.diffusion_model.",
         "vae": "vae.",
@@ -172,13 +170,13 @@ def test_one_file_may_hold_all_parts(single_files, tmp_path: Path):
     }
     save_file(tensors, tmp_path / "all.safetensors")
     everything = tmp_path / "all.safetensors"
-    parts = SingleFiles(everything, everything, everything, everything, single_files["tokenizers"])
+    parts = single(**dict.fromkeys(prefixes, everything))
     assert parts.weights_bytes() == TinyFlux().weights_bytes()
     ours, theirs = outputs(TinyFlux()), outputs(parts)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_an_fp8_t5_with_scales_is_read(single_files, tmp_path: Path):
+def test_an_fp8_t5_with_scales_is_read(single_files, single, tmp_path: Path):
     tensors = {"scaled_fp8": torch.zeros(0).to(torch.float8_e4m3fn), "spiece_model": torch.zeros(9, dtype=torch.uint8)}
     for name, tensor in load_file(single_files["t5xxl"]).items():
         is_scaled = tensor.ndim == 2 and ".layer." in name and "bias" not in name
@@ -186,47 +184,37 @@ def test_an_fp8_t5_with_scales_is_read(single_files, tmp_path: Path):
         if is_scaled:
             tensors[name.removesuffix(".weight") + ".scale_weight"] = torch.tensor(1 / 64)
     save_file(tensors, tmp_path / "t5.safetensors")
-    scaled = SingleFiles(**single_files | {"t5xxl": tmp_path / "t5.safetensors"})
+    scaled = single(**{"t5xxl": tmp_path / "t5.safetensors"})
     t5 = scaled.text_encoders("cpu", torch.float32)["text_encoder_2"]
     original = TinyFlux().text_encoders("cpu", torch.float32)["text_encoder_2"]
     for name, weight in original.state_dict().items():
         torch.testing.assert_close(t5.state_dict()[name], weight, rtol=1 / 15, atol=1e-3)
 
 
-def test_a_missing_file_is_named_with_what_it_should_be(single_files, tmp_path: Path):
-    parts = SingleFiles(**single_files | {"vae": tmp_path / "ae.safetensors"})
-    assert parts.missing() == [
-        f"{tmp_path / 'ae.safetensors'} does not exist; needed is ae.safetensors of black-forest-labs/FLUX.1-dev; "
-        "in ComfyUI it lies in models/vae."
-    ]
-    with pytest.raises(UserError, match=r"ae\.safetensors does not exist"):
-        parts.autoencoder("cpu", torch.float32)
-
-
-def test_files_that_were_mixed_up_are_told_apart(single_files):
-    mixed = SingleFiles(**single_files | {"clip_l": single_files["t5xxl"], "vae": single_files["clip_l"]})
-    with pytest.raises(UserError, match=r"t5xxl\.safetensors holds no CLIP text encoder"):
+def test_files_that_were_mixed_up_are_told_apart(single_files, single):
+    mixed = single(clip_l=single_files["t5xxl"], vae=single_files["clip_l"])
+    with pytest.raises(UserError, match=r"t5xxl\.safetensors does not fit this base's CLIPTextModel"):
         mixed.text_encoders("cpu", torch.float32)
-    with pytest.raises(UserError, match=r"clip_l\.safetensors holds no autoencoder"):
+    with pytest.raises(UserError, match=r"clip_l\.safetensors does not fit this base's AutoencoderKL"):
         mixed.autoencoder("cpu", torch.float32)
 
 
-def test_another_models_autoencoder_or_text_encoder_is_refused(single_files, tmp_path: Path):
+def test_another_models_autoencoder_or_text_encoder_is_refused(single_files, single, tmp_path: Path):
     vae = load_file(single_files["vae"])
     save_file(vae | {"decoder.conv_in.weight": torch.zeros(64, 4, 3, 3)}, tmp_path / "sd.safetensors")
-    with pytest.raises(UserError, match=r"latents of 4 channels, but flux-128x2x2 takes 16.*ae\.safetensors"):
-        SingleFiles(**single_files | {"vae": tmp_path / "sd.safetensors"}).autoencoder("cpu", torch.float32)
+    with pytest.raises(UserError, match=r"decoder\.conv_in\.weight is \[64, 4, 3, 3\], not \[64, 16, 3, 3\]"):
+        single(**{"vae": tmp_path / "sd.safetensors"}).autoencoder("cpu", torch.float32)
     clip = load_file(single_files["clip_l"])
     save_file(clip | {"text_model.embeddings.token_embedding.weight": torch.zeros(514, 48)}, tmp_path / "g.safetensors")
-    with pytest.raises(UserError, match=r"CLIP is 48 wide.*clip_l"):
-        SingleFiles(**single_files | {"clip_l": tmp_path / "g.safetensors"}).text_encoders("cpu", torch.float32)
+    with pytest.raises(UserError, match=r"g\.safetensors .*token_embedding\.weight is \[514, 48\], not \[514, 32\]"):
+        single(**{"clip_l": tmp_path / "g.safetensors"}).text_encoders("cpu", torch.float32)
 
 
-def test_tokenizers_are_found_in_a_comfyui_folder_too(single_files, tmp_path: Path):
+def test_tokenizers_are_found_in_a_comfyui_folder_too(single_files, single, tmp_path: Path):
     for ours, theirs in (("tokenizer", "comfy/sd1_tokenizer"), ("tokenizer_2", "comfy/text_encoders/t5_tokenizer")):
         (tmp_path / theirs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / theirs).symlink_to(single_files["tokenizers"] / ours)
-    texts = SingleFiles(**single_files | {"tokenizers": tmp_path}).text_encoders("cpu", torch.float32)
+    texts = single(**{"tokenizers": tmp_path}).text_encoders("cpu", torch.float32)
     original = TinyFlux().text_encoders("cpu", torch.float32)
     for name in ("tokenizer", "tokenizer_2"):
         assert texts[name](PROMPT).input_ids == original[name](PROMPT).input_ids
@@ -251,11 +239,11 @@ def test_without_the_hub_the_licence_and_the_login_are_explained(offline):
     assert "hf auth login" in parts.missing()[0]
 
 
-def test_without_tokenizers_the_way_to_them_is_explained(offline, single_files, tmp_path: Path):
-    parts = SingleFiles(**single_files | {"tokenizers": None})
-    with pytest.raises(UserError, match=r"--tokenizers: your ComfyUI folder"):
+def test_without_tokenizers_the_way_to_them_is_explained(offline, single_files, single, tmp_path: Path):
+    parts = find_parts("flux-dev", {name: path for name, path in single_files.items() if name != "tokenizers"})
+    with pytest.raises(UserError, match=r"--tokenizers: .* for FLUX\.1 your ComfyUI folder"):
         parts.text_encoders("cpu", torch.float32)
-    assert len(SingleFiles(**single_files | {"tokenizers": tmp_path}).missing()) == 1
+    assert len(single(**{"tokenizers": tmp_path}).missing()) == 1
 
 
 def test_what_is_no_pipeline_is_refused(tmp_path: Path, pipeline_folder: Path):
@@ -283,15 +271,15 @@ def test_a_missing_shard_is_named(tmp_path: Path, pipeline_folder: Path):
         PipelineFolder(tmp_path).transformer("cpu", torch.float32)
 
 
-def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path: Path, single_files):
-    parts, original = SingleFiles(**single_files), single_files["vae"]
+def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path: Path, single_files, single):
+    parts, original = single(), single_files["vae"]
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(original.read_bytes())
     assert fingerprint_of_file(moved) == fingerprint_of_file(original)
     data = bytearray(original.read_bytes())
     data[-1] ^= 1
     moved.write_bytes(data)
-    assert SingleFiles(**single_files | {"vae": moved}).fingerprint("autoencoder") != parts.fingerprint("autoencoder")
+    assert single(**{"vae": moved}).fingerprint("autoencoder") != parts.fingerprint("autoencoder")
     assert len({parts.fingerprint(part) for part in PARTS}) == 3
 
 

@@ -14,7 +14,6 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from metalora.backbones.checkpoint import read_flux_transformer, write_bfl_transformer
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.config import GenerateConfig
@@ -91,15 +90,6 @@ def test_its_weights_are_stored_in_half_precision_and_the_card_gives_their_hashe
         assert weights["bytes"] < 0.6 * trained
     assert metadata["trainings"]["flow"]["steps"] == 2
     assert f"PSNR {metadata['checks']['check_autoencoder']['psnr_mean']:.2f} dB on 12 photos" in card
-
-
-def test_in_bfl_keys_its_transformer_is_the_same(made, tmp_path):
-    parts = PipelineFolder(made / "shipped")
-    stored = parts.transformer("cpu", torch.float32)
-    write_bfl_transformer(stored, tmp_path / "flux.safetensors")
-    again = read_flux_transformer(tmp_path / "flux.safetensors", torch.float32, "cpu").state_dict()
-    assert stored.state_dict().keys() == again.keys()
-    assert all(torch.equal(weight, again[key]) for key, weight in stored.state_dict().items())
 
 
 def test_what_was_drawn_is_kept_with_what_was_asked_for(made):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfy_files import BFL, as_they_name
 from comfyui import needs_comfyui
 from comfyui_server import Graph, Server, node, serving, training
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from metalora.backbones.checkpoint import write_bfl_transformer
 from metalora.backbones.pipeline_folder import Miniature
 
 pytestmark = [needs_comfyui, pytest.mark.slow]
@@ -53,8 +53,7 @@ def server(tmp_path_factory):
     with serving(root / "base", others=others) as running:
         models = running.base / "models" / "diffusion_models"
         models.mkdir(parents=True, exist_ok=True)
-        write_bfl_transformer(Miniature().transformer("cpu", torch.float32), root / "miniature.safetensors")
-        weights = load_file(root / "miniature.safetensors")
+        weights = as_they_name(Miniature().transformer("cpu", torch.float32).state_dict(), BFL)
         save_file({name: weight.bfloat16() for name, weight in weights.items()}, models / "bf16.safetensors")
         save_file(scaled_fp8(weights), models / "fp8.safetensors")
         if GGUF.is_dir():

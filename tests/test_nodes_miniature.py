@@ -61,7 +61,7 @@ def test_a_photo_is_encoded_and_decoded_alike(headless, ours, portrait):
 
 def test_the_velocity_is_that_of_the_headless_backbone(headless, ours):
     generator = torch.Generator().manual_seed(0)
-    shape = headless.shape
+    shape = headless.architecture
     latents = torch.randn(2, shape.in_channels // 4, 8, 12, generator=generator)
     tokens = torch.randn(1, ours.max_tokens, shape.joint_dim, generator=generator)
     pooled = torch.randn(1, shape.pooled_dim, generator=generator)

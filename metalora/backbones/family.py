@@ -31,6 +31,11 @@ class Family:
     unasked: tuple[str, ...] = ()  # packages that diffusers and transformers would load, and the family does not need
     unasked_by_models: tuple[str, ...] = ()  # nor do its transformer and autoencoder these
     releases: ClassVar[Releases] = {}
+    encoder_files: ClassVar[Mapping[str, str]] = {"text_encoder": "text_encoder"}  # flag of a single file -> component
+
+    def known(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A pipeline's settings by file, where single files must do without the hub; empty where they are fetched."""
+        return {}
 
     def prompt(self, encoders: Any, text: str, max_tokens: int) -> dict[str, Tensor]:
         """The embeddings [1, ...] that `velocity` takes, by name; of "tokens" [1, n, ...] the real ones alone."""

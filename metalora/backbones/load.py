@@ -1,5 +1,6 @@
 """A backbone from what a user says: a name, a folder, or the single files that are around."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,18 +10,20 @@ from .bases import BASES
 from .block_swapping import check_count
 from .family import Parts
 from .pipeline import PipelineBackbone
-from .pipeline_folder import Miniature, PipelineFolder
+from .pipeline_folder import MINIATURE, Miniature, PipelineFolder
 from .single_files import SingleFiles
 from .speed import Speed, attention_that_runs
 from .tiny_flux import TinyFlux
+from .weight_files import header_of
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_backbone(
-    name: str, *, device: str = "auto", precision: str = "auto", single_files: dict[str, Path] | None = None
+    name: str, *, device: str = "auto", precision: str = "auto", single_files: Mapping[str, Path] | None = None
 ) -> PipelineBackbone:
-    """`name`: miniature, tiny, one of BASES, a diffusers folder, a hub name; `single_files` take its place.
+    """`name`: miniature, tiny, one of BASES, a diffusers folder, a hub name; `single_files` take the place
+    of its own weights.
 
     Nothing is loaded yet: the parts are, when they are needed.
     """
@@ -33,10 +36,7 @@ def load_backbone(
 
 def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> PipelineBackbone:
     """The base that is named, to be run in this way; nothing is loaded yet."""
-    if config.single_files and config.backbone:
-        given = ", ".join("--" + part.replace("_", "-") for part in config.single_files)
-        raise UserError(f"--backbone {config.backbone} and {given} name two base models: leave one out.")
-    name, files = config.backbone or DEFAULT_BACKBONE, config.single_files
+    name, files = config.backbone or default_base(config.single_files), config.single_files
     backbone = load_backbone(name, device=config.device, precision=config.precision, single_files=files)
     if how is not None:
         backbone.speed = speed_of(how)
@@ -57,14 +57,21 @@ def how_it_runs(backbone: PipelineBackbone) -> str:
     return f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})"
 
 
-def find_parts(name: str, single_files: dict[str, Path]) -> Parts:
+def default_base(files: Mapping[str, Path]) -> str:
+    """Which base is meant where none is named: with single files FLUX.1's, dev or schnell by its transformer."""
+    if not files:
+        return DEFAULT_BACKBONE
+    path = files.get("transformer")
+    dev = path is None or not path.is_file() or any("guidance" in key for key in header_of(path))
+    return "flux-dev" if dev else "flux-schnell"
+
+
+def find_parts(name: str, files: Mapping[str, Path]) -> Parts:
     """Where the parts come from."""
-    if single_files:
-        missing = [part for part in ("transformer", "vae", "clip_l", "t5xxl") if part not in single_files]
-        if missing:
-            flags = ", ".join("--" + part.replace("_", "-") for part in missing)
-            raise UserError(f"Single files are used all together: {flags} is missing.")
-        return SingleFiles(**single_files)
+    if files and name == "tiny":
+        raise UserError("tiny is drawn from a seed: single files are not of it. Name their base with --backbone.")
+    if files:
+        return SingleFiles(MINIATURE if name == "miniature" else BASES[name].hub if name in BASES else name, files)
     if name == "miniature":
         return Miniature()
     if name == "tiny":

@@ -7,14 +7,16 @@ from torch import Tensor
 
 from ..config import UserError
 from .architecture import Architecture
-from .conversions import OUTSIDE_BLOCKS
 
 TEXT_ENCODERS = re.compile(
     r"^(lora_te\d*_|(base_model\.model\.)?(text_encoders?(_\d)?|te\d?|clip_[lg]|t5xxl|text_model|cond_stage_model)[._])"
 )
 EMBEDDINGS = re.compile(r"^(bundle_emb\.|emb_params$|clip_[lg]$|t5xxl$|string_to_param|learned_embeds)")
 NORMS = re.compile(r"([._]norm_(added_)?[qk]|[._](query|key)_norm|[._]norm)([._]scale)?\.|\.(w|b)_norm$")
-OUTSIDE = tuple(name for pair in OUTSIDE_BLOCKS.items() for words in pair for name in (words, words.replace(".", "_")))
+OUTSIDE = (  # FLUX.1's layers outside its blocks, in diffusers' and Black Forest Labs' names
+    *("x_embedder", "context_embedder", "time_text_embed", "norm_out", "proj_out"),
+    *("img_in", "txt_in", "time_in", "guidance_in", "vector_in", "final_layer"),
+)
 ROLE = re.compile(r"[._](lora[._]|lora_bias|lokr_|hada_|alpha|diff|bias|weight|scale|[wb]_norm).*$")
 BIAS = re.compile(r"(lora[._](A|B|up|down)(\.\w+)?\.bias|\.diff_b|\.lora_bias|\.bias)$")
 

@@ -141,7 +141,7 @@ class PipelineFolder:
     def _config(self, component: str, name: str) -> dict[str, Any]:
         return read_json(self.folder / component / name)
 
-    def _load(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
+    def _class(self, name: str) -> Any:
         library, class_name = self._components[name]
         kind = getattr(import_module(library), class_name, None) if library in ("diffusers", "transformers") else None
         if kind is None:
@@ -149,36 +149,46 @@ class PipelineFolder:
                 f"{self.name} needs {class_name} of {library}, which the installed version does not have: "
                 f"pip install --upgrade {library}."
             )
+        # Before transformers 5 the quick tokenizer, which knows where in a text a token ends, has a name of its own.
+        return getattr(import_module(library), f"{class_name}Fast", kind) if name.startswith("tokenizer") else kind
+
+    def _load(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
+        kind, place = self._class(name), self._place(name)
         if name.startswith("tokenizer"):
-            # Before transformers 5 the quick one, which knows where in a text a token ends, has a name of its own.
-            return getattr(import_module(library), f"{class_name}Fast", kind).from_pretrained(self.folder / name)
-        if class_name == "CLIPTextModel":  # transformers 5 writes CLIP's keys in a way that 4 does not read
-            model, found = kind.from_pretrained(self.folder / name, torch_dtype=dtype, output_loading_info=True)
+            return kind.from_pretrained(place)
+        if kind.__name__ == "CLIPTextModel":  # transformers 5 writes CLIP's keys in a way that 4 does not read
+            model, found = kind.from_pretrained(place, torch_dtype=dtype, output_loading_info=True)
             if found["missing_keys"]:
-                where = self.folder / name
                 raise UserError(
-                    f"{where} holds a CLIP that this transformers cannot read: use transformers 5 or newer."
+                    f"{place} holds a CLIP that this transformers cannot read: use transformers 5 or newer."
                 )
             return model.to(device)
-        return kind.from_pretrained(self.folder / name, torch_dtype=dtype).to(device)
+        return kind.from_pretrained(place, torch_dtype=dtype).to(device)
+
+    def _place(self, name: str) -> Path:
+        """The folder of a component."""
+        return self.folder / name
+
+    def _weights(self, name: str) -> list[Path]:
+        """The weight files of a component."""
+        return sorted(self._place(name).glob("*.safetensors"))
+
+    def _files(self, name: str) -> list[Path]:
+        """All that a component's outputs depend on."""
+        return [file for file in sorted(self._place(name).iterdir()) if file.is_file()]
+
+    def _bytes(self, name: str) -> int:
+        return sum(entry.bytes for file in self._weights(name) for entry in header_of(file).values())
 
     def fingerprint(self, part: str) -> str:
         """Of every settings, vocabulary and weight file of the part."""
         self._check(part)
-        files = [
-            file for name in self._names(part) for file in sorted((self.folder / name).iterdir()) if file.is_file()
-        ]
-        return fingerprint_of_files(files)
+        return fingerprint_of_files(file for name in self._names(part) for file in self._files(name))
 
     def weights_bytes(self) -> dict[str, int]:
         """From the headers of the weight files."""
         return {
-            part: sum(
-                entry.bytes
-                for name in self._names(part)
-                for file in sorted((self.folder / name).glob("*.safetensors"))
-                for entry in header_of(file).values()
-            )
+            part: sum(self._bytes(name) for name in self._names(part) if not name.startswith("tokenizer"))
             for part in ("text_encoders", "autoencoder", "transformer")
         }
 
@@ -192,18 +202,21 @@ class PipelineFolder:
 
     def _check(self, part: str) -> None:
         """Fetch what is on the hub alone; a UserError for what is nowhere, or not whole."""
-        if self._on_hub:
-            snapshot(self.name, [*SETTINGS, *(f"{name}/*.safetensors" for name in self._names(part))], self._otherwise)
+        self._fetch(self._names(part))
         absent = [sentence for name in self._names(part) for sentence in self._absent(name)]
         if absent:
             raise UserError(" ".join(absent))
         for name in self._names(part):
-            for file in (self.folder / name).glob("*.safetensors"):
+            for file in self._weights(name) if not name.startswith("tokenizer") else []:
                 header_of(file)  # refuses one that is not whole
+
+    def _fetch(self, names: list[str]) -> None:
+        if self._on_hub:
+            snapshot(self.name, [*SETTINGS, *(f"{name}/*.safetensors" for name in names)], self._otherwise)
 
     def _absent(self, name: str) -> list[str]:
         """The files of one component that should be there and are not."""
-        folder = self.folder / name
+        folder = self._place(name)
         if name.startswith("tokenizer"):
             there = any((folder / file).is_file() for file in TOKENIZER_FILES)
             return [] if there else [f"{folder} has none of {', '.join(TOKENIZER_FILES)}: {self._copy(name)}"]

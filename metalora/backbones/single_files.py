@@ -1,127 +1,229 @@
-"""A FLUX from the single files that people have: transformer, autoencoder, CLIP and T5."""
+"""A base from the single files that ComfyUI users have: a transformer, an autoencoder and text encoders.
 
-from collections.abc import Mapping
+They hold weights alone: settings and tokenizers come from the base that is named, a few MB of its folder on the hub, or
+are known. Other programs' names for layers are turned into diffusers' by diffusers' own converters, those of its
+`from_single_file`; that function itself leaves out what it does not know with a line in a log, and leaves what is
+missing unset. Here every weight must be there and fit.
+"""
+
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import UserError
-from . import autoencoder_file, checkpoint, text_encoder_files
-from .families.flux import FLUX
-from .fingerprints import fingerprint_of_files
-from .flux_configs import max_tokens, scheduler_config
-from .keys import FluxShape
-from .tokenizer_files import read_tokenizers, tokenizer_folders
-from .weight_files import find_part
+from .bases import ON_HUB
+from .hub import snapshot
+from .pipeline_folder import PipelineFolder
+from .weight_files import part_of, read_weights
 
-LANDMARKS = {
-    "transformer": (checkpoint.BFL, checkpoint.DIFFUSERS),
-    "vae": (autoencoder_file.LDM, autoencoder_file.DIFFUSERS),
-    "clip_l": (text_encoder_files.CLIP,),
-    "t5xxl": (text_encoder_files.T5,),
+ORIGIN = {  # flag -> its folder in ComfyUI
+    "transformer": "models/diffusion_models",
+    "vae": "models/vae",
+    "clip_l": "models/text_encoders",
+    "t5xxl": "models/text_encoders",
+    "text_encoder": "models/text_encoders",
 }
-FILES = {"text_encoders": ("clip_l", "t5xxl"), "autoencoder": ("vae",), "transformer": ("transformer",)}
-ORIGIN = {
-    "transformer": "flux1-dev.safetensors of black-forest-labs/FLUX.1-dev, or an fp8 variant of it; in ComfyUI it lies "
-    "in models/diffusion_models or models/checkpoints",
-    "vae": "ae.safetensors of black-forest-labs/FLUX.1-dev; in ComfyUI it lies in models/vae",
-    "clip_l": "clip_l.safetensors of comfyanonymous/flux_text_encoders; in ComfyUI it lies in models/text_encoders",
-    "t5xxl": "t5xxl_fp16.safetensors or t5xxl_fp8_e4m3fn.safetensors of comfyanonymous/flux_text_encoders; in ComfyUI "
-    "it lies in models/text_encoders",
+SAME_LAYERS = {"AutoencoderKLFlux2": "AutoencoderKL", "AutoencoderKLQwenImage": "AutoencoderKLWan"}
+BATCH_NORM = "bn."  # what FLUX.2's autoencoder has beside AutoencoderKL's layers, under the same name everywhere
+COUNTER = "num_batches_tracked"
+UNASKED = (  # of text encoders: what no prompt reaches
+    *("lm_head.", "visual.", "model.visual.", "decoder.", "encoder.embed_tokens.", "logit_scale", "text_projection."),
+)
+TOKENIZERS = {  # component -> (public on the hub, where in a ComfyUI folder)
+    "tokenizer": ("openai/clip-vit-large-patch14", "comfy/sd1_tokenizer"),
+    "tokenizer_2": ("google/t5-v1_1-xxl", "comfy/text_encoders/t5_tokenizer"),
 }
+VOCABULARIES = ["tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "spiece.model"]
+HELP = (
+    "The tokenizers are in none of the single files. Give a folder with --tokenizers: the pipeline's, which has them "
+    "as tokenizer and tokenizer_2, or for FLUX.1 your ComfyUI folder, which has both."
+)
 
 
-class SingleFiles:
-    """`pipeline.Parts` from four files, which may all be one: an all-in-one checkpoint of ComfyUI's."""
+class SingleFiles(PipelineFolder):
+    """`pipeline.Parts` of a base, some or all of whose weights are single files; the others are its own."""
 
-    family = FLUX
-    name = "single files"
-    settings: Mapping[str, Any] = {}
-
-    def __init__(self, transformer: Path, vae: Path, clip_l: Path, t5xxl: Path, tokenizers: Path | None = None):
-        self.files = {"transformer": transformer, "vae": vae, "clip_l": clip_l, "t5xxl": t5xxl}
-        self.tokenizers = tokenizers
+    def __init__(self, name: str | Path, files: Mapping[str, Path]):
+        super().__init__(name)
+        self.tokenizers = files.get("tokenizers")
+        self.files = {flag: path for flag, path in files.items() if flag != "tokenizers"}
 
     @cached_property
-    def architecture(self) -> FluxShape:
-        """From the header of the transformer's file."""
-        self._check("transformer")
-        return checkpoint.flux_shape_of(self.files["transformer"])
-
-    @property
-    def scheduler_config(self) -> dict[str, Any]:
-        """FLUX.1's own: the files do not hold it."""
-        return scheduler_config(self.architecture)
-
-    @property
-    def max_tokens(self) -> int:
-        """What the tokenizer says, but at most what FLUX was trained with."""
-        _, t5 = self._tokenizers
-        return min(max_tokens(self.architecture), t5.model_max_length)
-
-    def tokenizer(self) -> Any:
-        """The second of the tokenizers."""
-        return self._tokenizers[1]
-
-    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
-        """The tokenizers first: they are what is most often missing, and quickly found to be."""
-        self._check("text_encoders")
-        clip_tokenizer, t5_tokenizer = self._tokenizers
-        clip = text_encoder_files.read_clip(self.files["clip_l"], self.architecture, dtype, device)
-        t5 = text_encoder_files.read_t5(self.files["t5xxl"], self.architecture, dtype, device)
-        return {
-            "tokenizer": clip_tokenizer,
-            "text_encoder": clip,
-            "tokenizer_2": t5_tokenizer,
-            "text_encoder_2": t5,
-        }
-
-    def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
-        """From ae.safetensors or the like."""
-        self._check("autoencoder")
-        return autoencoder_file.read_autoencoder(self.files["vae"], self.architecture, dtype, device)
-
-    def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
-        """From flux1-dev.safetensors or the like."""
-        self._check("transformer")
-        return checkpoint.read_flux_transformer(self.files["transformer"], dtype, device)
-
-    def fingerprint(self, part: str) -> str:
-        """Of the part's weight files, and of the tokenizers for the text encoders."""
-        self._check(part)
-        files = [self.files[name] for name in FILES[part]]
-        if part == "text_encoders":
-            folders = tokenizer_folders(self.tokenizers)
-            files += [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
-        return fingerprint_of_files(files)
-
-    def weights_bytes(self) -> dict[str, int]:
-        """From the headers, counting only what belongs to the part."""
-        sizes = {
-            name: sum(entry.bytes for entry in find_part(path, LANDMARKS[name])[2].values())
-            for name, path in self.files.items()
-        }
-        return {part: sum(sizes[name] for name in names) for part, names in FILES.items()}
-
-    def missing(self) -> list[str]:
-        """Which files are not there, and what they would be."""
-        sentences = [self._absent(name) for name, path in self.files.items() if not path.is_file()]
-        try:
-            tokenizer_folders(self.tokenizers)
-        except UserError as error:
-            sentences.append(str(error))
-        return sentences
+    def index(self) -> dict[str, Any]:
+        """Known for FLUX.1, which the hub gives to nobody without a login."""
+        return self._known["model_index.json"] if self._known else super().index
 
     @cached_property
-    def _tokenizers(self) -> tuple[Any, Any]:
-        return read_tokenizers(*tokenizer_folders(self.tokenizers))
+    def _known(self) -> dict[str, Any]:
+        return self.family.known(self.transformer_config) if self.name in ON_HUB else {}
 
-    def _check(self, part: str) -> None:
-        absent = [self._absent(name) for name in FILES[part] if not self.files[name].is_file()]
-        if absent:
-            raise UserError(" ".join(absent))
+    @cached_property
+    def _single(self) -> dict[str, str]:
+        """component -> the flag that names its file."""
+        known = {"transformer": "transformer", "vae": "vae", **self.family.encoder_files}
+        if strange := [flag for flag in self.files if flag not in known]:
+            raise UserError(
+                f"{flags(strange)}: {self.family.name} has no such part; its files are {flags(known)}. "
+                "Name another base with --backbone."
+            )
+        return {known[flag]: flag for flag in self.files}
 
-    def _absent(self, name: str) -> str:
-        return f"{self.files[name]} does not exist; needed is {ORIGIN[name]}."
+    def _config(self, component: str, name: str) -> dict[str, Any]:
+        return self._known.get(f"{component}/{name}") or super()._config(component, name)
+
+    def _place(self, name: str) -> Path:
+        if not name.startswith("tokenizer") or not (self.tokenizers or self._known):
+            return super()._place(name)
+        if self.tokenizers is None:
+            return snapshot(TOKENIZERS[name][0], VOCABULARIES, HELP)
+        places = [self.tokenizers / name]
+        if self.family.name == "flux.1":
+            places.append(self.tokenizers / TOKENIZERS[name][1])
+        for place in places:
+            if place.is_dir():
+                return place
+        found = "has no tokenizers" if self.tokenizers.is_dir() else "is no folder"
+        raise UserError(f"{self.tokenizers} {found}. {HELP}")
+
+    def _weights(self, name: str) -> list[Path]:
+        return [self.files[self._single[name]]] if name in self._single else super()._weights(name)
+
+    def _files(self, name: str) -> list[Path]:
+        return self._weights(name) if name in self._single else super()._files(name)
+
+    def _bytes(self, name: str) -> int:
+        if name not in self._single:
+            return super()._bytes(name)
+        flag = self._single[name]
+        return sum(entry.bytes for _, entry in part_of(self.files[flag], flag).values())
+
+    def _fetch(self, names: list[str]) -> None:
+        own = [name for name in names if name not in self._single]
+        if self._known:  # its tokenizers are elsewhere
+            own = [name for name in own if not name.startswith("tokenizer")]
+        if own:
+            super()._fetch(own)
+
+    def _absent(self, name: str) -> list[str]:
+        if name not in self._single:
+            return super()._absent(name)
+        flag = self._single[name]
+        path = self.files[flag]
+        where = f"{path} does not exist: {flags([flag])} is a file that lies in ComfyUI's {ORIGIN[flag]}."
+        return [] if path.is_file() else [where]
+
+    def _load(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
+        if name.startswith("tokenizer") and (self.tokenizers or self._known):
+            return read_tokenizer(self._class(name), self._place(name))
+        if name not in self._single:
+            return super()._load(name, device, dtype)
+        flag = self._single[name]
+        kind, config, path = self._class(name), self._config(name, "config.json"), self.files[flag]
+        weights = read_weights(path, flag, dtype, device)
+        if flag in ("transformer", "vae"):
+            return filled(kind, config, weights, path)
+        return text_encoder(kind, config, weights, path, dtype).to(device)
+
+
+def flags(names: Iterable[str]) -> str:
+    """As they are typed."""
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
+def read_tokenizer(kind: Any, folder: Path) -> Any:
+    """A UserError where a package or a file is missing."""
+    try:
+        return kind.from_pretrained(folder)
+    except ImportError as error:
+        raise UserError(f"{folder} needs one more package: pip install sentencepiece protobuf ({error}).") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"The tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def filled(kind: Any, config: Mapping[str, Any], weights: dict[str, Tensor], path: Path) -> Any:
+    """A model of diffusers' that has these weights, without a copy of them."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        model = kind.from_config(dict(config))
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
+    if not expected.keys() <= weights.keys():
+        weights = converted(kind, config, weights, path)
+    check_fit(path, kind, expected, weights)
+    model.load_state_dict(weights, strict=False, assign=True)  # the counter of a batch norm is no weight
+    return model.eval()
+
+
+def converted(kind: Any, config: Mapping[str, Any], weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Under the names of diffusers' class."""
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+
+    known: Any = SINGLE_FILE_LOADABLE_CLASSES
+    name = kind.__name__
+    kept = {key: weight for key, weight in weights.items() if key.startswith(BATCH_NORM)}
+    try:
+        convert = known[SAME_LAYERS.get(name, name)]["checkpoint_mapping_fn"]
+    except KeyError as error:
+        raise UserError(f"{path}: this diffusers reads no single files of a {name}; a newer one may.") from error
+    try:
+        return convert(checkpoint=weights, config=config) | kept
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:  # it looks for what must be there, or splits it
+        raise UserError(
+            f"{path} does not fit: it is no {name} ({type(error).__name__}: {str(error).splitlines()[0][:80]}). "
+            "It is of another model, or was cut by a tool."
+        ) from error
+
+
+def text_encoder(
+    kind: Any, config: Mapping[str, Any], weights: dict[str, Tensor], path: Path, dtype: torch.dtype
+) -> Any:
+    """One of transformers' classes, which knows its names of other years; what no prompt reaches may be missing."""
+    from transformers.utils import logging
+
+    settings, level = kind.config_class.from_dict(dict(config)), logging.get_verbosity()
+    logging.set_verbosity_error()  # what does not fit is told below
+    try:
+        model, found = kind.from_pretrained(
+            None,
+            config=settings,
+            state_dict=weights,
+            torch_dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    finally:
+        logging.set_verbosity(level)
+    missing = [name for name in sorted(found["missing_keys"]) if not name.startswith(UNASKED)]
+    strange = [name for name in sorted(found["unexpected_keys"]) if not name.startswith(UNASKED)]
+    wrong = [f"{name} is {list(size)}, not {list(other)}" for name, size, other in sorted(found["mismatched_keys"])]
+    if problems := told(missing, "are missing") + told(strange, "are not known") + told(wrong, "have another shape"):
+        raise UserError(misfit(path, kind, problems))
+    return model.eval()
+
+
+def check_fit(path: Path, kind: Any, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """One UserError tells of all weights that are missing, strange or of another shape."""
+    problems = told(sorted(expected.keys() - found.keys()), "are missing")
+    problems += told(sorted(found.keys() - expected.keys()), "are not known")
+    wrong = [name for name in expected if name in found and expected[name].shape != found[name].shape]
+    shown = [f"{name} is {list(found[name].shape)}, not {list(expected[name].shape)}" for name in wrong]
+    problems += told(shown, "have another shape")
+    if problems:
+        raise UserError(misfit(path, kind, problems))
+
+
+def told(names: list[str], what: str) -> list[str]:
+    """In one phrase, or none."""
+    return [f"{len(names)} weights {what} ({', '.join(names[:3])})"] if names else []
+
+
+def misfit(path: Path, kind: Any, problems: list[str]) -> str:
+    """The sentence."""
+    return (
+        f"{path} does not fit this base's {kind.__name__}: {'; '.join(problems)}. It is of another model or of another "
+        "size (--backbone), or was cut by a tool."
+    )

@@ -1,14 +1,13 @@
-"""Safetensors files of frozen weights: what their headers say, and their tensors one at a time, fp8 scales applied.
+"""Safetensors files of frozen weights: what their headers say, and one part's tensors, fp8 scales applied.
 
-A file may hold more than one part (ComfyUI's all-in-one checkpoints do): a part's tensors share a prefix, and a tensor
-that every such part has, its landmark, tells which prefix that is.
+A file may hold more than one part (ComfyUI's all-in-one checkpoints do): a part's tensors then share a prefix.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +17,15 @@ from ..config import UserError
 
 SCALES = (".scale_weight", ".weight_scale")  # ComfyUI's scaled fp8, of 2025 and later: weight = scale * what is stored
 NO_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant")
-MARK = "scaled_fp8"  # an empty tensor that only says that there are scales
+MARK = "scaled_fp8"  # a tensor that only says that there are scales
+NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+PREFIXES = {
+    "transformer": re.compile(r"(model\.)?diffusion_model\.|transformer\."),
+    "vae": re.compile(r"vae\.|first_stage_model\."),
+    "clip_l": re.compile(r"text_encoders\.clip_l\.transformer\."),
+    "t5xxl": re.compile(r"text_encoders\.t5xxl\.transformer\."),
+    "text_encoder": re.compile(r"text_encoders\.\w+\.transformer\."),
+}
 
 
 @dataclass(frozen=True)
@@ -27,15 +34,7 @@ class Entry:
 
     shape: tuple[int, ...]
     bytes: int
-
-
-@dataclass(frozen=True)
-class Landmark:
-    """What a kind of part is called, the tensor that each has, and the prefixes under which it was seen."""
-
-    part: str
-    tensor: str
-    prefixes: tuple[str, ...]
+    kind: str  # "BF16"
 
 
 def header_of(path: Path) -> dict[str, Entry]:
@@ -57,63 +56,58 @@ def header_of(path: Path) -> dict[str, Entry]:
             f"{path} is {path.stat().st_size} bytes long, its header says {8 + length + end}: copy it again."
         )
     return {
-        name: Entry(tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
+        name: Entry(tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0], entry["dtype"])
         for name, entry in entries.items()
     }
 
 
-def find_part(path: Path, landmarks: tuple[Landmark, ...]) -> tuple[Landmark, str, dict[str, Entry]]:
-    """The landmark that was found, its prefix, and the entries under the prefix by their names without it."""
+def part_of(path: Path, part: str) -> dict[str, tuple[str, Entry]]:
+    """A part's tensors by their names without its prefix, where any has it; else all. With their names in the file."""
     header = header_of(path)
-    for landmark in landmarks:
-        for prefix in landmark.prefixes:
-            if prefix + landmark.tensor in header:
-                named = {name: entry for name, entry in header.items() if name.startswith(prefix)}
-                return landmark, prefix, {name.removeprefix(prefix): entry for name, entry in named.items()}
-    raise UserError(
-        f"{path} holds no {landmarks[0].part}: none of its {len(header)} tensors is "
-        f"{' or '.join(landmark.tensor for landmark in landmarks)}. Is it the file of another part?"
-    )
+    found = {key[match.end() :]: (key, entry) for key, entry in header.items() if (match := PREFIXES[part].match(key))}
+    return found or {key: (key, entry) for key, entry in header.items()}
 
 
-def size_in(entries: dict[str, Entry], name: str, dimension: int, path: Path, part: str) -> int:
-    """One dimension of a tensor that every `part` of this kind has."""
-    if name not in entries or len(entries[name].shape) <= dimension:
-        raise UserError(f"{path} is not a {part} that this program knows: {name} is missing from it or misshapen.")
-    return entries[name].shape[dimension]
+def read_weights(path: Path, part: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Tensor]:
+    """A part's weights, one by one to the device: scaled ones are multiplied in float32 before they are rounded.
 
-
-class WeightFile:
-    """An open file's tensors of one part; scales and marks are out of sight."""
-
-    def __init__(self, file: safe_open, prefix: str, entries: dict[str, Entry]):
-        self._file, self._prefix, self.entries = file, prefix, entries
-        self.shapes = {
-            name: entry.shape for name, entry in entries.items() if not name.endswith(NO_WEIGHTS) and name != MARK
-        }
-
-    def read(self, name: str, rows: slice, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-        """Some rows of a tensor; a scaled one is multiplied in float32 before it is rounded to `dtype`."""
-        tensor = self._rows(name, rows)
-        for ending in SCALES:
-            scale = name.removesuffix(".weight") + ending
-            if name.endswith(".weight") and scale in self.entries:
-                factor = self._file.get_tensor(self._prefix + scale).float()
-                tensor = tensor.float() * (factor if factor.numel() == 1 else factor[rows])
-        return tensor.to(device, dtype, copy=True)  # a copy: what safetensors returns is a view of the file
-
-    def _rows(self, name: str, rows: slice) -> Tensor:
-        if rows == slice(None):
-            return self._file.get_tensor(self._prefix + name)
-        return self._file.get_slice(self._prefix + name)[rows]
-
-
-@contextmanager
-def opened_weights(path: Path, *landmarks: Landmark) -> Iterator[tuple[Landmark, WeightFile]]:
-    """A weight file open for reading, and the landmark found in it."""
-    landmark, prefix, entries = find_part(path, landmarks)
+    A UserError for what is damaged, or kept in numbers that only ComfyUI reads.
+    """
+    entries = part_of(path, part)
+    found = {}
     try:
         with safe_open(path, framework="pt") as file:
-            yield landmark, WeightFile(file, prefix, entries)
+            for name, (key, entry) in entries.items():
+                if name.endswith(NO_WEIGHTS) or name == MARK:
+                    continue
+                if entry.kind not in NUMBERS:
+                    _refuse_packed(path, name, entry)
+                    continue  # positions, or a tokenizer
+                tensor = file.get_tensor(key)
+                scale = _scale_of(name, entries, file)
+                if scale is not None and scale.numel() not in (1, len(tensor)):
+                    raise UserError(_packed(path, name, f"one scale for each block of {entry.kind} numbers"))
+                if scale is not None:
+                    tensor = tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
+                found[name] = tensor.to(device, dtype, copy=True)  # a copy: safetensors returns a view of the file
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Copy it again.") from error
+    return found
+
+
+def _scale_of(name: str, entries: dict[str, tuple[str, Entry]], file: Any) -> Tensor | None:
+    layer = name.removesuffix(".weight")
+    keys = [entries[layer + ending][0] for ending in SCALES if name.endswith(".weight") and layer + ending in entries]
+    return file.get_tensor(keys[0]) if keys else None
+
+
+def _refuse_packed(path: Path, name: str, entry: Entry) -> None:
+    if name.endswith((".weight", ".bias")):
+        raise UserError(_packed(path, name, entry.kind))
+
+
+def _packed(path: Path, name: str, kind: str) -> str:
+    return (
+        f"{path} keeps {name} as {kind}, which only ComfyUI reads. Use the bf16 or fp8 file of this model; --eight-bit "
+        "and --four-bit make it as small in memory."
+    )

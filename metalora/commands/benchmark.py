@@ -196,8 +196,8 @@ def words_of_base(base: BaseConfig, run: Path) -> dict[str, str]:
     from ..jobs.benchmark.plan_file import portable
 
     given = {name: portable(str(path), run) for name, path in base.single_files.items()}
-    named = {"backbone": portable(base.backbone or DEFAULT_BACKBONE, run)}
-    return {**(given or named), "precision": base.precision}
+    named = base.backbone or (None if given else DEFAULT_BACKBONE)
+    return {**({"backbone": portable(named, run)} if named else {}), **given, "precision": base.precision}
 
 
 def planned_backbone(plan: "Plan", run: Path, device: str) -> "PipelineBackbone":

@@ -6,7 +6,7 @@ from shlex import quote
 
 from .. import api
 from ..backbones.bases import BASES
-from ..config import BaseConfig, CropConfig, UserError
+from ..config import SINGLE_FILES, BaseConfig, CropConfig, UserError
 from ..console import Console
 from ..flags import Commands, add_settings, flags_of, settings_of
 from ..settings import KEY_FORMATS, CropSettings, GenerateSettings, PersonalizeSettings
@@ -100,7 +100,8 @@ def personalize(args: argparse.Namespace) -> None:
     print(f"validation loss {before:.4f} -> {after:.4f}, {made.training.seconds_per_step:.3f} s a step")
     others = [str(path) for path in (made.adapter, made.curve, made.lora.with_suffix(".toml")) if path]
     print(f"wrote {made.lora} (the LoRA), {', '.join(others)}")
-    drawn_with = BASES[given["backbone"]].draw_with if given.get("backbone") in BASES else ""
+    whole = given.get("backbone") in BASES and not given.keys() & set(SINGLE_FILES)
+    drawn_with = BASES[given["backbone"]].draw_with if whole else ""
     shown = {**given, "backbone": drawn_with} if drawn_with else given  # the same architecture, in fewer steps
     base = " ".join(["metalora generate", *map(quote, flags_of(shown, BaseConfig))])
     print(f"next:  {base} --lora {quote(str(made.lora))} --compare --prompt {quote(made.prompt)}")

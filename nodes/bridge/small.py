@@ -44,11 +44,13 @@ def small_parts(small: SmallFlux) -> tuple[Any, Any, Any]:
 def small_model(small: SmallFlux, stored: torch.dtype = torch.float32) -> Any:
     """MODEL, computing in float32 whatever its weights are stored in."""
     # What detection finds holds for this version's classes; before 0.4 it does not look at widths.
-    detected = comfy.model_detection.detect_unet_config(small.transformer, "")
+    copies = {name: weight.clone() for name, weight in small.transformer.items()}  # it writes into what it is given
+    weights = comfy.model_detection.convert_diffusers_mmdit(copies)
+    detected = comfy.model_detection.detect_unet_config(weights, "")
     config = comfy.supported_models.Flux({**detected, **small.unet_config()})
     config.set_inference_dtype(stored, None if stored == torch.float32 else torch.float32)
     model = config.get_model({}, "", device=torch.device("cpu"))
-    model.diffusion_model.load_state_dict(config.process_unet_state_dict(dict(small.transformer)))
+    model.diffusion_model.load_state_dict(config.process_unet_state_dict(weights))
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
 

@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...method.flow import shifted
 from ..family import Family, linear_shift, pack, positions, unpack
-from ..flux_configs import max_tokens
+from ..flux_configs import (
+    autoencoder_config,
+    clip_config,
+    max_tokens,
+    scheduler_config,
+    t5_config,
+    transformer_config,
+)
 from ..keys import FluxShape
 
 FOR_CLIP = 77  # tokens
@@ -22,8 +29,29 @@ class Flux(Family):
     pipeline, transformer, since = "FluxPipeline", "FluxTransformer2DModel", "0.35"
     padded = True
     guided_from = math.inf
+    encoder_files: ClassVar[Mapping[str, str]] = {"clip_l": "text_encoder", "t5xxl": "text_encoder_2"}
     unasked = ("peft", "scipy", "bitsandbytes", "torchvision")
     unasked_by_models = ("transformers",)
+
+    def known(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The hub wants a login for them."""
+        shape = self.architecture(config)
+        return {
+            "model_index.json": {
+                "_class_name": self.pipeline,
+                "transformer": ["diffusers", self.transformer],
+                "vae": ["diffusers", "AutoencoderKL"],
+                "text_encoder": ["transformers", "CLIPTextModel"],
+                "tokenizer": ["transformers", "CLIPTokenizer"],
+                "text_encoder_2": ["transformers", "T5EncoderModel"],
+                "tokenizer_2": ["transformers", "T5TokenizerFast"],
+            },
+            "transformer/config.json": transformer_config(shape),
+            "vae/config.json": autoencoder_config((128, 256, 512, 512), 2, 16),
+            "text_encoder/config.json": clip_config(49408, 768, 3072, 12, 77),
+            "text_encoder_2/config.json": t5_config(32128, 4096, 10240, 24, 64, 64),
+            "scheduler/scheduler_config.json": scheduler_config(shape),
+        }
 
     def encoders(self, components: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
         """Themselves: to import the whole pipeline takes longer than to encode a prompt."""
