@@ -89,7 +89,7 @@ class PlanBenchmark(io.ComfyNode):
         meta_down: MetaDown | None = None,
         **options: Any,
     ) -> io.NodeOutput:
-        given = {kind: {key: options[key] for key in keys} for kind, keys in OPTIONS.items()}
+        given = {kind: {key: options[key] for key in keys if key in options} for kind, keys in OPTIONS.items()}
         run = folders.output_folder(folders.FOLDER, "benchmarks", folders.plain_name(name))
         inputs = Inputs(
             manifest=manifest_of(manifest),

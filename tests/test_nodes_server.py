@@ -127,7 +127,7 @@ def test_a_benchmark_is_planned_run_and_reported(server):
 
 
 def test_a_meta_down_is_trained_and_used(server):
-    dataset = server.base / "dataset"
+    dataset = server.base / "input" / "dataset"
     for photo in sorted((ROOT / "metalora/data/mini_benchmark/photos").glob("30000[0-3]-[0-2].jpg")):
         person, _, number = photo.name.partition("-")
         (dataset / person).mkdir(parents=True, exist_ok=True)

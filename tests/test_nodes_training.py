@@ -107,7 +107,7 @@ def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, 
     inputs = {"face": "only", "resolution": 64, "max_upscale": 4.0, "finder": "sface"}
     shapes = {"ratios": "16:9, 4:3, 1:1, 3:4, 9:16", "scales": "1.5, 2, 2.5, 3.5, 4.5"}
     augment = pack("nodes.crops").AugmentFaceCrops.execute
-    crops, _, _, heads = augment(photo, **inputs, **shapes, learn_from="crops").args
+    crops, _, _, heads, _ = augment(photo, **inputs, **shapes, learn_from="crops").args
     pictures = pack("nodes.pictures")
     crops, heads = pictures.photos_of(crops), pictures.masks_of(heads)
     found = trained(parts, crops, tmp_path, tmp_path / "two", config, None, heads=heads)
@@ -115,11 +115,11 @@ def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, 
     tensors = found.adapters.tensors()
     errors = [((tensors[name] - wanted[name]).norm() / wanted[name].norm()).item() for name in wanted]
     assert median(errors) < 1e-5
-    _, _, boxes, (whole,) = augment(photo, **inputs, **shapes, learn_from="whole").args
+    _, _, boxes, (whole,), _ = augment(photo, **inputs, **shapes, learn_from="whole").args
     assert len(boxes) == 1
     assert 0.02 < whole.mean() < 0.5
     noise = torch.rand(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
-    _, _, boxes, (nobody,) = augment(noise, **inputs, **shapes, learn_from="whole").args
+    _, _, boxes, (nobody,), _ = augment(noise, **inputs, **shapes, learn_from="whole").args
     assert not boxes
     assert torch.equal(nobody, torch.ones(1, 64, 64))
 
