@@ -37,9 +37,10 @@ def option(
     return field(default=default, metadata=metadata | {"bare": bare})
 
 
-def is_text(value: str) -> bool:
-    """Whether it can be written to a file: bytes of a command line that are not UTF-8 cannot."""
-    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+def is_text(value: str | Path) -> bool:
+    """Whether it can be written to a file, or name one: no zero, and UTF-8 but for a path."""
+    wrong = "[\0\ud800-\udc7f\udd00-\udfff]" if isinstance(value, Path) else "[\0\ud800-\udfff]"
+    return not re.search(wrong, str(value))
 
 
 def fill_in(template: str, words: Mapping[str, str]) -> str:
@@ -77,8 +78,8 @@ def _problem(option_field: dataclasses.Field, value: Any) -> str | None:
         several = typing.get_args(option_field.type)
         wanted = option_field.type if several else getattr(option_field.type, "__name__", option_field.type)
         return f"{name} must be {wanted}, got {value!r}"
-    if isinstance(value, str) and not is_text(value):
-        return f"{name} is not text in this system's encoding (UTF-8 is needed), got {value!r}"
+    if isinstance(value, str | Path) and not is_text(value):
+        return f"{name} is no text (UTF-8 is needed, without a zero), got {str(value)!r}"
     if choices and value is not None and value not in choices:
         return f"{name} must be one of {', '.join(choices)}, got {value!r}"
     if isinstance(value, float) and not abs(value) < float("inf"):

@@ -25,6 +25,7 @@ from .config import (
     Step,
     UserError,
     check_options,
+    is_text,
     option,
 )
 from .config_meta_train import META_PRESETS, MetaTrainConfig
@@ -272,7 +273,12 @@ def takes(
                 raise UserError(f"{name}: progress must be a function of a Phase or Step, got {given['progress']!r}.")
             if missing := [one for one in needed if given.get(one) is None]:
                 raise UserError(f"{name} needs {' and '.join(missing)}.")
-            return function(first, given)
+            try:
+                return function(first, given)
+            except BrokenPipeError:
+                raise
+            except OSError as error:  # of a name or a disk that nobody has looked at before
+                raise UserError(f"{error.filename or 'the system'}: {error.strerror or error}") from error
 
         argument, *_ = inspect.signature(function).parameters.values()
         signature = inspect.Signature([argument, *inspect.signature(kind).parameters.values()])
@@ -285,11 +291,10 @@ def takes(
 
 def check_first(given: Any, annotation: str, where: str) -> None:
     """A UserError unless what is called without a keyword is a path or a text, or several where it may be."""
-    kinds = (str, Path) if "Path" in annotation else (str,)
+    kinds, wanted = ((str, Path), "a path") if "Path" in annotation else ((str,), "a text")
     several = "Sequence" in annotation and isinstance(given, list | tuple)
-    wrong = [one for one in (given if several else [given]) if not isinstance(one, kinds)]
+    wrong = [one for one in (given if several else [given]) if not isinstance(one, kinds) or not is_text(one)]
     if wrong:
-        wanted = "a path" if "Path" in annotation else "a text"
         raise UserError(
             f"{where} must be {wanted}{', or a list of them' * ('Sequence' in annotation)}, got {wrong[0]!r}."
         )

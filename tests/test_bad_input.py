@@ -1,6 +1,7 @@
 """Bad input: each has its sentence, and nothing is written."""
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from photos import png_that_claims
 from runs import CONFIG, CROPS, meta_down_file, personalized
 
+import metalora
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import CropConfig, PersonalizeConfig, UserError
@@ -153,6 +155,7 @@ def test_a_meta_down_file_brings_its_own_r1(tiny: PipelineBackbone, portrait: Pa
         ("personalize", "ada.jpg", "--out", "a" * 300 + ".safetensors"),
         ("evaluate", "images", "a" * 5000, "--photos", "b"),
         ("benchmark", "run", "a" * 5000),
+        ("merge", "."),
     ],
 )
 def test_what_nobody_types_on_purpose_is_a_sentence_too(tmp_path, portrait, monkeypatch, capsys, words):
@@ -161,3 +164,66 @@ def test_what_nobody_types_on_purpose_is_a_sentence_too(tmp_path, portrait, monk
     backbone = ["--backbone", "tiny"] if words[0] in ("personalize", "crops") else []
     assert main([*words, *backbone]) in (1, 2)
     assert "metalora: " in capsys.readouterr().err
+
+
+NO_NAMES = ["\0", "\ud800", "a" * 5000]
+CALLS = {
+    "crops": ("ada.jpg", {"backbone": "tiny"}, ("out",)),
+    "personalize": (
+        "ada.jpg",
+        {"backbone": "tiny", "resolution": 64, "steps": 1},
+        ("out", "meta_down", "cache", "transformer"),
+    ),
+    "generate": (
+        "a",
+        {"backbone": "tiny", "width": 64, "height": 64, "sampling_steps": 1},
+        ("lora", "out", "backbone"),
+    ),
+    "evaluate": (
+        "here",
+        {"photos": "there", "reference": "ada.jpg"},
+        ("photos", "reference", "prompts", "clip", "faces"),
+    ),
+    "meta_train": ("people", {"backbone": "tiny", "out": "a.safetensors"}, ("out", "cache")),
+}
+
+
+@pytest.mark.parametrize("name", NO_NAMES, ids=["zero", "half-a-letter", "long"])
+@pytest.mark.parametrize("called", CALLS)
+def test_a_name_that_no_disk_takes_is_a_sentence_in_python_too(tmp_path, portrait, monkeypatch, called, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METALORA_CACHE", str(tmp_path / "cache"))
+    for path in ("ada.jpg", "here/1.jpg", "there/2.jpg"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(portrait.read_bytes())
+    first, given, settings = CALLS[called]
+    function = getattr(metalora, called)
+    with pytest.raises(UserError):
+        function(name, progress=metalora.quiet, **given | {"out": f"{name}.safetensors"})
+    for setting in settings:
+        with pytest.raises(UserError):
+            function(first, progress=metalora.quiet, **given | {setting: name})
+
+
+def test_a_device_without_numbers_is_no_device(tmp_path: Path, portrait: Path):
+    with pytest.raises(UserError, match="--device meta cannot be used here"):
+        metalora.personalize(portrait, backbone="tiny", device="meta", out=tmp_path / "ada.safetensors")
+
+
+def test_an_out_whose_name_is_no_utf_8_is_refused_before_the_work(tiny, portrait, tmp_path, warm_cache):
+    with pytest.raises(UserError, match="no UTF-8"):
+        personalized(tiny, portrait, tmp_path / os.fsdecode(b"\xff.safetensors"), warm_cache, CONFIG)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [('prompt = "a photo"', ["a-photo-0.png"]), ('prompt = ["a", "b"]', ["a-0.png", "b-0.png"]), ("prompt = 3", None)],
+)
+def test_prompts_of_a_settings_file_are_a_text_or_several(tmp_path: Path, monkeypatch, capsys, text: str, images):
+    monkeypatch.chdir(tmp_path)
+    Path("s.toml").write_text(f'{text}\nbackbone = "tiny"\nwidth = 64\nheight = 64\nsampling_steps = 1\n')
+    code = main(["generate", "--config", "s.toml", "--cache", "cache"])
+    assert (code, "prompt must be a text" in capsys.readouterr().err) == ((1, True) if images is None else (0, False))
+    made = sorted(path.name for path in Path("images").glob("*-0.png")) if images else None
+    assert made == images

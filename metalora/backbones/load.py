@@ -87,7 +87,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()  # the meta device makes tensors, but holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {name} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."

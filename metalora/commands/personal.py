@@ -62,9 +62,7 @@ def add_to(commands: Commands) -> None:
     images.add_argument(
         "--prompt", action="append", default=argparse.SUPPRESS, help="what to show; may be given several times"
     )
-    images.add_argument(
-        "--prompts", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="a text file with one prompt a line"
-    )
+    images.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line")
 
     adapter = commands.add("merge", "adapter file -> ordinary LoRA file", MERGE_HELP, merge)
     adapter.add_argument("adapter", type=Path, help="an .adapter.safetensors file that personalize wrote")
@@ -111,9 +109,10 @@ def generate(args: argparse.Namespace) -> None:
     """Make images of prompts, with a LoRA, without, or both."""
     from ..jobs.generate import write_comparison
 
-    given = settings_of(args, GenerateSettings, ("prompt", "prompts"))
-    prompts, listed = list(given.pop("prompt", [])), given.pop("prompts", None)
-    prompts += read_prompts(Path(listed)) if listed else []
+    given = settings_of(args, GenerateSettings, ("prompt",))
+    prompts = given.pop("prompt", [])
+    if args.prompts:
+        prompts = [*(prompts if isinstance(prompts, list) else [prompts]), *read_prompts(args.prompts)]
     with Console().listening() as console:
         images = api.generate(prompts, progress=console, **given)
     folder = Path(given.get("out", GenerateSettings.out))
@@ -126,9 +125,8 @@ def merge(args: argparse.Namespace) -> None:
     """Turn an adapter (three matrices a layer) into an ordinary LoRA (two)."""
     from ..jobs.lora import merge_adapter
 
-    out = args.out or args.adapter.with_name(
-        args.adapter.name.removesuffix(".safetensors").removesuffix(".adapter") + ".safetensors"
-    )
+    name = args.adapter.name.removesuffix(".safetensors").removesuffix(".adapter")
+    out = args.out or args.adapter.parent / f"{name}.safetensors"
     print(f"wrote {driven(merge_adapter(args.adapter, out, args.key_format, args.overwrite))}")
 
 

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from ..backbones.protocol import Backbone, Denoiser, Prompt
-from ..config import CropConfig, PersonalizeConfig, Phase, UserError
+from ..config import CropConfig, PersonalizeConfig, Phase, UserError, is_text
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters, fold_all
 from ..method.averaging import averaged, settle
@@ -226,6 +226,8 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise UserError(f"--out is {out}, but a LoRA file ends with .safetensors.")
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
+    if not is_text(str(out)):
+        raise UserError(f"--out is {str(out)!r}, which is no UTF-8: no LoRA of that name could be loaded.")
     files.check_writable(out)
 
 
