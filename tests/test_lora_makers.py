@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lora_makers import MAKERS, R, Tensors, differences, pairs
+from lora_makers import MAKERS, R, Tensors, base_pipeline, differences, pairs
 from safetensors.torch import save_file
 
 from metalora.backbones.keys import FluxShape, sites
@@ -44,6 +44,18 @@ def test_every_makers_file_adds_what_its_own_reader_adds(maker: str, tmp_path: P
 def test_the_docs_have_a_row_for_every_maker():
     page = (Path(__file__).parents[1] / "docs" / "loras.md").read_text(encoding="utf-8")
     assert all(f"| {maker} | {layout} |" in page for maker, (layout, _, _) in MAKERS.items())
+
+
+def test_what_z_images_makers_fuse_is_read_as_its_slices():
+    _, architecture = base_pipeline("z-image")
+    stem, (down, up) = "diffusion_model.layers.1.attention", (torch.randn(2, 64), torch.randn(192, 2))
+    tensors = {f"{stem}.qkv.lora_down.weight": down, f"{stem}.qkv.lora_up.weight": up}
+    tensors |= {f"{stem}.out.lora_down.weight": down, f"{stem}.out.lora_up.weight": up[:64]}
+    lora, left = read_lora(tensors, architecture)
+    assert not left
+    names = ("to_q", "to_k", "to_v", "to_out.0")
+    for name, rows in zip(names, ((0, 64), (64, 128), (128, 192), (0, 64)), strict=True):
+        assert torch.equal(delta(lora, f"layers.1.attention.{name}"), (up @ down)[slice(*rows)]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64], ids=str)
@@ -152,6 +164,9 @@ def test_what_the_blocks_cannot_take_is_left_out_and_said(tmp_path: Path, key: s
         (f"lora_transformer_{Q.replace('.', '_')}.dora_scale", (8, 1), "DoRA"),
         ("lora_unet_double_blocks_0_img_attn_qkv.oft_blocks", (2, 4, 4), "OFT"),
         (f"diffusion_model.{Q}.a1.weight", (8, 2), "GLoRA"),
+        (f"base_model.model.{Q}.vera_lambda_b", (8,), "VeRA"),
+        (f"base_model.model.{Q}.vblora_logits_A", (4, 2, 8), "VB-LoRA"),
+        (f"base_model.model.{Q}.hra_u", (8, 4), "HRA"),
         (f"transformer.{Q}.lora_mid.weight", (4, 4), "Tucker"),
         ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight", (4, 2048), "an SDXL"),
         ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight", (4, 768),
@@ -215,6 +230,16 @@ def test_half_a_layer_is_damage_and_half_an_unknown_file_is_no_lora():
         read_lora({key: tensor for key, tensor in LORA.items() if key != B}, SMALL)
     with pytest.raises(UserError, match="is not understood: 1 tensors such as strange"):
         read_lora(LORA | {"strange": torch.zeros(10_000)}, SMALL)
+
+
+@pytest.mark.parametrize(
+    "role",
+    ["lora_A.weight_scale", "lora_E", "lora_latent_mapping.weight", "scalar", "scale", "magnitude"],
+)
+def test_what_nobody_knows_beside_a_layers_matrices_is_not_left_out(role: str):
+    """fp8 with scales, AdaLoRA, LoRA-XS, LyCORIS' scalar, ...: the matrices alone would be of another strength."""
+    with pytest.raises(UserError, match=rf"{Q} also has {role}"):
+        read_lora(LORA | {f"transformer.{Q}.{role}": torch.ones(1)}, SMALL)
 
 
 def test_an_empty_file_and_one_of_zeros_are_no_loras(tmp_path: Path):

@@ -26,6 +26,7 @@ METHODS = (
     ("OFT", r"\.(oft_blocks|oft_diag|oft_[RSr]|boft_[RSr])\b", "it turns the base's weights"),
     ("GLoRA", r"\.(a1|a2|b1|b2)\.weight$", "it multiplies the base's weights"),
     ("IA3", r"\.(ia3_l|on_input)\b", "it multiplies the base's outputs"),
+    ("VeRA, VB-LoRA or HRA", r"[._](vera_lambda_|vera_[AB]$|vblora_|hra_u)", "its matrices are shared or reflections"),
     ("Tucker-decomposed LoRA", r"\.(lora_mid\.weight|hada_t[12]|lokr_t2)$", "it is of convolutions"),
     ("file of replaced weights", r"\.(set_weight|reshape_weight)$", "it overwrites the base's weights"),
 )
@@ -58,8 +59,8 @@ def refuse_other_methods(keys: Iterable[str]) -> None:
         for name, pattern, why in METHODS:
             if re.search(pattern, key) and not TEXT_ENCODERS.search(key):
                 raise UserError(
-                    f"it is a {name} ({key}): {why}, so it cannot be read as an ordinary LoRA. Merge it into the base "
-                    "with the program that made it, or train it again as a LoRA"
+                    f"it is of the kind {name} ({key}): {why}, so it cannot be read as an ordinary LoRA. Merge it "
+                    "into the base with the program that made it, or train it again as a LoRA"
                 )
 
 

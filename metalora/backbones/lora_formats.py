@@ -14,6 +14,8 @@ takes off what is zero in down and up alike.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import accumulate, product
 
 import torch
 from torch import Tensor
@@ -148,7 +150,61 @@ def known_layers(architecture: Architecture) -> dict[str, tuple[Site, ...]]:
         for stem, fused in layers_of(key_format, architecture).items():
             name = PREFIXES.sub("", stem)
             known |= {name: fused, name.replace(".", "_"): fused}
-    return known | (older_names(known, architecture) if architecture.fused else {})
+    return known | (older_names(known, architecture) if architecture.fused else makers_names(architecture))
+
+
+# (makers' blocks, diffusers' blocks, what a makers' layer is in diffusers), by the beginning of a base's name.
+MAKERS_LAYERS = {
+    "flux.2": (
+        (
+            "double_blocks",
+            "transformer_blocks",
+            {
+                "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+                "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+                "img_attn.proj": ("attn.to_out.0",),
+                "txt_attn.proj": ("attn.to_add_out",),
+                "img_mlp.0": ("ff.linear_in",),
+                "img_mlp.2": ("ff.linear_out",),
+                "txt_mlp.0": ("ff_context.linear_in",),
+                "txt_mlp.2": ("ff_context.linear_out",),
+            },
+        ),
+        (
+            "single_blocks",
+            "single_transformer_blocks",
+            {"linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",)},
+        ),
+    ),
+    "z-image": tuple(
+        (
+            blocks,
+            blocks,
+            {
+                "attention.qkv": ("attention.to_q", "attention.to_k", "attention.to_v"),
+                "attention.out": ("attention.to_out.0",),
+            },
+        )
+        for blocks in ("layers", "noise_refiner", "context_refiner")
+    ),
+}
+
+
+def makers_names(architecture: Architecture) -> dict[str, tuple[Site, ...]]:
+    """The layers of a base that is known by diffusers' names, as those who made it call and fuse them."""
+    sites = {site.name: site for site in architecture.places}
+    found: dict[str, tuple[Site, ...]] = {}
+    for base, renamed in MAKERS_LAYERS.items():
+        for (theirs, ours, layers), block in product(renamed, architecture.blocks):
+            kind, _, number = block.rpartition(".")
+            if not architecture.name.startswith(base) or kind != ours:
+                continue
+            for layer, parts in layers.items():
+                name, own = f"{theirs}.{number}.{layer}", [sites[f"{block}.{part}"] for part in parts]
+                starts = accumulate((site.out_features for site in own), initial=0)
+                fused = tuple(replace(site, start=start) for site, start in zip(own, starts, strict=False))
+                found |= {name: fused, name.replace(".", "_"): fused}
+    return found
 
 
 def older_names(known: dict[str, tuple[Site, ...]], architecture: Architecture) -> dict[str, tuple[Site, ...]]:

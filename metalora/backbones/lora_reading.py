@@ -54,6 +54,7 @@ def read_lora(tensors: dict[str, Tensor], architecture: Architecture, declared: 
     if declared is not None and declared.dora:
         raise UserError("its configuration says DoRA, which also rescales the base's weights: it cannot be read")
     layers, left = grouped(tensors, architecture)
+    refuse_unknown_roles(layers, left)
     parts = {
         layer: {role: matrix_of(tensors[key], key) for role, key in keys.items() if role != "alpha"}
         for layer, (_, keys) in layers.items()
@@ -97,6 +98,19 @@ def grouped(tensors: dict[str, Tensor], architecture: Architecture) -> tuple[Lay
     for layer in [name for name, (_, keys) in layers.items() if keys.keys() == {"alpha"}]:
         left[layers.pop(layer)[1]["alpha"]] = "biases" if f"{layer}.diff_b" in tensors else UNKNOWN
     return layers, left
+
+
+def refuse_unknown_roles(layers: Layers, left: dict[str, str]) -> None:
+    """A UserError for what nobody knows beside a layer's matrices: a scale, a mask, a core, without which they are
+    another LoRA.
+    """
+    for key in [key for key, part in left.items() if part == UNKNOWN]:
+        ends = (match.start() for match in re.finditer("[._]", key))
+        if layer := next((key[:end] for end in ends if key[:end] in layers), None):
+            raise UserError(
+                f"{layer} also has {key[len(layer) + 1 :]}, which is of a method that is not known here: without it "
+                "its matrices are another LoRA. Merge it into the base with the program that made it"
+            )
 
 
 def layer_and_role(key: str) -> tuple[str, str]:
