@@ -5,15 +5,14 @@ import io
 import json
 import random
 import shutil
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmarks import INPUTS, planned
+from fuzzing import Fuzz, damaged, other
 from made_up_results import made_up_run
 from PIL import Image
-from test_fuzz_readers import TRIES, damaged, other
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import UserError
@@ -121,14 +120,13 @@ def test_a_damaged_plan_is_refused_by_the_name_of_its_field(run_folder: Path, tm
         (tmp_path / "plan.json").write_text(json.dumps({**record, **change}))
         with pytest.raises(UserError, match=said):
             read_plan(tmp_path)
-    for _ in range(TRIES):
+    fuzz = Fuzz("plans")
+    for _ in fuzz:
         changed: object = record
         for _ in range(draw.choice([1, 1, 2])):
             changed = other(changed, draw)
         for data in (json.dumps(changed).encode(), damaged(json.dumps(record).encode(), draw)):
-            (tmp_path / "plan.json").write_bytes(data)
-            with suppress(UserError):
-                read_plan(tmp_path)
+            fuzz.attempt(lambda path: read_plan(path.parent), tmp_path / "plan.json", data)
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
@@ -158,12 +156,8 @@ def test_no_cell_of_a_table_is_a_formula(cell: str):
 
 
 def test_results_of_any_shape_are_read_or_refused(tmp_path: Path):
-    draw, run = random.Random(4), made_up_run(tmp_path / "run", people=2, prompts=1, seeds=1)
+    draw, run, fuzz = random.Random(4), made_up_run(tmp_path / "run", people=2, prompts=1, seeds=1), Fuzz("results")
     made = json.loads((run / "results.json").read_text())
-    for _ in range(TRIES):
-        (run / "results.json").write_text(json.dumps(other(made, draw)))
-        with suppress(UserError):
-            read_results(run)
-        (run / "results.json").write_bytes(damaged(json.dumps(made).encode(), draw))
-        with suppress(UserError):
-            read_results(run)
+    for _ in fuzz:
+        for data in (json.dumps(other(made, draw)).encode(), damaged(json.dumps(made).encode(), draw)):
+            fuzz.attempt(read_results, run / "results.json", data)
