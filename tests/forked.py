@@ -3,6 +3,7 @@
 python tests/forked.py       one JSON list a line, [folder, log, word, ...], starts a command; its number is printed
 """
 
+import gc
 import importlib
 import json
 import os
@@ -15,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 MODULES = (
     "metalora.cli metalora.jobs.personalize metalora.jobs.meta_train metalora.jobs.benchmark.run matplotlib.figure "
     "metalora.measure.sface metalora.backbones.pipeline metalora.backbones.tiny_flux metalora.jobs.fitting pydantic "
-    "diffusers.models.transformers.transformer_flux diffusers.models.autoencoders.autoencoder_kl transformers psutil"
+    "diffusers.models.transformers.transformer_flux diffusers.models.autoencoders.autoencoder_kl transformers psutil "
+    "cv2 onnx matplotlib.backends.backend_agg"
 )
 
 
@@ -56,6 +58,7 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported is no garbage: a job need not look through it
     for line in sys.stdin:
         asked = json.loads(line)
         if isinstance(asked, int):

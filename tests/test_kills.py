@@ -24,14 +24,15 @@ KILLS, STOPS = (int(os.environ.get(f"METALORA_{name}", 3)) for name in ("KILLS",
 MOST = 3  # disturbances of a run
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
 TINY = "--backbone tiny --resolution 64 --save-every 2"
+SMALL = f"{TINY} --learn-from whole"
 JOBS = {
-    "personalize": f"personalize ada.jpg --class woman --meta-down random --steps 10 {TINY} --out ada.safetensors",
-    "meta-train": f"meta-train people --steps 7 --batch 2 --validation-people 2 {TINY} --out world.safetensors",
+    "personalize": f"personalize ada.jpg --class woman --meta-down random --steps 6 {SMALL} --out ada.safetensors",
+    "meta-train": f"meta-train people --steps 5 --batch 2 --validation-people 2 {TINY} --out world.safetensors",
     "benchmark run": "benchmark run run",
 }
 PLAN = (
-    "benchmark plan run --meta-down random --methods none lora --steps 6 --people 3 --prompts-each 1 --together 2 "
-    f"--width 64 --height 64 --sampling-steps 2 --clip none {TINY}"
+    "benchmark plan run --meta-down random --methods lora --steps 4 --people 2 --prompts-each 1 --together 2 "
+    f"--width 64 --height 64 --sampling-steps 1 --seeds 0 --clip none {TINY}"
 )
 RESULTS = {
     "personalize": ("ada.safetensors", "ada.adapter.safetensors"),
