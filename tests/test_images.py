@@ -115,6 +115,12 @@ def test_numbers_that_are_not_read_right_are_refused_as_such(picture, tmp_path, 
         read_photo(tmp_path / "a.tif")
 
 
+def test_a_portable_float_map_is_refused(tmp_path):
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n2 2\n-1.0\n" + np.linspace(0, 1, 4, dtype="<f4").tobytes())
+    with pytest.raises(UserError, match=r"a\.pfm holds floating-point numbers"):
+        read_photo(tmp_path / "a.pfm")
+
+
 def test_one_bit_is_read(picture, read):
     assert torch.equal(read(picture.convert("1"), "a.png"), to_tensor(picture.convert("1").convert("RGB")))
 

@@ -135,7 +135,9 @@ def identified(file: IO[bytes], path: Path) -> Image.Image:
 
 
 def check_numbers(image: Image.Image, path: Path) -> None:
-    """Refuse a TIFF that Pillow would read, and wrongly: signed or deep numbers, 16-bit colours in separate planes."""
+    """Refuse what Pillow would read, and wrongly: floats; in TIFFs signed or deep numbers, 16-bit colours in planes."""
+    if image.mode == "F" and image.format != "TIFF":
+        raise UserError(f"{path} holds floating-point numbers. Export it as a PNG or TIFF of 8 or 16 bits.")
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
     tags = image.tag_v2
