@@ -136,14 +136,6 @@ def diffusers_patterns(folder: Path) -> Made:
     )
 
 
-def diffusers_rslora(folder: Path) -> Made:
-    return configured(folder, use_rslora=True)
-
-
-def simpletuner(folder: Path) -> Made:
-    return configured(folder, lora_bias=False, use_dora=False)
-
-
 def ai_toolkit(folder: Path) -> Made:
     path = saved(folder, {key: tensor.bfloat16() for key, tensor in pairs(TINY).items()}, {"name": "ada"})
     return Made(path, TINY, by_diffusers(path))
@@ -156,15 +148,6 @@ def alpha_tensors(folder: Path) -> Made:
     }
     path = saved(folder, pairs(TINY) | alphas)
     return Made(path, TINY, by_diffusers(path))
-
-
-def peft_file(folder: Path, config: Any) -> Made:
-    import peft
-
-    torch.manual_seed(0)  # what PEFT draws
-    model = peft.get_peft_model(TinyFlux().transformer("cpu", torch.float32), config)
-    model.save_pretrained(folder)
-    return Made(folder / "adapter_model.safetensors", TINY, deltas_of(model, "default"))
 
 
 LINEAR = ["to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "to_out.0", "proj_mlp"]
@@ -182,39 +165,26 @@ def diffusers_model(folder: Path) -> Made:
     return Made(next(folder.glob("*.safetensors")), TINY, deltas_of(model, "theirs"))
 
 
-def peft_lora(folder: Path) -> Made:
-    from peft import LoraConfig
+def peft_file(folder: Path, kind: str, **config: object) -> Made:
+    """What PEFT writes of a model with this config of its own."""
+    import peft
 
-    return peft_file(
-        folder,
-        LoraConfig(
-            r=R,
-            lora_alpha=16,
-            target_modules=LINEAR,
-            init_lora_weights=False,
-            use_rslora=True,
-            rank_pattern={"attn.to_q": 2, r"^transformer_blocks\.\d+\.attn\.to_k": 6},
-            alpha_pattern={"attn.to_v": 3},
-        ),
-    )
+    torch.manual_seed(0)  # what PEFT draws
+    chosen = getattr(peft, kind)(r=R, target_modules=LINEAR, **config)
+    model = peft.get_peft_model(TinyFlux().transformer("cpu", torch.float32), chosen)
+    model.save_pretrained(folder)
+    return Made(folder / "adapter_model.safetensors", TINY, deltas_of(model, "default"))
 
 
-def peft_lokr(folder: Path) -> Made:
-    from peft import LoKrConfig
-
-    config = LoKrConfig(
-        r=R, alpha=2, target_modules=LINEAR, init_weights=False, decompose_factor=8, rank_pattern={"attn.to_q": 200}
-    )
-    return peft_file(folder, config)
-
-
-def peft_loha(folder: Path) -> Made:
-    from peft import LoHaConfig
-
-    return peft_file(
-        folder,
-        LoHaConfig(r=R, alpha=2, target_modules=LINEAR, init_weights=False, rank_pattern={"to_k": 16}),
-    )
+PEFT_LORA = {
+    "lora_alpha": 16,
+    "init_lora_weights": False,
+    "use_rslora": True,
+    "rank_pattern": {"attn.to_q": 2, r"^transformer_blocks\.\d+\.attn\.to_k": 6},
+    "alpha_pattern": {"attn.to_v": 3},
+}
+PEFT_LOKR = {"alpha": 2, "init_weights": False, "decompose_factor": 8, "rank_pattern": {"attn.to_q": 200}}
+PEFT_LOHA = {"alpha": 2, "init_weights": False, "rank_pattern": {"to_k": 16}}
 
 
 def converted(folder: Path, tensors: Tensors) -> Made:
@@ -330,14 +300,22 @@ def lycoris(folder: Path) -> Made:
 
 MAKERS: dict[str, tuple[str, str, Callable[[Path], Made]]] = {
     "diffusers": ("`transformer.`, `lora_adapter_metadata` with patterns", "diffusers", diffusers_patterns),
-    "diffusers, rslora": ("the same, `use_rslora`", "diffusers", diffusers_rslora),
+    "diffusers, rslora": ("the same, `use_rslora`", "diffusers", partial(configured, use_rslora=True)),
     "diffusers, a model's": ("no prefix, `lora_adapter_metadata`", "diffusers", diffusers_model),
-    "SimpleTuner": ("`transformer.`, `lora_adapter_metadata`", "diffusers", simpletuner),
+    "SimpleTuner": (
+        "`transformer.`, `lora_adapter_metadata`",
+        "diffusers",
+        partial(configured, lora_bias=False, use_dora=False),
+    ),
     "ai-toolkit": ("`transformer.`, bf16", "diffusers", ai_toolkit),
     "older diffusers": ("`transformer.` with `.alpha` tensors", "diffusers", alpha_tensors),
-    "PEFT": ("`base_model.model.`, adapter_config.json: rslora, patterns", "PEFT", peft_lora),
-    "PEFT LoKr": ("the same, `lokr_w1`, `lokr_w2_a`, ...", "PEFT", peft_lokr),
-    "PEFT LoHa": ("the same, `hada_w1_a`, ...", "PEFT", peft_loha),
+    "PEFT": (
+        "`base_model.model.`, adapter_config.json: rslora, patterns",
+        "PEFT",
+        partial(peft_file, kind="LoraConfig", **PEFT_LORA),
+    ),
+    "PEFT LoKr": ("the same, `lokr_w1`, `lokr_w2_a`, ...", "PEFT", partial(peft_file, kind="LoKrConfig", **PEFT_LOKR)),
+    "PEFT LoHa": ("the same, `hada_w1_a`, ...", "PEFT", partial(peft_file, kind="LoHaConfig", **PEFT_LOHA)),
     "kohya": ("`lora_unet_`, fused, `.alpha`", "diffusers", kohya),
     "ComfyUI, Black Forest Labs": ("`diffusion_model.`, fused, `.alpha`", "diffusers", comfyui),
     "OneTrainer": ("`lora_transformer_`, split, `.alpha`", "diffusers", onetrainer),

@@ -14,11 +14,9 @@ from runs import CONFIG, CROPS, meta_down_file, personalized
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.tiny_flux import TinyFlux
-from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, Step, UserError
+from metalora.config import CropConfig, PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.crops import write_crops
-from metalora.jobs.generate import generate_images
-from metalora.jobs.info import describe
 from metalora.jobs.lora import merge_adapter
 from metalora.jobs.personalize import personalize_photos
 from metalora.jobs.resume import SavedRun
@@ -276,66 +274,6 @@ def test_a_cache_hit_loads_neither_autoencoder_nor_text_encoders_and_a_changed_p
     assert loads(portrait, tmp_path / "e.safetensors", cache, caption) == ["text_encoders", "transformer"]
     smaller = CropConfig(resolution=80)
     assert loads(portrait, tmp_path / "f.safetensors", cache, crops=smaller) == ["autoencoder", "transformer"]
-
-
-@pytest.mark.slow
-def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
-    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
-):
-    lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
-    config = GenerateConfig(width=64, height=80, sampling_steps=2, images_per_prompt=2)
-
-    def made(**options: object):
-        return run(
-            generate_images(
-                tiny, ["a photo of a woman", "a painting"], tmp_path / "images", config, cache=warm_cache, **options
-            )
-        )
-
-    images = made(lora=lora, compare=True)
-    assert len(images) == len({image.path for image in images}) == 8
-    for worn, bare in zip(images[::2], images[1::2], strict=True):
-        assert read_photo(worn.path).shape == (3, 80, 64)
-        assert not torch.equal(read_photo(worn.path), read_photo(bare.path))
-    before = {image.path: image.path.stat().st_mtime_ns for image in images}
-    again = made(lora=lora, compare=True)
-    assert {image.path: image.path.stat().st_mtime_ns for image in again} == before
-    with pytest.raises(UserError, match="made with other settings"):
-        made(lora=None, compare=False)
-
-
-@pytest.mark.slow
-def test_a_lora_of_another_base_is_refused(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
-    lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
-    tensors, metadata = files.read(lora, ("lora",))
-    config, options = GenerateConfig(width=64, height=64, sampling_steps=1), {"compare": False, "cache": warm_cache}
-
-    def refused(name: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str], sentence: str) -> None:
-        files.write(tmp_path / name, tensors, "lora", {key: metadata[key] for key in metadata if key != "kind"})
-        with pytest.raises(UserError, match=sentence):
-            run(generate_images(tiny, ["x"], tmp_path / "out", config, lora=tmp_path / name, **options))
-        assert not (tmp_path / "out").exists()
-
-    other = {**metadata, "base": "flux.1-dev"}
-    refused("named.safetensors", tensors, other, r"made for 'flux.1-dev', but the loaded model is 'flux-128x2x2'")
-    unnamed = {"rank": "1"}
-    wide = {name: torch.zeros(tensor.shape[0] * 2, tensor.shape[1]) for name, tensor in tensors.items()}
-    refused("wide.safetensors", wide, unnamed, r"another base|does not fit|do not fit")
-    stranger = {
-        "unet.down_blocks.0.lora_A.weight": torch.zeros(1, 8),
-        "unet.down_blocks.0.lora_B.weight": torch.zeros(8, 1),
-    }
-    refused("sd.safetensors", stranger, unnamed, r"no LoRA of this base")
-
-
-def test_info_says_what_each_file_is(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
-    source = meta_down_file(tiny, tmp_path / "woman.safetensors")
-    personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, meta_down=str(source))
-    assert "Meta-Down" in describe(source)
-    assert "class: woman" in describe(tmp_path / "ada.adapter.safetensors")
-    described = describe(tmp_path / "ada.safetensors")
-    assert "finished LoRA" in described
-    assert "steps 30" in described
 
 
 def test_files_hold_no_path_and_no_photo(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):

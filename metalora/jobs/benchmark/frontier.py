@@ -11,7 +11,7 @@ from ...measure.intervals import Interval
 from ...store.files import write_bytes
 from ...store.report.leaderboard import check_comparable
 from ...store.report.reading import read_results
-from ...store.report.results import Variant
+from ...store.report.results import Results, Variant
 from .. import Job
 from ..plots import frontier_plot
 
@@ -49,9 +49,9 @@ def frontier(runs: Sequence[Path], curve: Sequence[Path], only: Sequence[str], p
     `only`: people with this in their names. `plot`: a PNG of both.
     """
     yield Phase(f"reading {len(runs) + len(curve)} runs")
-    ours = [setting for run in runs for setting in settings(run, only)]
-    theirs = [setting for run in curve for setting in settings(run, only)]
-    check_comparable({str(run): read_results(run) for run in (*runs, *curve)})
+    found = {str(run): read_results(run) for run in (*runs, *curve)}
+    check_comparable(found)
+    ours, theirs = ([one for run in group for one in settings(found[str(run)], only)] for group in (runs, curve))
     if len(theirs) < 2:
         raise UserError(f"A curve needs two settings, such as two step counts; {curve[0]} has {len(theirs)}.")
     people = set.intersection(*(set(one.scores[LIKENESS]) for one in (*ours, *theirs)))
@@ -86,9 +86,8 @@ def placed(own: Setting, theirs: Sequence[Setting]) -> Placed:
     return Placed(own, distance(LIKENESS, PROMPT), distance(PROMPT, LIKENESS), distance(BACKGROUND, LIKENESS))
 
 
-def settings(run: Path, only: Sequence[str]) -> list[Setting]:
+def settings(results: Results, only: Sequence[str]) -> list[Setting]:
     """The variants of a run, on these people."""
-    results = read_results(run)
     people = {
         person.identity
         for person in results.people

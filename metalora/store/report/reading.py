@@ -2,35 +2,28 @@
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ...config import UserError
 from ..text import decoded
 from .results import Comparison, Embedder, FaceEmbedder, ImageRow, Person, Prompt, PromptEmbedder, Results, Variant
 
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
 SCHEMA = Path(__file__).parents[2] / "data" / "results.schema.json"
 SHOWN_PROBLEMS = 8
-KINDS: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "null": (type(None),),
-}
-KNOWN = {"type", "const", "enum", "pattern", "minimum", "items", "properties", "required", "additionalProperties"}
-SILENT = {"$ref", "$schema", "$defs", "title", "description"}
+LONGEST = 200  # letters of a problem
 
 
 def read_results(run: Path) -> Results:
     """The results of a run's folder, or of the file itself; one UserError that names every broken field."""
     path = run / "results.json" if run.is_dir() else run
     record = _read_json(path)
-    found = problems(record, json.loads(SCHEMA.read_text(encoding="utf-8"))) or list(_broken_references(record))
+    found = problems(record) or list(_broken_references(record))
     if found:
         more = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
         raise UserError(
@@ -42,7 +35,7 @@ def read_results(run: Path) -> Results:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(decoded(path.read_bytes(), str(path)), parse_constant=_refuse_constant)
+        return json.loads(decoded(path.read_bytes(), str(path)), parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist. A report needs the folder of a finished run: `metalora benchmark run`."
@@ -51,8 +44,10 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON: {error}. Copy it again, or give another run.") from error
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number of JSON")
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):  # NaN, Infinity, 1e999
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def _broken_references(record: dict[str, Any]) -> Iterator[str]:
@@ -118,63 +113,15 @@ def _with_class_name(record: dict[str, Any]) -> dict[str, Any]:
     return {"class_name" if key == "class" else key: value for key, value in record.items()}
 
 
-def problems(value: Any, schema: dict[str, Any], root: dict[str, Any] | None = None, where: str = "") -> list[str]:
-    """What is wrong with a value, each with the path of its field, such as `variants[0].images[3].faces`.
+def problems(record: Any) -> list[str]:
+    """What is wrong by the schema, each with the path of its field, such as `variants[0].images[3].faces`."""
+    from jsonschema import Draft202012Validator  # imported late: only a report needs it
 
-    The part of JSON Schema that results.schema.json uses; a keyword that is not here is an assertion, not ignored.
-    Stricter than the standard in two places: 1.0 is no integer, and 1e999 no number.
-    """
-    root = schema if root is None else root
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-    assert schema.keys() <= KNOWN | SILENT, schema.keys() - KNOWN - SILENT
-    wrong = _own_problem(value, schema)
-    if wrong:
-        return [f"{where or 'the file'} {wrong}, found {_shortened(value)}"]
-    if isinstance(value, dict):
-        return _object_problems(value, schema, root, where)
-    if isinstance(value, list):
-        return [
-            problem
-            for index, item in enumerate(value)
-            for problem in problems(item, schema.get("items", {}), root, f"{where}[{index}]")
-        ]
-    return []
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    errors = Draft202012Validator(schema).iter_errors(record)
+    return [f"{error.json_path.removeprefix('$').removeprefix('.') or 'the file'}: {_said(error)}" for error in errors]
 
 
-def _own_problem(value: Any, schema: dict[str, Any]) -> str | None:
-    """What is wrong with the value itself, whatever it holds."""
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if kinds and not any(isinstance(value, KINDS[kind]) and not isinstance(value, bool) for kind in kinds):
-        return f"must be of type {' or '.join(kinds)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "must be a finite number"
-    if "const" in schema and value != schema["const"]:
-        return f"must be {schema['const']!r}"
-    if "enum" in schema and value not in schema["enum"]:
-        return f"must be one of {', '.join(map(repr, schema['enum']))}"
-    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
-        return f"must match {schema['pattern']}"
-    if isinstance(value, int | float) and value < schema.get("minimum", value):
-        return f"must be at least {schema['minimum']}"
-    return None
-
-
-def _object_problems(value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any], where: str) -> list[str]:
-    known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
-    path = {name: f"{where}.{name}" if where else name for name in [*value, *known]}
-    found = [f"{path[name]} is missing" for name in schema.get("required", []) if name not in value]
-    for name, item in value.items():
-        if name in known:
-            found += problems(item, known[name], root, path[name])
-        elif others is False:
-            found.append(f"{path[name]} is not a field of this format")
-        else:
-            found += problems(item, others, root, path[name])
-    return found
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _said(error: "ValidationError") -> str:
+    """The library's words, which repeat the whole value, however long it is."""
+    return error.message if len(error.message) <= LONGEST else f"...{error.message[-LONGEST:]}"
