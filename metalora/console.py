@@ -1,5 +1,6 @@
 """What a person sees while a job runs, and how they stop it."""
 
+import logging
 import os
 import signal
 import stat
@@ -12,7 +13,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from .config import Phase, Step
-from .jobs import Progress
+from .jobs import Job, Progress, Result, run
 
 # Ctrl-C, the system's shutdown or a batch queue, a terminal that is closed, Windows' Ctrl-Break
 SIGNALS = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")]
@@ -109,3 +110,10 @@ def leave_terminal() -> None:
 
 
 BAR = "  {n_fmt}/{total_fmt} |{bar:28}| {rate_inv_fmt}{postfix}  {elapsed} gone, {remaining} left"
+
+
+def driven(job: Job[Result], *, quiet: bool = False) -> Result:
+    """Run a job with its progress on the terminal, unless it is quiet; signals stop it where all is saved."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that 4 bits on a CPU could use
+    with Console(quiet=quiet).listening() as console:
+        return run(job, console)

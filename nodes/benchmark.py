@@ -15,7 +15,7 @@ from ..metalora.jobs.benchmark.plan_file import read_plan
 from ..metalora.jobs.benchmark.prepare import ANY_CLASS, Inputs, make_plan, meta_phd_prompts, mini_benchmark
 from ..metalora.jobs.benchmark.report import benchmark_report
 from ..metalora.jobs.benchmark.run import run_benchmark
-from ..metalora.jobs.benchmark.units import Share
+from ..metalora.jobs.benchmark.shares import Share
 from ..metalora.measure.faces import ANALYSERS
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo

@@ -13,7 +13,7 @@ from metalora.jobs import run
 from metalora.jobs.benchmark.plan import Plan
 from metalora.jobs.benchmark.prepare import Inputs, make_plan, mini_benchmark
 from metalora.jobs.benchmark.run import run_benchmark
-from metalora.jobs.benchmark.units import Share
+from metalora.jobs.benchmark.shares import Share
 from metalora.store.cache import Cache
 from metalora.store.manifest import Identity, read_manifest
 

@@ -9,7 +9,7 @@ from toy import TOY_SITES, ToyDenoiser
 
 from metalora.config import PersonalizeConfig
 from metalora.method.adapter import Adapters, new_adapters, random_meta_down
-from metalora.method.averaging import averaged, settle, weights_of
+from metalora.method.flat import averaged, settle, weights_of
 from metalora.method.flow import generator_of
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 

@@ -17,7 +17,7 @@ from metalora.jobs.benchmark.layout import Layout
 from metalora.jobs.benchmark.plan import Plan
 from metalora.jobs.benchmark.plan_file import located, read_plan
 from metalora.jobs.benchmark.prepare import mini_benchmark
-from metalora.jobs.benchmark.units import Share, units_of
+from metalora.jobs.benchmark.shares import Share, units_of
 from metalora.jobs.evaluate.faces import only_embedding
 from metalora.jobs.personalize import personalize_photos
 from metalora.measure.faces import load_faces

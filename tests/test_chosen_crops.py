@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import CropConfig, PersonalizeConfig, UserError
+from metalora.jobs import run
+from metalora.jobs.crops import write_crops
 from metalora.jobs.personalize import plan_photos
 from metalora.jobs.photos import plan_photo
 from metalora.measure.faces import load_faces
@@ -49,3 +53,40 @@ def test_the_whole_photo_is_learned_from_by_any_method_that_asks_for_it(portrait
         assert [crop.box for crop in photo.crops] == [Box(0, 0, width, height)]
         assert (photo.face is not None) == (config.background_weight < 1)
     assert plan_photo(portrait, crops, load_faces(), 16).crops == photo.crops
+
+
+# The face is 90 x 113 pixels: 16:9, 4:3, 1:1, 3:4, 9:16, each at 1.5, 2, 2.5, ... times 113 until the photo ends.
+# 4.5 times is larger than the photo, whose closest sizes are taken at 3.5 already, except for the square.
+GOLDEN = [
+    *[(74, 34, 375, 203), (24, 6, 425, 232), (0, 0, 501, 282), (0, 0, 512, 288)],
+    *[(111, 34, 337, 203), (74, 6, 375, 232), (36, 0, 412, 282), (0, 0, 512, 384)],
+    *[(140, 34, 309, 203), (111, 6, 337, 232), (83, 0, 365, 282), (27, 0, 422, 395), (0, 0, 508, 508)],
+    *[(140, 6, 309, 232), (111, 0, 337, 301), (83, 0, 365, 376), (32, 0, 416, 512)],
+    *[(140, 0, 309, 301), (111, 0, 337, 401), (83, 0, 365, 501), (80, 0, 368, 512)],
+]
+
+
+def test_the_golden_crops_of_the_astronaut(portrait: Path, tmp_path: Path):
+    result = run(write_crops(portrait, tmp_path, CropConfig(resolution=128)))
+    boxes = [tuple(int(edge) for edge in crop.box) for crop in result.planned.crops]
+    assert boxes == GOLDEN
+    assert len(list(tmp_path.glob("crop-*.png"))) == len(GOLDEN)
+
+
+@pytest.mark.parametrize("kind", ["cmyk.jpg", "16-bit gray.png", "palette.png", "rotated by EXIF.jpg"])
+def test_a_photo_of_any_kind_gives_the_same_crops(portrait: Path, tmp_path: Path, kind: str):
+    picture, path = Image.open(portrait), tmp_path / kind
+    if kind == "cmyk.jpg":
+        picture.convert("CMYK").save(path, quality=95)
+    elif kind == "16-bit gray.png":
+        Image.fromarray(np.asarray(picture.convert("L"), dtype=np.uint16) * 257).save(path)
+    elif kind == "palette.png":
+        picture.quantize(256).save(path)
+    else:
+        exif = Image.Exif()
+        exif[ImageOps.ExifTags.Base.Orientation] = 6  # shown turned by a quarter to the right
+        picture.transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif)
+    planned = run(write_crops(path, tmp_path / "crops", CropConfig(resolution=128))).planned
+    assert len(planned.crops) == len(GOLDEN)
+    for crop, golden in zip(planned.crops, GOLDEN, strict=True):
+        assert max(abs(a - b) for a, b in zip(crop.box, golden, strict=True)) <= 12

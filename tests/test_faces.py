@@ -17,8 +17,7 @@ from PIL import Image
 
 from metalora.config import UserError
 from metalora.measure import face_models
-from metalora.measure.alignment import TEMPLATE, aligned, similarity
-from metalora.measure.face import pixels
+from metalora.measure.face import TEMPLATE, aligned, pixels, similarity
 from metalora.measure.faces import Face, FaceAnalyser, load_faces
 from metalora.measure.sface import SFace, with_longer_side
 from metalora.method.crops import Box

@@ -12,16 +12,15 @@ import pytest
 
 from metalora.config import UserError
 from metalora.jobs import plots, run
-from metalora.jobs.benchmark import partners
-from metalora.jobs.benchmark.partners import Partners
-from metalora.jobs.benchmark.units import Share
+from metalora.jobs.benchmark import shares
+from metalora.jobs.benchmark.shares import Partners, Share
 
 ROOT = Path(__file__).parents[1]
 JOB = """
 import sys, time
 from pathlib import Path
 from metalora import cli
-from metalora.commands.running import driven
+from metalora.console import driven
 from metalora.config import Step
 
 def job(seconds):
@@ -131,7 +130,7 @@ def test_process_0_ends_with_a_sentence_when_a_partner_has_died(tmp_path: Path, 
     )
     words = [sys.executable, "-c", code, str(tmp_path / "processes")]
     first = Partners(tmp_path / "processes", Share(0, 2))
-    monkeypatch.setattr(partners, "JOINING", 1.0)
+    monkeypatch.setattr(shares, "JOINING", 1.0)
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "there\n"
         job = first.present(first.wait_for({1: ["a", "b"]}, lambda one: one == "b"))

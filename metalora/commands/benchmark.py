@@ -21,10 +21,10 @@ from ..config import (
     option,
 )
 from ..config_benchmark import BenchmarkConfig
+from ..console import driven
 from ..flags import Commands, add_settings, settings_of
 from ..settings import DINO, FACES, config_of, method_preset
 from . import benchmark_report
-from .running import driven
 
 if TYPE_CHECKING:
     from ..backbones.pipeline import PipelineBackbone
@@ -155,7 +155,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
 
     from ..jobs.benchmark.plan_file import read_plan
     from ..jobs.benchmark.run import run_benchmark as job
-    from ..jobs.benchmark.units import share_from_environment
+    from ..jobs.benchmark.shares import share_from_environment
     from ..store.cache import Cache, default_folder
 
     share, plan = share_from_environment(), read_plan(args.run)

@@ -7,8 +7,8 @@ import webbrowser
 from pathlib import Path
 
 from ..config import BaseConfig
+from ..console import driven
 from ..flags import Commands, add_settings, settings_of
-from .running import driven
 
 DEMO_HELP = """\
 The whole path on photos that come along: each person's one photo is learned into an ordinary LoRA file; images of the

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..api import evaluate
 from ..config import FEWEST_PEOPLE, UserError
-from ..console import Console
+from ..console import Console, driven
 from ..flags import Commands, add_settings, settings_of
 from ..settings import EvaluateSettings, LookSettings
-from .running import driven
 
 if TYPE_CHECKING:
     from ..jobs.evaluate.images import ImageRow

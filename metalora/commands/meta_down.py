@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..config import BaseConfig
+from ..console import driven
 from ..flags import Commands, add_settings, flags_of, settings_of
-from .running import driven
 
 FAMILY_HELP = """\
 Meta-Downs without meta-training.

@@ -7,10 +7,9 @@ from shlex import quote
 from .. import api
 from ..backbones.bases import BASES
 from ..config import SINGLE_FILES, BaseConfig, CropConfig, UserError
-from ..console import Console
+from ..console import Console, driven
 from ..flags import Commands, add_settings, flags_of, settings_of
 from ..settings import KEY_FORMATS, CropSettings, GenerateSettings, PersonalizeSettings
-from .running import driven
 
 CROPS_HELP = """\
 Find the face, plan up to 25 crops around it and write them as they would be trained on.

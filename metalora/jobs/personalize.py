@@ -14,7 +14,7 @@ from ..backbones.protocol import Backbone, Denoiser, Prompt
 from ..config import CropConfig, PersonalizeConfig, Phase, UserError, is_text
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters, fold_all
-from ..method.averaging import averaged, settle
+from ..method.flat import averaged, settle
 from ..method.personalize import FUSED_ADAMW, Person, TrainingImages, new_optimizer, personalize, validation_loss
 from ..store import files
 from ..store.cache import Cache
@@ -28,12 +28,12 @@ from .photos import (
     crop_latents,
     head_weights,
     plan_photo,
+    prior_images,
     prompt_embeddings,
     said_of_turns,
     whole_photo,
 )
 from .plots import optional_drawing, save_loss_curve
-from .prior import prior_images
 from .resume import SavedRun
 
 

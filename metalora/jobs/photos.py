@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..backbones.protocol import Backbone, Prompt
-from ..config import CropConfig, PersonalizeConfig, Phase, Step, UserError
+from ..backbones.protocol import Backbone, Denoiser, Prompt
+from ..config import CropConfig, GenerateConfig, PersonalizeConfig, Phase, Step, UserError
 from ..measure.faces import Face, FaceAnalyser, choose_face
 from ..measure.sface import TURNS, quarter_turns
 from ..method import crops
 from ..method.crops import RATIOS, SCALES, SQUARE, Box, Ratio
+from ..method.personalize import TrainingImages
+from ..store import files
 from ..store.cache import Cache
 from ..store.images import photo_digest, read_photo, resize_crop
 from ..store.text import read_text
@@ -206,6 +208,35 @@ def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) 
             for key, text in missing.items():
                 cache.put(key, encode(text))
     return [Prompt(cache.get(key)) for key in keys]
+
+
+def prior_images(
+    denoiser: Denoiser,
+    prompt: Prompt,
+    backbone: Backbone,
+    config: PersonalizeConfig,
+    crop_config: CropConfig,
+    cache: Cache,
+) -> Job[TrainingImages]:
+    """What the base itself makes of the class (DreamBooth's prior preservation), as latents: nothing is decoded."""
+    sampling, size = GenerateConfig(), (crop_config.resolution // backbone.multiple * backbone.multiple,) * 2
+    latents: list[Tensor] = []
+    for index in range(config.prior_images):
+        key = cache.key(
+            what="prior",
+            prompt=files.digest_of_tensors(prompt),
+            size=list(size),
+            seed=index,
+            steps=sampling.sampling_steps,
+            guidance=sampling.guidance,
+            transformer=backbone.fingerprint("transformer"),
+        )
+        if key not in cache:
+            yield Phase(f"the base's own image {index + 1} of {config.prior_images}, for prior preservation")
+            made = yield from denoiser.sample(prompt, size, sampling.sampling_steps, sampling.guidance, seeds=[index])
+            cache.put(key, {"latent": made})
+        latents.append(cache.get(key)["latent"])
+    return TrainingImages(latents, prompt)
 
 
 def unread_ends(prompts: Sequence[str], backbone: Backbone) -> str | None:

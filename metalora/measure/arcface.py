@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config import UserError
-from .alignment import aligned
-from .face import Face, FaceAnalyser, faces_from, pixels
+from .face import Face, FaceAnalyser, aligned, faces_from, pixels
 from .face_models import providers
 
 

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alignment import aligned
-from .face import Face, FaceAnalyser, faces_from, pixels
+from .face import Face, FaceAnalyser, aligned, faces_from, pixels
 from .face_models import SFACE, YUNET, faces_at_once, open_session, sface_for_batches, yunet_model
 
 SCORE_THRESHOLD = 0.6  # finds profiles and soft faces; a benchmark that counts faces asks for more (0.9)

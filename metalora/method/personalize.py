@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from ..config import PersonalizeConfig, Step, UserError
-from . import averaging
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
-from .flat import in_one_buffer
+from .flat import follow, in_one_buffer
 from .flow import Denoiser, Times, flow_losses, generator_of, joined, noised, velocity
 
 
@@ -132,7 +131,7 @@ def personalize(
             group["lr"] = learning_rate_at(step, config)
         optimizer.step()
         if config.ema_steps:
-            averaging.follow(optimizer, config.ema_steps)
+            follow(optimizer, config.ema_steps)
         optimizer.zero_grad(set_to_none=False)  # the gradients are views of one buffer
         yield Step(step + 1, config.steps, sum(losses) / len(losses))
 

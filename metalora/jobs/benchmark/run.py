@@ -29,14 +29,13 @@ from ..meta_downs import read_meta_down
 from ..photos import prompt_embeddings
 from .images import batches_left, make_images
 from .layout import Layout
-from .partners import Partners
 from .pictures import PictureScorer, truncation
 from .plan import Plan, filled_texts, speed_of
 from .plan_file import located, read_plan
 from .results import write_results
 from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_faces, score_person, through_autoencoder
+from .shares import Cell, Partners, Share, Unit, units_of
 from .train import Bench, encode_crops, is_trained, train_group
-from .units import Cell, Share, Unit, units_of
 
 
 def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> Job[Path | None]:

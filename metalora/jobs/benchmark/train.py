@@ -16,8 +16,7 @@ from ..lora import save_lora
 from ..memory import wants_checkpointing
 from ..meta_downs import starting_adapters
 from ..personalize import person_of, plan_photos, run_metadata, train
-from ..photos import crop_latents
-from ..prior import prior_images
+from ..photos import crop_latents, prior_images
 from ..resume import SavedRun
 from .layout import Layout
 from .plan import Plan, PlannedPerson, Variant
