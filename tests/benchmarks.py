@@ -45,13 +45,19 @@ def mini_people() -> list[Identity]:
     return read_manifest(INPUTS.manifest, look=False).people
 
 
-def planned(folder: Path, backbone: PipelineBackbone, inputs: Inputs = INPUTS, **changes: object) -> Plan:
-    return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, CROPS, SAMPLING))
+def planned(
+    folder: Path,
+    backbone: PipelineBackbone,
+    inputs: Inputs = INPUTS,
+    draws: PipelineBackbone | None = None,
+    **changes: object,
+) -> Plan:
+    return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, CROPS, SAMPLING, draws))
 
 
-def finished(folder: Path, backbone: PipelineBackbone, cache: Cache) -> bytes:
+def finished(folder: Path, backbone: PipelineBackbone, cache: Cache, draws: PipelineBackbone | None = None) -> bytes:
     """The bytes of results.json."""
-    path = run(run_benchmark(folder, backbone, cache, Share()))
+    path = run(run_benchmark(folder, backbone, cache, Share(), draws))
     assert path is not None
     return path.read_bytes()
 

@@ -7,17 +7,19 @@ import diffusers
 import pytest
 import torch
 from benchmarks import finished, planned
+from runs import CROPS, personalized
 from tiny_bases import PIPELINES, save_tiny_base
-from torch import Tensor
+from torch import Tensor, nn
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.speed import Checkpointing
+from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main
-from metalora.config import UserError
+from metalora.config import PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.lora import load_lora, save_lora
+from metalora.jobs.personalize import personalize_photos
 from metalora.method.adapter import Adapters, fold_all, merged, new_adapters, random_meta_down
 from metalora.method.flow import joined
 from metalora.store.cache import Cache
@@ -191,8 +193,6 @@ def test_distilled_bases_are_not_guided(folders: dict[str, Path], tmp_path: Path
 @pytest.mark.parametrize("family", TRAINED, indirect=True)
 @pytest.mark.parametrize("swapped", [0, 3])
 def test_blocks_in_8_bits_and_swapped_ones_run(base: PipelineBackbone, swapped: int):
-    from metalora.backbones.speed import Speed
-
     (prompt,) = prompts_of(base, PROMPT)
     with base.denoiser() as denoiser, torch.no_grad():
         plain = velocity(denoiser, prompt)
@@ -229,6 +229,44 @@ def test_a_person_a_benchmark_and_a_meta_down_from_the_command_line(
     assert base.name in capsys.readouterr().out
     planned(tmp_path / "plan", base, methods=("lora",), people=1, step_counts=(2,))
     assert b"lora" in finished(tmp_path / "plan", base, Cache(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TRAINED, indirect=True)
+def test_a_stopped_run_goes_on_to_the_same_bytes(base: PipelineBackbone, portrait: Path, tmp_path: Path):
+    class Stop(Exception):
+        pass
+
+    def stop(progress: object) -> None:
+        if isinstance(progress, Step) and (progress.total, progress.index) == (6, 4):
+            raise Stop
+
+    cache, config = Cache(tmp_path / "cache"), PersonalizeConfig(steps=6, learning_rate=1e-3, save_every=3)
+    whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
+    personalized(base, portrait, whole, cache, config)
+    job = personalize_photos(base, [portrait], halves, config, CROPS, meta_down="random", cache=cache)
+    with pytest.raises(Stop):
+        run(job, stop)
+    assert not halves.exists()
+    personalized(base, portrait, halves, cache, config)
+    assert halves.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+def test_compiled_blocks_have_the_same_gradients(base: PipelineBackbone, monkeypatch: pytest.MonkeyPatch):
+    """Each kind of block in one graph, left to eager kernels, so that rounding is all that may differ."""
+    compiled = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled(self, **options, backend="eager"))
+    (prompt,) = prompts_of(base, PROMPT)
+    adapters = strong_adapters(base)
+    found = []
+    for on in (False, True):
+        base.speed = Speed(compiled=on)
+        with base.denoiser() as denoiser, adapters.attached(denoiser.network):
+            loss = (velocity(denoiser, prompt) ** 2).mean()
+            grads = torch.autograd.grad(loss, adapters.parameters(("mid", "up")), allow_unused=True)
+            found.append(torch.cat([grad.flatten() for grad in grads if grad is not None]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5 * float(found[0].abs().max()))
 
 
 def test_what_is_no_base_of_ours_is_told_with_what_is(folders: dict[str, Path], tmp_path: Path):

@@ -225,3 +225,32 @@ def test_what_cannot_be_swapped_is_refused(tiny: PipelineBackbone):
         Speed(compiled=True, swapped_blocks=3)
     with pytest.raises(UserError, match="leave one out"):
         Speed(eight_bit=True, four_bit=True)
+
+
+def test_diffusers_offloading_leaves_every_block_on_the_device_after_a_checkpointed_backward(tmp_path: Path):
+    """Why ours stays. To the disk, since a CPU has no other memory: what is sent away is empty then."""
+    from diffusers.hooks import apply_group_offloading
+    from torch.utils.checkpoint import checkpoint
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for block in self.blocks:
+                x = checkpoint(block, x, use_reentrant=False).tanh()
+            return x
+
+    network = Network().requires_grad_(False)
+    weights = [block.weight.clone() for block in network.blocks]
+    places = {"onload_device": CPU, "offload_device": CPU, "offload_to_disk_path": str(tmp_path)}
+    apply_group_offloading(network, offload_type="block_level", num_blocks_per_group=1, **places)
+
+    def there() -> int:
+        return sum(torch.equal(block.weight, own) for block, own in zip(network.blocks, weights, strict=True))
+
+    out = network(torch.randn(2, 8, requires_grad=True))
+    assert there() == 0
+    out.sum().backward()
+    assert there() == 3

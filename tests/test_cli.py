@@ -115,6 +115,9 @@ def test_bad_input_is_one_sentence_without_a_traceback(here: Path, capsys: pytes
         ["generate", "--prompt", "x", "--vae", "ae.safetensors"],
         ["generate", "--prompt", "x", "--vae", "ae.safetensors", "--backbone", "flux-dev"],
         ["info", "ada.jpg"],
+        ["personalize", "ada.jpg", "--backbone", "miniature", "--transformer", "missing.safetensors"],
+        ["personalize", "ada.jpg", "--backbone", "miniature", "--transformer", "ada.jpg"],
+        ["personalize", "ada.jpg", "--backbone", "z-image", "--clip-l", "ada.jpg"],
     ):
         assert main(command) == 1, command
         said = capsys.readouterr().err

@@ -16,6 +16,7 @@ from comfyui import needs_comfyui, pack
 from tiny_bases import save_tiny_base
 from torch import Tensor
 
+from metalora.backbones.lora_formats import format_lora
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.single_files import SingleFiles
@@ -108,6 +109,28 @@ def test_the_velocity_is_the_same_and_so_is_the_lora_that_is_learned(both):
     assert error < 1e-4
     assert len(shared) >= 0.8 * len(ours.sites("all"))
     assert drift < 1e-3
+
+
+@torch.no_grad()
+def test_a_lora_of_ours_is_the_same_through_comfyuis_stock_loader(both):
+    family, theirs, ours = both
+    given, own = words(family)
+    latents, generator = clean(ours, 2), torch.Generator().manual_seed(3)
+    adapters = new_adapters(ours.sites("all"), 1, generator)
+    for one in adapters.by_name.values():
+        one.up.data = 0.3 * torch.randn(one.up.shape, generator=generator)
+    with ours.denoiser() as denoiser:
+        plain = denoiser(latents, TIMES, own)
+        with adapters.attached(denoiser.network):
+            live = denoiser(latents, TIMES, own)
+    lora, loras = format_lora(fold_all(adapters), "diffusers", ours.architecture), pack("nodes.bridge.models")
+    assert loras.unmatched_keys(theirs.model, lora) == []
+    dressed = loras.with_lora(theirs.model, lora)
+    with pack("nodes.backbone").ComfyBackbone(dressed, clip(family), Vae(dressed)).denoiser() as denoiser:
+        denoiser.checked = True
+        error = ((denoiser(latents, TIMES, given) - live).norm() / (live - plain).norm()).item()
+    print(f"{family}: {len(adapters.sites)} sites, stock loader {error:.1e} of the LoRA's effect")
+    assert error < 1e-4
 
 
 @torch.no_grad()

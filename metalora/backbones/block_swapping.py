@@ -9,6 +9,10 @@ done with this block by then. Without checkpoints autograd would keep views of a
 it is given a note of the place instead, and the note fetches the block.
 
 Only while a block runs are its parameters in a buffer; at any other time they are at home, to be read or changed.
+
+Not diffusers' group offloading: its hooks send a block away when its forward pass returns. Without checkpoints autograd
+keeps each block's copy on the device all the same; with them, torch stops the second forward pass where it has what it
+needs, so that the hook never runs, and after backward every block is there (`tests/test_block_swapping.py` shows it).
 """
 
 import weakref

@@ -4,6 +4,9 @@ Only the input's gradient is needed, so nothing of the input is kept. The gradie
 where the scales are: they are multiplied into the incoming gradient before it is rounded, and one int8 matrix serves
 both directions. Rounding on the way: weights once; with 8-bit products also each token's activations and gradients, to
 127 steps of its own largest number (LLM.int8(), Dettmers et al. 2022, without its outlier columns).
+
+Not diffusers' quantization configs: those of bitsandbytes, 8 bits and 4, refuse to be made where there is no GPU
+(diffusers 0.42), where all that holds here is tested; quanto's is deprecated there; torchao's was not tried.
 """
 
 import re

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .architecture import Architecture
 from .block_swapping import BUFFERS
 from .four_bit import BYTES as FOUR_BIT_BYTES
-from .memory import block_sizes, parameter_count, swapped_parameters, weight_bytes
+from .memory import block_sizes, parameter_count, shares, swapped_parameters, weight_bytes
 from .speed import Checkpointing
 
 PRODUCTS = 165e12  # operations a second in bf16: a GeForce RTX 4090 by its data sheet
@@ -87,8 +87,9 @@ def operations(architecture: Architecture, tokens: int, batch: int) -> tuple[flo
 
 def recomputed_numbers(architecture: Architecture, tokens: int) -> float:
     """What selective checkpoints compute again: all that they do not keep."""
+    share, _ = shares(architecture, meta=True)
     none, some = (
-        sum(block.kept(meta=True, checkpointing=how) for block in block_sizes(architecture))
+        sum(block.kept(share, how) for block in block_sizes(architecture))
         for how in (Checkpointing.NONE, Checkpointing.SELECTIVE)
     )
     return tokens * (none - some)

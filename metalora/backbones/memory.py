@@ -1,9 +1,10 @@
 """What a training step will need, from arithmetic alone: known before 24 GB are loaded.
 
 A block is known by its linear layers, the sites. What it keeps for backward is a share of what they read and write,
-which was counted with saved-tensor hooks on diffusers' FLUX blocks and hardly depends on their sizes. A frozen
-Meta-Down spares each layer its input, so Meta-LoRA keeps less than a plain LoRA. `tests/test_saved_activations.py`
-counts again, and `tests/test_memory_measured.py` compares the sum with the peak of a step.
+which hardly depends on their sizes, but on the family: FLUX.1's was counted with saved-tensor hooks, the others' solved
+from the peaks of two steps, without checkpoints and with full ones. A frozen Meta-Down spares each layer its input, so
+Meta-LoRA keeps less than a plain LoRA. `tests/test_saved_activations.py` counts again, and
+`tests/test_memory_measured.py` compares the sum with the peak of a step of every family.
 """
 
 from collections.abc import Iterable
@@ -16,9 +17,18 @@ from .block_swapping import BUFFERS
 from .four_bit import BYTES as FOUR_BIT_BYTES
 from .speed import Checkpointing
 
-KEPT = {"meta-lora": 1.139, "plain": 1.509}  # times what a block's layers read and write: FLUX's two kinds within 4%
+# Of each family: times what a block's layers read and write that it keeps with a frozen Meta-Down, and in widths what
+# backward holds in the block it is in. Z-Image keeps much in float32: norms, rotary embedding.
+KEPT = {
+    "flux": (1.139, 13.0),
+    "flux.2": (1.329, 16.0),
+    "z-image": (2.169, 9.3),
+    "qwen-image": (1.353, 7.0),
+    "krea": (1.256, 14.8),
+    "sd3": (1.413, 2.7),
+}
+PLAIN = 0.37  # what a plain LoRA keeps more of it: each layer's input
 KEPT_WHEN_CHECKPOINTED = 1.1  # widths: a block's input alone
-IN_HAND = 13.0  # widths: gradients that backward holds in the block it is in
 TEXT_TOKENS = 512
 RESERVE = 1.5e9  # the driver's context, the allocator's slack, workspaces
 
@@ -34,14 +44,24 @@ class BlockSize:
     width: int
     widest: int  # numbers of the largest of these layers
 
-    def kept(self, *, meta: bool, checkpointing: int) -> float:
-        """Numbers a token that the block keeps for backward."""
+    def kept(self, share: float, checkpointing: int) -> float:
+        """Numbers a token that it keeps for backward; without checkpoints a `share` of what it reads and writes."""
         if checkpointing == Checkpointing.NONE:
-            return KEPT["meta-lora" if meta else "plain"] * (self.reads + self.writes)
-        chosen = (
-            self.writes + self.width if checkpointing == Checkpointing.SELECTIVE else 0
-        )  # base's products, attention
-        return KEPT_WHEN_CHECKPOINTED * self.width + chosen
+            return share * (self.reads + self.writes)
+        selective = checkpointing == Checkpointing.SELECTIVE
+        return KEPT_WHEN_CHECKPOINTED * self.width + (self.chosen if selective else 0)
+
+    @property
+    def chosen(self) -> int:
+        """Numbers a token that selective checkpoints keep: the outputs of the base's products, and of attention."""
+        return self.writes + self.width
+
+
+def shares(architecture: Architecture, meta: bool) -> tuple[float, float]:
+    """Its family's in KEPT, by the longest name that fits; of another family FLUX.1's, which may be far off."""
+    found = max((name for name in KEPT if architecture.name.startswith(name)), key=len, default="flux")
+    share, in_hand = KEPT[found]
+    return share + (0 if meta else PLAIN), in_hand
 
 
 @cache
@@ -108,13 +128,21 @@ def training_memory(
     )
 
 
+def image_blocks(architecture: Architecture) -> list[BlockSize]:
+    """Those that the image's tokens go through: Z-Image has two for the few of the prompt alone."""
+    named = zip(architecture.blocks, block_sizes(architecture), strict=True)
+    return [block for name, block in named if "context_refiner" not in name]
+
+
 def activation_numbers(architecture: Architecture, tokens: int, *, meta: bool, checkpointing: int) -> float:
-    """Numbers at the worst moment. Checkpointing keeps a part of every block, and one whole block at a time."""
-    blocks = block_sizes(architecture)
-    kept = sum(block.kept(meta=meta, checkpointing=checkpointing) for block in blocks)
+    """Numbers at the worst moment. Checkpointing keeps a part of every block, and all of the one that is computed."""
+    blocks, (share, in_hand) = image_blocks(architecture), shares(architecture, meta)
+    kept = sum(block.kept(share, checkpointing) for block in blocks)
     if checkpointing != Checkpointing.NONE:
-        kept += max(block.kept(meta=meta, checkpointing=Checkpointing.NONE) for block in blocks)
-    return tokens * (kept + IN_HAND * max(block.width for block in blocks))
+        kept += max(block.kept(share, Checkpointing.NONE) for block in blocks)
+    if checkpointing == Checkpointing.SELECTIVE:
+        kept -= max(block.chosen for block in blocks)  # of that block it is there already
+    return tokens * (kept + in_hand * max(block.width for block in blocks))
 
 
 def adapter_numbers(sites: list[Site], rank: int, meta_rank: int | None) -> tuple[int, int]:
@@ -137,7 +165,8 @@ def sampling_memory(
     swapped_blocks: int = 0,
 ) -> TrainingMemory:
     """For making one image: nothing is kept, and what one block would keep bounds what it has in hand."""
-    whole = max(block.kept(meta=False, checkpointing=Checkpointing.NONE) for block in block_sizes(architecture))
+    share, _ = shares(architecture, meta=False)
+    whole = max(block.kept(share, Checkpointing.NONE) for block in block_sizes(architecture))
     numbers = whole * tokens_of(size, text_tokens)
     numbers += widest(architecture) if four_bit else 0
     resident = resident_parameters(architecture, swapped_blocks) * weight_bytes(bytes_per_number, eight_bit, four_bit)

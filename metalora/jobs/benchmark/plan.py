@@ -110,6 +110,8 @@ class Plan:
     external: dict[str, str]  # how images from elsewhere come in
     speed: dict[str, Any] = field(default_factory=dict)  # how the base is run, where that is not `AS_IT_IS`
     learning_rates: dict[str, float] = field(default_factory=dict)  # by method, of those that have their own
+    drawn_with: dict[str, str] = field(default_factory=dict)  # name and fingerprint, where another base makes images
+    drawn_with_flags: dict[str, str] = field(default_factory=dict)
 
     def variants(self) -> list[Variant]:
         """Every method with every source, at every step count and rank."""
@@ -244,6 +246,11 @@ def planned_prompt(prompt: BenchmarkPrompt, classes: list[str], seeds: tuple[int
 def filled_texts(prompts: list[PlannedPrompt]) -> list[str]:
     """Every text that is asked for, each once."""
     return list(dict.fromkeys(text for prompt in prompts for text in prompt.filled.values()))
+
+
+def identity_of(backbone: Backbone) -> dict[str, str]:
+    """What must not change between plan and run."""
+    return {"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")}
 
 
 def speed_of(backbone: Backbone) -> dict[str, Any]:

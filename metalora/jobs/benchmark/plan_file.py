@@ -113,7 +113,9 @@ def problems_of_plan(plan: Plan) -> list[str]:
         problems += [f"{key} is missing" for key in keys - record.keys()]
     for record in filter(None, (plan.clip, plan.dino)):
         problems += [f"{key} is missing" for key in {"given", "sha256"} - record.keys()]
-    problems += [f"{key!r} names no base" for key in plan.backbone_flags.keys() - {*BASE, *SINGLE_FILES}]
+    problems += [
+        f"{key!r} names no base" for key in {*plan.backbone_flags, *plan.drawn_with_flags} - {*BASE, *SINGLE_FILES}
+    ]
     if "meta-lora" in plan.methods:
         classes = {person.class_name for person in plan.people}
         whole = {name for name, down in plan.meta_downs.items() if {"path", "sha256"} <= down.keys()}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .plan import (
     PlannedPrompt,
     attributes_of,
     filled_texts,
+    identity_of,
     planned_gallery,
     planned_people,
     planned_prompts,
@@ -51,6 +52,7 @@ class Inputs:
     faces: str
     clip: str | None  # None: left out
     dino: str | None = None
+    drawn_with_flags: Mapping[str, str] = field(default_factory=dict)  # and the base that makes the images, if another
     described: bool = False  # captions say of a photo what prompts have alternatives to, such as its background
 
 
@@ -72,6 +74,7 @@ def make_plan(
     training: PersonalizeConfig,
     crops: CropConfig,
     sampling: GenerateConfig,
+    draws: Backbone | None = None,
 ) -> Job[Plan]:
     """Check every input, write `plan.json`, the references and the layout for images from elsewhere."""
     files.check_writable(run / "plan.json")
@@ -84,6 +87,11 @@ def make_plan(
     clip = None if inputs.clip is None else load_clip(inputs.clip)
     attributes = yield from measurable(clip, manifest, planned, attributes_of(prompts.prompts))
     yield Phase(f"checking the base {backbone.name}")
+    if draws is not None and draws.name != backbone.name:
+        raise UserError(
+            f"--draw-with is a {draws.name}, and LoRAs of {backbone.name} do not fit it. Name a base of the same "
+            "architecture, such as the one that was distilled from it."
+        )
     plan = Plan(
         format=FORMAT,
         name=inputs.manifest.absolute().parent.name,
@@ -102,7 +110,7 @@ def make_plan(
         crops=own_options(crops),
         sampling=own_options(sampling),
         meta_downs=meta_downs_of(run, backbone, inputs, config, training, people, max(ranks)),
-        backbone={"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")},
+        backbone=identity_of(backbone),
         backbone_flags=dict(inputs.backbone_flags),
         faces={"name": portable(inputs.faces, run), "sha256": load_faces(inputs.faces).digest},
         clip=named(inputs.clip, clip, run),
@@ -115,6 +123,8 @@ def make_plan(
         external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
         speed=speed_of(backbone),
         learning_rates=config.learning_rates(),
+        drawn_with=identity_of(draws) if draws else {},
+        drawn_with_flags=dict(inputs.drawn_with_flags),
     )
     check_trainings(plan)
     write_plan(run, plan)

@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from ..photos import prompt_embeddings
 from .images import batches_left, make_images
 from .layout import Layout
 from .pictures import PictureScorer, truncation
-from .plan import Plan, filled_texts, speed_of
+from .plan import Plan, filled_texts, identity_of, speed_of
 from .plan_file import located, read_plan
 from .results import write_results
 from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_faces, score_person, through_autoencoder
@@ -38,26 +39,33 @@ from .shares import Cell, Partners, Share, Unit, units_of
 from .train import Bench, encode_crops, is_trained, train_group
 
 
-def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> Job[Path | None]:
-    """Do this process's share; the first waits for the others, writes `results.json` and gives its path."""
+def run_benchmark(
+    run: Path, backbone: Backbone, cache: Cache, share: Share, draws: Backbone | None = None
+) -> Job[Path | None]:
+    """Do this process's share; the first waits for the others, writes `results.json` and gives its path.
+
+    Images are made by `draws`, where the plan was made with another base for them.
+    """
     partners = Partners(run / "processes", share)
-    return (yield from partners.present(do_share(run, backbone, cache, share, partners)))
+    return (yield from partners.present(do_share(run, backbone, draws or backbone, cache, share, partners)))
 
 
-def do_share(run: Path, backbone: Backbone, cache: Cache, share: Share, partners: Partners) -> Job[Path | None]:
+def do_share(
+    run: Path, backbone: Backbone, draws: Backbone, cache: Cache, share: Share, partners: Partners
+) -> Job[Path | None]:
     """The same, unseen by the others."""
     began = time.time()
     plan, layout = read_plan(run), Layout(run)
     files.sweep(run, deep=True)
     yield Phase("checking that nothing has changed since the plan")
-    people = checked_people(plan, backbone, run)
+    people = checked_people(plan, backbone, draws, run)
     scorer = scorer_of(plan, run, people, backbone.device, cache)
     real = {}
     for index, person in enumerate(plan.people, 1):
         real[person.identity] = real_faces(people[person.identity], scorer.analyser, cache)
         yield Step(index, len(plan.people))
     units = units_of(plan, layout)
-    yield from make_everything(share.of(units), plan, layout, people, backbone, cache)
+    yield from make_everything(share.of(units), plan, layout, people, backbone, draws, cache)
     subjects = {id(unit): [subject_of(cell, people, real) for cell in unit.scores] for unit in units}
     own = [subject for unit in share.of(units) for subject in subjects[id(unit)]]
     yield Phase(f"scoring the images of {len(own)} times a person")
@@ -73,7 +81,7 @@ def do_share(run: Path, backbone: Backbone, cache: Cache, share: Share, partners
         for rank in range(1, share.processes)
     }
     yield from partners.wait_for(shares, lambda subject: is_scored(subject, plan, layout, scorer))
-    passed = yield from through_autoencoder(plan, people, backbone, scorer.analyser, cache)
+    passed = yield from through_autoencoder(plan, people, draws, scorer.analyser, cache)
     yield Phase("intervals and comparisons")
     write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, passed, scorer)
     write_facts(layout, backbone, share, time.time() - began)
@@ -105,11 +113,13 @@ def check_weights(name: str, planned: str, found: str) -> None:
         )
 
 
-def checked_people(plan: Plan, backbone: Backbone, run: Path) -> dict[str, Identity]:
+def checked_people(plan: Plan, backbone: Backbone, draws: Backbone, run: Path) -> dict[str, Identity]:
     """The manifest's people; a UserError lists every input that is not what it was when the plan was made."""
     changed = []
-    if {"name": backbone.name, "fingerprint": backbone.fingerprint("transformer")} != plan.backbone:
+    if identity_of(backbone) != plan.backbone:
         changed.append(f"the base (planned: {plan.backbone['name']})")
+    if identity_of(draws) != (plan.drawn_with or plan.backbone):
+        changed.append("the base that makes the images")
     if speed_of(backbone) != plan.speed:
         changed.append(f"how the base is run (planned: {Speed(**plan.speed)})")
     manifest = read_manifest(Path(located(plan.manifest, run)), look=False)
@@ -147,9 +157,13 @@ def make_everything(
     layout: Layout,
     people: Mapping[str, Identity],
     backbone: Backbone,
+    draws: Backbone,
     cache: Cache,
 ) -> Job[None]:
-    """Train and make images, unit by unit. Transformer and autoencoder are loaded once, and only if there is work."""
+    """Train and make images, unit by unit; where another base makes them, after all training.
+
+    Transformer and autoencoder are loaded once, and only if there is work.
+    """
     trainings = [training for unit in units for training in unit.trainings if not is_trained(training, layout)]
     cells = [cell for unit in units for cell in unit.images]
     texts = texts_of(plan)
@@ -166,18 +180,31 @@ def make_everything(
         {"training": sum(max(t.variants) for t in trainings), "images": sampling_steps * batches},
     )
     yield Phase("loading the transformer and the autoencoder")
+    if draws is not backbone:
+        if trainings:
+            with backbone.denoiser() as denoiser:
+                for unit in units:
+                    yield from train_unit(unit, bench, denoiser, left)
+        encoded = yield from prompt_embeddings(texts, draws, cache)
+        bench = replace(bench, backbone=draws, prompts=dict(zip(texts, encoded, strict=True)))
     # Both at once: images are decoded as they are made, so that a stopped run keeps them.
-    with backbone.denoiser() as denoiser, backbone.autoencoder() as autoencoder:
+    with draws.denoiser() as denoiser, draws.autoencoder() as autoencoder:
         for unit in units:
-            yield from make_unit(unit, bench, denoiser, autoencoder, left)
+            if draws is backbone:
+                yield from train_unit(unit, bench, denoiser, left)
+            yield from draw_unit(unit, bench, denoiser, autoencoder, left)
 
 
-def make_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoencoder, left: "TimeLeft") -> Job[None]:
-    """Its trainings, then its images, variant by variant."""
+def train_unit(unit: Unit, bench: Bench, denoiser: Denoiser, left: "TimeLeft") -> Job[None]:
+    """Its trainings."""
     for training in unit.trainings:
         if not is_trained(training, bench.layout):
             yield Phase(f"{unit.name}: {training.series}, rank {training.rank}; {left}")
             yield from timed(train_group(training, bench, denoiser), left, "training")
+
+
+def draw_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoencoder, left: "TimeLeft") -> Job[None]:
+    """Its images, variant by variant."""
     for variant in dict.fromkeys(variant for variant, _ in unit.images):
         people = [person for other, person in unit.images if other == variant]
         steps = bench.plan.sampling["sampling_steps"] * sum(batches_left(variant, p, bench) for p in people)
