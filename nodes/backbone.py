@@ -32,6 +32,7 @@ class ComfyBackbone:
         self.architecture: Architecture = sites.architecture_of(model, models.network_of(model))
         self.device: torch.device = model.load_device
         self.dtype: torch.dtype = models.compute_dtype(model)
+        self.needs_cfg = models.needs_cfg(model)
         models.check_vae(model, vae)
         self.max_tokens = models.prompt_tokens(clip, self.architecture)
         self.multiple = models.cell_of(vae)

@@ -21,7 +21,7 @@ from ..metalora.store.cache import Cache
 from ..metalora.store.images import to_pil
 from ..metalora.store.pictures import grid
 from .backbone import ComfyBackbone
-from .bridge import devices, execution, models
+from .bridge import devices, execution
 from .running import Preview
 from .sockets import seldom
 
@@ -104,7 +104,7 @@ class ImagePreview:
     ):
         side = min(LARGEST, resolution) // backbone.multiple * backbone.multiple
         self.backbone, self.prompt, self.size = backbone, prompt, (side, side)
-        cfg = cfg or (GUIDANCE if models.needs_cfg(backbone.model) else 1.0)
+        cfg = cfg or (GUIDANCE if backbone.needs_cfg else 1.0)
         self.negative = negative if cfg != 1 else None
         self.guidance = cfg if self.negative is not None else GUIDANCE  # of a base that has it built in
         self.count, self.every, self.possible = count, every, True

@@ -55,7 +55,7 @@ def prepared(folder: Path) -> SimpleNamespace:
     class Backbone(pipeline.PipelineBackbone):
         """As ComfyBackbone: previews find the denoiser on it."""
 
-        current, training_memory, vae = None, 0, None
+        current, training_memory, vae, needs_cfg = None, 0, None, False
 
         @contextmanager
         def denoiser(self):

@@ -66,6 +66,7 @@ def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_p
     page.click("Run")
     page.until("Object.keys(app.nodePreviewImages || {}).length > 0", 120)
     page.until(f"{TRAINING}.progress > 0.5 && {TRAINING}.progress < 1", 120)
+    page.look_at(0.6, -147, -238)
     kept(page, "training")
     idle = "fetch('/queue').then(r => r.json()).then(q => q.queue_running.length + q.queue_pending.length == 0)"
     page.until(idle, 300)
@@ -74,6 +75,7 @@ def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_p
     assert page.clicks == 4
     if KEPT:
         write_path(page, seconds)
+    page.look_at(0.6, -147, -238)
     kept(page, "trained")
     page.run(f"app.canvas.deselectAll(); app.canvas.selectNode({TRAINING})")
     page.look_at(0.8, 600, -150)
