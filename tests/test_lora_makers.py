@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from lora_makers import MAKERS, R, Tensors, base_pipeline, differences, pairs
+from lora_makers import MAKERS, differences, pairs
+from loras_of_bases import R, Tensors, base_pipeline
 from safetensors.torch import save_file
 
 from metalora.backbones.keys import FluxShape, sites

@@ -285,27 +285,3 @@ def test_the_file_opens_in_diffusers_with_the_same_change_of_every_layer(family:
     assert found.keys() == merged.keys()
     for layer, (down, up) in merged.items():
         torch.testing.assert_close(found[layer], up @ down, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("family", "file", "cfg"),
-    [
-        ("flux1", "flux1-schnell.safetensors", False),
-        ("zimage", "z_image_bf16.safetensors", True),
-        ("zimage", "z_image_turbo_bf16.safetensors", False),
-        ("flux2", "flux-2-klein-base-4b.safetensors", True),
-        ("flux2", "flux-2-klein-4b.safetensors", False),
-        ("sdxl", None, True),
-    ],
-)
-def test_previews_use_cfg_where_the_base_needs_it(family: str, file: str | None, cfg: bool):
-    models, previews = pack("nodes.bridge.models"), pack("nodes.previews")
-    if not known(family):
-        pytest.skip(f"this ComfyUI has no {family}")
-    model = build(family)
-    if file:
-        model.cached_patcher_init = (None, (f"/models/{file}", {}))  # as ComfyUI's loader leaves it
-    assert models.needs_cfg(model) == cfg
-    backbone, words = backbone_of(family, model), prompt(family)
-    assert (previews.ImagePreview(backbone, words, words, 64, 1, 1).negative is not None) == cfg
-    assert previews.ImagePreview(backbone, words, words, 64, 1, 1, cfg=1.0).negative is None
