@@ -93,7 +93,7 @@ def test_a_workflow_is_what_its_code_says(name: str):
     graph = GRAPHS[name](schemas_for(first_version(name))).as_file()
     again = "run: python -m tools.workflows.write"
     assert opened(ROOT / "workflows" / f"{name}.json") == json.loads(json.dumps(graph)), again
-    assert thumbnail(graph, name)
+    assert thumbnail(name)
 
 
 def test_the_blueprint_is_what_its_code_says_and_has_four_inputs_and_every_wire_at_its_socket():

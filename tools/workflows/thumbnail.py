@@ -1,49 +1,58 @@
-"""A small picture of a graph for ComfyUI's template browser: its groups, nodes and wires, drawn from the file."""
+"""The pictures in ComfyUI's template browser: what a workflow is about, from pictures that the repository has."""
 
 import io
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from metalora.store.pictures import readable_font
 
-SIZE, MARGIN = (640, 400), 24
-PAPER, WIRE, INK = (32, 32, 36), (150, 150, 160), (235, 235, 235)
-TITLE = 30  # a node's title bar stands above its position
+ROOT = Path(__file__).parents[2]
+SIZE, MARGIN, TITLE = (640, 400), 16, 56
+PAPER, INK = (250, 250, 249), (32, 32, 36)
+CELL, STEP = 192, (198, 220)  # of docs/demo.jpg: a picture's side, and from one to the next
 
 
-def thumbnail(graph: dict[str, Any], name: str) -> bytes:
-    """A JPEG of SIZE."""
-    nodes = {node["id"]: node for node in graph["nodes"]}
-    right = max(node["pos"][0] + node["size"][0] for node in nodes.values())
-    bottom = max(node["pos"][1] + node["size"][1] for node in nodes.values())
-    scale = min((SIZE[0] - 2 * MARGIN) / right, (SIZE[1] - 3 * MARGIN - 30) / (bottom + 60))
+def thumbnail(name: str) -> bytes:
+    """A JPEG of SIZE: the workflow's name without its number, and rows of pictures."""
     picture = Image.new("RGB", SIZE, PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN / 2), name.split(" ", 1)[1], INK, readable_font(24))
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return MARGIN + x * scale, 2 * MARGIN + 30 + y * scale
-
-    for group in graph["groups"]:
-        x, y, width, height = group["bounding"]
-        draw.rectangle((*at(x, y), *at(x + width, y + height)), outline=group["color"], width=1)
-    for _, source, _, target, *_ in graph["links"]:
-        start, end = nodes[source], nodes[target]
-        draw.line(
-            (*at(start["pos"][0] + start["size"][0], start["pos"][1] + 10), *at(end["pos"][0], end["pos"][1] + 10)),
-            WIRE,
-        )
-    for node in nodes.values():
-        (x, y), (width, height) = node["pos"], node["size"]
-        draw.rectangle((*at(x, y - TITLE), *at(x + width, y + height)), fill=long(node["bgcolor"]))
-        draw.rectangle((*at(x, y - TITLE), *at(x + width, y)), fill=long(node["color"]))
+    ImageDraw.Draw(picture).text((MARGIN, MARGIN), name.split(" ", 1)[1], INK, readable_font(26))
+    rows = pictures_of(int(name.split(" ", 1)[0]))
+    height = (SIZE[1] - TITLE - MARGIN * len(rows)) // len(rows)
+    for row, pictures in enumerate(rows):
+        width = min(height * 2, (SIZE[0] - MARGIN * (len(pictures) + 1)) // len(pictures))
+        left = (SIZE[0] - len(pictures) * (width + MARGIN) + MARGIN) // 2
+        for column, one in enumerate(pictures):
+            fitted = ImageOps.pad(one.convert("RGB"), (width, height), Image.Resampling.LANCZOS, PAPER)
+            picture.paste(fitted, (left + column * (width + MARGIN), TITLE + row * (height + MARGIN)))
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=90)
+    picture.save(data, "JPEG", quality=88)
     return data.getvalue()
 
 
-def long(color: str) -> str:
-    """ "#233" as Pillow wants it, a little lighter so that it is seen at this size."""
-    digits = [min(15, int(digit, 16) * 2) for digit in color.removeprefix("#")]
-    return "#" + "".join(f"{digit:x}{digit:x}" for digit in digits)
+def pictures_of(number: int) -> Sequence[Sequence[Image.Image]]:
+    """Rows of pictures for the workflow of this number."""
+    photos, without, with_lora = ([demo(column, row) for column in range(5)] for row in range(3))
+    match number:
+        case 1:  # photo, without a LoRA, with Meta-LoRA
+            return [[photos[1], without[1], with_lora[1]]]
+        case 2:
+            return [[Image.open(ROOT / "metalora/data/astronaut.jpg")]]
+        case 3:  # images, compared with photos
+            return [photos[2:], with_lora[2:]]
+        case 4:
+            return [[photos[0], photos[1]]]
+        case 5:
+            return [[Image.open(ROOT / "docs/frontier.png")]]
+        case 6:  # many people
+            files = sorted((ROOT / "metalora/data/mini_benchmark/photos").glob("*-0.jpg"))
+            return [[Image.open(path) for path in files[row::3][:5]] for row in range(3)]
+        case _:  # the same people by several methods
+            return [photos, without, with_lora]
+
+
+def demo(column: int, row: int) -> Image.Image:
+    """A picture of docs/demo.jpg."""
+    x, y = (6 + place * step for place, step in zip((column, row), STEP, strict=True))
+    return Image.open(ROOT / "docs/demo.jpg").crop((x, y, x + CELL, y + CELL))

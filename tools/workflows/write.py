@@ -18,7 +18,7 @@ def main() -> None:
     for name, build in GRAPHS.items():
         graph = build(schemas_for(first_version(name))).as_file()
         write(f"workflows/{name}.json", graph)
-        write_bytes(ROOT / "workflows" / f"{name}.jpg", thumbnail(graph, name))
+        write_bytes(ROOT / "workflows" / f"{name}.jpg", thumbnail(name))
     write(f"subgraphs/{NAME}.json", photo_to_lora(schemas_for(NEWEST)))
 
 
