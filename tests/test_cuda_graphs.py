@@ -12,29 +12,36 @@ from metalora.cli import main
 from metalora.config import UserError
 
 
-class Blocks(nn.Module):
-    """A network that notes how it is to be compiled."""
+class Block(nn.Module):
+    """A block that notes how it is to be compiled."""
 
     compiled: dict[str, Any]
 
-    def compile_repeated_blocks(self, **options: Any) -> None:
+    def compile(self, **options: Any) -> None:
         self.compiled = options
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
+class Network(nn.Sequential):
+    """Of blocks, as diffusers' transformers name theirs."""
+
+    _repeated_blocks = ("Block",)
+
+
 def test_each_pass_of_the_network_is_a_step_of_its_graphs(monkeypatch: pytest.MonkeyPatch):
     steps: list[str] = []
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append("step"))
-    network = prepare(Blocks(), Speed(compiled=True, cuda_graphs=True))
-    assert network.compiled == {"fullgraph": True, "dynamic": True, "mode": "reduce-overhead"}
+    network = prepare(Network(Block(), Block()), Speed(compiled=True, cuda_graphs=True))
+    for block in network:
+        assert block.compiled == {"fullgraph": True, "dynamic": True, "mode": "reduce-overhead"}
     for expected in (1, 2):
         network(torch.ones(1))
         assert len(steps) == expected
-    plain = prepare(Blocks(), Speed(compiled=True))
+    plain = prepare(Network(Block()), Speed(compiled=True))
     plain(torch.ones(1))
-    assert plain.compiled["mode"] is None
+    assert plain[0].compiled["mode"] is None
     assert len(steps) == 2
 
 

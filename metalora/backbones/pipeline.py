@@ -90,7 +90,8 @@ class PipelineBackbone:
         """Changes with the part's weights and with the precision it runs in."""
         if part not in self._fingerprints:
             numbers = self.speed.weights if part == "transformer" else None
-            self._fingerprints[part] = f"{self.parts.fingerprint(part)}-{numbers or self.dtype}"
+            with lean_imports(*self.family.unasked, *self.family.unasked_by_models):  # tiny's are drawn now
+                self._fingerprints[part] = f"{self.parts.fingerprint(part)}-{numbers or self.dtype}"
         return self._fingerprints[part]
 
     @contextmanager
