@@ -137,13 +137,13 @@ class BaseConfig:
 
     @property
     def single_files(self) -> dict[str, Path]:
-        """Those that are given, by part."""
+        """Those given, by part."""
         return {name: Path(path) for name in SINGLE_FILES if (path := getattr(self, name)) is not None}
 
     @property
     def defaults_of(self) -> str:
         """Whose defaults apply: single files are FLUX.1's, so the paper's, where no base is named."""
-        return self.backbone or ("flux-dev" if self.single_files else DEFAULT_BACKBONE)
+        return ("flux-dev" if self.single_files else DEFAULT_BACKBONE) if self.backbone is None else self.backbone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,6 +147,7 @@ def test_a_meta_down_file_brings_its_own_r1(tiny: PipelineBackbone, portrait: Pa
         ("personalize", "ada.jpg", "--fit", "nan"),
         ("personalize", "ada.jpg", "--face", "9" * 5000),
         ("personalize", "ada.jpg", "--out", ""),
+        ("personalize", "ada.jpg", "--backbone", ""),
         ("meta-train", "people", "--out", "a.safetensors", "--caption", "{class:0>3000000000}"),
         ("meta-train", "people", "--out", "a.safetensors", "--caption", "{class.foo}"),
         ("crops", "a" * 5000 + ".jpg"),
@@ -162,7 +163,7 @@ def test_what_nobody_types_on_purpose_is_a_sentence_too(tmp_path, portrait, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ada.jpg").write_bytes(portrait.read_bytes())
     backbone = ["--backbone", "tiny"] if words[0] in ("personalize", "crops") else []
-    assert main([*words, *backbone]) in (1, 2)
+    assert main([words[0], *backbone, *words[1:]]) in (1, 2)
     assert "metalora: " in capsys.readouterr().err
 
 

@@ -36,7 +36,8 @@ def load_backbone(
 
 def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> PipelineBackbone:
     """The base that is named, to be run in this way; nothing is loaded yet."""
-    name, files = config.backbone or default_base(config.single_files), config.single_files
+    files = config.single_files
+    name = default_base(files) if config.backbone is None else config.backbone
     backbone = load_backbone(name, device=config.device, precision=config.precision, single_files=files)
     if how is not None:
         backbone.speed = speed_of(how)
