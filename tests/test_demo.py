@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
         patch.setitem(PRESETS, "tiny", PRESETS["tiny"] | {"steps": 3, "sampling_steps": 1})
         backbone = load_backbone("tiny", device="cpu")
         people = demo_people("miniature", 2)
-        return run(demonstrate(backbone, folder, Cache(folder / "cache"), "tiny", people, compare=True))
+        return run(demonstrate(backbone, folder, Cache(folder / "cache"), "tiny", people))
 
 
 def test_the_page_needs_no_other_file_and_no_network(made):

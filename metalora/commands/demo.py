@@ -13,8 +13,8 @@ from ..flags import Commands, add_settings, settings_of
 DEMO_HELP = """\
 The whole path on photos that come along: each person's one photo is learned into an ordinary LoRA file; images of the
 same prompts and noise are made without and with it; one page shows them, with how like the person they are. The
-miniature gets rendered people, with photos that nothing is trained on to compare with; other base models get NASA's
-photograph of the astronaut Eileen Collins (public domain).
+miniature gets rendered people, with photos that nothing is trained on to compare with, and learns each of them as a
+plain LoRA and as Meta-LoRA. Other base models get NASA's photograph of the astronaut Eileen Collins (public domain).
 """
 
 
@@ -25,7 +25,6 @@ def add_to(commands: Commands) -> None:
         "--out", type=Path, default=Path("demo-result"), help="folder for the result (default: demo-result)"
     )
     parser.add_argument("--people", type=int, metavar="N", help="rendered people to learn (default: 5; miniature only)")
-    parser.add_argument("--compare", action="store_true", help="learn them with a plain LoRA, too: twice the time")
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     add_settings(parser, BaseConfig)
 
@@ -41,7 +40,7 @@ def demo(args: argparse.Namespace) -> None:
     base = BaseConfig(**settings_of(args, BaseConfig))
     people = demo_people(base.defaults_of, args.people)
     cache = Cache(Path(base.cache or default_folder()))
-    made = driven(demonstrate(open_backbone(base), args.out, cache, base.defaults_of, people, compare=args.compare))
+    made = driven(demonstrate(open_backbone(base), args.out, cache, base.defaults_of, people))
     print(summary(made))
     print(f"look:  {made.page}")
     if not args.no_open and is_watched():

@@ -29,7 +29,7 @@ from ..personalize import person_of, plan_photos, run_metadata, train
 from ..photos import crop_latents, prompt_embeddings
 from ..plots import save_loss_curve
 from ..resume import SavedRun
-from .page import Demonstration, Trained, labels_of, write_page
+from .page import EQUALLY_OBEDIENT, Demonstration, Trained, labels_of, write_page
 from .people import DemoPerson
 from .scores import scores_of
 
@@ -37,11 +37,12 @@ PIXELS_AT_ONCE = 1024 * 1024
 
 
 def demonstrate(
-    backbone: Backbone, out: Path, cache: Cache, preset: str, people: Sequence[DemoPerson], *, compare: bool = False
+    backbone: Backbone, out: Path, cache: Cache, preset: str, people: Sequence[DemoPerson]
 ) -> Job[Demonstration]:
     """Fill `out` with LoRA files, images and `index.html`; an earlier demo there is replaced.
 
-    Meta-LoRA learns them where a Meta-Down ships, else a plain LoRA; with `compare` both do, if need be a random one.
+    Both methods learn people whose likeness can be measured, with a random Meta-Down where none ships; else a plain
+    LoRA learns them.
     """
     files.check_writable(out / "index.html")
     began = time.perf_counter()
@@ -52,8 +53,10 @@ def demonstrate(
         made = yield from write_crops(people[0].portrait, out / "crops", crop_config, multiple=backbone.multiple)
         sheet = made.sheet
     shipped = shipped_meta_down(backbone.name, people[0].class_name)
-    methods = ("lora", "meta-lora") if compare else ("meta-lora",) if shipped else ("lora",)
+    methods = ("lora", "meta-lora") if people[0].unseen else ("lora",)
     configs = [config_of(PersonalizeConfig, {"method": method}, preset) for method in methods]
+    if preset in EQUALLY_OBEDIENT:
+        configs[0] = replace(configs[0], steps=EQUALLY_OBEDIENT[preset])
     images = {method: _planned(people, out / "images" / method, sampling, method) for method in (NONE, *methods)}
     captions = [replace(config, class_name=person.class_name).prompt for config in configs for person in people]
     asked = list(dict.fromkeys([*captions, *(prompt for person in people for prompt in person.prompts)]))
@@ -61,10 +64,8 @@ def demonstrate(
 
     lessons = []
     for config in configs:
-        plain = config.method == "lora"
-        meta_down = None if plain else str(shipped or RANDOM)
-        crops = replace(crop_config, learn_from="whole") if plain and compare else crop_config  # as the paper's LoRA
-        lessons.append((yield from _lesson(backbone, people, out, config, crops, meta_down, prompts, cache)))
+        meta_down = None if config.method == "lora" else str(shipped or RANDOM)
+        lessons.append((yield from _lesson(backbone, people, out, config, crop_config, meta_down, prompts, cache)))
 
     latents: list[tuple[Image, str, Tensor]] = []
     trained = {}
