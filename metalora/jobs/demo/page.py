@@ -162,7 +162,7 @@ def notes(made: Demonstration) -> list[str]:
     texts = []
     if made.preset in EQUALLY_OBEDIENT:
         texts.append(
-            f"Plain LoRA is stopped where its images of 48 people follow the prompt as well as Meta-LoRA's ({MORE}): "
+            f"Plain LoRA is stopped where its images of 32 other people follow the prompt as well as Meta-LoRA's ({MORE}): "
             "more steps bring more likeness and less obedience, to both."
         )
     if made.scores:
