@@ -51,8 +51,9 @@ def deltas_of(model: torch.nn.Module, adapter: str) -> dict[str, Tensor]:
 def base_pipeline(family: str) -> tuple[Any, Architecture]:
     """A tiny pipeline of another base, with nothing but its transformer."""
     import diffusers
-    from tiny_bases import PIPELINES, drawn
+    from tiny_bases import PIPELINES, drawn, skip_without
 
+    skip_without(family)
     name, builders, _ = PIPELINES[family]
     transformer = drawn(builders()["transformer"], 0)
     kind = getattr(diffusers, name)

@@ -1,5 +1,6 @@
 """What holds for every family of bases, on tiny random models of the real classes: against diffusers' pipelines."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from benchmarks import finished, planned
 from runs import CROPS, personalized
-from tiny_bases import PIPELINES, save_tiny_base
+from tiny_bases import PIPELINES, Bases, save_tiny_base
 from torch import Tensor, nn
 
+from metalora.backbones.families import FAMILIES
+from metalora.backbones.family import Family
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
@@ -30,9 +33,8 @@ TRAINED = ("flux.2-klein", "z-image")  # whole jobs
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("bases")
-    return {family: save_tiny_base(family, root / family) for family in PIPELINES}
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Bases:
+    return Bases(tmp_path_factory.mktemp("bases"))
 
 
 @pytest.fixture(params=sorted(PIPELINES))
@@ -41,7 +43,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def base(family: str, folders: dict[str, Path]) -> PipelineBackbone:
+def base(family: str, folders: Bases) -> PipelineBackbone:
     return PipelineBackbone(PipelineFolder(folders[family]), CPU, torch.float32)
 
 
@@ -93,7 +95,7 @@ def velocity(denoiser: Any, prompt: Prompt, batch: int = 2, dtype: torch.dtype =
 
 
 def test_our_image_is_the_pipelines_and_a_lora_file_goes_both_ways(
-    base: PipelineBackbone, family: str, folders: dict[str, Path], tmp_path: Path
+    base: PipelineBackbone, family: str, folders: Bases, tmp_path: Path
 ):
     pipeline, guidance = pipeline_of(folders[family]), GUIDANCE[family]
     plain = our_image(base, guidance)
@@ -183,7 +185,7 @@ def test_the_end_of_a_prompt_that_nothing_reads_is_known(base: PipelineBackbone)
     assert longer["tokens"].shape[1] <= cut["tokens"].shape[1]
 
 
-def test_distilled_bases_are_not_guided(folders: dict[str, Path], tmp_path: Path):
+def test_distilled_bases_are_not_guided(folders: Bases, tmp_path: Path):
     folder = save_tiny_base("flux.2-klein", tmp_path / "klein", is_distilled=True)
     base = PipelineBackbone(PipelineFolder(folder), CPU, torch.float32)
     assert torch.equal(our_image(base, 4.0), our_image(base, 1.0))
@@ -206,7 +208,7 @@ def test_blocks_in_8_bits_and_swapped_ones_run(base: PipelineBackbone, swapped: 
 def test_a_person_a_benchmark_and_a_meta_down_from_the_command_line(
     base: PipelineBackbone,
     family: str,
-    folders: dict[str, Path],
+    folders: Bases,
     portrait: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -269,7 +271,7 @@ def test_compiled_blocks_have_the_same_gradients(base: PipelineBackbone, monkeyp
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5 * float(found[0].abs().max()))
 
 
-def test_what_is_no_base_of_ours_is_told_with_what_is(folders: dict[str, Path], tmp_path: Path):
+def test_what_is_no_base_of_ours_is_told_with_what_is(tmp_path: Path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     with pytest.raises(UserError, match=r"StableDiffusionXLPipeline, which is not supported.*z-image"):
         _ = PipelineFolder(tmp_path).family
@@ -277,19 +279,24 @@ def test_what_is_no_base_of_ours_is_told_with_what_is(folders: dict[str, Path], 
         PipelineFolder("krea/Krea-2-Raw").transformer("cpu", torch.float32)
 
 
-def test_a_file_that_was_half_downloaded_is_named(folders: dict[str, Path], tmp_path: Path):
+def test_a_file_that_was_half_downloaded_is_named(folders: Bases, tmp_path: Path):
     import shutil
 
-    folder = shutil.copytree(folders["z-image"], tmp_path / "half")
+    folder = shutil.copytree(folders["sd3.5"], tmp_path / "half")
     weights = next((folder / "transformer").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"transformer.*bytes long, its header says.*copy it again"):
         PipelineFolder(folder).transformer("cpu", torch.float32)
 
 
+@pytest.mark.parametrize("family", FAMILIES[1:], ids=lambda family: family.name)
 def test_a_version_of_diffusers_without_the_family_is_told_with_the_one_that_has_it(
-    base: PipelineBackbone, monkeypatch: pytest.MonkeyPatch
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(type(base.family), "transformer", "NoSuchTransformer2DModel")
-    with pytest.raises(UserError, match=rf"needs diffusers {base.family.since} or later"):
-        _ = base.architecture
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": family.pipeline}))
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text("{}")
+    if family.transformer in dir(diffusers):  # else the installed version is such a one
+        monkeypatch.setattr(type(family), "transformer", "NoSuchTransformer2DModel")
+    with pytest.raises(UserError, match=rf"needs diffusers {family.since} or later"):
+        _ = PipelineFolder(tmp_path).architecture

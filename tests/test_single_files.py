@@ -8,7 +8,7 @@ import comfy_files
 import pytest
 import torch
 from comfy_files import BFL, LDM, Z_IMAGE, as_they_name, scaled_fp8, write
-from tiny_bases import save_tiny_base
+from tiny_bases import Bases
 from torch import Tensor, nn
 
 from metalora.backbones.bases import BASES
@@ -28,9 +28,8 @@ ENCODERS = {  # family -> what its file calls what transformers calls so
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("bases")
-    return {family: save_tiny_base(family, root / family) for family in ENCODERS}
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Bases:
+    return Bases(tmp_path_factory.mktemp("bases"))
 
 
 def same(model: nn.Module, other: nn.Module) -> bool:
@@ -38,7 +37,7 @@ def same(model: nn.Module, other: nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def their_transformer(folders: dict[str, Path], family: str) -> dict[str, Tensor]:
+def their_transformer(folders: Bases, family: str) -> dict[str, Tensor]:
     return as_they_name(
         PipelineFolder(folders[family]).transformer("cpu", torch.float32).state_dict(), TRANSFORMERS[family]
     )
@@ -47,7 +46,7 @@ def their_transformer(folders: dict[str, Path], family: str) -> dict[str, Tensor
 @pytest.mark.parametrize("family", TRANSFORMERS)
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
 def test_a_transformer_has_the_weights_of_its_file_whoever_named_them(
-    family: str, prefix: str, folders: dict[str, Path], tmp_path: Path
+    family: str, prefix: str, folders: Bases, tmp_path: Path
 ):
     path = write(their_transformer(folders, family), tmp_path / "base.safetensors", prefix)
     base = SingleFiles(folders[family], {"transformer": path})
@@ -63,7 +62,7 @@ def test_a_transformer_has_the_weights_of_its_file_whoever_named_them(
 @pytest.mark.parametrize("family", TRANSFORMERS)
 @pytest.mark.parametrize("kind", ["bf16", "fp8", "scale_weight", "weight_scale"])
 def test_bf16_fp8_and_scaled_fp8_are_the_weights_up_to_their_rounding(
-    family: str, kind: str, folders: dict[str, Path], tmp_path: Path
+    family: str, kind: str, folders: Bases, tmp_path: Path
 ):
     weights = their_transformer(folders, family)
     stored = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}.get(kind)
@@ -77,7 +76,7 @@ def test_bf16_fp8_and_scaled_fp8_are_the_weights_up_to_their_rounding(
 
 
 @pytest.mark.parametrize("family", ENCODERS)
-def test_a_text_encoder_has_the_weights_of_its_file(family: str, folders: dict[str, Path], tmp_path: Path):
+def test_a_text_encoder_has_the_weights_of_its_file(family: str, folders: Bases, tmp_path: Path):
     theirs = PipelineFolder(folders[family]).text_encoders("cpu", torch.float32)["text_encoder"]
 
     def renamed(name: str) -> str:
@@ -95,14 +94,14 @@ def test_a_text_encoder_has_the_weights_of_its_file(family: str, folders: dict[s
 
 
 @pytest.mark.parametrize("family", ["z-image", "flux.2-klein"])
-def test_an_autoencoder_has_the_weights_of_its_file(family: str, folders: dict[str, Path], tmp_path: Path):
+def test_an_autoencoder_has_the_weights_of_its_file(family: str, folders: Bases, tmp_path: Path):
     vae = PipelineFolder(folders[family]).autoencoder("cpu", torch.float32)
     for prefix in ("", "first_stage_model."):
         path = write(as_they_name(vae.state_dict(), LDM), tmp_path / "ae.safetensors", prefix)
         assert same(SingleFiles(folders[family], {"vae": path}).autoencoder("cpu", torch.float32), vae)
 
 
-def test_one_file_may_hold_all_parts(folders: dict[str, Path], tmp_path: Path):
+def test_one_file_may_hold_all_parts(folders: Bases, tmp_path: Path):
     base, file = PipelineFolder(folders["z-image"]), tmp_path / "all.safetensors"
     parts = {
         "model.diffusion_model.": their_transformer(folders, "z-image"),
@@ -179,14 +178,14 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_all_that_is_wrong_with_a_file_is_said(how: str, folders: dict[str, Path], tmp_path: Path):
+def test_all_that_is_wrong_with_a_file_is_said(how: str, folders: Bases, tmp_path: Path):
     spoil, sentence = SPOILT[how]
     path = write(spoil(their_transformer(folders, "z-image")), tmp_path / "base.safetensors")
     with pytest.raises(UserError, match=sentence):
         SingleFiles(folders["z-image"], {"transformer": path}).transformer("cpu", torch.float32)
 
 
-def test_the_file_of_another_base_or_part_is_told(folders: dict[str, Path], tmp_path: Path):
+def test_the_file_of_another_base_or_part_is_told(folders: Bases, tmp_path: Path):
     klein = write(their_transformer(folders, "flux.2-klein"), tmp_path / "klein.safetensors")
     with pytest.raises(UserError, match=r"klein\.safetensors does not fit this base's ZImage.*of another model"):
         SingleFiles(folders["z-image"], {"transformer": klein}).transformer("cpu", torch.float32)
@@ -201,7 +200,7 @@ def test_the_file_of_another_base_or_part_is_told(folders: dict[str, Path], tmp_
         SingleFiles(folders["z-image"], {"clip_l": text}).text_encoders("cpu", torch.float32)
 
 
-def test_files_that_are_absent_cut_or_no_weights_are_told(folders: dict[str, Path], tmp_path: Path):
+def test_files_that_are_absent_cut_or_no_weights_are_told(folders: Bases, tmp_path: Path):
     nowhere = SingleFiles(folders["z-image"], {"vae": tmp_path / "ae.safetensors"})
     (sentence,) = nowhere.missing()
     assert "ae.safetensors does not exist: --vae is a file that lies in ComfyUI's models/vae" in sentence

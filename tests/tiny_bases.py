@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 import transformers
 from torch import nn
 from transformers import AutoTokenizer
 
+from metalora.backbones.families import FAMILIES
 from metalora.backbones.flux_configs import clip_config, t5_config
 from metalora.backbones.tiny_tokenizers import clip_tokenizer, t5_tokenizer
 
@@ -175,8 +177,37 @@ PIPELINES = {
 }
 
 
+MODELS = {  # what a family takes of transformers that is younger than the oldest one we run with
+    "flux.2-klein": "Qwen3Config",
+    "z-image": "Qwen3Config",
+    "qwen-image": "Qwen2_5_VLForConditionalGeneration",
+    "krea-2": "Qwen3VLConfig",
+}
+
+
+def skip_without(family: str) -> None:
+    """Skip a test of a family that the installed diffusers or transformers do not have."""
+    since = next(one.since for one in FAMILIES if one.name == family)
+    if [int(part) for part in diffusers.__version__.split(".")[:2]] < [int(part) for part in since.split(".")]:
+        pytest.skip(f"{family} needs diffusers {since}, and {diffusers.__version__} is installed")
+    if not hasattr(transformers, MODELS.get(family, "PreTrainedModel")):
+        pytest.skip(f"{family} needs {MODELS[family]} of transformers, which {transformers.__version__} lacks")
+
+
+class Bases:
+    """Tiny bases, each made in a folder of its family's name when it is first asked for."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def __getitem__(self, family: str) -> Path:
+        folder = self.root / family
+        return folder if folder.is_dir() else save_tiny_base(family, folder)
+
+
 def save_tiny_base(family: str, folder: Path, seed: int = 0, **settings: Any) -> Path:
     """The folder of a tiny pipeline; settings are the pipeline's own, such as is_distilled."""
+    skip_without(family)
     name, builders, own = PIPELINES[family]
     models = {part: drawn(build, seed * 8 + index) for index, (part, build) in enumerate(builders().items())}
     if family == "sd3.5":
