@@ -142,7 +142,7 @@ def test_an_unknown_flag_or_value_is_wrong_usage(capsys: pytest.CaptureFixture):
 @pytest.mark.parametrize(
     "command",
     ["crops", "personalize", "generate", "evaluate", "merge", "info", "doctor", "demo", "meta-train", "meta-down"]
-    + [f"meta-down {kind}" for kind in ("inspect", "import", "from-loras")],
+    + [f"meta-down {kind}" for kind in ("inspect", "from-loras")],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as stopped:

@@ -24,7 +24,7 @@ from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.jobs import run
 from metalora.jobs.info import describe
 from metalora.jobs.lora import load_lora, merge_adapter
-from metalora.jobs.meta_down_sources import import_meta_down, inspect_meta_down, meta_down_from_loras
+from metalora.jobs.meta_down_sources import inspect_meta_down, meta_down_from_loras
 from metalora.store import files
 
 pytestmark = pytest.mark.slow
@@ -128,7 +128,6 @@ def readers(folder: Path) -> dict[str, Callable[[Path], object]]:
         "info": describe,
         "merge": lambda path: run(merge_adapter(path, out, "diffusers", overwrite=True)),
         "inspect": inspect_meta_down,
-        "import": lambda path: run(import_meta_down(path, out, BACKBONE, "woman", overwrite=True)),
         "from-loras": lambda path: run(meta_down_from_loras(path.parent, out, BACKBONE, "woman", 2, overwrite=True)),
     }
 

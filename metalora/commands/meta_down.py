@@ -1,4 +1,4 @@
-"""Meta-Down files: what one is, and where else than from stage 1 it can come from."""
+"""Meta-Down files: what one is, and how ordinary LoRAs make one without stage 1."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,7 @@ FAMILY_HELP = """\
 Meta-Downs without meta-training.
 
   metalora meta-down inspect woman.safetensors
-  metalora meta-down import released.safetensors --class woman --out woman.safetensors --backbone flux-dev
   metalora meta-down from-loras loras --class woman --out woman.safetensors --backbone flux-dev
-"""
-
-IMPORT_HELP = """\
-Take the shared down layer out of any LoRA-like file: diffusers, PEFT, kohya or Black Forest Labs' key names, q, k and v
-split or fused, two matrices a layer or three. Says what was taken and what was left.
 """
 
 LORAS_HELP = """\
@@ -28,24 +22,18 @@ is named and skipped. All are held in memory.
 
 
 def add_to(commands: Commands) -> None:
-    """Look into, import, distill."""
-    kinds = commands.family("meta-down", "look into, import or distill Meta-Downs", FAMILY_HELP)
+    """Look into, distill."""
+    kinds = commands.family("meta-down", "look into or distill Meta-Downs", FAMILY_HELP)
     look = kinds.add("inspect", "what is in a Meta-Down?", "What is in a Meta-Down file, kind by kind.", inspect)
     look.add_argument("file", type=Path, help="a Meta-Down file")
-    take = kinds.add("import", "take the down layer out of any LoRA-like file", IMPORT_HELP, import_file)
-    take.add_argument("file", type=Path, help="the .safetensors file")
-    take.add_argument(
-        "--sites", default="auto", choices=("auto", "all", "attention"), help="what to take (default: what is there)"
-    )
     distill = kinds.add("from-loras", "distill ordinary LoRAs of people", LORAS_HELP, from_loras)
     distill.add_argument("folder", type=Path, help="a folder of .safetensors LoRAs")
     distill.add_argument("--meta-rank", type=int, default=16, metavar="N", help="r1, directions to keep (default 16)")
     distill.add_argument("--first", type=int, metavar="N", help="only the first so many LoRAs, by name (default: all)")
-    for parser in (take, distill):
-        parser.add_argument("--out", type=Path, required=True, help="the Meta-Down file to write")
-        parser.add_argument("--class", dest="domain", default="person", help="the class it is for (default person)")
-        parser.add_argument("--overwrite", action="store_true", help="replace what exists")
-        add_settings(parser, BaseConfig)
+    distill.add_argument("--out", type=Path, required=True, help="the Meta-Down file to write")
+    distill.add_argument("--class", dest="domain", default="person", help="the class it is for (default person)")
+    distill.add_argument("--overwrite", action="store_true", help="replace what exists")
+    add_settings(distill, BaseConfig)
 
 
 def inspect(args: argparse.Namespace) -> None:
@@ -56,26 +44,6 @@ def inspect(args: argparse.Namespace) -> None:
     table = inspect_meta_down(args.file)  # first: it refuses other files
     print(describe(args.file))
     print(table)
-
-
-def import_file(args: argparse.Namespace) -> None:
-    """Take what is shared out of a file."""
-    from ..backbones.load import open_backbone
-    from ..jobs.meta_down_sources import import_meta_down
-
-    found = driven(
-        import_meta_down(
-            args.file,
-            args.out,
-            open_backbone(BaseConfig(**settings_of(args, BaseConfig))),
-            args.domain,
-            args.sites,
-            args.overwrite,
-        )
-    )
-    print(f"took {len(found.taken)} down matrices, rank {', '.join(map(str, found.ranks))}, sites: {found.sites}")
-    print(f"left {len(found.left)} tensors" + (f", such as {', '.join(found.left[:3])}" if found.left else ""))
-    show_next(args)
 
 
 def from_loras(args: argparse.Namespace) -> None:
@@ -96,11 +64,6 @@ def from_loras(args: argparse.Namespace) -> None:
     print(f"distilled {len(found.taken)} LoRAs into {args.meta_rank} directions a layer, sites: {found.sites}")
     if found.left:
         print(f"skipped {len(found.left)} files, for the reasons above: {', '.join(found.left[:5])}")
-    show_next(args)
-
-
-def show_next(args: argparse.Namespace) -> None:
-    """Where the result is, and what to type next."""
     print(f"wrote {args.out}")
     base = flags_of(settings_of(args, BaseConfig), BaseConfig)
     words = ["--meta-down", str(args.out), "--class", args.domain, *base]

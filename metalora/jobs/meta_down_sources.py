@@ -1,5 +1,6 @@
-"""Meta-Downs that need no stage 1 here: taken out of a file, or distilled from ordinary LoRAs."""
+"""Meta-Downs that need no stage 1: distilled from ordinary LoRAs; and what is in any of them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..backbones.architecture import PRESETS
-from ..backbones.lora_downs import read_downs
 from ..backbones.protocol import Backbone
 from ..config import Phase, Step, UserError
 from ..method.flow import generator_of
@@ -20,49 +20,25 @@ from .personalize import check_output
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What was written, taken and left."""
+class Distilled:
+    """What was written, and which files were taken and left."""
 
     path: Path
     sites: str
-    ranks: list[int]
     taken: list[str]
     left: list[str]
 
 
-def import_meta_down(
-    source: Path, out: Path, backbone: Backbone, domain: str, sites: str = "auto", overwrite: bool = False
-) -> Job[Imported]:
-    """Take the shared down layer out of any LoRA-like file. `sites`: a preset, or auto, the largest the file covers."""
-    check_output(out, overwrite)
-    with files.opened(source) as file:
-        metadata = files.own_metadata(file.metadata())
-        files.check_base(source, metadata, backbone.name)
-        tensors = files.all_tensors(file)
-    yield Phase(f"reading {len(tensors)} tensors")
-    try:
-        downs = read_downs(tensors, backbone.architecture)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-    preset, chosen = covered(downs.by_site, backbone, sites, source)
-    ranks = sorted({len(down) for down in chosen.values()})
-    origin = {"origin": "imported", "imported_from": files.digest_of_tensors(tensors)}
-    write(out, chosen, backbone, domain, preset, origin)
-    return Imported(out, preset, ranks, downs.taken, downs.left)
-
-
-def covered(downs: dict[str, Tensor], backbone: Backbone, wanted: str, source: Path) -> tuple[str, dict[str, Tensor]]:
-    """The preset of sites that a file's down layers cover whole, with those of its sites."""
-    presets = tuple(PRESETS) if wanted == "auto" else (wanted,)
+def covered(names: Collection[str], backbone: Backbone, source: Path) -> str:
+    """The largest preset of sites among these."""
     absent: list[str] = []
-    for preset in presets:
-        names = [site.name for site in backbone.sites(preset)]
-        absent = [name for name in names if name not in downs]
+    for preset in PRESETS:
+        absent = [site.name for site in backbone.sites(preset) if site.name not in names]
         if not absent:
-            return preset, {name: downs[name] for name in names}
+            return preset
     raise UserError(
-        f"{source} has down layers at {len(downs)} sites, but {presets[-1]!r} needs {len(absent)} more, such as "
-        f"{absent[0]}. A Meta-Down has to cover one of: {', '.join(PRESETS)}."
+        f"{source} covers {len(names)} sites, but {preset!r} needs {len(absent)} more, such as {absent[0]}. "
+        f"A Meta-Down has to cover one of: {', '.join(PRESETS)}."
     )
 
 
@@ -75,7 +51,7 @@ def meta_down_from_loras(
     *,
     first: int | None = None,
     overwrite: bool = False,
-) -> Job[Imported]:
+) -> Job[Distilled]:
     """Distill ordinary LoRAs of people, of any key format and rank, into a Meta-Down: what their updates share most."""
     check_output(out, overwrite)
     paths = lora_files(folder)
@@ -93,7 +69,7 @@ def meta_down_from_loras(
     for count, path in enumerate(paths, 1):
         try:
             lora, said = load_lora(path, backbone)
-            covered({name: down for name, (down, _) in lora.items()}, backbone, "auto", path)
+            covered(lora, backbone, path)
             loras[path.name] = lora
         except UserError as error:
             skipped[path.name] = str(error)
@@ -106,9 +82,7 @@ def meta_down_from_loras(
             f"{len(loras)} of the {len(paths)} files in {folder} could be used; at least 2 LoRAs of people are needed. "
             f"The first that was skipped: {next(iter(skipped.values()))}"
         )
-    first_lora, *_ = loras.values()
-    shared = set.intersection(*(set(lora) for lora in loras.values()))
-    preset, _ = covered({name: first_lora[name][0] for name in shared}, backbone, "auto", folder)
+    preset = covered(set.intersection(*(set(lora) for lora in loras.values())), backbone, folder)
     sites = backbone.sites(preset)
     yield Phase(f"finding the {meta_rank} directions that are shared most at {len(sites)} sites")
     downs = {}
@@ -117,7 +91,7 @@ def meta_down_from_loras(
         downs[site.name] = shared_directions([lora[site.name] for lora in loras.values()], meta_rank, generator)
         yield Step(count, len(sites))
     write(out, downs, backbone, domain, preset, {"origin": f"distilled from {len(loras)} LoRAs"})
-    return Imported(out, preset, [meta_rank], list(loras), list(skipped))
+    return Distilled(out, preset, list(loras), list(skipped))
 
 
 def lora_files(folder: Path) -> list[Path]:
