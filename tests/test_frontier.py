@@ -1,14 +1,19 @@
 """One method against another's curve: the distance is the one that was put in, whatever the curve's settings are."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from made_up_results import made_up_run
+from made_up_results import made_up_run, read, write
 
 from metalora.cli import main
-from metalora.jobs.benchmark.frontier import LIKENESS, PROMPT, Setting, undominated
+from metalora.config import UserError
+from metalora.jobs import run
+from metalora.jobs.benchmark.frontier import LIKENESS, PROMPT, Setting, check_comparable, frontier, undominated
 from metalora.measure.frontier import Scores, above
+from metalora.store.report.reading import read_results
 
 PEOPLE = [f"person {n}" for n in range(24)]
 
@@ -90,3 +95,44 @@ def test_the_command_compares_two_runs_and_draws_them(tmp_path: Path, capsys: py
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert main([*command, "--only", "nobody of this name"]) == 1
     assert "at least 5 are needed" in capsys.readouterr().err
+
+
+OTHER = "f" * 64
+DIFFERENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "photos": (
+        lambda r: r["benchmark"].update(manifest_sha256=OTHER),
+        "the manifest's sha256: .*ffffffffffff... in .*second",
+    ),
+    "prompts": (lambda r: r["benchmark"].update(prompts_sha256=OTHER), "the prompts' sha256"),
+    "face embedder": (
+        lambda r: r["embedders"]["faces"].update(name="arcface", sha256=OTHER),
+        "the face embedder: sface .* in .*first, arcface f",
+    ),
+    "CLIP": (lambda r: r["embedders"]["clip"].update(sha256=OTHER), "CLIP: ViT-B-32"),
+    "fewer people": (
+        lambda r: (
+            r["benchmark"]["identities"].pop(),
+            [v["images"].clear() for v in r["variants"]],
+        ),
+        "the people: 6 .* in .*first, 5 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_runs_that_measured_otherwise_are_refused_with_what_differs(name: str, tmp_path: Path):
+    change, message = DIFFERENT[name]
+    runs = [made_up_run(tmp_path / name, 6, 2, 1, (("lora", 375),)) for name in ("first", "second")]
+    record = read(runs[1])
+    change(record)
+    write(runs[1], record)
+    with pytest.raises(UserError, match=message):
+        run(frontier(runs[:1], runs[1:], [], None))
+
+
+def test_a_run_without_clip_may_be_compared_by_faces(tmp_path: Path):
+    runs = [made_up_run(tmp_path / name, 6, 2, 1, (("lora", 375),)) for name in ("first", "second")]
+    record = read(runs[1])
+    record["embedders"]["clip"] = None
+    write(runs[1], record)
+    check_comparable({path.name: read_results(path) for path in runs})

@@ -95,7 +95,7 @@ class PlanSettings(BenchmarkConfig, PersonalizeConfig, CropConfig, GenerateConfi
 
 
 def add_to(commands: Commands) -> None:
-    """Plan and run; report and compare are in a file of their own."""
+    """Plan and run; report and frontier are in a file of their own."""
     kinds = commands.family("benchmark", "compare methods, with intervals", BENCHMARK_HELP)
     plan = kinds.add("plan", "check every input, decide everything", PLAN_HELP, plan_benchmark)
     plan.add_argument("run", type=Path, help="a new folder for the run")

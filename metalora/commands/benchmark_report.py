@@ -1,4 +1,4 @@
-"""What a benchmark run found, to look at: the page of one run, the leaderboard of several."""
+"""What a benchmark run found, to look at: the page of one run, two methods at equal prompts and likeness."""
 
 import argparse
 from pathlib import Path
@@ -13,14 +13,6 @@ worst. Beside it two tables for a spreadsheet: images.csv and variants.csv.
   metalora benchmark report my-run
 """
 
-COMPARE_HELP = """\
-A leaderboard of several runs. Only runs of the same photos, prompts and embedders are ranked together: their hashes
-are compared, and what differs is named. The paired differences of one variant with all others are printed too.
-
-  metalora benchmark compare my-run other-run --out leaderboard.html
-  metalora benchmark compare my-run other-run --against my-run:meta-lora-375-r1
-"""
-
 FRONTIER_HELP = """\
 Steps, rates and ranks buy likeness with prompts. So two methods are compared at equal CLIP-T and at equal R-FaceSim:
 every setting of the given runs against the curve through the settings of --curve (those that no other of them beats in
@@ -30,22 +22,12 @@ both), paired by person, with intervals.
   metalora benchmark frontier meta-lora --curve plain-lora plain-lora-rank-4 --plot frontier.png
 """
 
-PRINTED = ("r_facesim", "clip_t", "adherence")
-
 
 def add_to(kinds: Commands) -> None:
-    """Report and compare, as second words of `benchmark`."""
+    """Report and frontier, as second words of `benchmark`."""
     report = kinds.add("report", "a page and two tables of a finished run", REPORT_HELP, report_benchmark)
     report.add_argument("run", type=Path, help="the folder of a finished run, or its results.json")
     report.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: the run's folder)")
-    compare = kinds.add("compare", "a leaderboard of several runs", COMPARE_HELP, compare_benchmarks)
-    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
-    compare.add_argument(
-        "--out", type=Path, default=Path("leaderboard.html"), metavar="HTML", help="the page (default leaderboard.html)"
-    )
-    compare.add_argument(
-        "--against", metavar="RUN:VARIANT", help="whose differences with all others (default: the first of the ranking)"
-    )
     curve = kinds.add("frontier", "one method against another's curve", FRONTIER_HELP, compare_on_frontier)
     curve.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs of one method")
     curve.add_argument("--curve", type=Path, nargs="+", required=True, metavar="RUN", help="runs of the other method")
@@ -65,18 +47,6 @@ def report_benchmark(args: argparse.Namespace) -> None:
     )
     if report.absent:
         print(f"{report.absent} pictures are not in the run's folder, or not the ones that were scored")
-
-
-def compare_benchmarks(args: argparse.Namespace) -> None:
-    """Write the leaderboard of several runs."""
-    from ..jobs.benchmark.compare import benchmark_compare as job
-
-    board = driven(job(args.runs, args.out, args.against))
-    print(f"wrote {board.page} ({board.variants} variants) and {board.table}")
-    for found in board.comparisons:
-        if found.score in PRINTED and found.misses in (None, "left out"):
-            interval = "" if found.low is None else f" ({found.low:+.4f} to {found.high:+.4f})"
-            print(f"{found.one} minus {found.other}: {found.score} {found.mean:+.4f}{interval}, {found.count} people")
 
 
 def compare_on_frontier(args: argparse.Namespace) -> None:

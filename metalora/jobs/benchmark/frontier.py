@@ -1,5 +1,6 @@
 """Methods of finished runs on the frontier of likeness and prompt: each setting of one against the curve of another."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,8 @@ from ...config import FEWEST_PEOPLE, Phase, UserError
 from ...measure.frontier import Scores, above
 from ...measure.intervals import Interval
 from ...store.files import write_bytes
-from ...store.report.leaderboard import check_comparable
 from ...store.report.reading import read_results
-from ...store.report.results import Results, Variant
+from ...store.report.results import Embedder, Results, Variant
 from .. import Job
 from ..plots import frontier_plot
 
@@ -115,3 +115,46 @@ def scores_of(variant: Variant, people: set[str]) -> Mapping[str, Scores]:
             if value is not None:
                 scores[name].setdefault(image.identity, {})[f"{image.prompt} {image.seed}"] = value
     return scores
+
+
+def check_comparable(runs: Mapping[str, Results]) -> None:
+    """Refuse runs that differ in what they measured or with what; every difference in one message."""
+    facts = {name: _facts(results) for name, results in runs.items()}
+    problems = []
+    for fact in next(iter(facts.values())):
+        found = {name: value for name, values in facts.items() if (value := values[fact]) is not None}
+        if len(set(found.values())) > 1:
+            problems.append(f"{fact}: " + ", ".join(f"{_shortened(value)} in {name}" for name, value in found.items()))
+    if problems:
+        listed = "\n  ".join(problems)
+        raise UserError(
+            f"These runs cannot be compared, because they differ in\n  {listed}\nCompare runs of one manifest, "
+            "one file of prompts and one embedder; `metalora benchmark report` shows a run by itself."
+        )
+
+
+def _facts(results: Results) -> dict[str, str | None]:
+    """What must be the same; None where a run did without, and so has no score of it to be ranked."""
+    people = sorted(person.identity for person in results.people)
+    prompts = sorted(prompt.id for prompt in results.prompts)
+    gallery = sorted(results.gallery)
+    return {
+        "the manifest's sha256": results.manifest_sha256,
+        "the prompts' sha256": results.prompts_sha256,
+        "the face embedder": _identified(results.faces),
+        "CLIP": _identified(results.clip),
+        "DINO": _identified(results.dino),
+        "the people": f"{len(people)} ({', '.join(people)})",
+        "the gallery": f"{len(gallery)} ({', '.join(gallery)})",
+        "the prompts": f"{len(prompts)} ({', '.join(prompts)})",
+    }
+
+
+def _identified(embedder: Embedder | None) -> str | None:
+    return None if embedder is None else f"{embedder.name} {embedder.sha256}"
+
+
+def _shortened(value: str) -> str:
+    """A hash by its first digits, a long list by its beginning."""
+    value = re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", value)
+    return value if len(value) <= 60 else value[:57] + "..."

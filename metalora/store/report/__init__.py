@@ -1,7 +1,7 @@
-"""The pages and tables of a benchmark run, from its results.json alone (and its pictures, where they are there).
+"""The page and tables of a benchmark run, from its results.json alone (and its pictures, where they are there).
 
 results, reading    what the file holds, checked whole against its schema
 scores              what the scores are called and how they are written, and the tables for a spreadsheet
 pictures, charts    which pictures are shown and how large; the drawings
-page, templates/    one run, or several whose `leaderboard` may be drawn up; the markup
+page, templates/    the markup
 """

@@ -1,4 +1,4 @@
-"""The pages of a report, from `templates/`: each is one HTML file that needs nothing else and runs nothing."""
+"""The page of a report, from `templates/`: one HTML file that needs nothing else and runs nothing."""
 
 import json
 from collections.abc import Mapping
@@ -38,20 +38,10 @@ def report_page(results: Results, choice: Choice, thumbnails: Thumbnails, held_o
         people={person.identity: person for person in results.people},
         prompts={prompt.id: prompt for prompt in results.prompts},
         texts={prompt.id: prompt.text for prompt in results.prompts},
-        **_of(results),
+        results=results,
+        published=json.loads(PUBLISHED.read_text(encoding="utf-8")),
+        labels={variant.id: variant.label for variant in results.variants},
     )
-
-
-def leaderboard_page(together: Results, runs: Mapping[str, Results]) -> str:
-    """The page of several runs; `together` is what `merged` gave, with comparisons of one variant with the others."""
-    return render("leaderboard.html", title=f"Leaderboard: {together.name}", runs=runs, **_of(together))
-
-
-def _of(results: Results) -> dict[str, Any]:
-    """What both pages need."""
-    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    labels = {variant.id: variant.label for variant in results.variants}
-    return {"results": results, "published": published, "labels": labels}
 
 
 @dataclass(frozen=True)
