@@ -40,7 +40,6 @@ class MetaTrainConfig:
         1_000, "paper: first iterations of a bucket, in which only heads move (q_warm-up)", low=0
     )
     bucket_people: int = option(50, "paper: people in a bucket, at most", low=1)
-    rate_warmup: int = option(0, "paper: let the learning rate rise over so many steps, per bucket for heads", low=0)
     weight_decay: float = option(0.01, "paper: AdamW weight decay; torch's own default", low=0.0, high=1.0)
     rank: int = option(1, "paper: r2, the rank of the heads", low=1, high=128)
     meta_rank: int = option(16, "r1, the rank of the Meta-Down", low=1, high=512, common=True)
@@ -50,9 +49,7 @@ class MetaTrainConfig:
         "person", "train on people of this class; 'all' takes every class at once", flag="--class", common=True
     )
     limit_people: int = option(0, "train on only so many people, drawn by chance; 0: on all", low=0)
-    balance_classes: bool = option(False, "with several classes, show each as often as the largest")
     caption: str = option("a photo of a {class}", "caption of photos without one of their own; {class} is filled in")
-    own_captions: bool = option(True, "use the captions that come with the photos, where there are some")
     resolution: int = option(
         1024, "a photo becomes about resolution x resolution pixels", low=64, high=2048, common=True
     )

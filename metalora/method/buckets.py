@@ -52,12 +52,6 @@ def place(step: int, config: MetaTrainConfig) -> Place:
     return Place(visit, iteration, iteration < config.warmup_steps)
 
 
-def shared_steps(step: int, config: MetaTrainConfig) -> int:
-    """How often the Meta-Down has moved before this step."""
-    visit, iteration, _ = place(step, config)
-    return visit * (config.bucket_steps - config.warmup_steps) + max(0, iteration - config.warmup_steps)
-
-
 def deal(people: Sequence[Person], config: MetaTrainConfig) -> list[list[Person]]:
     """Buckets of at most `config.bucket_people`, as even as possible, each with the classes in the same proportion."""
     order = torch.randperm(len(people), generator=generator_of(config.seed, "buckets")).tolist()
@@ -78,8 +72,9 @@ class Draws:
         self.config, self.key = config, (config.seed, "visit", visit)
         self.lanes = lanes(len(bucket), config.batch)
         self.groups: dict[Size, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-        for position, photo in self._photos(bucket):
-            self.groups[bucket[position].sizes[photo]][position % self.lanes].append((position, photo))
+        for position, person in enumerate(bucket):
+            for photo, size in enumerate(person.sizes):
+                self.groups[size][position % self.lanes].append((position, photo))
         # One entry a batch: (its size, which batch of that size in a pass). A pass shows about every photo once.
         self.batches = [
             (size, index)
@@ -115,18 +110,3 @@ class Draws:
         turn, position = divmod(index, len(photos))
         order = torch.randperm(len(photos), generator=generator_of(*self.key, "lane", size, lane, turn))
         return photos[int(order[position])]
-
-    def _photos(self, bucket: Sequence[Person]) -> list[tuple[int, int]]:
-        """(position, photo) of every photo; with balanced classes those of smaller classes come several times."""
-        by_kind: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for position, person in enumerate(bucket):
-            by_kind[person.kind] += [(position, photo) for photo in range(len(person.sizes))]
-        if not self.config.balance_classes:
-            return [photo for photos in by_kind.values() for photo in photos]
-        most = max(map(len, by_kind.values()))
-        balanced = []
-        for kind, photos in by_kind.items():
-            rest = torch.randperm(len(photos), generator=generator_of(*self.key, "balance", kind))
-            extra = [photos[int(index)] for index in rest[: most % len(photos)]]
-            balanced += photos * (most // len(photos)) + extra
-        return balanced

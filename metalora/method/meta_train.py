@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import Step, UserError
 from ..config_meta_train import MetaTrainConfig
 from .adapter import IDENTITY, SHARED, Adapter, Adapters, Site
-from .buckets import Draws, Person, Sample, lanes, place, shared_steps
+from .buckets import Draws, Person, Sample, lanes, place
 from .flat import FlatDown, Heads, fresh_heads
 from .flow import Denoiser, Times, flow_losses, generator_of
 from .world import ALONE, World
@@ -95,7 +95,7 @@ def meta_train(
     """Yield after every step. The caller attaches `training.adapters` and gives the batches of `planned`."""
     world, down = training.world, training.down
     for batch in batches:
-        visit, iteration, warm_up = place(batch.step, config)
+        visit, _, warm_up = place(batch.step, config)
         if visit != training.visit:
             training.begin(visit)  # fresh heads for the bucket's people
         down.train(not warm_up)
@@ -103,9 +103,7 @@ def meta_train(
         if batch.samples:
             training.heads.load(training.rows(batch.samples))  # each sample through its own person's heads
             value = backward(denoiser, batch, config)
-            training.heads.step(
-                warm_up_factor(config, iteration), config.weight_decay
-            )  # whoever is absent does not move
+            training.heads.step(config.learning_rate, config.weight_decay)  # whoever is absent does not move
         if warm_up:  # fresh heads are noise: until they have caught up, they are kept out of the Meta-Down
             value *= config.batch / max(1, len(batch.samples))  # nothing is exchanged: the mean of what is here
         else:
@@ -115,10 +113,10 @@ def meta_train(
         if not abs(value) < float("inf"):
             raise UserError(
                 f"The loss became {value} at step {batch.step + 1}. The checkpoints before it are kept. "
-                "Lower the learning rate, or let it rise slowly with --rate-warmup."
+                "Lower the learning rate."
             )
         if not warm_up:
-            down.step(warm_up_factor(config, shared_steps(batch.step, config)))
+            down.step(config.learning_rate)
         yield Step(batch.step + 1, config.steps, value)
 
 
@@ -148,11 +146,6 @@ def planned(training: MetaTraining, config: MetaTrainConfig, start: int = 0) -> 
 def generators(batch: Batch, config: MetaTrainConfig) -> list[torch.Generator]:
     """Of each sample's time and noise: by step and slot, whichever process has it."""
     return [generator_of(config.seed, "noise", batch.step, sample.slot) for sample in batch.samples]
-
-
-def warm_up_factor(config: MetaTrainConfig, taken: int) -> float:
-    """The learning rate after so many steps: constant, after its rise if one is asked for."""
-    return config.learning_rate * min(1.0, (taken + 1) / (config.rate_warmup + 1))
 
 
 def per_sample_adapters(sites: Sequence[Site], meta_down: dict[str, Tensor], config: MetaTrainConfig) -> Adapters:

@@ -62,7 +62,7 @@ class People:
         who = self.identities[name]
         one = who.photos[photo]
         own = (one.mirrored_caption if mirrored else None) or one.caption
-        return own if own and self.config.own_captions else self.config.caption_of(kind_of(who, self.config))
+        return own or self.config.caption_of(kind_of(who, self.config))
 
     def shortened(self, name: str, photo: int, form: int) -> str:
         """One of the `caption_variants` shortened forms of the photo's caption (across-photos)."""
