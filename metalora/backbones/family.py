@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from ..config import UserError
@@ -23,7 +24,7 @@ class Family:
     name = ""  # as files and --backbone call it
     pipeline = ""  # the classes of diffusers
     transformer = ""
-    since = ""  # the first version of diffusers that has them
+    since = ""  # the first version of diffusers that has them as they are used here
     multiple = 16  # image sides must be multiples of this: the autoencoder's 8 times the patches' 2
     max_tokens = 512  # of a prompt
     padded = False  # whether every prompt is filled up to `max_tokens`
@@ -172,11 +173,11 @@ class Parts(Protocol):
 
 
 def diffusers_class(family: Family, name: str) -> Any:
-    """A class of diffusers; a UserError where the installed version has none of this name."""
+    """A class of diffusers; a UserError where the installed version has none of this name, or an unfinished one."""
     import diffusers
 
     found = getattr(diffusers, name, None)
-    if found is None:
+    if found is None or Version(diffusers.__version__).release < Version(family.since).release:
         raise UserError(
             f"{family.name} needs diffusers {family.since} or later, for its {name}, and {diffusers.__version__} is "
             f"installed: pip install 'diffusers>={family.since}'."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from ..config import UserError
 from .bases import ON_HUB
@@ -199,10 +199,19 @@ def text_encoder(
         logging.set_verbosity(level)
     missing = [name for name in sorted(found["missing_keys"]) if not name.startswith(UNASKED)]
     strange = [name for name in sorted(found["unexpected_keys"]) if not name.startswith(UNASKED)]
-    wrong = [f"{name} is {list(size)}, not {list(other)}" for name, size, other in sorted(found["mismatched_keys"])]
+    sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wrong = [misshapen(key, weights, sizes) for key in sorted(found["mismatched_keys"])]
     if problems := told(missing, "are missing") + told(strange, "are not known") + told(wrong, "have another shape"):
         raise UserError(misfit(path, kind, problems))
     return model.eval()
+
+
+def misshapen(key: str | tuple[str, Size, Size], weights: Mapping[str, Tensor], sizes: Mapping[str, Size]) -> str:
+    """A weight of another shape in words; transformers 4.57 gives its name alone."""
+    if isinstance(key, str):
+        given = next(weight.shape for name, weight in weights.items() if key.endswith(name) or name.endswith(key))
+        key = (key, given, sizes[key])
+    return f"{key[0]} is {list(key[1])}, not {list(key[2])}"
 
 
 def check_fit(path: Path, kind: Any, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

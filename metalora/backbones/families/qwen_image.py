@@ -12,7 +12,8 @@ class QwenImage(Family):
     """The text-to-image base of 20 billion parameters."""
 
     name = "qwen-image"
-    pipeline, transformer, since = "QwenImagePipeline", "QwenImageTransformer2DModel", "0.35"
+    pipeline, transformer = "QwenImagePipeline", "QwenImageTransformer2DModel"
+    since = "0.37"  # the first that leaves padding out of attention
     max_tokens = 1024
     releases: ClassVar[Releases] = {
         "qwen-image": {"num_layers": 60, "num_attention_heads": 24, "attention_head_dim": 128}
