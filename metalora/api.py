@@ -205,8 +205,6 @@ def meta_train(people: File, given: dict[str, Any]) -> "MetaTrained":
     own = MetaTrainSettings(**given)
     preset = own.preset or meta_preset_of(own.defaults_of, given.get("objective"))
     config = meta_train_config(preset, **{name: given[name] for name in meta_train_options() & given.keys()})
-    if own.cuda_graphs:
-        raise UserError("meta-train cannot use --cuda-graphs: each step wears heads in another place. Leave it out.")
     backbone = open_backbone(replace(own, device=device_of_process(own.device)), own)
     with joined_processes(config.batch, backbone.device) as world:
         check_memory(backbone, config, world.size)

@@ -155,7 +155,6 @@ class SpeedConfig:
     eight_bit: bool = option(False, "int8 weights: half of bf16's memory, nearly the same")
     four_bit: bool = option(False, "NF4 weights: a third of bf16's memory, less exact")
     swap_blocks: int = option(0, "keep so many blocks in main memory, each fetched in its turn", low=0)
-    cuda_graphs: bool = option(False, "with --compile: record blocks, for small images")
 
     def __post_init__(self) -> None:
         check_options(self)

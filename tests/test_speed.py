@@ -56,6 +56,8 @@ def test_attention_kernels_agree_and_the_one_that_runs_is_named(tiny: PipelineBa
             set_attention(denoiser.network, "auto")  # diffusers keeps the choice for all networks
     with pytest.raises(UserError, match="choose one of: auto, cudnn"):
         Speed(attention="fastest")
+    with pytest.raises(UserError, match="--attention cudnn needs an NVIDIA GPU, and the base runs on cpu"):
+        Speed(attention="cudnn").check(tiny.device)
     assert attention_that_runs(Speed(), tiny.device, tiny.dtype) == "flash_attention"
     assert attention_that_runs(Speed(attention="math"), tiny.device, tiny.dtype) == "math"
 

@@ -49,7 +49,7 @@ def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> Pipelin
 
 def speed_of(how: SpeedConfig) -> Speed:
     """What the settings say."""
-    return Speed(how.compile, how.attention, how.eight_bit, how.four_bit, how.swap_blocks, how.cuda_graphs)
+    return Speed(how.compile, how.attention, how.eight_bit, how.four_bit, how.swap_blocks)
 
 
 def how_it_runs(backbone: PipelineBackbone) -> str:

@@ -48,7 +48,6 @@ class Speed:
     eight_bit: bool = False
     four_bit: bool = False
     swapped_blocks: int = 0  # how many are not on the device to stay
-    cuda_graphs: bool = False  # of compiled blocks: recorded once, then played
 
     def __post_init__(self) -> None:
         if self.attention not in ATTENTION:
@@ -60,15 +59,11 @@ class Speed:
                 "--compile and --swap-blocks do not go together: a compiled block would have to fetch its weights "
                 "inside its graph. Leave one out."
             )
-        if self.cuda_graphs and not self.compiled:
-            raise UserError("--cuda-graphs plays what --compile made: give both, or neither.")
         if self.four_bit:
             check_four_bit()
 
     def check(self, device: torch.device) -> None:
         """A UserError for what this device cannot do."""
-        if self.cuda_graphs and device.type != "cuda":
-            raise UserError(f"--cuda-graphs needs an NVIDIA GPU, and the base runs on {device}. Leave it out.")
         if self.attention in ON_CUDA_ALONE and device.type != "cuda":
             raise UserError(
                 f"--attention {self.attention} needs an NVIDIA GPU, and the base runs on {device}. Leave it out."
@@ -87,7 +82,6 @@ class Speed:
     def __str__(self) -> str:
         parts = [f"attention {self.attention}"]
         parts += ["compiled blocks"] if self.compiled else []
-        parts += ["CUDA graphs"] if self.cuda_graphs else []
         parts += ["8-bit weights"] if self.eight_bit else []
         parts += ["4-bit weights"] if self.four_bit else []
         parts += [f"{self.swapped_blocks} blocks swapped"] if self.swapped_blocks else []
@@ -104,24 +98,16 @@ def prepare(network: Any, speed: Speed) -> Any:
     if speed.attention != "auto":
         set_attention(network, speed.attention)
     if speed.compiled:
-        compile_blocks(network, speed.cuda_graphs)
+        compile_blocks(network)
     return network
 
 
-def compile_blocks(network: Any, cuda_graphs: bool) -> None:
-    """One graph for all blocks of a kind and for every aspect ratio: a number of tokens that is only a name.
-
-    CUDA graphs are recorded block by block, for each aspect ratio. What trained parameters must do for that: stay where
-    they are, as stage 2's do, which are views of one buffer.
-    """
+def compile_blocks(network: Any) -> None:
+    """One graph for all blocks of a kind and for every aspect ratio: a number of tokens that is only a name."""
     dynamo = torch._dynamo.config
     dynamo.cache_size_limit = max(dynamo.cache_size_limit, TRACES)
     for block in chain.from_iterable(lists_of(network)):  # diffusers' own loop knows no blocks of Stable Diffusion 3.5
-        block.compile(fullgraph=True, dynamic=True, mode="reduce-overhead" if cuda_graphs else None)
-    if cuda_graphs:
-        # A pass of the network is a step. Left to guess, torch would take each block for one, and give its output's
-        # memory away before the next block, or a checkpoint in backward, has read it.
-        network.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
+        block.compile(fullgraph=True, dynamic=True)
 
 
 def place(network: Any, speed: Speed, device: torch.device) -> Any:

@@ -117,8 +117,6 @@ def plan_benchmark(args: argparse.Namespace) -> None:
     own = PlanSettings(**given)
     if own.meta_phd and own.prompts:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
-    if own.cuda_graphs:
-        raise UserError("--cuda-graphs are recorded for one person, and a benchmark trains many people. Leave it out.")
     drawn = BaseConfig(backbone=own.draw_with, device=own.device, precision=own.precision)
     inputs = Inputs(
         own.manifest or mini_benchmark() / "manifest.jsonl",
