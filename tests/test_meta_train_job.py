@@ -14,21 +14,9 @@ from metalora.store.cache import Cache
 pytestmark = pytest.mark.slow
 
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
-FAST = [
-    "--objective",
-    "paper",
-    "--resolution",
-    "64",
-    "--steps",
-    "12",
-    "--bucket-steps",
-    "6",
-    "--warmup-steps",
-    "2",
-    "--batch",
-    "2",
-]
-FAST += ["--bucket-people", "4", "--save-every", "5", "--validation-people", "1", "--validation-steps", "2"]
+FAST = ["--objective", "paper", "--resolution", "64", "--steps", "12", "--batch", "2"]
+FAST += ["--bucket-steps", "6", "--warmup-steps", "2", "--bucket-people", "4", "--save-every", "5"]
+FAST += ["--validation-people", "1", "--validation-steps", "2"]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Whether stage 1 fits, before anything is loaded; the estimate against the tensors that are really there."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from metalora.cli import main
 from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs.meta_train import memory
-from metalora.method.adapter import random_meta_down
+from metalora.method.across_photos import AcrossPhotos
+from metalora.method.adapter import Adapters, Site, random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of
+from metalora.method.head_generator import HeadGenerator
 from metalora.method.meta_train import MetaTraining, per_sample_adapters
 
 CONFIG = MetaTrainConfig(objective="paper", batch=4, bucket_people=6, resolution=256)
@@ -68,17 +71,56 @@ def test_the_adapters_estimate_agrees_with_the_tensors_of_a_step(tiny: PipelineB
     assert 1 <= estimated / sum(tensor.nbytes for tensor in held) < 1.1  # it counts a temporary copy more
 
 
-def test_with_the_meta_down_trained_layers_keep_what_a_plain_loras_keep():
-    def kept(shape: FluxShape) -> int:
-        places, generator = sites(shape, "all", fused=False), generator_of("heads")
-        adapters = per_sample_adapters(places, random_meta_down(places, 16, generator), CONFIG)
+def of_paper(places: list[Site]) -> tuple[Adapters, int]:
+    return per_sample_adapters(places, random_meta_down(places, 16, generator_of("heads")), CONFIG), 0
+
+
+def of_across_photos(places: list[Site]) -> tuple[Adapters, int]:
+    """Beside what a plain LoRA's layers keep, the matrices in the base's precision."""
+    training = across_photos(places)
+    training.set_heads(torch.randn(1, memory.EMBEDDING), 1)
+    return training.adapters, sum(2 * (one.down.numel() + one.up.numel()) for one in training.by_name.values())
+
+
+@pytest.mark.parametrize("made", [of_paper, pytest.param(of_across_photos, marks=pytest.mark.slow)])
+def test_with_the_meta_down_trained_layers_keep_what_a_plain_loras_keep(made: Callable):
+    def kept(shape: FluxShape) -> tuple[int, float]:
+        adapters, copies = made(sites(shape, "all", fused=False))
         model = nn.Module.to(network(shape), BF16)
         with adapters.attached(model):
-            return bytes_of(kept_for_backward(model, adapters.parameters(), lambda: forward(model, shape)))
+            found = kept_for_backward(model, adapters.parameters(), lambda: forward(model, shape))
+        return bytes_of(found), copies + 2 * activation_numbers(shape, TEXT + IMAGE, meta=False, checkpointing=False)
 
-    small, large = shape_of(1, 1), shape_of(2, 3)
-    estimated = sum(
-        sign * activation_numbers(shape, TEXT + IMAGE, meta=False, checkpointing=False)
-        for shape, sign in ((large, 1), (small, -1))
-    )
-    assert abs(estimated / ((kept(large) - kept(small)) / 2) - 1) < 0.05
+    small, large = kept(shape_of(1, 1)), kept(shape_of(2, 3))
+    assert (large[1] - small[1]) / (large[0] - small[0]) == pytest.approx(1, abs=0.05)
+
+
+ACROSS = MetaTrainConfig(batch=4, resolution=256)
+
+
+def across_photos(places: list[Site]) -> AcrossPhotos:
+    drawn = generator_of("down")
+    faces = torch.randn(8, memory.EMBEDDING, generator=drawn)
+    generator = HeadGenerator(faces, len(places), ACROSS.meta_rank, drawn)
+    return AcrossPhotos(places, random_meta_down(places, ACROSS.meta_rank, drawn), generator, ACROSS)
+
+
+@pytest.mark.slow
+def test_the_adapters_estimate_across_photos_agrees_with_the_tensors_of_a_step(tiny: PipelineBackbone):
+    training = across_photos(tiny.sites("all"))
+    training.step(0, training.gradients[:-1].norm())
+    training.set_heads(torch.randn(ACROSS.batch, memory.EMBEDDING), ACROSS.batch)
+    gains = sum(adapter.gains.numel() * 4 for adapter in training.by_name.values())
+    held = [training.flat, training.gradients]
+    for moments in training.optimizer.state_dict()["state"].values():
+        held += [moments["exp_avg"], moments["exp_avg_sq"]]
+    estimated = memory.stage_one_memory(tiny, ACROSS).adapters
+    assert estimated == pytest.approx(sum(tensor.nbytes for tensor in held) + 2 * gains, rel=0.001)
+
+
+def test_the_people_count_for_the_paper_alone(tiny: PipelineBackbone):
+    def adapters(**options: object) -> int:
+        return memory.stage_one_memory(tiny, MetaTrainConfig(**options)).adapters
+
+    assert adapters(bucket_people=1) == adapters(bucket_people=50)
+    assert adapters(objective="paper", bucket_people=1) < adapters(objective="paper", bucket_people=50)

@@ -22,21 +22,8 @@ from metalora.store import files
 from metalora.store.cache import Cache
 
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
-FAST = [
-    "--objective",
-    "paper",
-    "--resolution",
-    "64",
-    "--steps",
-    "2",
-    "--bucket-steps",
-    "2",
-    "--warmup-steps",
-    "1",
-    "--batch",
-    "2",
-]
-FAST += ["--bucket-people", "4", "--validation-people", "0", "--backbone", "tiny"]
+FAST = ["--objective", "paper", "--resolution", "64", "--steps", "2", "--batch", "2", "--backbone", "tiny"]
+FAST += ["--bucket-steps", "2", "--warmup-steps", "1", "--bucket-people", "4", "--validation-people", "0"]
 CONFIG = MetaTrainConfig(
     objective="paper", steps=2, bucket_steps=2, warmup_steps=0, batch=2, bucket_people=3, learning_rate=1e-2
 )
