@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tools.miniature import captions, faces, people, photo
-from tools.miniature.people import SPLITS, between, person
+from tools.miniature.people import SPLITS, person
 
 
 def same(one, other) -> bool:
@@ -56,20 +56,6 @@ def test_the_benchmark_gives_its_people_four_to_ten_photos():
     counts = [SPLITS["test"].photos_of(number) for number in SPLITS["test"].numbers]
     assert (min(counts), max(counts)) == (4, 10)
     assert {SPLITS["base"].photos_of(number) for number in SPLITS["base"].numbers} == {8}
-
-
-def test_a_look_alike_goes_from_one_person_to_the_other():
-    one, other = person(2), person(4)
-    assert same(between(one, other, 0.0).skin, one.skin)
-    assert same(between(one, other, 1.0).hair, other.hair)
-    middle = between(one, other, 0.5)
-    for name, value in middle.shape.items():
-        assert value == pytest.approx((one.shape[name] + other.shape[name]) / 2)
-
-
-def test_a_look_alike_of_two_kinds_is_refused():
-    with pytest.raises(ValueError, match="two people of one kind"):
-        between(person(2), person(3), 0.5)
 
 
 @pytest.mark.parametrize("number", range(0, 40, 3))

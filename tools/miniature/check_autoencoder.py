@@ -4,7 +4,6 @@ python -m tools.miniature.check_autoencoder --photos data/miniature/validation -
 """
 
 import argparse
-import json
 import pathlib
 
 import numpy as np
@@ -13,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from .autoencoder import psnr
 from .faces import SURE, Face, FaceReader
-from .photos import Photos, read_shards, to_pixels, to_signal
+from .photos import Photos, read_shards, to_pixels, to_signal, write_report
 
 
 def main() -> None:
@@ -30,10 +29,7 @@ def main() -> None:
     report |= {"genuine_mean": genuine, "impostor_mean": impostor, "reconstruction_mean": kept}
     report["kept"] = round(kept / genuine, 4)
     report["passes"] = {"psnr >= 30": report["psnr_mean"] >= 30, "kept >= 0.9": report["kept"] >= 0.9}
-    text = json.dumps(report, indent=2)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text + "\n")
-    print(text)
+    write_report(report, arguments.out)
 
 
 @torch.no_grad()

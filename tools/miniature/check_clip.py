@@ -9,7 +9,6 @@ CLIP has never seen. The second line reads the pictures that `check_flow` drew: 
 
 import argparse
 import collections
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from .captions import PHRASES, Attributes
 from .clip_model import open_exported
-from .photos import Photos, read_shards, to_signal
+from .photos import Photos, read_shards, to_signal, write_report
 
 NEEDED = ("kind", "clothes", "background")
 
@@ -35,10 +34,7 @@ def main() -> None:
     report["alternatives"] = {name: len(values) for name, values in PHRASES.items()}
     report["commonest_mistakes"] = {name: mistakes(chosen[name], photos.attributes, name) for name in PHRASES}
     report["passes"] = {f"{name} >= {arguments.wanted}": shares[name] >= arguments.wanted for name in NEEDED}
-    text = json.dumps(report, indent=2)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text + "\n")
-    print(text)
+    write_report(report, arguments.out)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .captions import Attributes, describe
 from .faces import SURE, Face, FaceReader
-from .photos import read_shards, to_pixels, to_signal
+from .photos import read_shards, to_pixels, to_signal, write_report
 from .text import T5_TOKENS
 
 NEAR = 0.1  # how close the similarity of drawn strangers must come to that of real ones
@@ -44,11 +44,8 @@ def main() -> None:
         "found at 0.9 >= 0.90": report["drawn"]["found_at_0.9"] >= 0.90,
         f"strangers within {NEAR}": None not in strangers and abs(strangers[0] - strangers[1]) <= NEAR,
     }
-    text = json.dumps(report, indent=2)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text + "\n")
+    write_report(report, arguments.out)
     Image.fromarray(_pairs(real, drawn)).save(arguments.out.with_suffix(".png"))
-    print(text)
 
 
 def draw(pipeline: FluxPipeline, prompts: list[str], size: int, arguments: argparse.Namespace) -> np.ndarray:

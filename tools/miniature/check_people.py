@@ -1,10 +1,9 @@
-"""Are the people of the miniature world people? Detection, verification and look-alikes, as measured, in one JSON.
+"""Are the people of the miniature world people? Detection and verification, as measured, in one JSON.
 
 python -m tools.miniature.check_people --out data/miniature/check.json
 """
 
 import argparse
-import json
 import pathlib
 
 import numpy as np
@@ -14,12 +13,12 @@ from tqdm import tqdm
 from metalora.measure.verification import auc, equal_error_rate
 
 from .faces import SURE, DlibReader, Face, FaceReader, enlarged, pair_scores, rank_one
-from .people import KINDS, SPLITS, WORLD_SEED, Person, between, person
-from .photo import photo, sample_photo
+from .people import KINDS, SPLITS, WORLD_SEED, person
+from .photo import photo
+from .photos import write_report
 from .renderer import Renderer
 
 SHOWN = 16  # people of the sheet, a row each
-SHARES = (0.5, 0.25)  # how far a look-alike is from the person it resembles; 1 would be somebody else
 
 
 def main() -> None:
@@ -43,9 +42,6 @@ def main() -> None:
     report["by_kind"] = {kind: recognition(embeddings[first::2]) for first, kind in enumerate(KINDS)}
     if second:
         report["second_opinion"] = recognition(others)
-    report["look_alikes"] = {
-        f"{share:g}": look_alikes(renderer, reader, people, embeddings, share, arguments.pairs) for share in SHARES
-    }
     report["passes"] = {
         "found at 0.9 >= 0.98": report["found_at_0.9"] >= 0.98,
         "auc >= 0.999": report["auc"] >= 0.999,
@@ -54,11 +50,8 @@ def main() -> None:
     }
     if second:
         report["passes"]["second opinion's auc >= 0.99"] = report["second_opinion"]["auc"] >= 0.99
-    text = json.dumps(report, indent=2)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text + "\n")
+    write_report(report, arguments.out)
     Image.fromarray(np.vstack(rows)).save(arguments.out.with_suffix(".png"))
-    print(text)
 
 
 def detection(faces: list[list[Face | None]]) -> dict[str, float]:
@@ -88,25 +81,6 @@ def recognition(by_person: list[list[np.ndarray]]) -> dict[str, float]:
     }
 
 
-def look_alikes(renderer, reader, people: list[Person], embeddings, share: float, pairs: int) -> dict[str, float]:
-    """Photos of a person against photos of somebody `share` of the way to another person: harder than strangers."""
-    genuine, impostor, rng = [], [], np.random.default_rng([WORLD_SEED, 3])
-    for index in tqdm(range(min(pairs, len(people) - 2)), desc=f"look-alikes {share:g}"):
-        double = between(people[index], people[index + 2], share)  # + 2: of the same kind
-        figure = renderer.figure(double)
-        theirs = [reader.read(renderer.render(double, figure, sample_photo(double, rng))) for _ in range(4)]
-        own = embeddings[index]
-        others = [face.embedding for face in theirs if face]
-        genuine += [a @ b for at, a in enumerate(own) for b in own[at + 1 :]]
-        impostor += [a @ b for a in own for b in others]
-    return {
-        "pairs_of_people": min(pairs, len(people) - 2),
-        "impostor_mean": _round(np.mean(impostor)),
-        "auc": round(auc(np.array(genuine), np.array(impostor)), 5),
-        "eer": round(equal_error_rate(np.array(genuine), np.array(impostor)), 5),
-    }
-
-
 def _round(value: float) -> float:
     return round(float(value), 4)
 
@@ -115,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=SPLITS["check"].people)
     parser.add_argument("--photos", type=int, default=SPLITS["check"].photos, help="of each person")
-    parser.add_argument("--pairs", type=int, default=40, help="look-alikes per share")
     parser.add_argument("--size", type=int, default=128, help="pixels per side")
     parser.add_argument("--second-opinion", action="store_true", help="ask dlib's recognizer too")
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="prepared mesh")

@@ -4,7 +4,6 @@ Person `number` of world `seed` is always the same, whoever asks first, so the s
 numbers and nothing else has to be stored. Even numbers are women, odd ones men.
 """
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,29 +84,6 @@ def person(number: int, seed: int = WORLD_SEED) -> Person:
         hair=hair,
         texture_seed=float(rng.integers(1, 900)),
     )
-
-
-def between(one: Person, other: Person, share: float) -> Person:
-    """A look-alike: `share` of the way from one person to another of the same kind (0: the first, 1: the second).
-
-    Hair and beard come whole from the nearer of the two: half of a hair style is no hair style. The look-alike has no
-    number of its own (-1), since nobody can draw it from a seed.
-    """
-    if one.kind != other.kind:
-        raise ValueError(f"A look-alike needs two people of one kind, got a {one.kind} and a {other.kind}.")
-    mixed = _mixed(one, other, share)
-    return dataclasses.replace(mixed, number=-1, texture_seed=(one if share < 0.5 else other).texture_seed)
-
-
-def _mixed(one, other, share: float):
-    if isinstance(one, Hair | Beard | str | int):
-        return one if share < 0.5 else other
-    if dataclasses.is_dataclass(one):
-        fields = [field.name for field in dataclasses.fields(one)]
-        return type(one)(**{name: _mixed(getattr(one, name), getattr(other, name), share) for name in fields})
-    if isinstance(one, dict):
-        return {key: _mixed(one[key], other[key], share) for key in one}
-    return (1 - share) * one + share * other
 
 
 def _phenotype(rng, kind: str, age: float, origin) -> dict[str, float]:

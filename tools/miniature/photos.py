@@ -41,3 +41,11 @@ def to_signal(pixels: Tensor) -> Tensor:
 def to_pixels(signal: Tensor) -> np.ndarray:
     """[n, 3, h, w] of -1..1 to [n, h, w, 3] bytes."""
     return ((signal.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def write_report(report: dict, path: pathlib.Path) -> None:
+    """What a check found: as a file, and on the terminal."""
+    text = json.dumps(report, indent=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+    print(text)
