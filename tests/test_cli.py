@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -177,22 +178,11 @@ def test_doctor_knows_what_flux_dev_needs_before_it_is_there(here: Path, capsys:
 
 
 def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(here: Path, warm_cache: Cache):
-    command = [
-        sys.executable,
-        "-m",
-        "metalora.cli",
-        "personalize",
-        "ada.jpg",
-        "--meta-down",
-        "random",
-        "--resolution",
-        "64",
-        *TINY,
-    ]
+    command = [sys.executable, "-m", "metalora.cli", "personalize", "ada.jpg", "--meta-down", "random", *TINY]
+    command += ["--resolution", "64", "--save-every", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(
-        [*command, "--steps", "5000", "--save-every", "2"], env=environment, stderr=subprocess.PIPE
-    )
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests run in the background
+    running = subprocess.Popen([*command, "--steps", "5000"], env=environment, stderr=subprocess.PIPE, preexec_fn=heard)
     state = here / "ada.state.safetensors"
     waited_until = time.monotonic() + 120
     while not state.exists() and running.poll() is None and time.monotonic() < waited_until:
@@ -204,9 +194,7 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(here: Path, 
     assert b"Traceback" not in said
     assert not (here / "ada.safetensors").exists()
     done = files.read(state, ("state",))[0]["losses"].numel()
-    finished = subprocess.run(
-        [*command, "--steps", str(done + 2), "--save-every", "2"], env=environment, capture_output=True, text=True
-    )
+    finished = subprocess.run([*command, "--steps", str(done + 2)], env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert f"going on from step {done}" in finished.stderr
     assert (here / "ada.safetensors").exists()

@@ -16,7 +16,6 @@ from .families import FAMILIES
 from .family import Family
 from .fingerprints import fingerprint_of_files
 from .flux_configs import SCHEDULER_DEFAULTS
-from .hub import snapshot
 from .weight_files import header_of
 
 SETTINGS = ["model_index.json", "*/*.json", "tokenizer*/*"]  # a few MB: all but the weights
@@ -230,6 +229,21 @@ class PipelineFolder:
 
     def _copy(self, name: str) -> str:
         return "the first run fetches it." if self._on_hub else f"copy the pipeline's {name} folder there."
+
+
+def snapshot(name: str, files: list[str], otherwise: str) -> Path:
+    """The folder of a hub repository with the named files; `otherwise` tells the user what to do if there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"{name} is neither in the Hugging Face cache nor could it be fetched "
+            f"({type(error).__name__}: {lines[0]}). {otherwise}"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

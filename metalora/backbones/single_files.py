@@ -16,8 +16,7 @@ from torch import Size, Tensor
 
 from ..config import UserError
 from .bases import ON_HUB
-from .hub import snapshot
-from .pipeline_folder import PipelineFolder
+from .pipeline_folder import PipelineFolder, snapshot
 from .weight_files import part_of, read_weights
 
 ORIGIN = {  # flag -> its folder in ComfyUI

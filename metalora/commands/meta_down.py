@@ -29,7 +29,6 @@ def add_to(commands: Commands) -> None:
     distill = kinds.add("from-loras", "distill ordinary LoRAs of people", LORAS_HELP, from_loras)
     distill.add_argument("folder", type=Path, help="a folder of .safetensors LoRAs")
     distill.add_argument("--meta-rank", type=int, default=16, metavar="N", help="r1, directions to keep (default 16)")
-    distill.add_argument("--first", type=int, metavar="N", help="only the first so many LoRAs, by name (default: all)")
     distill.add_argument("--out", type=Path, required=True, help="the Meta-Down file to write")
     distill.add_argument("--class", dest="domain", default="person", help="the class it is for (default person)")
     distill.add_argument("--overwrite", action="store_true", help="replace what exists")
@@ -57,7 +56,6 @@ def from_loras(args: argparse.Namespace) -> None:
         open_backbone(BaseConfig(**settings_of(args, BaseConfig))),
         args.domain,
         args.meta_rank,
-        first=args.first,
         overwrite=args.overwrite,
     )
     found = driven(job)

@@ -49,15 +49,11 @@ def meta_down_from_loras(
     domain: str,
     meta_rank: int,
     *,
-    first: int | None = None,
     overwrite: bool = False,
 ) -> Job[Distilled]:
     """Distill ordinary LoRAs of people, of any key format and rank, into a Meta-Down: what their updates share most."""
     check_output(out, overwrite)
     paths = lora_files(folder)
-    if first is not None and first > len(paths):
-        raise UserError(f"--first {first}: {folder} has only {len(paths)} LoRAs.")
-    paths = paths[:first]
     width = min(site.in_features for site in backbone.architecture.places)
     if not 1 <= meta_rank <= width:
         raise UserError(f"--meta-rank must be from 1 to {width}, the base's width, got {meta_rank}.")

@@ -18,8 +18,7 @@ from ...store.images import read_photo, resize_crop
 from .. import Job
 from ..photos import unread_ends
 from .faces import Faces, found_faces, usable
-from .frames import framed
-from .people import ALL, People, kind_of
+from .people import ALL, People, framed, kind_of
 
 
 def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: Cache, world: World) -> Job[People]:

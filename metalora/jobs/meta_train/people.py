@@ -9,16 +9,18 @@ import torch
 from ...backbones.protocol import Backbone, Prompt
 from ...config_meta_train import MetaTrainConfig
 from ...measure.faces import load_faces
+from ...method import crops
 from ...method.across_photos import Pair, PairBatch
 from ...method.adaptability import HeldOut, Unseen
 from ...method.buckets import Person, Sample
+from ...method.crops import RATIOS, Box
 from ...method.flow import generator_of, joined
 from ...method.meta_train import Batch, MetaTraining
 from ...store import files
 from ...store.cache import Cache
 from ...store.identities import Identity
+from ..photos import Crop
 from .faces import Faces, cell_weights, head_on
-from .frames import framed
 
 KEPT_PROMPTS = 32  # of captions, in memory; FLUX's are 4 MB each
 UNSEEN = 4  # photos of a held-out person that are measured
@@ -165,6 +167,13 @@ def stacked_weights(weights: Sequence[torch.Tensor | None], device: torch.device
     """[n, 1, h, w] of each photo's; None where they have none."""
     given = [one for one in weights if one is not None]
     return torch.stack(given).to(device) if given else None
+
+
+def framed(width: int, height: int, config: MetaTrainConfig, multiple: int) -> Crop:
+    """The middle of a photo of this size, in the nearest of the aspect ratios: so batches of one size can be found."""
+    ratio = min((w / h for w, h in RATIOS), key=lambda one: max(one * height / width, width / (one * height)))
+    size = crops.training_size(ratio, config.resolution, multiple)
+    return Crop(crops.trimmed(Box(0, 0, width, height), size[0] / size[1]), size)
 
 
 def kind_of(one: Identity, config: MetaTrainConfig) -> str:
