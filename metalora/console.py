@@ -6,14 +6,16 @@ import signal
 import stat
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from statistics import fmean
 from types import FrameType
 
 from tqdm import tqdm
 
 from .config import Phase, Step
-from .jobs import Job, Progress, Result, run
+from .jobs import SMOOTHING, Job, Progress, Result, run
 
 # Ctrl-C, the system's shutdown or a batch queue, a terminal that is closed, Windows' Ctrl-Break
 SIGNALS = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")]
@@ -29,10 +31,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class Console:
-    """Shows phases as lines and steps as a bar with loss, step time and time left, on standard error."""
+    """Shows phases as lines and steps as a bar with mean loss, time of a step and time left, on standard error."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.bar: tqdm | None = None
+        self.losses: deque[float] = deque(maxlen=SMOOTHING)
         self.quiet = quiet
         self._asked: tuple[int, float] | None = None  # which signal, and when
         self._ending = False
@@ -55,6 +58,7 @@ class Console:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+            self.losses.clear()
 
     def _advance(self, step: Step) -> None:
         if self.bar is not None and (self.bar.total != step.total or step.index < self.bar.n):
@@ -68,7 +72,8 @@ class Console:
                 mininterval=0.1 if sys.stderr.isatty() else 20,
             )
         if step.loss is not None:
-            self.bar.set_postfix_str(f"loss {step.loss:.4f}", refresh=False)
+            self.losses.append(step.loss)
+            self.bar.set_postfix_str(f"loss {fmean(self.losses):.4f}", refresh=False)
         self.bar.update(step.index - self.bar.n)
         if step.index == step.total:
             self.close()

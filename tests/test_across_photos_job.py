@@ -66,6 +66,7 @@ def test_from_photos_to_a_meta_down_stopped_and_killed_on_the_way(
     assert "loss on unseen people's other photos" in said.out
     check_file(here / "whole.safetensors")
     check_logs(here / "whole")
+    check_said(here / "whole", said.err)
     whole = (here / "whole.safetensors").read_bytes()
 
     step = AcrossPhotos.step
@@ -104,6 +105,20 @@ def test_from_photos_to_a_meta_down_stopped_and_killed_on_the_way(
     shutil.copy(portrait, here / "ada.jpg")
     personal = ["personalize", "ada.jpg", "--backbone", "tiny", "--meta-down", "whole.safetensors"]
     assert main([*personal, "--steps", "2", "--resolution", "64"]) == 0
+
+
+def check_said(folder: Path, said: str) -> None:
+    """Each validation's line names the one at which heads from the own face gained most."""
+    with (folder / "validation.csv").open() as file:
+        rows = [
+            (int(row["step"]), float(row["loss_no_heads"]) - float(row["loss_own_face"]))
+            for row in csv.DictReader(file)
+        ]
+    for index in range(1, len(rows)):
+        best, _ = max(rows[: index + 1], key=lambda row: row[1])
+        words = "the best so far" if best == rows[index][0] else f"the best was at step {best}"
+        (line,) = (line for line in said.splitlines() if line.startswith(f"step {rows[index][0]}, unseen people"))
+        assert line.endswith(f"; {words}")
 
 
 def check_file(path: Path) -> None:

@@ -20,7 +20,11 @@ SMALL = ["--methods", "none", "lora", "--people", "1", "--prompts-each", "1", "-
 
 
 def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
-    tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: PipelineBackbone,
+    warm_cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ):
     monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
     run = tmp_path / "run"
@@ -34,6 +38,9 @@ def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
     assert main(["benchmark", "run", str(run)]) == 0
     results = json.loads((run / "results.json").read_text())
     assert results["backbone"]["fingerprint"].endswith("int8")
+    said = capsys.readouterr().out.splitlines()
+    for variant in results["variants"]:  # noise has no face
+        assert f"{variant['label']}: no score" in said
     (lora,) = run.glob("loras/*/*.safetensors")
     _, metadata = files.read(lora, ("lora",))
     assert metadata["base_fingerprint"] == plan.backbone["fingerprint"]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from metalora.config import Step
+from metalora.console import Console
 from metalora.store import files
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,14 @@ def test_a_name_in_another_script_is_printed_on_any_terminal(lora: Path, encodin
     assert ("女" if encoding == "utf-8" else r"\u5973") in out.decode(encoding)
     out, err = started("info", str(lora) + "漢", PYTHONIOENCODING=encoding).communicate()
     assert err.startswith(b"metalora: ")
+
+
+def test_the_loss_of_a_bar_is_the_mean_of_the_last_steps(capsys: pytest.CaptureFixture):
+    console = Console()
+    for index in range(1, 41):
+        console(Step(index, 40, float(index)))
+    assert "40/40" in (said := capsys.readouterr().err)
+    assert "loss 28.0000" in said, "of steps 16 to 40"
 
 
 @pytest.mark.parametrize("words", [("info", NAME), ("personalize", "--help")])

@@ -162,6 +162,8 @@ def run_benchmark(args: argparse.Namespace) -> None:
     from ..jobs.benchmark.run import run_benchmark as job
     from ..jobs.benchmark.shares import share_from_environment
     from ..store.cache import Cache, default_folder
+    from ..store.report.reading import read_results
+    from ..store.report.scores import CLIP_T, R_FACESIM, number
 
     share, plan = share_from_environment(), read_plan(args.run)
     torch.set_num_threads(plan.threads)
@@ -170,6 +172,10 @@ def run_benchmark(args: argparse.Namespace) -> None:
     work = job(args.run, backbone, Cache(args.cache or default_folder()), share, draws or None)
     results = driven(work, quiet=share.rank > 0)
     if results is not None:
+        for variant in read_results(results).variants:
+            figures = {score: variant.figure(score.key) for score in (R_FACESIM, CLIP_T)}
+            means = [f"{score.title} {number(of.mean, score.digits)}" for score, of in figures.items() if of]
+            print(f"{variant.label}: {', '.join(means) or 'no score'}")
         print(f"wrote {results}")
         print(f"next:  metalora benchmark report {quote(str(args.run))}")
 

@@ -9,6 +9,8 @@ from typing import TypeAlias, TypeVar
 
 from ..config import Phase, Step
 
+SMOOTHING = 25  # steps that a shown loss is the mean of: a single one is mostly the luck of the drawn time
+
 Result = TypeVar("Result")
 Progress: TypeAlias = Phase | Step
 Job: TypeAlias = Generator[Progress, None, Result]

@@ -8,8 +8,7 @@ from typing import Any
 
 from ..config import UserError
 from ..store.files import write_bytes
-
-SMOOTHING = 25  # steps; single losses are mostly the luck of the drawn time
+from . import SMOOTHING
 
 
 def save_loss_curve(path: Path, losses: dict[str, list[float]]) -> None:

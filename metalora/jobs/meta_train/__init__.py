@@ -131,7 +131,7 @@ def train(
 
 
 def validate(denoiser: Denoiser, run: Run, step: int, history: History, board: TensorBoard) -> str:
-    """What the run finds on people who are held out, kept and in words; nothing where nobody is."""
+    """What the run finds on people who are held out, kept; in words, with the best so far. Nothing where nobody is."""
     found = run.validate(denoiser)
     if not found:
         return ""
@@ -139,7 +139,11 @@ def validate(denoiser: Denoiser, run: Run, step: int, history: History, board: T
     for name, value in zip(run.measures, found, strict=True):
         history[name].append(value)
         board.add(step, **{f"unseen_{name}": value})
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in zip(run.measures, found, strict=True))
+    words = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in zip(run.measures, found, strict=True))
+    gains = run.gains(history)
+    best = gains.index(max(gains))
+    said = "the best so far" if best == len(gains) - 1 else f"the best was at step {history['validated'][best]:.0f}"
+    return f"{', '.join(words)}; {said}"
 
 
 def run_metadata(backbone: Backbone, people: People, config: MetaTrainConfig) -> dict[str, str]:

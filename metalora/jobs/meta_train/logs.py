@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ...config import UserError
 from ...store.files import write_bytes
-from ..plots import SMOOTHING, optional_drawing
+from .. import SMOOTHING
+from ..plots import optional_drawing
 from ..resume import History
 from .objectives import Run
 

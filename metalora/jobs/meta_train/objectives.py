@@ -57,6 +57,10 @@ class Run(Protocol):
         """The measures on people who are held out; every process calls this. Empty if nobody is."""
         ...
 
+    def gains(self, history: History) -> list[float]:
+        """What each validation found, as one number: more is better."""
+        ...
+
     def plotted(self, history: History) -> Plotted: ...
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds, on process 0; every process calls this."""
@@ -111,6 +115,9 @@ class AcrossRun:
         with torch.no_grad():  # it ended without heads; a preview of this step shows those of unseen people
             self.training.set_heads(self.unseen[-1].faces, len(self.unseen[-1].slots))
         return found
+
+    def gains(self, history: History) -> list[float]:
+        return [none - own for none, own in zip(history["no_heads"], history["own_face"], strict=True)]
 
     def plotted(self, history: History) -> Plotted:
         names = {"own_face": "heads from their own face", "another_face": "from another's", "no_heads": "no heads"}
@@ -182,11 +189,13 @@ class PaperRun:
     def validate(self, denoiser: Denoiser) -> tuple[float, ...]:
         return adaptability(denoiser, self.training, self.held_out) if self.held_out else ()
 
+    def gains(self, history: History) -> list[float]:
+        return [before - after for before, after in zip(history["before"], history["after"], strict=True)]
+
     def plotted(self, history: History) -> Plotted:
         steps = self.training.config.validation_steps
-        gain = [before - after for before, after in zip(history["before"], history["after"], strict=True)]
         title = f"held-out people after {steps} steps on one photo: higher is better"
-        return Plotted(title, "fall of the loss on unseen photos", {"gain": gain})
+        return Plotted(title, "fall of the loss on unseen photos", {"gain": self.gains(history)})
 
     def state(self) -> dict[str, Tensor]:
         heads, visit = gathered(self.training), {"visit": torch.tensor(self.training.visit)}
