@@ -2,7 +2,10 @@
 
 import hashlib
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,19 @@ def test_without_open_clip_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install open_clip_torch"):
         load_clip()
+
+
+def test_a_torchvision_of_another_torch_is_a_sentence_and_no_end_of_a_demo(tmp_path: Path):
+    broken = tmp_path / "torchvision" / "__init__.py"
+    broken.parent.mkdir()
+    broken.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    code = "from metalora.measure.clip import clip_problem; print(clip_problem())"
+    path = os.pathsep.join([str(tmp_path), str(DATA.parents[1])])
+    said = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert "nms does not exist" in said.stdout
+    assert "--force-reinstall torch torchvision" in said.stdout
 
 
 open_clip = pytest.importorskip("open_clip", reason="CLIP scores come from open_clip: pip install -e .[clip]")

@@ -66,13 +66,27 @@ class ClipScorer:
         return [text for text in texts if end_of(self._tokens([text], context_length=LONGEST)) >= self.context_length]
 
 
-def load_clip(name_or_path: str = MINIATURE, device: torch.device | str = "cpu") -> ClipScorer:
-    """The CLIP of this name, or of a folder or file; what is missing is a UserError that says what to do."""
+def clip_problem() -> str | None:
+    """Why open_clip cannot be used, and what to do; None where it can."""
     if importlib.util.find_spec("open_clip") is None:
-        raise UserError(
+        return (
             "CLIP scores need the package open_clip, which is not installed: pip install open_clip_torch "
             "(or install this package with its extra [clip])."
         )
+    try:
+        import open_clip  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # the latter from a torchvision that was built for another torch
+        return (
+            f"open_clip cannot be imported ({error}). If torchvision does not fit torch, install both from one place: "
+            "pip install --force-reinstall torch torchvision."
+        )
+    return None
+
+
+def load_clip(name_or_path: str = MINIATURE, device: torch.device | str = "cpu") -> ClipScorer:
+    """The CLIP of this name, or of a folder or file; what is missing is a UserError that says what to do."""
+    if problem := clip_problem():
+        raise UserError(problem)
     if name_or_path == MINIATURE:
         return _of_folder(Path(__file__).parents[1] / "data" / "clip", "clip-miniature", device)
     if name_or_path == OPENAI:

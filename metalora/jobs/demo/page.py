@@ -162,8 +162,8 @@ def notes(made: Demonstration) -> list[str]:
     texts = []
     if made.preset in EQUALLY_OBEDIENT:
         texts.append(
-            f"Plain LoRA is stopped where its images of 32 other people follow the prompt as well as Meta-LoRA's ({MORE}): "
-            "more steps bring more likeness and less obedience, to both."
+            "Plain LoRA is stopped where its images of 32 other people follow the prompt as well as Meta-LoRA's "
+            f"({MORE}): more steps bring more likeness and less obedience, to both."
         )
     if made.scores:
         texts.append(
@@ -172,7 +172,7 @@ def notes(made: Demonstration) -> list[str]:
             f"{MORE} asks more people, and gives intervals."
         )
         if not made.scores.by_method[NONE].clip_t:
-            texts.append("CLIP-T was left out: it needs open_clip (pip install open_clip_torch).")
+            texts.append("CLIP-T was left out: no open_clip can be imported (pip install open_clip_torch).")
     if CONTROL in made.labels.values():
         texts.append(
             "The Meta-Down of this demo is a random one, not meta-trained: its images show the method's mechanics only."

@@ -1,6 +1,5 @@
 """The demo's likeness, placed between other people and the people's own photos; and CLIP-T by the miniature's CLIP."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from statistics import mean
 
 import torch
 
-from ...measure.clip import ClipScorer, load_clip
+from ...measure.clip import ClipScorer, clip_problem, load_clip
 from ...measure.faces import FaceAnalyser, load_faces
 from ...measure.similarity import cosines, identity_means, means_of, score_image
 from ..benchmark.pictures import as_bytes
@@ -50,7 +49,7 @@ def scores_of(people: Sequence[DemoPerson], images: Mapping[str, Sequence[Sequen
     references = [only_embedding(faces, person.portrait) for person in people]
     unseen = [torch.stack([face[0] for face in all_embeddings(faces, person.unseen)]) for person in people]
     between = [_between(faces, *each) for each in zip(people, references, unseen, strict=True)]
-    clip = load_clip() if importlib.util.find_spec("open_clip") else None
+    clip = None if clip_problem() else load_clip()
     found = {}
     for method, of_people in images.items():
         made = [(row, image) for row, several in enumerate(of_people) for image in several]
