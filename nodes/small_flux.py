@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..metalora.backbones.family import Parts
 from ..metalora.backbones.flux_configs import AXES
 from ..metalora.backbones.keys import HEAD, FluxShape
+from ..metalora.backbones.pipeline import lean_imports
 
 CLIP_PREFIX = "text_model."
 T5_NAMES = ("d_ff", "d_kv", "d_model", "num_heads", "num_layers", "vocab_size")
@@ -66,6 +67,7 @@ class SmallFlux:
         }
 
 
+@lean_imports()  # a package that diffusers finds, such as bitsandbytes, gives no advice in ComfyUI's log
 def read_small_flux(parts: Parts, folder: Path) -> SmallFlux:
     """All parts of a FLUX in float32; the tokenizers are left in `folder`."""
     assert isinstance(parts.architecture, FluxShape), parts.architecture.name
