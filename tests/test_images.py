@@ -1,7 +1,6 @@
 """Photos are read whole, upright and in sRGB, or refused with a sentence."""
 
 import contextlib
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -11,19 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from photos import SMALL, close, png_that_claims, small_picture, tiff_of
 from PIL import Image, ImageCms, ImageFile
 
 from metalora.config import UserError
-from metalora.store.images import (
-    demo_portrait,
-    photo_digest,
-    read_photo,
-    to_pil,
-    to_tensor,
-)
+from metalora.store.images import demo_portrait, photo_digest, read_photo, to_pil, to_tensor
 
 
 @pytest.fixture
@@ -67,19 +58,11 @@ def test_a_photo_rotated_by_exif_equals_the_upright_one(picture, read, orientati
     assert torch.equal(read(stored, "a.png", exif=exif), to_tensor(picture))
 
 
-def test_cmyk_jpeg_keeps_its_colours(picture, read):
-    assert close(read(picture.convert("CMYK"), "a.jpg", quality=95), to_tensor(picture), levels=4)
-
-
-def test_cmyk_tiff_keeps_its_colours(picture, read):
-    assert close(read(picture.convert("CMYK"), "a.tif"), to_tensor(picture), levels=2)
-
-
-def test_lab_keeps_its_colours(picture, read):
-    lab = ImageCms.profileToProfile(
-        picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
-    )
-    assert close(read(lab, "a.tif"), to_tensor(picture), levels=3)
+@pytest.mark.parametrize(("mode", "name", "levels"), [("CMYK", "a.jpg", 4), ("CMYK", "a.tif", 2), ("LAB", "a.tif", 3)])
+def test_other_colour_spaces_keep_their_colours(picture, read, mode, name, levels):
+    profiles = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"))
+    stored = ImageCms.profileToProfile(picture, *profiles, outputMode=mode) if mode == "LAB" else picture.convert(mode)
+    assert close(read(stored, name, **({"quality": 95} if name == "a.jpg" else {})), to_tensor(picture), levels)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -250,13 +233,18 @@ def test_a_missing_file_and_a_folder_have_their_sentences(tmp_path):
         read_photo(tmp_path / "file" / "photo.jpg")
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
-def test_a_truncated_picture_is_refused(tmp_path, picture, name):
-    picture.save(tmp_path / name)
-    data = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(UserError, match=r"damaged or cut short|beginning is damaged"):
-        read_photo(tmp_path / name)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+def test_a_cut_picture_is_refused_or_read_whole(tmp_path, picture, format):
+    picture.save(tmp_path / "whole", format)
+    data, whole = (tmp_path / "whole").read_bytes(), read_photo(tmp_path / "whole")
+    for share in (0.001, 0.02, 0.3, 2 / 3, 0.9, 0.99, 0.9999):
+        (tmp_path / "cut").write_bytes(data[: max(1, int(len(data) * share))])
+        if share > 2 / 3:
+            with contextlib.suppress(UserError):
+                assert torch.equal(read_photo(tmp_path / "cut"), whole)
+        else:
+            with pytest.raises(UserError, match="damaged" if share >= 0.3 else ""):
+                read_photo(tmp_path / "cut")
 
 
 def test_a_truncated_picture_is_refused_even_where_pillow_was_told_to_pad_it(tmp_path, monkeypatch):
@@ -265,27 +253,6 @@ def test_a_truncated_picture_is_refused_even_where_pillow_was_told_to_pad_it(tmp
     with pytest.raises(UserError, match="damaged or cut short"):
         read_photo(tmp_path / "cut.jpg")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    format=st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF"]),
-    cut=st.floats(0, 1),
-    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
-)
-def test_a_damaged_file_is_refused_or_read_whole_and_never_crashes(tmp_path, picture, format, cut, flips):
-    file = io.BytesIO()
-    picture.save(file, format)
-    whole = file.getvalue()
-    data = bytearray(whole[: max(1, round(len(whole) * cut))])
-    for place, value in flips:
-        data[int(place * len(data))] = value
-    (tmp_path / "damaged").write_bytes(bytes(data))
-    (tmp_path / "whole").write_bytes(whole)
-    with contextlib.suppress(UserError):
-        photo = read_photo(tmp_path / "damaged")
-        assert photo.shape[0] == 3
-        assert flips or torch.equal(photo, read_photo(tmp_path / "whole"))
 
 
 def test_the_digest_follows_the_pixels_and_not_the_file(tmp_path, picture):
