@@ -137,6 +137,7 @@ def test_the_recorded_schemas_are_those_of_the_real_comfyui(server: Server):
 @pytest.mark.parametrize("kind", [kind for kind in SCHEMAS if kind.startswith(OURS)])
 def test_every_node_has_help_that_names_each_input_and_output_and_a_tooltip_for_each(kind: str):
     page = (ROOT / "web" / "docs" / f"{kind}.md").read_text(encoding="utf-8")
+    assert f"- nodes/{kind}.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), "the site is built strictly"
     rows = [
         cell.strip() for line in page.splitlines() if line.startswith("|") for cell in line.split("|")[1].split(",")
     ]
