@@ -32,4 +32,5 @@ class Extension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         folders.register_folder()  # not in on_load, which 0.3.64 never calls
+        folders.offer_example_photo()
         return NODES

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -72,7 +71,6 @@ def serving(base: Path, pack: Path = ROOT, others: Sequence[Path] = ()) -> Itera
     (base / "input").mkdir()
     for name, folder in [("metalora", pack), *((other.name, other) for other in others)]:
         (base / "custom_nodes" / name).symlink_to(folder)
-    shutil.copy(ROOT / "metalora" / "data" / "astronaut.jpg", base / "input")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -79,3 +80,20 @@ def test_looking_for_a_change_reads_no_photo(nodes, monkeypatch: pytest.MonkeyPa
     before = nodes.loaders.LoadPhotos.fingerprint_inputs("people")
     os.utime(photo, (1, 1))
     assert nodes.loaders.LoadPhotos.fingerprint_inputs("people") != before
+
+
+def test_the_example_photo_is_offered_and_no_file_is_written_over(nodes):
+    offered = nodes.base / "input" / "astronaut.jpg"
+    nodes.folders.offer_example_photo()
+    assert offered.read_bytes() == (ROOT / "metalora" / "data" / "astronaut.jpg").read_bytes()
+    offered.write_bytes(b"the user's own")
+    nodes.folders.offer_example_photo()
+    assert offered.read_bytes() == b"the user's own"
+
+
+def test_a_folder_that_takes_no_example_photo_is_said_and_stops_nothing(nodes, caplog):
+    folder = nodes.base / "input"
+    shutil.rmtree(folder)
+    folder.write_bytes(b"")  # no folder: nothing can be written into it, by root neither
+    nodes.folders.offer_example_photo()
+    assert "--input-directory" in caplog.text

@@ -1,11 +1,14 @@
 """ComfyUI's folders: models/meta_lora, and places under output."""
 
+import logging
 import os
 from pathlib import Path
 
 import folder_paths
 
 from ...metalora.config import UserError
+from ...metalora.store.files import write_bytes
+from ...metalora.store.images import demo_portrait
 from ...metalora.store.text import problem_of_name
 
 FOLDER = "meta_lora"  # of Meta-Down files, under models/
@@ -18,6 +21,16 @@ def register_folder() -> None:
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, FOLDER)))
     folder_paths.add_model_folder_path(FOLDER, str(output_folder(FOLDER, MADE)))
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
+
+
+def offer_example_photo() -> None:
+    """The portrait that shipped workflows open with, into ComfyUI's input folder unless a file of its name is there."""
+    photo, inputs = demo_portrait(), Path(folder_paths.get_input_directory())
+    if not (inputs / photo.name).exists():
+        try:
+            write_bytes(inputs / photo.name, photo.read_bytes(), flag="--input-directory")
+        except UserError as error:  # a read-only folder: the workflows then ask for a photo
+            logging.warning("Meta-LoRA could not offer its example photo: %s", error)
 
 
 def meta_down_files() -> list[str]:
