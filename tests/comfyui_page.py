@@ -62,6 +62,12 @@ class Page:
             time.sleep(0.2)
         return value
 
+    def go(self, address: str) -> None:
+        """Open an address and wait for ComfyUI's page."""
+        self.call("Page.navigate", url=address)
+        time.sleep(1)
+        self.until(READY)
+
     def close_dialogs(self) -> None:
         """What greets a new user."""
         for _ in range(3):
@@ -99,7 +105,7 @@ class Page:
 
 @contextmanager
 def browsing(address: str, profile: Path) -> Iterator[Page]:
-    """ComfyUI's page, loaded; the browser ends on leaving."""
+    """ComfyUI's page at an address, as a new user's browser has it; the browser ends on leaving."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -111,11 +117,7 @@ def browsing(address: str, profile: Path) -> Iterator[Page]:
         page = loop.run_until_complete(connected(loop, tab_of(port)))
         for domain in ("Page", "Runtime"):
             page.call(f"{domain}.enable")
-        page.call("Page.navigate", url=address)
-        time.sleep(1)
-        page.until(READY)
-        time.sleep(3)
-        page.close_dialogs()
+        page.go(address)
         yield page
         loop.run_until_complete(page.session.close())
     finally:

@@ -20,6 +20,7 @@ from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST, RECORDS
 pytestmark = [needs_comfyui, pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)")]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 TRAINING = "app.graph._nodes.find(n => n.type == 'MetaLoRA_TrainPersonalization')"
+LINK = "/?template=1_Miniature_demo&source=metalora"  # the README's
 LOSS = "app.graph._nodes.find(n => n.title == 'Loss')"
 KEPT = os.environ.get("METALORA_SCREENSHOTS")
 SMALL = {
@@ -34,8 +35,10 @@ def page(tmp_path_factory):
     folder, clock = tmp_path_factory.mktemp("page"), time.monotonic()
     with serving(folder / "base") as server:
         started = time.monotonic() - clock
-        with browsing(server.address, folder / "profile") as opened:
-            opened.server, opened.started = server, started
+        clock = time.monotonic()
+        with browsing(server.address + LINK, folder / "profile") as opened:
+            opened.server, opened.started, opened.clock = server, started, clock
+            opened.version = server.get("/system_stats")["system"]["comfyui_version"]
             yield opened
 
 
@@ -51,10 +54,14 @@ def change(page: Page, kind: str, **widgets: object) -> None:
         page.run(f"app.graph._nodes.filter(n => n.type == '{kind}').forEach(n => {{ {one} }})")
 
 
-def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_plot_and_help(page: Page):
-    clock = time.monotonic()
-    for text in ("Templates", "metalora", "1 Miniature demo"):
-        page.click(text)
+def test_from_the_link_to_a_picture_in_one_click_with_progress_preview_plot_and_help(page: Page):
+    """On 0.3.64, which knows no such link, in four from the empty page."""
+    time.sleep(3)  # a person looks first; the page is still busy
+    if page.version == OLDEST:
+        page.close_dialogs()
+        page.clock = time.monotonic()
+        for text in ("Templates", "metalora", "1_Miniature_demo"):
+            page.click(text)
     page.until(f"!!{TRAINING}")
     page.run("app.ui.settings.setSettingValue('Comfy.Minimap.Visible', false)")
     if not KEPT:
@@ -66,16 +73,14 @@ def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_p
     page.click("Run")
     page.until("Object.keys(app.nodePreviewImages || {}).length > 0", 120)
     page.until(f"{TRAINING}.progress > 0.5 && {TRAINING}.progress < 1", 120)
-    page.look_at(0.6, -147, -238)
     kept(page, "training")
     idle = "fetch('/queue').then(r => r.json()).then(q => q.queue_running.length + q.queue_pending.length == 0)"
     page.until(idle, 300)
-    seconds = time.monotonic() - clock
+    seconds = time.monotonic() - page.clock
     page.until(f"{LOSS}.imgs?.length > 0")
-    assert page.clicks == 4
+    assert page.clicks == (4 if page.version == OLDEST else 1)
     if KEPT:
         write_path(page, seconds)
-    page.look_at(0.6, -147, -238)
     kept(page, "trained")
     page.run(f"app.canvas.deselectAll(); app.canvas.selectNode({TRAINING})")
     page.look_at(0.8, 600, -150)
@@ -88,20 +93,19 @@ def test_from_the_empty_page_to_a_picture_in_four_clicks_with_progress_preview_p
 
 def write_path(page: Page, seconds: float) -> None:
     """What a new user did and how long it took."""
-    system = page.server.get("/system_stats")["system"]
     steps = page.run(f"{TRAINING}.widgets.find(w => w.name == 'steps').value")
     lines = [
         "# A new user's path, timed",
         "",
-        f"ComfyUI {system['comfyui_version']} on the CPU, one thread, {os.cpu_count()} cores;",
+        f"ComfyUI {page.version} on the CPU, one thread, {os.cpu_count()} cores;",
         f"the shipped miniature, {steps} steps, an image every 50. A browser pressed the mouse, driven by",
         f"tests/test_nodes_page.py, which wrote this; {os.getloadavg()[0]:.0f} processes shared the cores at the time.",
         "",
         "| what | figure |",
         "|---|---|",
         f"| start of ComfyUI with the pack | {page.started:.0f} s |",
-        f"| clicks from the empty page: Templates, metalora, 1 Miniature demo, Run | {page.clicks} |",
-        f"| from the first click to images without and with the LoRA, its file and scores | {seconds:.0f} s |",
+        f"| clicks after the link is opened: Run | {page.clicks} |",
+        f"| from the opening of the link to images without and with the LoRA, its file and scores | {seconds:.0f} s |",
     ]
     Path(KEPT or "", "new-user.md").write_text("\n".join(lines) + "\n")
 
@@ -112,7 +116,7 @@ def test_a_workflow_opens_with_every_node_and_every_value(page: Page, path: Path
     page.close_dialogs()
     unknown = "app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
     missing = set(json.loads(page.run(f"JSON.stringify({unknown})")))
-    assert not missing or path.stem == "7 Compare with other methods", missing
+    assert not missing or path.stem == "7_Compare_with_other_methods", missing
     assert missing <= FOREIGN.keys() | (RECORDS[NEWEST].keys() - RECORDS[OLDEST].keys())
     shown = page.run("JSON.stringify(app.graph._nodes.map(n => [n.id, (n.widgets || []).map(w => w.value)]))")
     values = {int(number): values for number, values in json.loads(shown)}
@@ -123,7 +127,7 @@ def test_a_workflow_opens_with_every_node_and_every_value(page: Page, path: Path
 
 
 def test_the_blueprint_is_one_node_that_the_page_sends_as_crops_training_and_file(page: Page):
-    if page.server.get("/system_stats")["system"]["comfyui_version"] != NEWEST:
+    if page.version != NEWEST:
         pytest.skip("blueprints came later than 0.3.64")
     page.open_graph(ROOT / "subgraphs" / "Photo to person LoRA.json")
     shown = json.loads(page.run("JSON.stringify(app.graph._nodes[0].widgets.map(w => [w.name, w.value]))"))
@@ -141,7 +145,7 @@ def test_the_blueprint_is_one_node_that_the_page_sends_as_crops_training_and_fil
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_the_opening_view_shows_words_and_where_the_images_will_be(page: Page, path: Path):
-    """At 1366 x 768: a scale at which the page draws text, and every node that saves an image; not the comparison's."""
+    """At 1366 x 768: a scale at which the page draws text, and every node that saves an image."""
     page.call("Emulation.setDeviceMetricsOverride", width=1366, height=768, deviceScaleFactor=1, mobile=False)
     page.open_graph(path)
     scale, (left, top) = json.loads(page.run("JSON.stringify([app.canvas.ds.scale, Array.from(app.canvas.ds.offset)])"))
@@ -149,5 +153,6 @@ def test_the_opening_view_shows_words_and_where_the_images_will_be(page: Page, p
     boxes = "app.graph._nodes.filter(n => n.type == 'SaveImage').map(n => [...n.pos, ...n.size])"
     for x, y, width, height in json.loads(page.run(f"JSON.stringify({boxes})")):
         ends = ((x + width + left) * scale, (y + height + top) * scale)
-        assert path.stem.startswith("7") or (ends[0] <= 1366 and ends[1] <= 768), ends
+        assert ends[0] <= 1366, ends
+        assert ends[1] <= 768, ends
     kept(page, f"opened {path.stem}")

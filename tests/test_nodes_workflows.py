@@ -1,6 +1,7 @@
 """The shipped workflows against the nodes' schemas: recorded ones everywhere, the real ones where ComfyUI is."""
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from metalora.backbones.pipeline_folder import MINIATURE
 from tools.workflows.blueprint import photo_to_lora
-from tools.workflows.graph import Schemas, inputs_of, is_widget, outputs_of
+from tools.workflows.graph import READABLE, VIEW, Schemas, inputs_of, is_widget, outputs_of
 from tools.workflows.graphs import GRAPHS, first_version
 from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST, RECORDS, schemas_for
 from tools.workflows.thumbnail import thumbnail
@@ -67,7 +68,7 @@ def test_every_wire_joins_sockets_of_one_type(path: Path, version: str):
 
 
 def test_the_comparison_has_every_other_method_and_judges_each_with_the_same_node():
-    workflow = opened(ROOT / "workflows" / "7 Compare with other methods.json")
+    workflow = opened(ROOT / "workflows" / "7_Compare_with_other_methods.json")
     kinds = [node["type"] for node in workflow["nodes"]]
     assert set(FOREIGN) <= set(kinds)
     assert {"PhotoMakerEncode", "ReferenceLatent", "MetaLoRA_TrainPersonalization"} <= set(kinds)
@@ -84,8 +85,21 @@ def test_a_workflow_is_tidy_has_words_and_a_thumbnail(path: Path):
         for other_x, other_y, other_width, other_height in boxes[:i]:
             apart = x >= other_x + other_width or other_x >= x + width or y >= other_y + other_height
             assert apart or other_y >= y + height, "two nodes lie on each other"
+    if not path.stem.startswith("7_"):  # the newer page fits a template into three quarters of its width and height
+        ends = [max(box[axis] + box[axis + 2] for box in boxes) + margin for axis, margin in ((0, 20), (1, 50))]
+        assert min(0.75 * VIEW[0] / ends[0], 0.75 * VIEW[1] / ends[1]) > READABLE
     assert any(node["type"] in PAGE_ONLY for node in workflow["nodes"]), "a workflow explains itself"
     assert path.with_suffix(".jpg").stat().st_size < 100_000
+
+
+def test_a_link_in_the_guides_opens_a_workflow_that_ships():
+    """Of a template's name ComfyUI 0.30's page takes only these letters."""
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in GRAPHS)
+    for guide in ("README.md", "docs/nodes.md", "workflows/README.md"):
+        text = (ROOT / guide).read_text(encoding="utf-8")
+        links = re.findall(r"http://127\.0\.0\.1:8188/\?template=([^&]+)&source=metalora[>`]", text)
+        assert links, guide
+        assert set(links) <= GRAPHS.keys()
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -163,7 +177,7 @@ def test_a_translation_names_and_describes_every_node(language: str):
 def test_the_page_is_given_the_help_and_the_workflows(server: Server):
     with urllib.request.urlopen(f"{server.address}/extensions/metalora/docs/MetaLoRA_Evaluate.md", timeout=60) as page:
         assert b"# R-FaceSim Evaluate" in page.read()
-    assert "1 Miniature demo" in server.get("/workflow_templates")["metalora"]
+    assert "1_Miniature_demo" in server.get("/workflow_templates")["metalora"]
     assert "MetaLoRA_Evaluate" in server.get("/i18n")["en"]["nodeDefs"]
     if server.get("/system_stats")["system"]["comfyui_version"] == NEWEST:
         blueprints = [one for one in server.get("/global_subgraphs").values() if one["source"] == "custom_node"]
@@ -189,7 +203,7 @@ def test_the_real_server_finds_nothing_wrong_but_files_that_are_not_here(server:
     graph = to_api(opened(path), schemas_for(first_version(path.stem)))
     missing = {node["class_type"] for node in graph.values()} - info.keys()
     assert missing <= FOREIGN.keys() | (RECORDS[NEWEST].keys() - RECORDS[OLDEST].keys())
-    assert not missing or path.stem == "7 Compare with other methods"
+    assert not missing or path.stem == "7_Compare_with_other_methods"
     body = json.dumps({"prompt": of_known_nodes(graph, info)}).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(server.address + "/prompt", body), timeout=60) as answer:
@@ -205,7 +219,7 @@ def test_the_real_server_finds_nothing_wrong_but_files_that_are_not_here(server:
 
 @needs_comfyui
 def test_the_demo_runs_through_the_api(server: Server):
-    graph = to_api(opened(ROOT / "workflows" / "1 Miniature demo.json"), server.get("/object_info"))
+    graph = to_api(opened(ROOT / "workflows" / "1_Miniature_demo.json"), server.get("/object_info"))
     kinds = {node["class_type"]: node["inputs"] for node in graph.values()}
     kinds["MetaLoRA_LoadMiniature"]["network"] = SMALL_BASE
     kinds["MetaLoRA_TrainPersonalization"]["steps"] = 4
@@ -224,7 +238,7 @@ def test_the_demo_runs_through_the_api(server: Server):
 @needs_comfyui
 def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server):
     """The shipped graph on the demo's base, with the demo's LoRA on the left and nothing on the right."""
-    graph = to_api(opened(ROOT / "workflows" / "4 Two people in one picture.json"), server.get("/object_info"))
+    graph = to_api(opened(ROOT / "workflows" / "4_Two_people_in_one_picture.json"), server.get("/object_info"))
     slots = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
     replaced = {key: slots[node["class_type"]] for key, node in graph.items() if node["class_type"] in slots}
     graph = {key: node for key, node in graph.items() if key not in replaced}

@@ -1,63 +1,40 @@
 """Meta-LoRA beside InstantID, PhotoMaker and FLUX.2's references: one photo, one prompt, one measure."""
 
+from metalora.store.images import demo_portrait
+
 from .graph import Column, Graph, Node, Schemas, Wire
 from .parts import flux_loaders, sampled, words
 
 SCENE = "a photo of a woman on a beach"
 IMAGES, SIZE = 4, 1024
 INSTANTID_SIZE = 1016  # its authors' way around watermarks
-ROW = 400  # pixels of a method's row where everything is judged
+ROW = 450  # of a method's images
 
 
 def comparison(schemas: Schemas) -> Graph:
-    """A column for each method; in the end a row for each."""
+    """What is compared first, in the opening view; then a column for each method."""
     graph = Graph(schemas, "Compare with other methods")
-    graph.column("Read me", "note", 460).note(words("compare"))
+    graph.column("Read me", "note", 420).note(words("compare"))
     person = graph.column("The person", "load")
-    photo = person.add("LoadImage", "The one photo", image="example.png")["IMAGE"]
+    photo = person.add("LoadImage", "The one photo", image=demo_portrait().name)["IMAGE"]
     unseen = person.add("MetaLoRA_LoadPhotos", "Photos that stay unseen", photos_folder="held-out")["photos"]
+    shown = graph.column("Images", "judge", 380), graph.column("Images", "judge", 380), graph.column("Scores", "judge")
     flux = flux_loaders(graph.column("FLUX.1-dev", "load"))
     made = {"Meta-LoRA": meta_lora(graph.column("Meta-LoRA", "learn", 400), flux, photo)}
     sdxl = graph.column("SDXL", "load").add("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors")
     made["InstantID"] = instantid(graph.column("InstantID", "make"), sdxl, photo)
     made["PhotoMaker"] = photomaker(graph.column("PhotoMaker", "make"), sdxl, photo)
     made["FLUX.2"] = references(graph.column("FLUX.2 with a reference", "make"), photo)
-    judged(graph, made, photo, unseen)
-    return graph
-
-
-def judged(graph: Graph, made: dict[str, Wire], photo: Wire, unseen: Wire) -> None:
-    """Every method's images through one node each, in rows."""
-    judge, table, pages = graph.column("Judge", "judge"), graph.column("Scores", "judge"), graph.column("Look", "judge")
-    for method, images in made.items():
+    judge = graph.column("Judge", "judge")
+    for number, (method, images) in enumerate(made.items()):
+        name = f"compare-{method.lower()}"
         wires = {"images": images, "held_out": unseen, "reference": photo}
-        scores = judge.add(
-            "MetaLoRA_Evaluate", method, least=ROW, **wires, prompts=SCENE, name=f"compare-{method.lower()}"
-        )
-        table.add("PreviewAny", method, least=ROW, source=scores["table"])
-        pages.add("PreviewImage", method, least=ROW, images=scores["page"])
-
-
-def saved(column: Column, samples: Wire, vae: Wire, method: str) -> Wire:
-    """The images, kept in the output folder too."""
-    images = column.add("VAEDecode", samples=samples, vae=vae)["IMAGE"]
-    column.add("SaveImage", images=images, filename_prefix=f"meta_lora/compare-{method}")
-    return images
-
-
-def flux_text(column: Column, clip: Wire) -> Wire:
-    """The prompt for FLUX.1-dev."""
-    text = column.add("CLIPTextEncode", clip=clip, text=SCENE)["CONDITIONING"]
-    return column.add("FluxGuidance", conditioning=text, guidance=3.5)["CONDITIONING"]
-
-
-def flux_images(column: Column, model: Wire, flux: tuple[Wire, Wire, Wire], method: str) -> Wire:
-    """Images of FLUX.1-dev, changed or not."""
-    _, clip, vae = flux
-    text = flux_text(column, clip)
-    latent = column.add("EmptySD3LatentImage", width=SIZE, height=SIZE, batch_size=IMAGES)["LATENT"]
-    samples = sampled(column, model=model, text=text, latent=latent, title=method, steps=30)
-    return saved(column, samples, vae, method)
+        scores = judge.add("MetaLoRA_Evaluate", method, **wires, prompts=SCENE, name=name)
+        *pictures, tables = shown
+        tables.add("PreviewAny", method, least=ROW / 2, source=scores["table"])
+        prefix = f"meta_lora/{name}"
+        pictures[number % 2].add("SaveImage", method, least=ROW, images=images, filename_prefix=prefix)
+    return graph
 
 
 def meta_lora(column: Column, flux: tuple[Wire, Wire, Wire], photo: Wire) -> Wire:
@@ -68,7 +45,12 @@ def meta_lora(column: Column, flux: tuple[Wire, Wire, Wire], photo: Wire) -> Wir
     wires = {"model": model, "clip": clip, "vae": vae, "meta_down": down}
     wires |= {"crops": crops["crops"], "heads": crops["heads"]}
     trained = column.add("MetaLoRA_TrainPersonalization", **wires, class_name="woman", name="compare")
-    return flux_images(column, trained["personal_model"], flux, "meta-lora")
+    text = column.add("CLIPTextEncode", clip=clip, text=SCENE)["CONDITIONING"]
+    text = column.add("FluxGuidance", conditioning=text, guidance=3.5)["CONDITIONING"]
+    latent = column.add("EmptySD3LatentImage", width=SIZE, height=SIZE, batch_size=IMAGES)["LATENT"]
+    given = {"model": trained["personal_model"], "text": text, "latent": latent}
+    samples = sampled(column, **given, title="Meta-LoRA", steps=30)
+    return column.add("VAEDecode", samples=samples, vae=vae)["IMAGE"]
 
 
 def sdxl_images(column: Column, sdxl: Node, given: dict[str, Wire], size: int, cfg: float, method: str) -> Wire:
@@ -77,7 +59,7 @@ def sdxl_images(column: Column, sdxl: Node, given: dict[str, Wire], size: int, c
     samples = column.add(
         "KSampler", method, **given, latent_image=latent, steps=30, cfg=cfg, sampler_name="euler", scheduler="normal"
     )["LATENT"]
-    return saved(column, samples, sdxl["VAE"], method)
+    return column.add("VAEDecode", samples=samples, vae=sdxl["VAE"])["IMAGE"]
 
 
 def instantid(column: Column, sdxl: Node, photo: Wire) -> Wire:
@@ -122,4 +104,4 @@ def references(column: Column, photo: Wire) -> Wire:
         sigmas=column.add("Flux2Scheduler", steps=20, width=SIZE, height=SIZE)["SIGMAS"],
         latent_image=column.add("EmptyFlux2LatentImage", width=SIZE, height=SIZE, batch_size=IMAGES)["LATENT"],
     )["output"]
-    return saved(column, samples, vae, "flux2")
+    return column.add("VAEDecode", samples=samples, vae=vae)["IMAGE"]

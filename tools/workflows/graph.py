@@ -1,6 +1,7 @@
 """A graph written down as code, and the file that ComfyUI's page opens: what is not said is the node's own default."""
 
 import copy
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,9 @@ WITH_A_PICTURE = (
     "MetaLoRA_TrainPersonalization",  # its preview
     "MetaLoRA_MetaTrain",
 )
-PICTURE = 200  # of height
+PICTURE = 150  # of height
 VIEW, LEFT, TOP = (1366, 768), 76, 98  # the smallest screen; what the page's own bars take of it
-READABLE = 0.58  # below this scale the page draws no text
+READABLE = 0.572  # below this scale the page draws no text
 ABOVE = 75  # of the first node in a group, for both titles
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
@@ -153,13 +154,15 @@ class Column:
 
     def note(self, text: str) -> Node:
         """Words on the graph."""
-        lines = sum(1 + len(line) // (self.width // 7) for line in text.splitlines())
+        shown = re.sub(r"\]\(\S*\)", "", text)  # without the addresses of links
+        lines = sum(1 + len(line) // (self.width // 6) for line in shown.splitlines())
         return self.add("MarkdownNote", "Note", least=40 + 13 * lines, text=text)
 
     def _height(self, kind: str) -> float:
         inputs = inputs_of(self.graph.schemas, kind) if kind != "MarkdownNote" else []
         widgets = sum(1 for _, shown, options in inputs if is_widget(shown, options))
         widgets += sum(1 for *_, options in inputs if options.get("control_after_generate"))
+        widgets += sum(3 for *_, options in inputs if options.get("image_upload"))  # a button, the picture's size
         tall = sum(80 for *_, options in inputs if options.get("multiline"))
         picture = PICTURE if kind in WITH_A_PICTURE else 0
         outputs = len(self.graph.schemas.get(kind, {"output": []})["output"])

@@ -17,8 +17,8 @@ CELL, STEP = 192, (198, 220)  # of docs/demo.jpg: a picture's side, and from one
 def thumbnail(name: str) -> bytes:
     """A JPEG of SIZE: the workflow's name without its number, and rows of pictures."""
     picture = Image.new("RGB", SIZE, PAPER)
-    ImageDraw.Draw(picture).text((MARGIN, MARGIN), name.split(" ", 1)[1], INK, readable_font(26))
-    rows = pictures_of(int(name.split(" ", 1)[0]))
+    ImageDraw.Draw(picture).text((MARGIN, MARGIN), name.split("_", 1)[1].replace("_", " "), INK, readable_font(26))
+    rows = pictures_of(int(name[0]))
     height = (SIZE[1] - TITLE - MARGIN * len(rows)) // len(rows)
     for row, pictures in enumerate(rows):
         width = min(height * 2, (SIZE[0] - MARGIN * (len(pictures) + 1)) // len(pictures))
