@@ -55,3 +55,12 @@ def portrait() -> Path:
 def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """One cache for all tests that do not test the cache: the portrait's crops are encoded once."""
     return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the portrait in it as ada.jpg, and the shared cache."""
+    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ada.jpg").write_bytes(portrait.read_bytes())
+    return tmp_path

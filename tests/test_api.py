@@ -17,20 +17,11 @@ import metalora
 from metalora import api
 from metalora.cli import main, make_parser
 from metalora.settings import PersonalizeSettings, read_settings, settings_text
-from metalora.store.cache import Cache
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "metalora" / "data" / "mini_benchmark" / "photos"
 SMALL = {"backbone": "tiny", "resolution": 64, "steps": 3, "class_name": "woman"}
 SMALL_FLAGS = ["--backbone", "tiny", "--resolution", "64", "--steps", "3", "--class", "woman"]
-
-
-@pytest.fixture
-def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(portrait, "ada.jpg")
-    return tmp_path
 
 
 def copied(folder: str, *patterns: str) -> None:

@@ -29,15 +29,6 @@ FAST = ["--steps", "3", "--resolution", "64"]
 TINY = ["--backbone", "tiny"]
 
 
-@pytest.fixture
-def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a photo in it, and the shared cache."""
-    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "ada.jpg").write_bytes(portrait.read_bytes())
-    return tmp_path
-
-
 def test_one_person_in_three_commands(here: Path, capsys: pytest.CaptureFixture):
     assert main(["crops", "ada.jpg", "--backbone", "tiny"]) == 0
     assert (here / "ada-crops" / "sheet.png").exists()

@@ -9,7 +9,6 @@ import torch
 
 from metalora.cli import main
 from metalora.store import files
-from metalora.store.cache import Cache
 
 pytestmark = pytest.mark.slow
 
@@ -19,14 +18,7 @@ FAST += ["--bucket-steps", "6", "--warmup-steps", "2", "--bucket-people", "4", "
 FAST += ["--validation-people", "1", "--validation-steps", "2"]
 
 
-@pytest.fixture
-def here(tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: pytest.CaptureFixture):
+def test_from_photos_to_a_meta_down_and_on(here: Path, capsys: pytest.CaptureFixture):
     command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST]
     assert main([*command, "--out", "man.safetensors"]) == 0
     said = capsys.readouterr().out
@@ -50,7 +42,6 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, portrait: Path, capsys: p
     # another seed is another run
     assert main([*command, "--seed", "1", "--out", "again.safetensors", "--overwrite"]) == 1
     assert "options differ" in capsys.readouterr().err
-    (here / "ada.jpg").write_bytes(portrait.read_bytes())
     personal = ["personalize", "ada.jpg", "--backbone", "tiny", "--meta-down", "man.safetensors", "--steps", "2"]
     personal += ["--resolution", "64"]
     assert main(personal) == 0
