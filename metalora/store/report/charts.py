@@ -14,7 +14,7 @@ from .scores import CLIP_T, R_FACESIM, interval, number, ranked, turned
 # A method has a colour and a shape, the same in charts and tables: neither alone has to be told apart. The colour-blind
 # tell these colours apart, and letters in them are dark enough for white paper; .m0 to .m4 in the style sheet.
 COLOURS = ("#0069b4", "#c84400", "#008060", "#22242a", "#8a3ffc")
-SHAPES, GLYPHS = "osD^", "●■◆▲"
+SHAPES, GLYPHS = "osD^", "\u25cf\u25a0\u25c6\u25b2"  # circle, square, diamond, triangle
 INK, FAINT = "#22242a", "#5f636d"
 LABEL_WIDTH = 34  # letters of a line
 PAIRS = 12
@@ -138,7 +138,9 @@ def scatter(results: Results) -> Chart | None:
                 if variant.steps is not None:
                     place = {"xytext": (6, 5), "textcoords": "offset points", "color": colour}
                     axes.annotate(str(variant.steps), (x.mean, y.mean), **place)
-        axes.set(xlabel=f"{CLIP_T.title} (fits the prompt better →)", ylabel="R-FaceSim (more like the person ↑)")
+        axes.set(
+            xlabel=f"{CLIP_T.title} (right: fits the prompt better)", ylabel="R-FaceSim (up: more like the person)"
+        )
         axes.figure.legend(loc="outside lower center", ncols=2)
 
     said = [f"{v.label}: {CLIP_T.title} {number(x.mean, 2)}, R-FaceSim {number(y.mean, 3)}" for v, x, y in points]
