@@ -51,4 +51,4 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(lora: Path, words: tup
     process = started(*(str(lora) if word == NAME else word for word in words))
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait() == (141 if words[0] == "info" else 0), "argparse itself ends well"
+    assert process.wait() in ((141,) if words[0] == "info" else (0, 141)), "a newer argparse itself ends well"
