@@ -15,7 +15,8 @@ from comfyui_server import serving
 
 from metalora.backbones.pipeline_folder import MINIATURE
 from tools.workflows.graph import READABLE
-from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST, RECORDS
+from tools.workflows.graphs import first_version
+from tools.workflows.schemas import FOREIGN, NEWEST, OLDEST
 
 pytestmark = [needs_comfyui, pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)")]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -112,12 +113,13 @@ def write_path(page: Page, seconds: float) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_opens_with_every_node_and_every_value(page: Page, path: Path):
+    if first_version(path.stem) == NEWEST != page.version:
+        pytest.skip("asks for a newer ComfyUI")
     page.open_graph(path)
     page.close_dialogs()
     unknown = "app.graph._nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
     missing = set(json.loads(page.run(f"JSON.stringify({unknown})")))
-    assert not missing or path.stem == "7_Compare_with_other_methods", missing
-    assert missing <= FOREIGN.keys() | (RECORDS[NEWEST].keys() - RECORDS[OLDEST].keys())
+    assert missing == (FOREIGN.keys() if path.stem == "7_Compare_with_other_methods" else set())
     shown = page.run("JSON.stringify(app.graph._nodes.map(n => [n.id, (n.widgets || []).map(w => w.value)]))")
     values = {int(number): values for number, values in json.loads(shown)}
     known = [n for n in json.loads(path.read_text(encoding="utf-8"))["nodes"] if n["type"] not in missing]
@@ -150,9 +152,10 @@ def test_the_opening_view_shows_words_and_where_the_images_will_be(page: Page, p
     page.open_graph(path)
     scale, (left, top) = json.loads(page.run("JSON.stringify([app.canvas.ds.scale, Array.from(app.canvas.ds.offset)])"))
     assert scale >= READABLE
+    bars = page.run("app.canvas.canvas.getBoundingClientRect().top")
     boxes = "app.graph._nodes.filter(n => n.type == 'SaveImage').map(n => [...n.pos, ...n.size])"
     for x, y, width, height in json.loads(page.run(f"JSON.stringify({boxes})")):
-        ends = ((x + width + left) * scale, (y + height + top) * scale)
+        ends = ((x + width + left) * scale, (y + height + top) * scale + bars)
         assert ends[0] <= 1366, ends
         assert ends[1] <= 768, ends
     kept(page, f"opened {path.stem}")

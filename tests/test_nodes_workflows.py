@@ -199,11 +199,12 @@ def of_known_nodes(graph: dict, info: Schemas) -> dict:
 @needs_comfyui
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_the_real_server_finds_nothing_wrong_but_files_that_are_not_here(server: Server, path: Path):
-    info = server.get("/object_info")
+    info, version = server.get("/object_info"), server.get("/system_stats")["system"]["comfyui_version"]
+    if first_version(path.stem) == NEWEST != version:
+        pytest.skip("asks for a newer ComfyUI")
     graph = to_api(opened(path), schemas_for(first_version(path.stem)))
     missing = {node["class_type"] for node in graph.values()} - info.keys()
-    assert missing <= FOREIGN.keys() | (RECORDS[NEWEST].keys() - RECORDS[OLDEST].keys())
-    assert not missing or path.stem == "7_Compare_with_other_methods"
+    assert missing == (FOREIGN.keys() if path.stem == "7_Compare_with_other_methods" else set())
     body = json.dumps({"prompt": of_known_nodes(graph, info)}).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(server.address + "/prompt", body), timeout=60) as answer:

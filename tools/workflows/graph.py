@@ -22,6 +22,7 @@ WITH_A_PICTURE = (
 )
 PICTURE = 150  # of height
 VIEW, LEFT, TOP = (1366, 768), 76, 98  # the smallest screen; what the page's own bars take of it
+BARS = 80  # above the canvas of 0.3.64's page
 READABLE = 0.572  # below this scale the page draws no text
 ABOVE = 75  # of the first node in a group, for both titles
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -73,7 +74,7 @@ class Graph:
         """All of it on the smallest screen, or its beginning where that could not be read."""
         right = max(node.position[0] + node.size[0] for node in self.nodes)
         bottom = max(node.position[1] + node.size[1] for node in self.nodes)
-        fits = min((VIEW[0] - LEFT - GAP) / (right + GAP), (VIEW[1] - TOP - GAP) / (bottom + ABOVE))
+        fits = min((VIEW[0] - LEFT - GAP) / (right + GAP), (VIEW[1] - BARS - TOP) / (bottom + ABOVE))
         scale = round(min(max(fits, READABLE), 1.0), 3)
         return {"scale": scale, "offset": [LEFT / scale + GAP, TOP / scale + ABOVE]}
 
