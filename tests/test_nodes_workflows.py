@@ -236,20 +236,38 @@ def test_the_demo_runs_through_the_api(server: Server):
     assert "lora key not loaded" not in server.log
 
 
-@needs_comfyui
-def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server):
-    """The shipped graph on the demo's base, with the demo's LoRA on the left and nothing on the right."""
-    graph = to_api(opened(ROOT / "workflows" / "4_Two_people_in_one_picture.json"), server.get("/object_info"))
+def on_the_small_base(server: Server, name: str) -> dict:
+    """A shipped graph for the API, its core loaders replaced by one of the demo's base."""
+    graph = to_api(opened(ROOT / "workflows" / f"{name}.json"), server.get("/object_info"))
     slots = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
     replaced = {key: slots[node["class_type"]] for key, node in graph.items() if node["class_type"] in slots}
     graph = {key: node for key, node in graph.items() if key not in replaced}
     graph["small"] = {"class_type": "MetaLoRA_LoadMiniature", "inputs": {"network": SMALL_BASE}}
+    for node in graph.values():
+        for entry, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in replaced:
+                node["inputs"][entry] = ["small", replaced[value[0]]]
+    return graph
+
+
+@needs_comfyui
+def test_personalize_learns_the_photo_that_it_opens_with(server: Server):
+    graph = on_the_small_base(server, "2_Personalize_FLUX.1-dev")
+    small = {"steps": 2, "resolution": 64, "width": 128, "height": 128}
+    for node in graph.values():
+        node["inputs"] |= {entry: value for entry, value in small.items() if entry in node["inputs"]}
+    shown = server.run(graph)
+    assert sum("images" in output for output in shown.values()) == 3  # crops, loss, image
+    assert (server.base / "output" / "loras" / "person_00001_.safetensors").is_file()
+
+
+@needs_comfyui
+def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server):
+    """The shipped graph on the demo's base, with the demo's LoRA on the left and nothing on the right."""
+    graph = on_the_small_base(server, "4_Two_people_in_one_picture")
     strengths = iter((1.0, 0.0))
     for node in graph.values():
         inputs = node["inputs"]
-        for name, value in inputs.items():
-            if isinstance(value, list) and value[0] in replaced:
-                inputs[name] = ["small", replaced[value[0]]]
         sizes = {"width": 128 if inputs.get("width") == 1024 else 64, "height": 128}
         inputs |= {name: size for name, size in sizes.items() if name in inputs}
         if node["class_type"] == "MaskComposite":
