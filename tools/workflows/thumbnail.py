@@ -33,7 +33,7 @@ def thumbnail(name: str) -> bytes:
 
 def pictures_of(number: int) -> Sequence[Sequence[Image.Image]]:
     """Rows of pictures for the workflow of this number."""
-    photos, without, with_lora = ([demo(column, row) for column in range(5)] for row in range(3))
+    photos, without, plain, with_lora = ([demo(column, row) for column in range(5)] for row in range(4))
     match number:
         case 1:  # photo, without a LoRA, with Meta-LoRA
             return [[photos[1], without[1], with_lora[1]]]
@@ -49,7 +49,7 @@ def pictures_of(number: int) -> Sequence[Sequence[Image.Image]]:
             files = sorted((ROOT / "metalora/data/mini_benchmark/photos").glob("*-0.jpg"))
             return [[Image.open(path) for path in files[row::3][:5]] for row in range(3)]
         case _:  # the same people by several methods
-            return [photos, without, with_lora]
+            return [photos, plain, with_lora]
 
 
 def demo(column: int, row: int) -> Image.Image:
