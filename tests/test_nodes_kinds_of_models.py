@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from metalora.backbones.pipeline_folder import Miniature
+from tools.workflows.schemas import OLDEST
 
 pytestmark = [needs_comfyui, pytest.mark.slow]
 GGUF = Path(
@@ -122,6 +123,8 @@ def file_loader(name: str) -> dict:
 
 @pytest.fixture(scope="module")
 def from_bf16(server) -> Tensor:
+    if server.get("/system_stats")["system"]["comfyui_version"] == OLDEST:
+        pytest.skip("0.3.64 takes every FLUX file for one of FLUX.1-dev's sizes")
     server.run(trained_on(["x", 0], "bf16", file_loader("bf16.safetensors")))
     return learned(server, "bf16")
 
