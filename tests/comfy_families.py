@@ -144,7 +144,7 @@ def build(family: str, stored: torch.dtype = torch.float32, quantized: bool = Fa
 
     kind, sizes = SIZES[family]
     older = "txt_ids_dims" not in vars(comfy.ldm.flux.model.FluxParams)["__dataclass_fields__"]
-    known = {name: size for name, size in sizes.items() if not (older and name in NEWER)}
+    known = {name: size for name, size in sizes.items() if not (older and (name in NEWER or size is None))}
     config = vars(comfy.supported_models)[kind](known)
     if quantized:
         config.quant_config = {"mixed_ops": True}
