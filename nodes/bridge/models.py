@@ -130,7 +130,8 @@ class Applied:
 
     def denoised(self, x: Tensor, sigma: Tensor, prompt: dict[str, Tensor], guidance: float) -> Tensor:
         """As the sampler has it: the conditioning's parts, made for these latents, and every patch on the way."""
-        cond = {"pooled_output": None, **prompt, "guidance": guidance, "model_conds": {}}  # 0.3.64's Chroma asks for it
+        cond: dict[str, Any] = {"guidance": guidance, "model_conds": {}, "pooled_output": None}  # 0.3.64's Chroma asks
+        cond |= prompt
         made = comfy.samplers.encode_model_conds(self.base.extra_conds, [cond], x, x.device, "positive")
         parts = made[0]["model_conds"].items()
         conds = {name: part.process_cond(batch_size=len(x), device=x.device, area=None).cond for name, part in parts}
