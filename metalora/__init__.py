@@ -16,5 +16,8 @@ from .config import UserError
 __all__ = ["UserError", "crops", "evaluate", "generate", "meta_train", "personalize", "quiet"]
 
 # Before torch starts its threads: those that wait for each other in a loop take 70 times as long as they need where
-# another process has one of two cores. The user's own setting wins.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# another process has one of two cores, those that sleep at once twice as long where none has. GNU's runtime, which
+# torch brings on Linux, loops this often before it sleeps, some microseconds. The user's own setting wins.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "700")
