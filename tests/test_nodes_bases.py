@@ -12,6 +12,14 @@ from torch import Tensor
 
 pytestmark = [needs_comfyui, pytest.mark.slow]
 BASES = ["flux1", "flux2", "zimage", "qwen", "krea2", "sd3", "chroma", "sdxl", "lumina2"]
+ROTATED = {"convrot": True, "convrot_groupsize": 16}
+Settings = dict[str, Any]
+QUANTIZED: dict[str, tuple[str, Settings, Settings]] = {  # ComfyUI's layout, what a file says of it, how it is made
+    "fp8": ("TensorCoreFP8E4M3Layout", {"format": "float8_e4m3fn"}, {"scale": "recalculate"}),
+    "int8": ("TensorWiseINT8Layout", {"format": "int8_tensorwise"}, {"per_channel": True}),
+    "int8_convrot": ("TensorWiseINT8Layout", {"format": "int8_tensorwise"} | ROTATED, {"per_channel": True} | ROTATED),
+    "nvfp4": ("TensorCoreNVFP4Layout", {"format": "nvfp4"}, {}),
+}
 TIMES = torch.tensor([0.35, 0.8])
 
 
@@ -123,6 +131,8 @@ def test_the_stock_loader_gives_what_the_adapters_gave_and_knows_every_key(famil
 
 def quantized(family: str, kind: str) -> tuple[Any, Any]:
     """(a MODEL whose layers in blocks are stored in fewer bits, a plain one of the numbers they stand for)."""
+    from comfy.quant_ops import QuantizedTensor
+
     plain = build(family)
     network = plain.model.diffusion_model
     inside = tuple(f"{path}." for path, _ in pack("nodes.bridge.sites").blocks_of(network))
@@ -130,16 +140,16 @@ def quantized(family: str, kind: str) -> tuple[Any, Any]:
     state = dict(network.state_dict())
     for name in layers:
         weight = state[f"{name}.weight"]
-        if kind == "fp8":
-            scale = weight.abs().max() / 448
-            state[f"{name}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
+        layout, words, made_with = QUANTIZED[kind]
+        kept = QuantizedTensor.from_float(weight, layout, **made_with)
+        network.get_submodule(name).weight.data.copy_(kept.dequantize())
+        state[f"{name}.weight"] = kept._qdata
+        if kind == "nvfp4":
+            state[f"{name}.weight_scale"] = kept._params.block_scale
+            state[f"{name}.weight_scale_2"] = kept._params.scale
         else:
-            scale = weight.abs().amax(dim=1, keepdim=True) / 127
-            state[f"{name}.weight"] = (weight / scale).round().to(torch.int8)
-        network.get_submodule(name).weight.data.copy_(state[f"{name}.weight"].float() * scale)
-        words = {"fp8": "float8_e4m3fn", "int8": "int8_tensorwise"}[kind]
-        state[f"{name}.weight_scale"] = scale.float()
-        state[f"{name}.comfy_quant"] = torch.tensor(list(json.dumps({"format": words}).encode()), dtype=torch.uint8)
+            state[f"{name}.weight_scale"] = kept._params.scale
+        state[f"{name}.comfy_quant"] = torch.tensor(list(json.dumps(words).encode()), dtype=torch.uint8)
     made = build(family, quantized=True)
     missing, unexpected = made.model.diffusion_model.load_state_dict(state, strict=False)
     assert not missing
@@ -147,10 +157,10 @@ def quantized(family: str, kind: str) -> tuple[Any, Any]:
     return made, plain
 
 
-@pytest.mark.parametrize("kind", ["fp8", "int8"])
+@pytest.mark.parametrize("kind", QUANTIZED)
 @pytest.mark.parametrize("family", ["flux1", "zimage", "qwen"], indirect=True)
 def test_layers_that_are_no_linear_of_torchs_are_trained_on(family: str, kind: str):
-    """Scaled fp8 and int8, as ComfyUI's own quantized layers keep them; they round their inputs too."""
+    """As ComfyUI's own quantized layers keep them; some round their inputs too."""
     pytest.importorskip("comfy.quant_ops")
     made, plain = quantized(family, kind)
     found, wanted = gradients(family, made), gradients(family, plain)
