@@ -24,7 +24,7 @@ class Family:
     name = ""  # as files and --backbone call it
     pipeline = ""  # the classes of diffusers
     transformer = ""
-    since = ""  # the first version of diffusers that has them as they are used here
+    since = "0"  # the first version of diffusers that has them as they are used here
     multiple = 16  # image sides must be multiples of this: the autoencoder's 8 times the patches' 2
     max_tokens = 512  # of a prompt
     padded = False  # whether every prompt is filled up to `max_tokens`

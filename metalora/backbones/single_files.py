@@ -208,8 +208,11 @@ def text_encoder(
 def misshapen(key: str | tuple[str, Size, Size], weights: Mapping[str, Tensor], sizes: Mapping[str, Size]) -> str:
     """A weight of another shape in words; transformers 4.57 gives its name alone."""
     if isinstance(key, str):
-        given = next(weight.shape for name, weight in weights.items() if key.endswith(name) or name.endswith(key))
-        key = (key, given, sizes[key])
+        dotted = f".{key}"
+        named = [name for name in weights if dotted.endswith(f".{name}") or f".{name}".endswith(dotted)]
+        if not named:
+            return f"{key} is of another shape than {list(sizes[key])}"
+        key = (key, weights[max(named, key=len)].shape, sizes[key])
     return f"{key[0]} is {list(key[1])}, not {list(key[2])}"
 
 
