@@ -30,7 +30,7 @@ def main() -> None:
     photos, reader = read_shards(arguments.photos), FaceReader()
     chosen = np.random.default_rng(0).permutation(len(photos))[: arguments.images]
     prompts = [describe(photos.attributes[index]) for index in chosen]
-    pipeline = FluxPipeline.from_pretrained(arguments.pipeline).to(arguments.device)
+    pipeline = FluxPipeline.from_pretrained(arguments.pipeline, torch_dtype=torch.float32).to(arguments.device)
     drawn = draw(pipeline, prompts, photos.pixels.shape[-1], arguments)
     real = to_pixels(to_signal(photos.pixels[torch.from_numpy(chosen)]))
     owners = photos.people[chosen]
