@@ -128,11 +128,16 @@ def test_a_distilled_student_learns_what_guidance_does_and_leaves_the_words_alon
 
 
 def test_at_strength_one_guidance_is_the_captions_own_velocity():
-    model, t = awake(), torch.tensor([0.5])
-    tokens, pooled = model.text(*model.text.ids(["a photo of a man", ""]))
+    model, weak, t = awake(), awake(), torch.tensor([0.5])
+    tokens, pooled = model.text(*model.text.ids(["a photo of a man"]))
     noisy = torch.randn(1, 16, 4, 4)
-    plain = model.velocity(noisy, t, tokens[:1], pooled[:1])
-    torch.testing.assert_close(model.guided(noisy, t, tokens, pooled, torch.ones(1)), plain, atol=1e-5, rtol=1e-5)
+    plain = model.velocity(noisy, t, tokens, pooled)
+    torch.nn.init.zeros_(weak.transformer.proj_out.weight)
+    for other in (None, weak):
+        guided = model.guided(noisy, t, tokens, pooled, torch.ones(1), other)
+        torch.testing.assert_close(guided, plain, atol=1e-5, rtol=1e-5)
+    away, far = (model.guided(noisy, t, tokens, pooled, torch.full((1,), 2.0), other) for other in (None, weak))
+    assert not torch.allclose(away, far), "a weaker model leads elsewhere"
 
 
 def test_the_exported_folder_opens_and_draws(tmp_path, flux):
@@ -143,6 +148,11 @@ def test_the_exported_folder_opens_and_draws(tmp_path, flux):
     prompt = "a photo of a woman, blue room background"
     made = pipeline(prompt, height=32, width=32, num_inference_steps=2, max_sequence_length=T5_TOKENS, output_type="np")
     assert made.images.shape == (1, 32, 32, 3)
+    again = train_flow.start(tmp_path / "on", flux.size, 1, torch.device("cpu"), learned=tmp_path).model
+    for learned, given in zip(again.parameters(), flux.parameters(), strict=True):
+        assert torch.equal(learned, given), "a training may go on from it"
+    with pytest.raises(SystemExit, match="was asked for"):
+        train_flow.start(tmp_path / "other", Size(2, 1, 128), 1, torch.device("cpu"), learned=tmp_path)
     tokens, pooled = flux.text(*flux.text.ids([prompt]))
     theirs, their_pooled, _ = pipeline.encode_prompt(prompt, None, max_sequence_length=T5_TOKENS)
     torch.testing.assert_close(theirs, tokens, atol=1e-4, rtol=1e-4)

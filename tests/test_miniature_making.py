@@ -62,7 +62,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         call(encode.main, patch, "--photos", photos, "--autoencoder", vae, "--out", root / "latents", "--device", "cpu")
         data = ("--latents", root / "latents", "--autoencoder", vae, "--steps", 2, "--batch", 2, *on_cpu)
         call(train_flow.main, patch, *data, "--out", root / "flow", "--double-blocks", 1, "--single-blocks", 1)
-        call(train_guidance.main, patch, *data, "--flow", root / "flow", "--out", root / "guided")
+        weak = ("--weak", root / "flow" / "pipeline")
+        call(train_guidance.main, patch, *data, *weak, "--flow", root / "flow", "--out", root / "guided")
         drawn = ("--images", 2, "--steps", 2, "--drawn", root / "drawn", "--out", root / "check_flow.json")
         pipeline = root / "guided" / "pipeline"
         call(check_flow.main, patch, "--pipeline", pipeline, "--photos", photos, "--device", "cpu", *drawn)

@@ -1,17 +1,18 @@
 """The miniature's FLUX: diffusers' transformer and two text encoders, trained together, with what drives them."""
 
 import itertools
+import pathlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from metalora.backbones.families.flux import schedule
 from metalora.backbones.family import pack, positions, unpack
 from metalora.backbones.flux_configs import scheduler_config, transformer_config
-from metalora.backbones.keys import FluxShape
+from metalora.backbones.keys import HEAD, FluxShape
 from metalora.method.flow import Times, noised, velocity
 
 from .autoencoder import CONFIG as AUTOENCODER
@@ -54,6 +55,22 @@ class MiniatureFlux(nn.Module):
         self.transformer = FluxTransformer2DModel(**transformer_config(size.shape()))
         _start_as_identity(self.transformer)
 
+    @classmethod
+    def of(cls, pipeline: pathlib.Path) -> "MiniatureFlux":
+        """The model whose pipeline `train_flow` or `export` wrote to this folder, in full precision."""
+        parts = FluxPipeline.from_pretrained(pipeline, vae=None, torch_dtype=torch.float32)
+        config = parts.transformer.config
+        model = cls(Size(config.num_layers, config.num_single_layers, config.num_attention_heads * HEAD))
+        model.transformer.load_state_dict(parts.transformer.state_dict())
+        model.text.clip.load_state_dict(parts.text_encoder.state_dict())
+        model.text.t5.load_state_dict(parts.text_encoder_2.state_dict())
+        return model
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights of the blocks' linear layers: those that Muon is for."""
+        blocks = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+        return [weight for block in blocks for weight in block.parameters() if weight.ndim == 2]
+
     def forward(self, latents: Tensor, t: Tensor, captions: list[str]) -> Tensor:
         """The velocity [n, 16, h, w] of noised latents at times [n]."""
         tokens, pooled = self.text(*self.text.ids(captions))
@@ -80,10 +97,23 @@ class MiniatureFlux(nn.Module):
         predicted = self.velocity(noised(clean, noise, t), t, *self.text(t5_ids, clip_ids))
         return (weights * (predicted - velocity(clean, noise)).square()).mean()
 
-    def guided(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor) -> Tensor:
-        """Classifier-free guidance in two passes; tokens and pooled hold the captions' [n] and then empty ones' [n]."""
-        asked, empty = self.velocity(latents.repeat(2, 1, 1, 1), t.repeat(2), tokens, pooled).chunk(2)
-        return empty + guidance.view(-1, 1, 1, 1) * (asked - empty)
+    def guided(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        tokens: Tensor,
+        pooled: Tensor,
+        guidance: Tensor,
+        weak: "MiniatureFlux | None" = None,
+    ) -> Tensor:
+        """Classifier-free guidance: away from what this model, or a weaker one, makes of no caption.
+
+        A weaker one has the same faults, only more of them, so that one is led away from crooked eyes too (Karras et
+        al. 2024, "Guiding a Diffusion Model with a Bad Version of Itself", section 4).
+        """
+        other = weak or self
+        empty = other.velocity(latents, t, *other.text(*other.text.ids([""] * len(latents))))
+        return empty + guidance.view(-1, 1, 1, 1) * (self.velocity(latents, t, tokens, pooled) - empty)
 
     @torch.no_grad()
     def sample(
@@ -93,7 +123,7 @@ class MiniatureFlux(nn.Module):
         device = next(self.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(len(captions), AUTOENCODER["latent_channels"], size, size, generator=generator).to(device)
-        tokens, pooled = self.text(*self.text.ids(captions if distilled else [*captions, *[""] * len(captions)]))
+        tokens, pooled = self.text(*self.text.ids(captions))
         strength = torch.full((len(captions),), guidance, device=device)
         velocity = self.velocity if distilled else self.guided
         times = schedule(steps, size**2 // 4, scheduler_config(self.size.shape())).to(device)

@@ -25,7 +25,7 @@ from .photos import to_pixels
 from .text import TextEncoders
 from .training import Draw, Training, follow, parsed, parser_of
 
-PEAK_RATE = 6e-4
+PEAK_RATE = 4e-4
 PIXELS = 128  # of the sheet: what the photos have
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     whole, crops = read_latents(arguments.latents, encoder_of(autoencoder))
     source: Source = Mixture(whole, crops) if crops else whole
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
-    training = start(arguments.out, size, arguments.steps, device, arguments.peak_rate)
+    training = start(arguments.out, size, arguments.steps, device, arguments.peak_rate, arguments.learned)
     if arguments.compile:
         training.model.transformer.compile_repeated_blocks(dynamic=False)  # a few sizes, each compiled for itself
     parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
@@ -46,15 +46,25 @@ def main() -> None:
     follow(training, steps, arguments, lambda: report(training.averaged(), autoencoder, arguments.out))
 
 
-def start(folder: pathlib.Path, size: Size, steps: int, device: torch.device, peak_rate: float = PEAK_RATE) -> Training:
-    """A new training, or the one that the folder holds if it has the same size."""
+def start(
+    folder: pathlib.Path,
+    size: Size,
+    steps: int,
+    device: torch.device,
+    peak_rate: float = PEAK_RATE,
+    learned: pathlib.Path | None = None,
+) -> Training:
+    """The training that the folder holds if it has the same size, or a new one, from the weights of `learned`."""
     sizes = folder / "size.json"
     if sizes.exists() and (found := json.loads(sizes.read_text())) != asdict(size):
         raise SystemExit(f"{folder} holds {found}, but {asdict(size)} was asked for. Choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     sizes.write_text(json.dumps(asdict(size)) + "\n")
     torch.manual_seed(0)
-    return Training(folder / "state.pt", MiniatureFlux(size).to(device), steps, peak_rate)
+    model = MiniatureFlux.of(learned) if learned else MiniatureFlux(size)
+    if model.size != size:
+        raise SystemExit(f"{learned} holds {asdict(model.size)}, but {asdict(size)} was asked for.")
+    return Training(folder / "state.pt", model.to(device), steps, peak_rate, matrices=model.matrices())
 
 
 def draw_from(latents: Source, batch: int, text: TextEncoders) -> Draw:
@@ -118,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
     parser.add_argument("--double-blocks", type=int, default=2)
     parser.add_argument("--single-blocks", type=int, default=4)
+    parser.add_argument(
+        "--from",
+        dest="learned",
+        type=pathlib.Path,
+        metavar="PIPELINE",
+        help="start with a pipeline's weights, such as metalora/data/miniature, instead of none",
+    )
     parser.add_argument("--peak-rate", type=float, default=PEAK_RATE, help=f"of learning ({PEAK_RATE})")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw batches: 8 or so beside a GPU")
     parser.add_argument("--compile", action="store_true", help="compiled blocks: an eighth faster after some minutes")

@@ -30,8 +30,10 @@ def main() -> None:
     latents, _ = read_latents(arguments.latents, encoder_of(autoencoder))
     size = Size(**json.loads((arguments.flow / "size.json").read_text()))
     teacher = start(arguments.flow, size, steps=1, device=device).averaged().requires_grad_(False)
-    training = Training(arguments.out / "state.pt", student_of(teacher), arguments.steps, PEAK_RATE)
-    steps = training.run(loss_on(latents, teacher, arguments.batch))
+    weak = MiniatureFlux.of(arguments.weak).to(device).eval() if arguments.weak else None
+    student = student_of(teacher)
+    training = Training(arguments.out / "state.pt", student, arguments.steps, PEAK_RATE, matrices=student.matrices())
+    steps = training.run(loss_on(latents, teacher, arguments.batch, weak))
     follow(training, steps, arguments, lambda: report(training.averaged(), autoencoder, arguments.out, True))
 
 
@@ -42,7 +44,7 @@ def student_of(teacher: MiniatureFlux) -> MiniatureFlux:
     return student
 
 
-def loss_on(latents: Latents, teacher: MiniatureFlux, batch: int) -> Loss:
+def loss_on(latents: Latents, teacher: MiniatureFlux, batch: int, weak: MiniatureFlux | None = None) -> Loss:
     def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         device = next(model.parameters()).device
         clean, captions, _ = latents.draw(batch, generator)
@@ -52,9 +54,9 @@ def loss_on(latents: Latents, teacher: MiniatureFlux, batch: int) -> Loss:
         noisy = noised(clean, noise, t)
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
-                tokens, pooled = teacher.text(*teacher.text.ids([*captions, *[""] * len(captions)]))
-                wanted = teacher.guided(noisy, t, tokens, pooled, strength)
-            predicted = model.velocity(noisy, t, tokens[: len(clean)], pooled[: len(clean)], strength)
+                tokens, pooled = teacher.text(*teacher.text.ids(captions))
+                wanted = teacher.guided(noisy, t, tokens, pooled, strength, weak)
+            predicted = model.velocity(noisy, t, tokens, pooled, strength)
         error = (predicted - wanted).square().mean()
         return error, {"loss": error.detach()}
 
@@ -65,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__, "guided", steps=5_000, batch=64)
     parser.add_argument("--latents", type=pathlib.Path, required=True, help="folder of tools.miniature.encode")
     parser.add_argument("--flow", type=pathlib.Path, required=True, help="folder of the finished `train_flow`")
+    parser.add_argument(
+        "--weak",
+        type=pathlib.Path,
+        metavar="PIPELINE",
+        help="lead away from what this one makes of no caption: an early state of the same training",
+    )
     parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
     return parser
 

@@ -5,7 +5,7 @@ import copy
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,32 +78,53 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 class Training:
-    """A model, its average and its optimizer, from the last checkpoint if there is one."""
+    """A model, its average and its optimizers, from the last checkpoint if there is one.
 
-    def __init__(self, path: pathlib.Path, model: nn.Module, steps: int, peak_rate: float, weight_decay: float = 0.01):
+    Muon moves the weights in `matrices`, if there are some, and AdamW the others.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        model: nn.Module,
+        steps: int,
+        peak_rate: float,
+        weight_decay: float = 0.01,
+        matrices: Sequence[nn.Parameter] = (),
+    ):
         self.path, self.model, self.steps, self.peak_rate, self.step = path, model, steps, peak_rate, 0
         self.seconds = 0.0  # spent in steps, over all runs
-        self.optimizer = torch.optim.AdamW(  # fused: 10 ms a step for FLUX's 10 M numbers on two cores instead of 87
-            model.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-        )
+        muons = {id(weight) for weight in matrices}
+        others = [weight for weight in model.parameters() if id(weight) not in muons]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            # fused: 10 ms a step for FLUX's 10 M numbers on two cores instead of 87
+            torch.optim.AdamW(others, lr=peak_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        ]
+        if matrices:  # at a rate that moves them as far as AdamW would
+            muon = torch.optim.Muon(matrices, lr=peak_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.append(muon)
         self.average = MovingAverage(model)
         if path.exists():
             state = torch.load(path, weights_only=True, map_location="cpu")
-            self.step, self.seconds = state["step"], state.get("seconds", 0.0)
-            for name in ("model", "optimizer", "average"):
-                getattr(self, name).load_state_dict(state[name])
+            self.step, self.seconds = state["step"], state["seconds"]
+            for one, stored in zip(self.optimizers, state["optimizers"], strict=True):
+                one.load_state_dict(stored)
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
 
     def run(self, loss_of: Loss, draw: Draw = _as_it_is, workers: int = 0) -> Iterator[Step]:
         self.model.train()
         began = time.perf_counter()
         for drawn in Draws(draw, range(self.step, self.steps)).ahead(workers):
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, self.steps, self.peak_rate)
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(self.step, self.steps, self.peak_rate)
             loss, figures = loss_of(self.model, drawn)
-            self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.average.update(self.model)
             self.step += 1
             self.seconds += time.perf_counter() - began
@@ -114,7 +135,8 @@ class Training:
         return self.average.copy_to(copy.deepcopy(self.model)).eval()
 
     def save(self) -> None:
-        state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "average")}
+        state = {"model": self.model.state_dict(), "average": self.average.state_dict()}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         save_whole(state | {"step": self.step, "seconds": self.seconds}, self.path)
         self.path.with_name("facts.json").write_text(json.dumps(self.facts(), indent=1) + "\n")
 
