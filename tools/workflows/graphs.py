@@ -155,7 +155,9 @@ def benchmark(schemas: Schemas) -> Graph:
     small = load.add("MetaLoRA_LoadMiniature")
     base = {"model": small["MODEL"], "clip": small["CLIP"], "vae": small["VAE"]}
     work = graph.column("Plan and run", "learn", 400)
-    settings = miniature("resolution", "width", "height", "sampling_steps", "guidance", "rank", "learning_rate")
+    settings = miniature(
+        "resolution", "learn_from", "width", "height", "sampling_steps", "guidance", "rank", "learning_rate"
+    )
     chosen = {"methods": "none, lora, meta-lora", "people": 2, "prompts_each": 2, "steps": 100}
     plan = work.add("MetaLoRA_BenchmarkPlan", **base, **chosen, **settings)  # the Meta-Downs that ship
     done = work.add("MetaLoRA_BenchmarkRun", **base, plan=plan["benchmark"])
