@@ -27,6 +27,10 @@ class Server:
     def log(self) -> str:
         return (self.base / "server.log").read_text(errors="replace")
 
+    @property
+    def version(self) -> str:
+        return self.get("/system_stats")["system"]["comfyui_version"]
+
     def get(self, path: str) -> dict:
         with urllib.request.urlopen(self.address + path, timeout=60) as answer:
             return json.load(answer)
@@ -57,6 +61,12 @@ class Server:
         history = self.wait(self.queue(graph))
         assert history["status"]["status_str"] == "success", json.dumps(history["status"]["messages"])[:4000]
         return history["outputs"]
+
+    def refused(self, graph: Graph) -> str:
+        """What the node that fails says."""
+        messages = self.wait(self.queue(graph))["status"]["messages"]
+        (said,) = [content["exception_message"] for kind, content in messages if kind == "execution_error"]
+        return said
 
     def image(self, shown: dict) -> Path:
         """The file of the first image that a node showed."""

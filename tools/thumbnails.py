@@ -1,4 +1,4 @@
-"""The pictures in ComfyUI's template browser: what a workflow is about, from pictures that the repository has."""
+"""The pictures in ComfyUI's template browser, workflows/*.jpg, from pictures of the docs: python -m tools.thumbnails"""
 
 import io
 from collections.abc import Sequence
@@ -6,15 +6,16 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
+from metalora.store.files import write_bytes
 from metalora.store.pictures import readable_font
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SIZE, MARGIN, TITLE = (640, 400), 16, 56
 PAPER, INK = (250, 250, 249), (32, 32, 36)
 CELL, STEP = 192, (198, 220)  # of docs/demo.jpg: a picture's side, and from one to the next
 
 
-def thumbnail(name: str) -> bytes:
+def thumbnail(name: str) -> io.BytesIO:
     """A JPEG of SIZE: the workflow's name without its number, and rows of pictures."""
     picture = Image.new("RGB", SIZE, PAPER)
     ImageDraw.Draw(picture).text((MARGIN, MARGIN), name.split("_", 1)[1].replace("_", " "), INK, readable_font(26))
@@ -28,31 +29,26 @@ def thumbnail(name: str) -> bytes:
             picture.paste(fitted, (left + column * (width + MARGIN), TITLE + row * (height + MARGIN)))
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=88)
-    return data.getvalue()
+    return data
 
 
 def pictures_of(number: int) -> Sequence[Sequence[Image.Image]]:
     """Rows of pictures for the workflow of this number."""
-    photos, without, plain, with_lora = ([demo(column, row) for column in range(5)] for row in range(4))
-    match number:
-        case 1:  # photo, without a LoRA, with Meta-LoRA
-            return [[photos[1], without[1], with_lora[1]]]
-        case 2:
-            return [[Image.open(ROOT / "metalora/data/astronaut.jpg")]]
-        case 3:  # images, compared with photos
-            return [photos[2:], with_lora[2:]]
-        case 4:
-            return [[photos[0], photos[1]]]
-        case 5:
-            return [[Image.open(ROOT / "docs/frontier.png")]]
-        case 6:  # many people
-            files = sorted((ROOT / "metalora/data/mini_benchmark/photos").glob("*-0.jpg"))
-            return [[Image.open(path) for path in files[row::3][:5]] for row in range(3)]
-        case _:  # the same people by several methods
-            return [photos, plain, with_lora]
+    demo, data = Image.open(ROOT / "docs/demo.jpg"), ROOT / "metalora" / "data"
+    corners = [[(6 + column * STEP[0], 6 + row * STEP[1]) for column in range(5)] for row in range(4)]
+    photos, without, plain, with_lora = ([demo.crop((x, y, x + CELL, y + CELL)) for x, y in row] for row in corners)
+    people = [Image.open(path) for path in sorted((data / "mini_benchmark/photos").glob("*-0.jpg"))]
+    return {
+        1: [[photos[1], without[1], with_lora[1]]],
+        2: [[Image.open(data / "astronaut.jpg")]],
+        3: [photos[2:], with_lora[2:]],  # images, compared with photos
+        4: [photos[:2]],
+        5: [[Image.open(ROOT / "docs/frontier.png")]],
+        6: [people[row::3][:5] for row in range(3)],
+        7: [photos, plain, with_lora],  # the same people by several methods
+    }[number]
 
 
-def demo(column: int, row: int) -> Image.Image:
-    """A picture of docs/demo.jpg."""
-    x, y = (6 + place * step for place, step in zip((column, row), STEP, strict=True))
-    return Image.open(ROOT / "docs/demo.jpg").crop((x, y, x + CELL, y + CELL))
+if __name__ == "__main__":
+    for workflow in sorted((ROOT / "workflows").glob("*.json")):
+        write_bytes(workflow.with_suffix(".jpg"), thumbnail(workflow.stem).getvalue())
