@@ -23,15 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalora.backbones.architecture import Architecture
+from metalora.backbones.architecture import Architecture, FluxShape
 from metalora.backbones.bases import BASES, klein
 from metalora.backbones.families.flux import FLUX
 from metalora.backbones.families.flux2 import Flux2Klein
 from metalora.backbones.families.z_image import ZImage
 from metalora.backbones.family import Family, diffusers_class
-from metalora.backbones.fitting import operations
 from metalora.backbones.flux_configs import transformer_config
-from metalora.backbones.keys import FluxShape
 from metalora.backbones.load import speed_of
 from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.pipeline_folder import PipelineFolder
@@ -40,6 +38,7 @@ from metalora.backbones.speed import Checkpointing, attention_that_runs, place, 
 from metalora.config import PersonalizeConfig, SpeedConfig, UserError
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.flags import add_options
+from metalora.jobs.fitting import operations
 from metalora.jobs.memory import cap_memory
 from metalora.method.adapter import new_adapters, random_meta_down
 from metalora.method.buckets import Person as StageOnePerson

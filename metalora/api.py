@@ -68,8 +68,8 @@ def personalize(photo: File | Sequence[File], given: dict[str, Any]) -> "Persona
     metalora.config.UserError: metalora.personalize has no setting called stepz. Did you mean steps?
     """
     from .backbones.load import how_it_runs, open_backbone
-    from .jobs.meta_downs import RANDOM, shipped_meta_down
     from .jobs.personalize import personalize_photos
+    from .jobs.start import RANDOM, shipped_meta_down
     from .store.cache import Cache, default_folder
 
     own = PersonalizeSettings(**given)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..metalora.backbones.fingerprints import fingerprint_of_file, fingerprint_of_stats
 from ..metalora.backbones.pipeline import Parts
 from ..metalora.backbones.pipeline_folder import Miniature
 from ..metalora.backbones.tiny_flux import TinyFlux
+from ..metalora.backbones.weight_files import fingerprint_of_file, fingerprint_of_stats
 from ..metalora.config import UserError
 from ..metalora.jobs.benchmark.prepare import mini_benchmark
 from ..metalora.jobs.info import describe
-from ..metalora.jobs.meta_downs import RANDOM, SHIPPED
+from ..metalora.jobs.start import RANDOM, SHIPPED
 from ..metalora.store.folders import pictures_in
 from ..metalora.store.images import read_photo
 from ..metalora.store.manifest import Identity, read_manifest

@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
-from ..metalora.backbones.memory import RESERVE, TrainingMemory
 from ..metalora.config import CropConfig, PersonalizeConfig, UserError
 from ..metalora.config_meta_train import MetaTrainConfig
-from ..metalora.jobs.memory import estimate, wants_checkpointing
+from ..metalora.jobs.memory import RESERVE, TrainingMemory, estimate, wants_checkpointing
 from ..metalora.jobs.meta_train.memory import stage_one_memory
 from .backbone import ComfyBackbone
 from .bridge import devices

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..metalora.backbones.family import Parts
+from ..metalora.backbones.architecture import HEAD, FluxShape
 from ..metalora.backbones.flux_configs import AXES
-from ..metalora.backbones.keys import HEAD, FluxShape
-from ..metalora.backbones.pipeline import lean_imports
+from ..metalora.backbones.pipeline import Parts, lean_imports
 
 CLIP_PREFIX = "text_model."
 T5_NAMES = ("d_ff", "d_kv", "d_model", "num_heads", "num_layers", "vocab_size")

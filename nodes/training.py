@@ -8,8 +8,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..metalora.backbones.architecture import PRESETS
-from ..metalora.backbones.fingerprints import fingerprint_of_file
 from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
+from ..metalora.backbones.weight_files import fingerprint_of_file
 from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs.info import describe
 from ..metalora.jobs.lora import read_adapter, save_lora

@@ -7,11 +7,10 @@ from toy import TOY_SITES, ToyDenoiser
 
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs.meta_train.objectives import AcrossRun
-from metalora.method.across_photos import AcrossPhotos, Pair, PairBatch, across_photos
+from metalora.method.across_photos import AcrossPhotos, HeadGenerator, Pair, PairBatch, across_photos
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of
-from metalora.method.head_generator import HeadGenerator
 from metalora.method.world import ALONE, World
 
 CONFIG = MetaTrainConfig(steps=24, batch=4, meta_rank=4, learning_rate=1e-2, generator_rate=1e-3)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.architecture import FluxShape, chosen
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.jobs.lora import load_lora
 
@@ -31,7 +31,7 @@ WIDE = FluxShape(
 
 def pairs(shape: FluxShape, preset: str = "all", prefix: str = "transformer.", rank: int = R) -> Tensors:
     g, found = generator(), {}
-    for site in sites(shape, preset, fused=False):
+    for site in shape.sites(preset):
         found[f"{prefix}{site.name}.lora_A.weight"] = torch.randn(rank, site.in_features, generator=g)
         found[f"{prefix}{site.name}.lora_B.weight"] = torch.randn(site.out_features, rank, generator=g)
     return found
@@ -39,7 +39,7 @@ def pairs(shape: FluxShape, preset: str = "all", prefix: str = "transformer.", r
 
 def fused_pairs(shape: FluxShape, stem: Callable[[str], str], alpha: float, chosen: tuple[str, ...]) -> Tensors:
     g, layers, found = generator(), {}, {}
-    for site in sites(shape, "all", fused=True):
+    for site in shape.fused:
         if site.module.endswith(chosen):
             layers.setdefault(site.module, []).append(site)
     for module, own in layers.items():
@@ -80,7 +80,7 @@ def by_converter(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def configured(folder: Path, **config: object) -> Made:
-    names = [site.name for site in sites(TINY, "all", fused=False)]
+    names = [site.name for site in TINY.sites("all")]
     config = {"r": R, "lora_alpha": 16, "peft_type": "LORA", "target_modules": names, **config}
     metadata = {f"transformer.{key}": value for key, value in config.items()}
     tensors = pairs(TINY)
@@ -109,7 +109,7 @@ def ai_toolkit(folder: Path) -> Made:
 def alpha_tensors(folder: Path) -> Made:
     alphas = {
         f"transformer.{site.name}.alpha": torch.tensor(float(2 + (site.name.endswith("to_q"))))
-        for site in sites(TINY, "all", fused=False)
+        for site in TINY.sites("all")
     }
     path = saved(folder, pairs(TINY) | alphas)
     return Made(path, TINY, by_diffusers(path))
@@ -193,16 +193,16 @@ def xlabs(folder: Path) -> Made:
 def lycoris(folder: Path) -> Made:
     """LoKr on fused layers: one factor whole, the other in two, alpha over their rank."""
     g, found, expected = generator(), {}, {}
-    for site in sites(TINY, "attention", fused=True):
+    for site in chosen(TINY.fused, "attention"):
         stem = "lora_unet_" + site.module.replace(".", "_")
-        writes = sum(s.out_features for s in sites(TINY, "all", fused=True) if s.module == site.module)
+        writes = sum(s.out_features for s in TINY.fused if s.module == site.module)
         if f"{stem}.alpha" not in found:
             found[f"{stem}.lokr_w1"] = torch.randn(8, 8, generator=g)
             found[f"{stem}.lokr_w2_a"] = torch.randn(writes // 8, R, generator=g)
             found[f"{stem}.lokr_w2_b"] = torch.randn(R, site.in_features // 8, generator=g)
             found[f"{stem}.alpha"] = torch.tensor(2.0)
         whole = torch.kron(found[f"{stem}.lokr_w1"], found[f"{stem}.lokr_w2_a"] @ found[f"{stem}.lokr_w2_b"])
-        for own in sites(TINY, "all", fused=True):
+        for own in TINY.fused:
             if own.module == site.module:
                 expected[own.name] = (whole * 2.0 / R)[own.rows]
     return Made(saved(folder, found), TINY, expected)

@@ -12,10 +12,17 @@ from toy import TOY_SITES, ToyDenoiser
 from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs.meta_train.people import shortened
-from metalora.method.across_photos import FLOOR, WARM_UP, Pairs, across_photos, rate_at, unseen_likeness
+from metalora.method.across_photos import (
+    FLOOR,
+    WARM_UP,
+    GeneratedAdapter,
+    Pairs,
+    across_photos,
+    rate_at,
+    unseen_likeness,
+)
 from metalora.method.adapter import Adapter
 from metalora.method.flow import generator_of
-from metalora.method.head_generator import GeneratedAdapter
 from metalora.method.shared_directions import ROW_LENGTH
 
 LEARNS = replace(CONFIG, steps=400, batch=16, learning_rate=1e-2, generator_rate=3e-3)

@@ -17,7 +17,7 @@ from metalora.method.across_photos import AcrossPhotos
 from metalora.method.shared_directions import ROW_LENGTH
 from metalora.store import files
 from metalora.store.cache import Cache
-from metalora.store.images import save_image
+from metalora.store.pictures import save_image
 
 pytestmark = pytest.mark.slow
 

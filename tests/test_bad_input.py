@@ -19,7 +19,8 @@ from metalora.jobs.crops import write_crops
 from metalora.jobs.personalize import personalize_photos
 from metalora.store import files
 from metalora.store.cache import Cache
-from metalora.store.images import read_photo, save_image
+from metalora.store.images import read_photo
+from metalora.store.pictures import save_image
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from metalora.jobs.evaluate.faces import only_embedding
 from metalora.jobs.personalize import personalize_photos
 from metalora.measure.faces import load_faces
 from metalora.store.cache import Cache
-from metalora.store.images import read_image_metadata
 from metalora.store.manifest import Identity
+from metalora.store.pictures import read_image_metadata
 from metalora.store.report.reading import problems
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,8 @@ from metalora.measure.dino import load_dino
 from metalora.measure.faces import Face, load_faces
 from metalora.measure.sface import SFace
 from metalora.measure.verification import auc, equal_error_rate, verify
-from metalora.store.images import read_photo, save_image
+from metalora.store.images import read_photo
+from metalora.store.pictures import save_image
 from metalora.store.tables import Pair, pairs_of_people, read_image_prompts, read_pairs
 
 

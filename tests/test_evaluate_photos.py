@@ -18,7 +18,8 @@ from metalora.jobs.evaluate.photos import look_at, problems_of
 from metalora.jobs.evaluate.pictures import evaluate_pictures
 from metalora.jobs.generate import Image, write_comparison
 from metalora.measure.faces import load_faces
-from metalora.store.images import demo_portrait, read_photo, save_image
+from metalora.store.images import demo_portrait, read_photo
+from metalora.store.pictures import save_image
 
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "photos"
 ADA = sorted(BENCHMARK.glob("300015-*.jpg"))  # ten photos of one person

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metalora.backbones.fingerprints import WHOLE, fingerprint_of_file
+from metalora.backbones.weight_files import WHOLE, fingerprint_of_file
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a file with holes")

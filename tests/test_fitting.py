@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from metalora.backbones.fitting import PATIENCE, Way, fastest, step_seconds, ways
-from metalora.backbones.keys import FluxShape
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.load import load_backbone
-from metalora.backbones.memory import RESERVE
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from metalora.jobs import fitting, memory
+from metalora.jobs.fitting import PATIENCE, Way, fastest, step_seconds, ways
+from metalora.jobs.memory import RESERVE
 from metalora.store.cache import Cache
 
 SHAPE = FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True)
@@ -54,7 +54,8 @@ def test_what_is_chosen_fits_and_no_way_that_fits_is_much_faster(flux: PipelineB
     others = [w for w in ways(flux.architecture, ALL, True, True) if asked.need(w).total <= room]
     assert asked.seconds(choice.way) <= PATIENCE * min(map(asked.seconds, others))
     for less in others:  # nothing that changes the base less would have been fast enough
-        if (less.eight_bit, less.four_bit) < (choice.way.eight_bit, choice.way.four_bit) and not less.four_bit:
+        exact, chosen = ((way.speed.eight_bit, way.speed.four_bit) for way in (less, choice.way))
+        if exact < chosen and not less.speed.four_bit:
             assert asked.seconds(less) > PATIENCE * min(map(asked.seconds, others))
 
 
@@ -62,9 +63,10 @@ def test_the_time_of_a_step_grows_with_what_is_done_for_memory():
     none, selective, full = (seconds(Way(how)) for how in (ALL[0], ALL[2], ALL[1]))
     assert none < selective < full
     assert full / none == pytest.approx(245 / 171, rel=0.01)  # TFLOP: spec and `tests/test_bench.py`
-    assert seconds(Way(four_bit=True)) > none
-    assert seconds(Way(swapped_blocks=5)) == none  # hidden behind the products
-    assert seconds(Way(swapped_blocks=57)) == pytest.approx(2 * 1254 * 3072**2 * 2 / 12e9)  # the link's time alone
+    assert seconds(Way(speed=Speed(four_bit=True))) > none
+    assert seconds(Way(speed=Speed(swapped_blocks=5))) == none  # hidden behind the products
+    the_links = 2 * 1254 * 3072**2 * 2 / 12e9
+    assert seconds(Way(speed=Speed(swapped_blocks=57))) == pytest.approx(the_links)
 
 
 def test_the_chosen_way_needs_what_the_estimate_says_and_the_job_then_takes_its_checkpoints(flux: PipelineBackbone):

@@ -8,19 +8,18 @@ from photos import small_picture
 from PIL import Image
 
 from metalora.config import UserError
-from metalora.store import decode
 from metalora.store.folders import pictures_in, skipped
 from metalora.store.identities import read_identities, skipped_of
-from metalora.store.images import read_photo
+from metalora.store.images import endings, read_photo
 
 ALWAYS = {".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm"}
 
 
 def test_a_folder_lists_what_the_decoder_reads_under_every_ending(tmp_path: Path):
-    assert decode.endings() >= ALWAYS
+    assert endings() >= ALWAYS
     Image.init()
     written = set()
-    for ending in decode.endings():
+    for ending in endings():
         format = Image.registered_extensions().get(ending, "JPEG")
         if format in Image.SAVE and ending != ".pfm":
             picture = small_picture().convert("L" if ending in (".pgm", ".pfm") else "1" if ending == ".pbm" else "RGB")
@@ -34,7 +33,7 @@ def test_a_folder_lists_what_the_decoder_reads_under_every_ending(tmp_path: Path
 
 def test_what_is_no_picture_is_named_and_counted_and_captions_and_hidden_files_are_not(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    decode.endings.cache_clear()
+    endings.cache_clear()
     small_picture().save(tmp_path / "1.jpg")
     for name in ("1.txt", ".DS_Store", "2.txt", "3.heic", "4.NEF", "5.mov"):
         (tmp_path / name).touch()

@@ -98,4 +98,4 @@ def test_4_bit_weights_take_a_seventh_of_float32s_room_and_another_fingerprint(t
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("metalora.backbones.four_bit.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install bitsandbytes"):
-        Speed(four_bit=True)
+        Speed(four_bit=True).check(torch.device("cpu"))

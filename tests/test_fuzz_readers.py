@@ -15,8 +15,9 @@ from photos import small_picture, tiff_of
 from metalora.commands.personal import read_prompts as read_prompt_lines
 from metalora.config import UserError
 from metalora.store.identities import read_identities
-from metalora.store.images import made_here, read_photo
+from metalora.store.images import read_photo
 from metalora.store.manifest import read_manifest
+from metalora.store.pictures import made_here
 from metalora.store.prompts import read_prompts
 from metalora.store.tables import read_image_prompts, read_pairs
 

@@ -18,7 +18,7 @@ from metalora.method.adapter import new_adapters
 from metalora.method.crops import grown
 from metalora.method.flow import Times, flow_losses, generator_of, noised, velocity
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
-from metalora.store.images import save_image
+from metalora.store.pictures import save_image
 
 CELL = 8  # pixels across a cell of the latents
 CROPS = CropConfig(resolution=256)

@@ -16,10 +16,11 @@ from metalora.config import CropConfig, PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.lora import merge_adapter
 from metalora.jobs.personalize import personalize_photos
-from metalora.jobs.resume import SavedRun
+from metalora.jobs.start import SavedRun
 from metalora.store import files
 from metalora.store.cache import Cache
-from metalora.store.images import read_photo, save_image
+from metalora.store.images import read_photo
+from metalora.store.pictures import save_image
 
 
 @pytest.mark.parametrize("method", ["meta-lora", "lora"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.lora_formats import format_lora
 from metalora.config import UserError
 
@@ -29,14 +29,14 @@ def test_architectures_have_names():
 def test_all_sites_are_all_linear_layers_of_the_blocks():
     linears = {name.removesuffix(".weight") for name, shape in RECORDED["diffusers"]["keys"].items() if len(shape) == 2}
     in_blocks = {name for name in linears if "transformer_blocks." in name}
-    assert {site.name for site in sites(DEV, "all", fused=False)} == in_blocks
+    assert {site.name for site in DEV.sites("all")} == in_blocks
     assert len(in_blocks) == 19 * 14 + 38 * 6
 
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_every_site_is_where_the_recorded_model_has_a_matrix_of_its_size(fused: bool):
     recorded = RECORDED["bfl" if fused else "diffusers"]["keys"]
-    for site in sites(DEV, "all", fused):
+    for site in DEV.fused if fused else DEV.places:
         rows, columns = recorded[f"{site.module}.weight"]
         assert columns == site.in_features
         assert rows == site.out_features if site.start is None else rows >= site.start + site.out_features
@@ -44,7 +44,7 @@ def test_every_site_is_where_the_recorded_model_has_a_matrix_of_its_size(fused: 
 
 def test_slices_cover_each_fused_layer_without_gap_or_overlap():
     covered: dict[str, int] = {}
-    for site in sites(DEV, "all", fused=True):
+    for site in DEV.fused:
         assert (site.start or 0) == covered.get(site.module, 0)
         covered[site.module] = covered.get(site.module, 0) + site.out_features
     for module, rows in covered.items():
@@ -52,20 +52,20 @@ def test_slices_cover_each_fused_layer_without_gap_or_overlap():
 
 
 def test_the_attention_preset_holds_attention_projections_alone():
-    names = [site.name for site in sites(DEV, "attention", fused=False)]
+    names = [site.name for site in DEV.sites("attention")]
     assert len(names) == 19 * 8 + 38 * 3
     assert all(".attn." in name for name in names)
 
 
 def test_sites_come_in_the_order_of_the_blocks_in_both_namings():
-    assert [s.name for s in sites(DEV, "all", False)] == [s.name for s in sites(DEV, "all", True)]
-    blocks = [int(site.name.split(".")[1]) for site in sites(DEV, "all", False)]
+    assert [s.name for s in DEV.sites("all")] == [s.name for s in DEV.fused]
+    blocks = [int(site.name.split(".")[1]) for site in DEV.sites("all")]
     assert blocks == sorted(blocks[: 19 * 14]) + sorted(blocks[19 * 14 :])
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match=r"'atention'.*all, attention"):
-        sites(DEV, "atention", fused=False)
+        DEV.sites("atention")
 
 
 @pytest.mark.parametrize("key_format", ["diffusers", "bfl"])
@@ -74,8 +74,7 @@ def test_every_key_and_shape_of_a_rank_1_lora_fits_the_full_flux(key_format: str
     prefix = {"diffusers": "transformer.", "bfl": "diffusion_model."}[key_format]
     recorded = RECORDED[key_format]["keys"]
     lora = {
-        site.name: (torch.ones(1, site.in_features), torch.ones(site.out_features, 1))
-        for site in sites(DEV, preset, fused=False)
+        site.name: (torch.ones(1, site.in_features), torch.ones(site.out_features, 1)) for site in DEV.sites(preset)
     }
     tensors = format_lora(lora, key_format, DEV)
     modules = {key.removeprefix(prefix).rsplit(".lora_", 1)[0] for key in tensors if not key.endswith(".alpha")}

@@ -19,7 +19,7 @@ from fuzzing import Fuzz
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metalora.backbones.keys import FluxShape, sites
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.jobs import run
 from metalora.jobs.info import describe
@@ -30,9 +30,7 @@ from metalora.store import files
 pytestmark = pytest.mark.slow
 
 SHAPE = FluxShape(8, 1, 1, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
-BACKBONE: Any = SimpleNamespace(
-    architecture=SHAPE, name=SHAPE.name, sites=lambda preset: sites(SHAPE, preset, fused=False)
-)
+BACKBONE: Any = SimpleNamespace(architecture=SHAPE, name=SHAPE.name, sites=SHAPE.sites)
 CONFIG = {"r": 2, "lora_alpha": 4, "rank_pattern": {"to_q": 2}, "alpha_pattern": {"to_k": 1}, "use_rslora": False}
 NUMBERS = (float("nan"), float("inf"), -1e38, 1e30, 1e-45, 0.0)
 TYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64)

@@ -11,9 +11,9 @@ from lora_makers import MAKERS, differences, pairs
 from loras_of_bases import R, Tensors, base_pipeline
 from safetensors.torch import save_file
 
-from metalora.backbones.keys import FluxShape, sites
-from metalora.backbones.lora_declared import declared_in
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.lora_formats import LoRA, format_lora
+from metalora.backbones.lora_products import declared_in
 from metalora.backbones.lora_reading import read_lora
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
@@ -254,7 +254,7 @@ def test_a_lokr_too_large_for_memory_is_refused_before_it_is_made():
     dev = FluxShape(3072, 19, 38, in_channels=64, joint_dim=4096, pooled_dim=768, guidance=True)
     whole = torch.zeros(1).expand(16, 16), torch.zeros(1)
     tensors = {}
-    for site in sites(dev, "all", fused=False):
+    for site in dev.sites("all"):
         tensors[f"lycoris_{site.name.replace('.', '_')}.lokr_w1"] = whole[0]
         w2 = whole[1].expand(site.out_features // 16, site.in_features // 16)
         tensors[f"lycoris_{site.name.replace('.', '_')}.lokr_w2"] = w2

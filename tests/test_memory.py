@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from metalora.backbones.block_swapping import swap_blocks
-from metalora.backbones.memory import weight_bytes
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.speed import Speed, prepare
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import CropConfig, PersonalizeConfig
 from metalora.jobs import memory
+from metalora.jobs.memory import weight_bytes
 
 CONFIG, CROPS = PersonalizeConfig(), CropConfig()
 
@@ -77,7 +77,7 @@ def test_so_they_are_in_8_and_4_bits_and_when_they_are_swapped(speed: Speed):
     resident = sum(tensor.nbytes for tensor in tensors if tensor.untyped_storage().data_ptr() not in at_home)
     estimated = memory.estimate(backbone, CONFIG, CROPS, checkpointing=False).weights
     # Biases, norms and int8's scales are not estimated: 1% in float32 at this width, and so more of smaller weights.
-    tolerance = 0.015 * 4 / weight_bytes(4, speed.eight_bit, speed.four_bit)
+    tolerance = 0.015 * 4 / weight_bytes(speed, 4)
     assert estimated == pytest.approx(resident + buffers, rel=tolerance)
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from bench import training_step
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.bases import klein
 from metalora.backbones.families import FAMILIES
 from metalora.backbones.flux_configs import transformer_config
-from metalora.backbones.keys import FluxShape
-from metalora.backbones.memory import training_memory
+from metalora.backbones.speed import Speed
+from metalora.jobs.memory import training_memory
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,7 @@ def test_the_estimate_is_near_the_measured_peak(
         bytes_per_number=torch.finfo(torch.bfloat16).bits // 8,
         checkpointing=training_step.CHECKPOINTING[checkpointing],
         text_tokens=64,
-        four_bit=speed == "--four-bit",
+        speed=Speed(four_bit=speed == "--four-bit"),
     )
     ratio = need.activations / 1e6 / peak
     print(f"{name} {checkpointing} {speed}: estimate / measured {ratio:.3f}")

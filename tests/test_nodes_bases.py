@@ -264,7 +264,7 @@ def test_files_say_their_base_and_another_bases_are_refused_with_both_names(tmp_
     store.write(meta_down, downs, "meta-down", {"base": name, "domain": "woman"})
     for read_it in (
         lambda: jobs.load_lora(path, backbones["flux1"]),
-        lambda: pack("metalora.jobs.meta_downs").read_meta_down(
+        lambda: pack("metalora.jobs.start").read_meta_down(
             meta_down, backbones["flux1"].sites("all"), backbones["flux1"].name, 1
         ),
     ):

@@ -9,9 +9,9 @@ import torch
 from comfyui import ROOT, needs_comfyui, pack
 from torch import Tensor
 
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.families.flux import FLUX
 from metalora.backbones.flux_configs import scheduler_config
-from metalora.backbones.keys import FluxShape, sites
 from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.protocol import Prompt
@@ -38,7 +38,7 @@ def backbone():
 
 
 def adapters(fused: bool, *, meta: bool) -> Adapters:
-    found = sites(SHAPE, "all", fused=fused)
+    found = SHAPE.fused if fused else SHAPE.places
     generator = torch.Generator().manual_seed(1)
     downs = random_meta_down(found, 4, generator) if meta else None
     made = new_adapters(found, 2, generator, meta_down=downs)
@@ -162,7 +162,7 @@ def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
     model = SimpleNamespace(model=config.get_model({}, device=torch.device("meta")))
     network = model.model.diffusion_model
     assert vars(found_in.architecture_of(model, network)) == vars(dev)
-    found = sites(dev, "all", fused=True)
+    found = dev.fused
     assert sum(len(own) for _, own in linears(network, found)) == len(found)
     named = {(s.name, s.module, s.in_features, s.out_features, s.start) for s in found}
     _, listed = found_in.named_sites(model, network)

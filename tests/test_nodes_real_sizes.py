@@ -80,13 +80,13 @@ def test_a_real_size_trains_and_the_stock_loader_reads_its_lora(family: str, tmp
         words.tokenizer.t5xxl.min_length = 256
     backbone = pack("nodes.backbone").ComfyBackbone(model, words, Vae(model))
     config = pack("metalora.config").PersonalizeConfig(method="lora", steps=1)
-    adapters, _ = pack("metalora.jobs.meta_downs").starting_adapters(backbone, config, None)
+    adapters, _ = pack("metalora.jobs.start").starting_adapters(backbone, config, None)
     parts = {name: torch.randn(shape) for name, shape in WHOLE[family][1].items()}
     if family == "zimage":
         parts["attention_mask"] = torch.ones(1, parts["cross_attn"].shape[1], dtype=torch.long)
     prompt = pack("metalora.backbones.protocol").Prompt(parts)
     learner = personalize.Person(personalize.TrainingImages([torch.randn(1, 16, 8, 8)], prompt), 0)
-    saved = pack("metalora.jobs.resume").SavedRun(tmp_path / "state.safetensors", {})
+    saved = pack("metalora.jobs.start").SavedRun(tmp_path / "state.safetensors", {})
     loaded, began = time.monotonic() - began, time.monotonic()
     with backbone.denoiser() as denoiser:  # its first gradient is checked against float64
         job = pack("metalora.jobs.personalize").train(denoiser, adapters, [learner], config, saved)

@@ -1,4 +1,4 @@
-"""Laws of stage 2, on the toy network."""
+"""Laws of stage 2, and of its weights' moving average, on the toy network."""
 
 from dataclasses import replace
 
@@ -12,22 +12,38 @@ from metalora.method.flow import generator_of
 from metalora.method.personalize import (
     Person,
     TrainingImages,
+    averaged,
     learning_rate_at,
     new_optimizer,
     personalize,
+    settle,
     validation_loss,
+    weights_of,
 )
 
 # 5 crops of one person, 2 views each: much in common, a little of their own
 LATENTS = 2 + 0.1 * torch.randn(5, 2, 2, 2, 4, generator=torch.Generator().manual_seed(9))
 IMAGES = TrainingImages(list(LATENTS), torch.ones(1, 8))
 CONFIG = PersonalizeConfig(steps=40, learning_rate=3e-2, rank=2)
+SHORT = replace(CONFIG, steps=12)
 
 
 def fresh(config: PersonalizeConfig) -> Adapters:
     generator = generator_of(config.seed, "heads")
     meta_down = random_meta_down(TOY_SITES, 16, generator) if config.method == "meta-lora" else None
     return new_adapters(TOY_SITES, config.rank, generator, meta_down=meta_down)
+
+
+def followed(
+    denoiser: ToyDenoiser, config: PersonalizeConfig
+) -> tuple[Adapters, torch.optim.Optimizer, list[torch.Tensor]]:
+    """Adapters after training, their optimizer, and what it moves as it was after every step."""
+    adapters = fresh(config)
+    optimizer = new_optimizer(adapters, config)
+    (flat,) = weights_of(optimizer)
+    with adapters.attached(denoiser.network):
+        path = [flat.detach().clone() for _ in personalize(denoiser, adapters, optimizer, [Person(IMAGES, 0)], config)]
+    return adapters, optimizer, path
 
 
 def trained(
@@ -176,3 +192,44 @@ def test_what_does_not_go_together_is_refused():
         replace(CONFIG, optimizer="prodigy", learning_rate=4e-4)
     with pytest.raises(UserError, match=r"lr-warmup-steps is 40, but --steps is 40"):
         replace(CONFIG, lr_warmup_steps=40)
+
+
+def test_the_average_does_not_change_the_training(denoiser: ToyDenoiser):
+    (_, _, alone), (_, _, beside) = followed(denoiser, SHORT), followed(denoiser, replace(SHORT, ema_steps=5))
+    assert all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
+
+
+def test_until_the_window_is_full_it_is_the_mean_of_all_steps(denoiser: ToyDenoiser):
+    _, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=100))
+    settle(optimizer)
+    torch.testing.assert_close(weights_of(optimizer)[0].detach().double(), torch.stack(path).double().mean(dim=0))
+
+
+def test_afterwards_old_steps_are_forgotten_exponentially(denoiser: ToyDenoiser):
+    window = 4
+    _, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=window))
+    expected = torch.stack(path[:window]).double().mean(dim=0)
+    for weights in path[window:]:
+        expected += (weights.double() - expected) / window
+    with averaged(optimizer):
+        torch.testing.assert_close(weights_of(optimizer)[0].detach().double(), expected)
+
+
+def test_the_adapters_hold_the_average_while_inside_and_their_own_bits_afterwards(denoiser: ToyDenoiser):
+    adapters, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=6))
+    before = adapters.tensors()
+    with averaged(optimizer):
+        inside = adapters.tensors()
+    with pytest.raises(RuntimeError, match="in the middle"), averaged(optimizer):
+        raise RuntimeError("in the middle")
+    changed = {name.rpartition(".")[2] for name in before if not torch.equal(inside[name], before[name])}
+    assert changed == {"mid", "up"}, "the Meta-Down does not move, so neither does its average"
+    assert all(torch.equal(value, before[name]) for name, value in adapters.tensors().items())
+    assert torch.equal(weights_of(optimizer)[0].detach(), path[-1])
+
+
+def test_a_window_of_one_step_and_none_at_all_are_the_last_weights(denoiser: ToyDenoiser):
+    for window in (0, 1):
+        _, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=window))
+        settle(optimizer)
+        assert torch.equal(weights_of(optimizer)[0].detach(), path[-1])

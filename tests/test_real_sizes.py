@@ -19,12 +19,12 @@ from bench.training_step import SIZES, peak_memory
 from metalora.backbones.bases import BASES
 from metalora.backbones.lora_formats import format_lora
 from metalora.backbones.lora_reading import read_lora
-from metalora.backbones.memory import training_memory
 from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.single_files import SingleFiles
 from metalora.backbones.speed import Checkpointing
 from metalora.config import PersonalizeConfig
+from metalora.jobs.memory import training_memory
 from metalora.method.adapter import fold_all, new_adapters, random_meta_down
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 from metalora.store import files

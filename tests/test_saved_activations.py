@@ -6,11 +6,11 @@ from diffusers import FluxTransformer2DModel
 from saved import bytes_of, kept_for_backward
 from torch import nn
 
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.family import positions
 from metalora.backbones.flux_configs import transformer_config
-from metalora.backbones.keys import FluxShape, sites
-from metalora.backbones.memory import activation_numbers
 from metalora.config import PersonalizeConfig
+from metalora.jobs.memory import activation_numbers
 from metalora.method.adapter import Adapters, new_adapters, random_meta_down
 from metalora.method.flow import generator_of
 from metalora.method.personalize import new_optimizer
@@ -25,7 +25,7 @@ def network(shape: FluxShape) -> nn.Module:
 
 
 def attached_adapters(shape: FluxShape, method: str) -> Adapters:
-    places, generator = sites(shape, "all", fused=False), generator_of("heads")
+    places, generator = shape.sites("all"), generator_of("heads")
     meta_down = random_meta_down(places, 16, generator) if method == "meta-lora" else None
     adapters = new_adapters(places, 1, generator, meta_down=meta_down)
     new_optimizer(adapters, PersonalizeConfig(method=method))  # freezes what stage 2 does not train

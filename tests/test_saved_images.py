@@ -12,15 +12,8 @@ from PIL import Image
 
 from metalora.config import UserError
 from metalora.method.crops import Box
-from metalora.store.images import (
-    read_image_metadata,
-    read_photo,
-    resize_crop,
-    save_image,
-    to_pil,
-    to_tensor,
-)
-from metalora.store.pictures import draw_boxes, grid
+from metalora.store.images import read_photo, resize_crop, to_pil, to_tensor
+from metalora.store.pictures import draw_boxes, grid, read_image_metadata, save_image
 
 
 @pytest.fixture

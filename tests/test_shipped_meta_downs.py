@@ -11,7 +11,7 @@ from metalora.backbones.load import load_backbone
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Backbone
 from metalora.config import UserError
-from metalora.jobs import meta_downs
+from metalora.jobs import start
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -19,7 +19,7 @@ from metalora.store.cache import Cache
 @pytest.fixture
 def shipped(tiny: PipelineBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that ships one for women of the tiny FLUX."""
-    monkeypatch.setattr(meta_downs, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(start, "SHIPPED", tmp_path / "shipped")
     meta_down_file(tiny, tmp_path / "shipped" / "any-name.safetensors")
     return tmp_path / "shipped"
 
@@ -57,10 +57,10 @@ def miniature() -> Backbone:
 
 
 def test_the_miniature_comes_with_one_for_every_class_made_for_the_very_weights_that_ship(miniature: Backbone):
-    found = meta_downs.shipped_meta_downs(miniature.name)
-    assert found.keys() == {meta_downs.ALL}
-    assert meta_downs.shipped_meta_down(miniature.name, "woman") == found[meta_downs.ALL]
-    tensors, metadata = files.read(found[meta_downs.ALL], ("meta-down",), base=miniature.name)
+    found = start.shipped_meta_downs(miniature.name)
+    assert found.keys() == {start.ALL}
+    assert start.shipped_meta_down(miniature.name, "woman") == found[start.ALL]
+    tensors, metadata = files.read(found[start.ALL], ("meta-down",), base=miniature.name)
     weights, _precision = metadata["base_fingerprint"].rsplit("-", 1)
     assert miniature.fingerprint("transformer").startswith(weights)
     assert metadata["objective"] == "across-photos"

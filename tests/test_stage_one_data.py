@@ -15,7 +15,7 @@ from metalora.jobs.meta_train.data import drawn, limited
 from metalora.jobs.meta_train.objectives import prefetched
 from metalora.store.cache import Cache
 from metalora.store.identities import read_identities
-from metalora.store.images import save_image
+from metalora.store.pictures import save_image
 
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl"
 

@@ -23,7 +23,8 @@ from metalora.method.flow import flow_loss, flow_losses, generator_of
 from metalora.method.meta_train import MetaTraining, planned
 from metalora.method.world import ALONE
 from metalora.store.cache import Cache
-from metalora.store.images import read_photo, save_image
+from metalora.store.images import read_photo
+from metalora.store.pictures import save_image
 
 BENCHMARK = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
 CONFIG = MetaTrainConfig(

@@ -10,18 +10,17 @@ from saved import bytes_of, kept_for_backward
 from test_saved_activations import BF16, IMAGE, TEXT, forward, network, shape_of
 from torch import nn
 
-from metalora.backbones.keys import FluxShape, sites
-from metalora.backbones.memory import activation_numbers
+from metalora.backbones.architecture import FluxShape
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.config_meta_train import MetaTrainConfig
+from metalora.jobs.memory import activation_numbers
 from metalora.jobs.meta_train import memory
-from metalora.method.across_photos import AcrossPhotos
+from metalora.method.across_photos import AcrossPhotos, HeadGenerator
 from metalora.method.adapter import Adapters, Site, random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of
-from metalora.method.head_generator import HeadGenerator
 from metalora.method.meta_train import MetaTraining, per_sample_adapters
 
 CONFIG = MetaTrainConfig(objective="paper", batch=4, bucket_people=6, resolution=256)
@@ -85,7 +84,7 @@ def of_across_photos(places: list[Site]) -> tuple[Adapters, int]:
 @pytest.mark.parametrize("made", [of_paper, pytest.param(of_across_photos, marks=pytest.mark.slow)])
 def test_with_the_meta_down_trained_layers_keep_what_a_plain_loras_keep(made: Callable):
     def kept(shape: FluxShape) -> tuple[int, float]:
-        adapters, copies = made(sites(shape, "all", fused=False))
+        adapters, copies = made(shape.sites("all"))
         model = nn.Module.to(network(shape), BF16)
         with adapters.attached(model):
             found = kept_for_backward(model, adapters.parameters(), lambda: forward(model, shape))

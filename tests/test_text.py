@@ -10,8 +10,8 @@ import torch
 from metalora.commands.personal import read_prompts as read_prompt_lines
 from metalora.config import PersonalizeConfig, UserError
 from metalora.store.identities import read_identities
-from metalora.store.images import save_image
 from metalora.store.manifest import read_manifest
+from metalora.store.pictures import save_image
 from metalora.store.prompts import read_prompts
 from metalora.store.tables import read_image_prompts, read_pairs
 from metalora.store.text import read_text

@@ -17,7 +17,8 @@ from metalora.jobs.photos import plan_photo
 from metalora.measure.faces import load_faces
 from metalora.measure.sface import quarter_turns
 from metalora.store.cache import Cache
-from metalora.store.images import read_photo, save_image
+from metalora.store.images import read_photo
+from metalora.store.pictures import save_image
 
 DATA = Path(__file__).parents[1] / "metalora" / "data"
 PHOTOS = [

@@ -1,7 +1,7 @@
-"""What a family of base models is, where its parts come from, and what several families do in the same way."""
+"""What a family of base models is, and what several families do in the same way."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from packaging.version import Version
@@ -110,68 +110,6 @@ class Family:
         return f"{self.name}-{'x'.join(str(number) for number in numbers if isinstance(number, int))}"
 
 
-class Parts(Protocol):
-    """The parts of a base model, wherever they lie. Nothing is loaded until it is asked for, and nothing is kept."""
-
-    @property
-    def family(self) -> Family:
-        """What it does its own way."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """Where they come from: a folder, a hub name, ..."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What the pipeline itself is told, such as whether the base is distilled."""
-        ...
-
-    @property
-    def architecture(self) -> Architecture:
-        """From headers and settings alone."""
-        ...
-
-    @property
-    def scheduler_config(self) -> Mapping[str, Any]:
-        """What FlowMatchEulerDiscreteScheduler is made from: shift, use_dynamic_shifting, base_shift, max_shift, ..."""
-        ...
-
-    @property
-    def max_tokens(self) -> int:
-        """How many tokens of a prompt are read."""
-        ...
-
-    def tokenizer(self) -> Any:
-        """The one that says how long a prompt is, without its encoder."""
-        ...
-
-    def text_encoders(self, device: torch.device | str, dtype: torch.dtype) -> dict[str, Any]:
-        """Tokenizers and encoders by the names that diffusers' pipeline gives them."""
-        ...
-
-    def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
-        """One of diffusers' classes."""
-        ...
-
-    def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
-        """One of diffusers' classes."""
-        ...
-
-    def fingerprint(self, part: str) -> str:
-        """Changes when the outputs of "text_encoders", "autoencoder" or "transformer" may change."""
-        ...
-
-    def weights_bytes(self) -> dict[str, int]:
-        """How large each part is in its files."""
-        ...
-
-    def missing(self) -> list[str]:
-        """A sentence for each file that is not there, with the place where it belongs."""
-        ...
-
-
 def diffusers_class(family: Family, name: str) -> Any:
     """A class of diffusers; a UserError where the installed version has none of this name, or an unfinished one."""
     import diffusers
@@ -207,3 +145,68 @@ def positions(rows: int, columns: int) -> Tensor:
     """[rows * columns, 3]: (0, row, column) of each image token, for the rotary embedding."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3).float()
+
+
+class Autoencoder:
+    """A diffusers autoencoder: images [3, H, W] in 0..1 <-> latents [c, h, w] on the CPU; see `protocol.Autoencoder`.
+
+    AutoencoderKL has one shift and one scale; AutoencoderKLQwenImage a mean and a deviation for each channel, and an
+    axis of frames, of which an image is one; AutoencoderKLFlux2 makes patches of 2 x 2 first, and has the mean and the
+    variance of each of their channels in a batch norm.
+    """
+
+    def __init__(self, vae: nn.Module):
+        self.vae: Any = vae
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """The mean of the posterior, not a sample: the same photo gives the same latents."""
+        pixels = (image[None] * 2 - 1).to(self.vae.device, self.vae.dtype)
+        mean = self.vae.encode(pixels.unsqueeze(2) if self._frames else pixels).latent_dist.mode()
+        return self._standard(mean.squeeze(2) if self._frames else mean)[0].float().cpu()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """[c, h, w] -> [3, H, W] in 0..1; or several at once, [n, c, h, w] -> [n, 3, H, W]."""
+        batch = latents.reshape(-1, *latents.shape[-3:]).to(self.vae.device, self.vae.dtype)
+        plain = self._plain(batch)
+        images = self.vae.decode(plain.unsqueeze(2) if self._frames else plain, return_dict=False)[0]
+        images = images[:, :, 0] if self._frames else images
+        return (images.float().cpu() / 2 + 0.5).clamp(0, 1).view(*latents.shape[:-3], *images.shape[1:])
+
+    @property
+    def _frames(self) -> bool:
+        return "latents_mean" in self.vae.config and "temperal_downsample" in self.vae.config
+
+    @property
+    def _patches(self) -> bool:
+        return "batch_norm_eps" in self.vae.config
+
+    def _standard(self, mean: Tensor) -> Tensor:
+        """What the encoder said [b, c, h, w], as the transformer takes it."""
+        config = self.vae.config
+        if self._patches:
+            middle, deviation = self._batch_norm()
+            return (nn.functional.pixel_unshuffle(mean, 2) - middle) / deviation
+        if self._frames:
+            return (mean - _channels(config.latents_mean, mean)) / _channels(config.latents_std, mean)
+        return (mean - config.shift_factor) * config.scaling_factor
+
+    def _plain(self, latents: Tensor) -> Tensor:
+        """The inverse."""
+        config = self.vae.config
+        if self._patches:
+            middle, deviation = self._batch_norm()
+            return nn.functional.pixel_shuffle(latents * deviation + middle, 2)
+        if self._frames:
+            return latents * _channels(config.latents_std, latents) + _channels(config.latents_mean, latents)
+        return latents / config.scaling_factor + config.shift_factor
+
+    def _batch_norm(self) -> tuple[Tensor, Tensor]:
+        norm = self.vae.bn
+        deviation = (norm.running_var + self.vae.config.batch_norm_eps).sqrt()
+        return norm.running_mean.view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
+
+
+def _channels(numbers: list[float], like: Tensor) -> Tensor:
+    return torch.tensor(numbers, device=like.device, dtype=like.dtype).view(1, -1, 1, 1)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .keys import HEAD, FluxShape
+from .architecture import HEAD, FluxShape
 
 # Of FlowMatchEulerDiscreteScheduler; not read from it, since its file imports scipy.
 SCHEDULER_DEFAULTS = {
@@ -53,11 +53,6 @@ def scheduler_config(shape: FluxShape) -> dict[str, Any]:
     """For FlowMatchEulerDiscreteScheduler: dev shifts its times with the size of the image, schnell does not."""
     own = {"shift": 3.0 if shape.guidance else 1.0, "use_dynamic_shifting": shape.guidance}
     return {**SCHEDULER_DEFAULTS, **own}
-
-
-def max_tokens(shape: FluxShape) -> int:
-    """T5's tokens that a FLUX was trained with: 512 for dev, 256 for schnell."""
-    return 512 if shape.guidance else 256
 
 
 def clip_config(vocabulary: int, width: int, hidden: int, layers: int, positions: int) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import torch
 from ..config import DEFAULT_BACKBONE, BaseConfig, SpeedConfig, UserError
 from .bases import BASES
 from .block_swapping import check_count
-from .family import Parts
-from .pipeline import PipelineBackbone
+from .pipeline import Parts, PipelineBackbone
 from .pipeline_folder import MINIATURE, Miniature, PipelineFolder
 from .single_files import SingleFiles
 from .speed import Speed, attention_that_runs

@@ -27,6 +27,7 @@ from .architecture import Architecture
 LoRA = dict[str, tuple[Tensor, Tensor]]
 
 KEY_FORMATS = ("diffusers", "bfl", "kohya")
+STRONGEST = 1e6  # of a delta's numbers; a layer's own weights are below 10
 
 # Whatever stands before a layer's name in the files of other makers, in any order and number.
 PREFIXES = re.compile(
@@ -58,25 +59,25 @@ def format_lora(lora: LoRA, key_format: str, architecture: Architecture) -> dict
 
 def check_lora(tensors: dict[str, Tensor], key_format: str, architecture: Architecture) -> None:
     """Raise a UserError unless every key is one of the base's in this format, every shape fits, and all is finite."""
-    layers = layers_of(key_format, architecture)
     no_alpha = has_no_alpha(key_format, architecture)
-    roles = ("lora_A.weight", "lora_B.weight") if no_alpha else ("lora_down.weight", "lora_up.weight")
-    expected = {f"{stem}.{role}": stem for stem in layers for role in roles}
-    if not no_alpha:
-        expected |= {f"{stem}.alpha": stem for stem in layers}
-    problems = [f"{key} is unknown" for key in tensors if key not in expected]
+    roles = ("lora_A.weight", "lora_B.weight") if no_alpha else ("lora_down.weight", "lora_up.weight", "alpha")
+    layers = layers_of(key_format, architecture)
+    keys_of = {stem: [f"{stem}.{role}" for role in roles] for stem in layers}
+    known = {key for keys in keys_of.values() for key in keys}
+    problems = [f"{key} is unknown" for key in tensors if key not in known]
     problems += [f"{key} is not finite" for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    for stem in dict.fromkeys(expected[key] for key in tensors if key in expected):
-        absent = [key for key, owner in expected.items() if owner == stem and key not in tensors]
+    for stem, keys in keys_of.items():
+        absent = [key for key in keys if key not in tensors]
         if absent:
-            problems.append(f"{absent[0]} is missing")
+            problems += [f"{absent[0]} is missing"] if len(absent) < len(keys) else []
             continue
-        down, up = (tensors[f"{stem}.{role}"] for role in roles)
-        wrong = misfit(layers[stem], down, up)
-        if wrong:
+        down, up, *alpha = (tensors[key] for key in keys)
+        if wrong := misfit(layers[stem], down, up):
             problems.append(f"{stem}: {wrong}")
-        elif not no_alpha and tensors[f"{stem}.alpha"].item() != len(down):
-            problems.append(f"{stem}.alpha is {tensors[f'{stem}.alpha'].item()}, not the rank {len(down)}")
+        elif alpha and alpha[0].item() != len(down):
+            problems.append(f"{stem}.alpha is {alpha[0].item()}, not the rank {len(down)}")
+        elif (most := largest(down, up)) > STRONGEST:
+            problems.append(f"{stem} adds numbers of up to {most:.1e} to weights that are below 10")
     if not tensors:
         problems.append("it is empty")
     if problems:
@@ -84,6 +85,11 @@ def check_lora(tensors: dict[str, Tensor], key_format: str, architecture: Archit
             f"The LoRA does not fit {architecture.name} ({len(problems)} problems): {'; '.join(problems[:3])}. "
             "It was not written; was it trained on another base?"
         )
+
+
+def largest(down: Tensor, up: Tensor) -> float:
+    """No number of up @ down is larger."""
+    return float(up.double().norm(dim=1).max() * down.double().norm(dim=0).max())
 
 
 def fuse(fused: Iterable[Site], lora: LoRA) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,9 @@ from torch import Tensor
 from ..config import UserError
 from ..method.adapter import Site
 from .architecture import Architecture
-from .lora_declared import Declared
 from .lora_foreign import UNKNOWN, notices, part_of, refuse_other_bases, refuse_other_methods
 from .lora_formats import PREFIXES, LoRA, known_layers, split
-from .lora_products import Pair, alpha_of, matrix_of, numbers_of, pair_of, scaled
+from .lora_products import Declared, Pair, alpha_of, matrix_of, numbers_of, pair_of, scaled
 
 # Roles; PEFT puts the adapter's name ("default") behind them, XLabs the stream (1 image, 2 text) before them.
 ROLES = (

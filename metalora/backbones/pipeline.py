@@ -20,10 +20,13 @@ from .. import backbones
 from ..config import Step
 from ..method.adapter import Site
 from .architecture import Architecture
-from .autoencoders import Autoencoder
-from .family import Family, Parts
+from .family import Autoencoder, Family
+from .pipeline_folder import PipelineFolder
 from .protocol import Prompt
 from .speed import AS_IT_IS, Speed, place, prepare, set_checkpointing
+from .tiny_flux import TinyFlux
+
+Parts = PipelineFolder | TinyFlux  # of a base; none is loaded until it is asked for, and none is kept
 
 CAPTION = 64  # tokens of a long caption
 NO = "no_"  # before the name of a part of a Prompt: the same of the empty prompt, for classifier-free guidance

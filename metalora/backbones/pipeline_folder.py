@@ -14,9 +14,8 @@ from .architecture import Architecture
 from .bases import ON_HUB
 from .families import FAMILIES
 from .family import Family
-from .fingerprints import fingerprint_of_files
 from .flux_configs import SCHEDULER_DEFAULTS
-from .weight_files import header_of
+from .weight_files import fingerprint_of_files, header_of
 
 SETTINGS = ["model_index.json", "*/*.json", "tokenizer*/*"]  # a few MB: all but the weights
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tekken.json")

@@ -11,13 +11,7 @@ from ..config import Step
 from ..method.adapter import Site
 from .architecture import Architecture
 
-
-class Prompt(dict[str, Tensor]):
-    """A prompt's embeddings by name, each [b, ...]: what they are is the denoiser's affair."""
-
-    def on(self, device: torch.device) -> "Prompt":
-        """There: what is used at every step should not be copied at every step."""
-        return Prompt({name: part.to(device) for name, part in self.items()})
+Prompt = dict[str, Tensor]  # its embeddings by name, each [b, ...]: what they are is the denoiser's affair
 
 
 class Autoencoder(Protocol):

@@ -19,10 +19,10 @@ from torch.nn.attention import SDPBackend
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from ..config import UserError
+from .architecture import HEAD
 from .block_swapping import lists_of, swap_blocks
 from .eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
 from .four_bit import FourBitLinear, check_four_bit
-from .keys import HEAD
 
 # diffusers' names, from the fastest where each is at home; "auto" is torch's own choice.
 ATTENTION = ("auto", "cudnn", "flash-3", "flash", "efficient", "math")
@@ -59,11 +59,11 @@ class Speed:
                 "--compile and --swap-blocks do not go together: a compiled block would have to fetch its weights "
                 "inside its graph. Leave one out."
             )
-        if self.four_bit:
-            check_four_bit()
 
     def check(self, device: torch.device) -> None:
-        """A UserError for what this device cannot do."""
+        """A UserError for what this device cannot do, or what is not installed."""
+        if self.four_bit:
+            check_four_bit()
         if self.attention in ON_CUDA_ALONE and device.type != "cuda":
             raise UserError(
                 f"--attention {self.attention} needs an NVIDIA GPU, and the base runs on {device}. Leave it out."

@@ -1,11 +1,15 @@
 """Safetensors files of frozen weights: what their headers say, and one part's tensors, fp8 scales applied.
 
-A file may hold more than one part (ComfyUI's all-in-one checkpoints do): a part's tensors then share a prefix.
+A file may hold more than one part (ComfyUI's all-in-one checkpoints do): a part's tensors then share a prefix. Cache
+keys name a file by its fingerprint: its content if it is small, else a sample of it that takes no minutes to read.
 """
 
+import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,9 @@ PREFIXES = {
     "t5xxl": re.compile(r"text_encoders\.t5xxl\.transformer\."),
     "text_encoder": re.compile(r"text_encoders\.\w+\.transformer\."),
 }
+WHOLE = 256 * 2**20  # files up to this are read whole
+MOST = 100_000
+SAMPLES, SAMPLE = 64, 2**16
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ def read_weights(path: Path, part: str, dtype: torch.dtype, device: torch.device
                 if name.endswith(NO_WEIGHTS) or name == MARK:
                     continue
                 if entry.kind not in NUMBERS:
-                    _refuse_packed(path, name, entry)
+                    if name.endswith((".weight", ".bias")):
+                        raise UserError(_packed(path, name, entry.kind))
                     continue  # positions, or a tokenizer
                 tensor = file.get_tensor(key)
                 scale = _scale_of(name, entries, file)
@@ -101,13 +109,44 @@ def _scale_of(name: str, entries: dict[str, tuple[str, Entry]], file: Any) -> Te
     return file.get_tensor(keys[0]) if keys else None
 
 
-def _refuse_packed(path: Path, name: str, entry: Entry) -> None:
-    if name.endswith((".weight", ".bias")):
-        raise UserError(_packed(path, name, entry.kind))
-
-
 def _packed(path: Path, name: str, kind: str) -> str:
     return (
         f"{path} keeps {name} as {kind}, which only ComfyUI reads. Use the bf16 or fp8 file of this model; --eight-bit "
         "and --four-bit make it as small in memory."
     )
+
+
+def fingerprint_of_files(paths: Iterable[Path]) -> str:
+    """sha256 over the files' names and fingerprints, in the given order; the folder does not matter."""
+    sha = hashlib.sha256()
+    for path in paths:
+        sha.update(f"{path.name}\0{fingerprint_of_file(path)}\0".encode())
+    return sha.hexdigest()
+
+
+def fingerprint_of_stats(paths: Iterable[Path]) -> str:
+    """sha256 over the names, sizes and dates of at most `MOST` files, where reading them all takes too long."""
+    files = [path for path in islice(paths, MOST) if path.is_file()]
+    seen = sorted(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+    return hashlib.sha256("\n".join(seen).encode("utf-8", "replace")).hexdigest()
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """sha256 of the content; of a larger file: of its size, its header, and 64 samples of 64 KiB at even distances.
+
+    Other names, shapes or types of tensors are in the safetensors header, so they show for certain. A
+    change of single weights between two samples goes unseen; a trained or converted model changes everywhere.
+    """
+    size = path.stat().st_size
+    sha = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            while block := file.read(2**20):
+                sha.update(block)
+        else:
+            length = int.from_bytes(file.read(8), "little")
+            sha.update(file.read(min(length, 2**24)))  # a safetensors header; of another file just its start
+            for index in range(SAMPLES):
+                file.seek((size - SAMPLE) * index // (SAMPLES - 1))
+                sha.update(file.read(SAMPLE))
+    return sha.hexdigest()

@@ -9,8 +9,8 @@ from ..config import CropConfig, Phase, Step, UserError
 from ..measure.faces import load_faces, numbered
 from ..method.crops import Box
 from ..store import files
-from ..store.images import read_photo, resize_crop, save_image
-from ..store.pictures import draw_boxes, table
+from ..store.images import read_photo, resize_crop
+from ..store.pictures import draw_boxes, save_image, table
 from . import Job
 from .photos import PlannedPhoto, plan_photo, said_of_turns
 

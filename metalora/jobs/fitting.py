@@ -1,22 +1,62 @@
-"""The fastest way that fits a card, for a personalization and for images: what was chosen, and why."""
+"""The fastest way that fits a card, for a personalization and for images, by arithmetic: nothing of it was measured.
 
-from collections.abc import Callable, Iterable
+A step's seconds are computed for one assumed card, for their order alone: products at its rate, what must be widened or
+computed again at its memory's, copies of swapped blocks at its link's. Copies go on beside the products, so that the
+longer of the two counts. 8-bit products are counted as no faster than those of bf16.
+
+What changes the base's numbers less may cost a little more time: int8 is taken before NF4, and the base as it is before
+both, while a step then takes at most `PATIENCE` times the fastest.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 
-from ..backbones.fitting import RECOMPUTED, Way, copied_bytes, fastest, image_seconds, step_seconds, ways
+from ..backbones.architecture import Architecture
+from ..backbones.block_swapping import BUFFERS
+from ..backbones.four_bit import BYTES as FOUR_BIT_BYTES
 from ..backbones.four_bit import has_four_bit
-from ..backbones.memory import RESERVE, TrainingMemory, resident_parameters, sampling_memory, tokens_of, weight_bytes
 from ..backbones.pipeline import PipelineBackbone
-from ..backbones.speed import Checkpointing, Speed
+from ..backbones.speed import AS_IT_IS, Checkpointing, Speed
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size
-from .memory import cap_memory, estimate, free_memory, reserve, room
+from .memory import (
+    RESERVE,
+    TrainingMemory,
+    block_sizes,
+    cap_memory,
+    estimate,
+    free_memory,
+    parameter_count,
+    reserve,
+    resident_bytes,
+    room,
+    sampling_memory,
+    shares,
+    swapped_parameters,
+    tokens_of,
+    weight_bytes,
+)
 
 CARDS, RESOLUTIONS = (12, 16, 24, 32, 48, 80), (512, 1024)  # GB, pixels: what the table shows
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+PRODUCTS = 165e12  # operations a second in bf16: a GeForce RTX 4090 by its data sheet
+MEMORY = 1.0e12  # bytes a second: the same
+LINK = 12e9  # bytes a second from main memory: PCI Express 4.0 with 8 lanes, or 3.0 with 16, less its overhead
+PATIENCE = 1.25
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to keep the weights and to train through them."""
+
+    checkpointing: Checkpointing = Checkpointing.NONE
+    speed: Speed = AS_IT_IS
+
+
+RECOMPUTED = (Checkpointing.NONE, Checkpointing.SELECTIVE, Checkpointing.FULL)  # from the least to the most
 
 
 @dataclass(frozen=True)
@@ -40,8 +80,8 @@ class Choice:
     def __str__(self) -> str:
         how = self.way.checkpointing
         parts = [self.weights] + ([] if how == Checkpointing.NONE else [f"{how.name.lower()} checkpoints"])
-        if self.way.swapped_blocks:
-            parts.append(f"{self.way.swapped_blocks} blocks swapped ({self.in_main_memory / 1e9:.1f} GB)")
+        if self.way.speed.swapped_blocks:
+            parts.append(f"{self.way.speed.swapped_blocks} blocks swapped ({self.in_main_memory / 1e9:.1f} GB)")
         return f"{', '.join(parts)}: {self.need.total / 1e9:.1f} GB"
 
 
@@ -76,12 +116,11 @@ def training(backbone: PipelineBackbone, config: PersonalizeConfig, crop_config:
 
     @cache
     def resident(way: Way) -> TrainingMemory:
-        return estimate(backbone, config, crop_config, checkpointing=way.checkpointing, speed=speed_of(way))
+        return estimate(backbone, config, crop_config, checkpointing=way.checkpointing, speed=way.speed)
 
     def need(way: Way) -> TrainingMemory:  # all but the weights is the same however many blocks are swapped
-        numbers = resident_parameters(architecture, way.swapped_blocks)
-        weights = int(numbers * weight_bytes(number, way.eight_bit, way.four_bit))
-        return replace(resident(replace(way, swapped_blocks=0)), weights=weights)
+        whole = Way(way.checkpointing, replace(way.speed, swapped_blocks=0))
+        return replace(resident(whole), weights=int(resident_bytes(architecture, way.speed, number)))
 
     return Asked(need, lambda way: step_seconds(architecture, way, tokens, config.batch, number), fixed or free)
 
@@ -93,14 +132,9 @@ def sampling(backbone: PipelineBackbone, config: GenerateConfig) -> Asked:
     tokens = tokens_of(size, backbone.caption_tokens)
 
     def need(way: Way) -> TrainingMemory:
+        text_tokens = backbone.caption_tokens
         return sampling_memory(
-            architecture,
-            size=size,
-            bytes_per_number=number,
-            text_tokens=backbone.caption_tokens,
-            eight_bit=way.eight_bit,
-            four_bit=way.four_bit,
-            swapped_blocks=way.swapped_blocks,
+            architecture, size=size, bytes_per_number=number, text_tokens=text_tokens, speed=way.speed
         )
 
     return Asked(need, lambda way: image_seconds(architecture, way, tokens, number), (Checkpointing.NONE,))
@@ -111,7 +145,7 @@ def choose(backbone: PipelineBackbone, asked: Asked, free: float, among: Iterabl
     way = fastest(among, lambda way: asked.need(way).total, asked.seconds, free)
     if way is None:
         return None
-    weights = "int8" if way.eight_bit else "nf4" if way.four_bit else NAMES[backbone.dtype]
+    weights = way.speed.weights or NAMES[backbone.dtype]
     copied = copied_bytes(backbone.architecture, way, torch.finfo(backbone.dtype).bits // 8)
     return Choice(weights, way, asked.need(way), copied)
 
@@ -132,11 +166,6 @@ def table(backbone: PipelineBackbone, config: PersonalizeConfig, crop_config: Cr
     return lines
 
 
-def speed_of(way: Way, speed: Speed | None = None) -> Speed:
-    """The speed with the way's weights and swapped blocks."""
-    return replace(speed or Speed(), eight_bit=way.eight_bit, four_bit=way.four_bit, swapped_blocks=way.swapped_blocks)
-
-
 def _fit(backbone: PipelineBackbone, asked: Asked, lower: str, gigabytes: float) -> str:
     if gigabytes:
         imitate(backbone, gigabytes)
@@ -144,7 +173,7 @@ def _fit(backbone: PipelineBackbone, asked: Asked, lower: str, gigabytes: float)
     number, main_memory = torch.finfo(backbone.dtype).bits // 8, free_memory(torch.device("cpu"))
     among = [
         way
-        for way in ways(backbone.architecture, asked.checkpointing, swapping, has_four_bit())
+        for way in ways(backbone.architecture, asked.checkpointing, swapping, has_four_bit(), backbone.speed)
         if copied_bytes(backbone.architecture, way, number) <= main_memory
     ]
     free = room(backbone)
@@ -154,7 +183,83 @@ def _fit(backbone: PipelineBackbone, asked: Asked, lower: str, gigabytes: float)
         raise UserError(
             f"Nothing fits into {free / 1e9:.1f} GB: the smallest way needs about {least / 1e9:.1f} GB. Lower {lower}."
         )
-    backbone.speed = speed_of(choice.way, backbone.speed)
+    backbone.speed = choice.way.speed
     plain = asked.need(Way(asked.checkpointing[0])).total
     why = f"by arithmetic about the fastest way that fits into {free / 1e9:.1f} GB"
     return f"--fit: {choice}, {why}; with nothing done for it the job would need {plain / 1e9:.1f} GB"
+
+
+def ways(
+    architecture: Architecture,
+    checkpointing: tuple[Checkpointing, ...],
+    swapping: bool,
+    four_bit: bool,
+    speed: Speed = AS_IT_IS,
+) -> Iterator[Way]:
+    """All of them, the least change to the base first; in all else the base is run as `speed` says."""
+    blocks = len(architecture.blocks)
+    counts = (0, *range(BUFFERS + 1, blocks + 1)) if swapping else (0,)
+    for eight, four in ((False, False), (True, False), *([(False, True)] if four_bit else [])):
+        for how in RECOMPUTED:
+            if how in checkpointing:
+                for count in counts:
+                    yield Way(how, replace(speed, eight_bit=eight, four_bit=four, swapped_blocks=count))
+
+
+def fastest(
+    candidates: Iterable[Way], need: Callable[[Way], float], seconds: Callable[[Way], float], room: float
+) -> Way | None:
+    """Of those that need no more bytes than there is room for, in the order of `ways`; None if none does."""
+    times = {way: seconds(way) for way in candidates if need(way) <= room}
+    if not times:
+        return None
+    patience = PATIENCE * min(times.values())
+    exact = next(way for way, time in times.items() if time <= patience)
+    alike = [way for way in times if way.speed.weights == exact.speed.weights]
+    return min(alike, key=lambda way: round(times[way], 3))  # of equally fast ones the first: it does the least
+
+
+def step_seconds(architecture: Architecture, way: Way, tokens: int, batch: int, bytes_per_number: int) -> float:
+    """Of one training step with so many tokens an image, on the assumed card."""
+    full = way.checkpointing == Checkpointing.FULL
+    linear, attention = operations(architecture, tokens, batch)
+    products = (3 * linear + 4.5 * attention) if full else (2 * linear + 3.5 * attention)
+    passes = 2 if way.checkpointing == Checkpointing.NONE else 3
+    moved = passes * widened_bytes(architecture, way, bytes_per_number)
+    if way.checkpointing == Checkpointing.SELECTIVE:
+        moved += 2 * recomputed_numbers(architecture, tokens * batch) * bytes_per_number
+    return max(products / PRODUCTS + moved / MEMORY, 2 * copied_bytes(architecture, way, bytes_per_number) / LINK)
+
+
+def image_seconds(architecture: Architecture, way: Way, tokens: int, bytes_per_number: int) -> float:
+    """Of one sampling step, on the same card."""
+    moved = widened_bytes(architecture, way, bytes_per_number)
+    computed = sum(operations(architecture, tokens, 1)) / PRODUCTS + moved / MEMORY
+    return max(computed, copied_bytes(architecture, way, bytes_per_number) / LINK)
+
+
+def operations(architecture: Architecture, tokens: int, batch: int) -> tuple[float, float]:
+    """Of a forward pass: the linear layers', and attention's."""
+    blocks = block_sizes(architecture)
+    linear = 2.0 * sum(block.products for block in blocks)
+    return linear * tokens * batch, 4.0 * tokens**2 * sum(block.width for block in blocks) * batch
+
+
+def recomputed_numbers(architecture: Architecture, tokens: int) -> float:
+    """What selective checkpoints compute again: all that they do not keep."""
+    share, _ = shares(architecture, meta=True)
+    none, some = (
+        sum(block.kept(share, how) for block in block_sizes(architecture))
+        for how in (Checkpointing.NONE, Checkpointing.SELECTIVE)
+    )
+    return tokens * (none - some)
+
+
+def widened_bytes(architecture: Architecture, way: Way, bytes_per_number: int) -> float:
+    """Read packed, written and read again wide: 4-bit weights in each pass over the blocks."""
+    return parameter_count(architecture) * (FOUR_BIT_BYTES + 2 * bytes_per_number) if way.speed.four_bit else 0.0
+
+
+def copied_bytes(architecture: Architecture, way: Way, bytes_per_number: int) -> float:
+    """Of the swapped blocks, which each pass over them copies once; they lie in main memory."""
+    return swapped_parameters(architecture, way.speed.swapped_blocks) * weight_bytes(way.speed, bytes_per_number)

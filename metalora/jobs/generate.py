@@ -12,8 +12,8 @@ from ..backbones.protocol import Backbone
 from ..config import GenerateConfig, Phase, UserError, is_text
 from ..store import files
 from ..store.cache import Cache
-from ..store.images import SHEET, read_image_metadata, read_photo, save_image
-from ..store.pictures import table
+from ..store.images import read_photo
+from ..store.pictures import SHEET, read_image_metadata, save_image, table
 from ..store.text import as_disks_compare
 from . import Job
 from .lora import load_lora, lora_adapters

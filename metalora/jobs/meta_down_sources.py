@@ -15,8 +15,8 @@ from ..method.shared_directions import shared_directions
 from ..store import files
 from . import Job
 from .lora import LoRA, load_lora
-from .meta_downs import downs_of
 from .personalize import check_output
+from .start import downs_of
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,21 @@ from ..backbones.protocol import Backbone, Denoiser, Prompt
 from ..config import CropConfig, PersonalizeConfig, Phase, UserError, is_text
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters, fold_all
-from ..method.flat import averaged, settle
-from ..method.personalize import FUSED_ADAMW, Person, TrainingImages, new_optimizer, personalize, validation_loss
+from ..method.personalize import (
+    FUSED_ADAMW,
+    Person,
+    TrainingImages,
+    averaged,
+    new_optimizer,
+    personalize,
+    settle,
+    validation_loss,
+)
 from ..store import files
 from ..store.cache import Cache
 from . import Job
 from .lora import IntermediateLoras, save_lora
 from .memory import memory_warning, wants_checkpointing
-from .meta_downs import starting_adapters
 from .photos import (
     PlannedPhoto,
     caption_beside,
@@ -31,10 +38,9 @@ from .photos import (
     prior_images,
     prompt_embeddings,
     said_of_turns,
-    whole_photo,
 )
 from .plots import optional_drawing, save_loss_curve
-from .resume import SavedRun
+from .start import SavedRun, starting_adapters
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def fit(
     texts = list(dict.fromkeys([config.prompt, config.class_prompt, *captions]))
     prompts = dict(zip(texts, (yield from prompt_embeddings(texts, backbone, cache)), strict=True))
     person = yield from person_of(planned, backbone, config, crop_config, prompts[config.prompt], cache)
-    there = {text: prompt.on(backbone.device) for text, prompt in prompts.items()}
+    there = {text: on_device(prompt, backbone.device) for text, prompt in prompts.items()}
     images = replace(person.images, own_prompts=[there[caption] for caption in captions])
     # A training that goes on from another draws other noise than that one did.
     person = replace(person, images=images, seed=f"{config.seed}{saved.metadata.get('continues', '')}")
@@ -156,7 +162,12 @@ def person_of(
     """What somebody is learned from: the latents of their crops, what each cell counts, and the caption."""
     latents = yield from crop_latents(planned, backbone, crop_config.flips, cache)
     weights = head_weights(planned, latents, config.background_weight)
-    return Person(TrainingImages(latents, prompt.on(backbone.device), weights), config.seed)
+    return Person(TrainingImages(latents, on_device(prompt, backbone.device), weights), config.seed)
+
+
+def on_device(prompt: Prompt, device: torch.device) -> Prompt:
+    """There: what is used at every step should not be copied at every step."""
+    return {name: part.to(device) for name, part in prompt.items()}
 
 
 def train(
@@ -246,10 +257,8 @@ def plan_photos(
     """What each photo is trained as: crops around the face, or the whole of it."""
     if not photos:
         raise UserError("No photo was given.")
-    if crop_config.learn_from == "whole":
-        faces = load_faces(embedder) if config.background_weight < 1 else None
-        return [whole_photo(path, crop_config, backbone.multiple, faces) for path in photos]
-    faces = load_faces(embedder)
+    faceless = crop_config.learn_from == "whole" and config.background_weight == 1
+    faces = None if faceless else load_faces(embedder)
     return [plan_photo(path, crop_config, faces, backbone.multiple) for path in photos]
 
 

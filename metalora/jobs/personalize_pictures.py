@@ -22,10 +22,9 @@ from ..store.cache import Cache
 from ..store.images import photo_digest
 from . import Job
 from .lora import IntermediateLoras
-from .meta_downs import starting_adapters
 from .personalize import Training, fit, run_metadata
 from .photos import Crop, PlannedPhoto
-from .resume import SavedRun, fixed_options
+from .start import SavedRun, fixed_options, starting_adapters
 
 
 @dataclass(frozen=True)

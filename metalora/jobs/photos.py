@@ -73,10 +73,11 @@ class PlannedPhoto:
         return self.head(crop, height // cell, width // cell).repeat_interleave(cell, 0).repeat_interleave(cell, 1)
 
 
-def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser, multiple: int) -> PlannedPhoto:
+def plan_photo(path: Path, config: CropConfig, faces: FaceAnalyser | None, multiple: int) -> PlannedPhoto:
     """The crops of a photo file around the chosen face (paper, supplement: up to 25), or the whole of it."""
     if config.learn_from == "whole":
-        return whole_photo(path, config, multiple, faces)
+        return whole_pixels(read_photo(path), path.name, config, multiple, faces)
+    assert faces is not None, "crops are planned around a face"
     ratios = (SQUARE,) if config.learn_from == "square" else RATIOS
     scales = [scale for scale in SCALES if scale >= config.tightest]
     return plan_pixels(read_photo(path), path.name, config, faces, multiple, ratios, scales)
@@ -131,15 +132,10 @@ def plan_pixels(
     return PlannedPhoto(photo, photo_digest(photo), face, kept, left_out, turned=turned)
 
 
-def whole_photo(path: Path, config: CropConfig, multiple: int, faces: FaceAnalyser | None = None) -> PlannedPhoto:
-    """The photo itself as the only crop: what a plain LoRA trains on. With `faces`, its face is chosen too."""
-    return whole_pixels(read_photo(path), path.name, config, multiple, faces)
-
-
 def whole_pixels(
-    photo: Tensor, name: str, config: CropConfig, multiple: int, faces: FaceAnalyser | None = None
+    photo: Tensor, name: str, config: CropConfig, multiple: int, faces: FaceAnalyser | None
 ) -> PlannedPhoto:
-    """The same of a photo [3, H, W]."""
+    """A photo [3, H, W] itself as the only crop: what a plain LoRA trains on. With `faces`, its face is chosen too."""
     photo, turned = upright(photo, name, config.turn)
     crop = _crop(Box(0, 0, photo.shape[2], photo.shape[1]), config, multiple)
     if _enlarged(crop) > config.max_upscale:

@@ -27,42 +27,31 @@ def optional_drawing(what: str, said: list[str]) -> Iterator[None]:
 
 def loss_curve(losses: dict[str, list[float]]) -> bytes:
     """A PNG, one line a run: faint single losses, and their running mean over the last `SMOOTHING` steps."""
-    from matplotlib.figure import Figure  # imported late: not every job draws
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7, 4)
     for label, values in losses.items():
         steps = range(1, len(values) + 1)
         means = [sum(values[max(0, i - SMOOTHING) : i]) / min(i, SMOOTHING) for i in steps]
         (line,) = axes.plot(steps, means, linewidth=2, label=label)
         axes.plot(steps, values, linewidth=0.7, alpha=0.25, color=line.get_color())
     axes.set(xlabel="step", ylabel="flow-matching loss", title=f"training loss, mean of {SMOOTHING} steps")
-    axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def likeness_plot(held_out: list[float | None], reference: list[float | None]) -> bytes:
     """A PNG: each image's cosine to the held-out photos and to the photo that was learned from; gaps have no face."""
-    from matplotlib.figure import Figure  # imported late: not every job draws
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7, 4)
     for label, values, marker in (("held-out photos", held_out, "o"), ("reference photo", reference, "x")):
         there = [(index, value) for index, value in enumerate(values, 1) if value is not None]
         axes.plot([index for index, _ in there], [value for _, value in there], marker, label=label)
     axes.set(xlabel="image", ylabel="cosine", title="likeness: what lies above the held-out marks is copying")
-    axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def frontier_plot(curves: dict[str, list[tuple[float, float, str]]]) -> bytes:
     """A PNG: each method's settings as points (CLIP-T, R-FaceSim, label), joined in the order of CLIP-T."""
-    from matplotlib.figure import Figure  # imported late: not every job draws
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(8, 5)
     for place, (name, points) in enumerate(curves.items()):
         ordered = sorted(points)
         (line,) = axes.plot([x for x, _, _ in ordered], [y for _, y, _ in ordered], "o-", label=name)
@@ -72,9 +61,8 @@ def frontier_plot(curves: dict[str, list[tuple[float, float, str]]]) -> bytes:
             words.set_color(line.get_color())
     axes.margins(0.12)
     axes.set(xlabel="CLIP-T: shows what was asked", ylabel="R-FaceSim: is like the person", title="above is better")
-    axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def growth_plot(runs: list[tuple[int, int, float, float, float]]) -> bytes:
@@ -83,10 +71,7 @@ def growth_plot(runs: list[tuple[int, int, float, float, float]]) -> bytes:
     What is drawn is how much worse another person's face is than one's own. It can be compared between runs that keep
     different people out; the losses themselves cannot.
     """
-    from matplotlib.figure import Figure  # imported late: not every job draws
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(7, 4.2)
     for people in sorted({run[0] for run in runs}):
         own_runs = sorted(run for run in runs if run[0] == people)
         axes.plot([run[1] for run in own_runs], [run[3] - run[2] for run in own_runs], "o-", label=f"{people} people")
@@ -95,12 +80,23 @@ def growth_plot(runs: list[tuple[int, int, float, float, float]]) -> bytes:
     every = sorted({run[1] for run in runs})
     axes.set_xticks(every, [str(steps) for steps in every], rotation=30)
     axes.minorticks_off()
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Any) -> bytes:
+def new_figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes, below each other if there are several, with a grid."""
+    from matplotlib.figure import Figure  # imported late: not every job draws
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, sharex=True)
+    for each in figure.axes:
+        each.grid(alpha=0.3)
+    return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    """The file: no version of a program is in it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()

@@ -8,22 +8,25 @@
 Algorithm 1 of the paper fits heads to the photos whose loss then moves the Meta-Down. Whatever fits those photos is
 rewarded, their walls and their light included. Here nothing of A but its face reaches the loss on B, so what is
 rewarded is what a person keeps from photo to photo. There is no state per person: any number of people, no buckets.
+
+The generator makes one gain for each direction of the Meta-Down at each site, Mid_i = diag(g_i), and Up is shared. It
+stands for the thousands of heads that Algorithm 1 fits and throws away.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Step, UserError
 from ..config_meta_train import MetaTrainConfig
-from .adapter import Adapters, Site
-from .flat import in_one_buffer
-from .flow import Denoiser, Times, flow_losses, generator_of, noised, velocity
-from .head_generator import GeneratedAdapter, HeadGenerator, generated_adapters
+from .adapter import Adapter, Adapters, Site, small_random
+from .flow import Denoiser, Times, flow_losses, generator_of, loss_at
+from .personalize import in_one_buffer
 from .shared_directions import ROW_LENGTH
 from .world import ALONE, World
 
@@ -31,8 +34,59 @@ BETAS = (0.9, 0.99)  # of AdamW: gradients through 16 faces change faster than 0
 CLIP = 1.0  # the longest gradient, over all weights together
 WARM_UP, DECAY = 100, 0.4  # steps in which the rates rise; the share of all steps in which they fall to FLOOR
 FLOOR = 0.02
+WIDE, NARROW = 512, 256  # hidden widths: 128 -> 512 -> 256 -> 52 x 16 are 0.4 M numbers
+SPREAD = 2.0  # of the gains around 1 at the start: faces must differ, or their gradients do not either
 
 Size = tuple[int, int]
+
+
+class HeadGenerator(nn.Module):
+    """Face embeddings [b, d] -> gains [b, sites, meta_rank]. Each row depends on its own face alone."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, embeddings: Tensor, sites: int, meta_rank: int, generator: torch.Generator):
+        """`embeddings` [n, d] are the training people's: by their mean and spread each number is put on one scale."""
+        super().__init__()
+        self.sites, self.meta_rank = sites, meta_rank
+        self.register_buffer("mean", embeddings.mean(0))
+        self.register_buffer("spread", embeddings.std(0).clamp_min(1e-6))
+        first, second = nn.Linear(embeddings.shape[1], WIDE), nn.Linear(WIDE, NARROW)
+        gains = nn.Linear(NARROW, sites * meta_rank)
+        with torch.no_grad():
+            for layer in (first, second):
+                layer.weight.copy_(small_random(layer.out_features, layer.in_features, generator))
+                layer.bias.zero_()
+            gains.weight.copy_(torch.randn(gains.weight.shape, generator=generator) * SPREAD / math.sqrt(NARROW))
+            gains.bias.fill_(1.0)
+        self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), gains)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        gains = self.layers((faces - self.mean) / self.spread)
+        return gains.unflatten(-1, (self.sites, self.meta_rank))
+
+
+class GeneratedAdapter(Adapter):
+    """up(g * down(x)), with each sample's own gains g [b, meta_rank], which `gains` holds while a batch passes."""
+
+    gains: Tensor
+
+    def forward(self, x: Tensor, adapter_indices: Tensor | None = None) -> Tensor:
+        """x [b, ..., in] -> [b, ..., out] in x's dtype."""
+        gains = self.gains.to(x.dtype)
+        inner = x @ self.down.to(x.dtype).t()
+        return (inner * gains.view(len(gains), *[1] * (x.ndim - 2), -1)) @ self.up.to(x.dtype).t()
+
+
+def generated_adapters(sites: Sequence[Site], meta_down: dict[str, Tensor]) -> dict[str, GeneratedAdapter]:
+    """On a Meta-Down, with a shared up of zeros: a new one changes nothing, whatever the gains are."""
+    return {
+        site.name: GeneratedAdapter(
+            meta_down[site.name].clone(), None, torch.zeros(site.out_features, len(meta_down[site.name]))
+        )
+        for site in sites
+    }
 
 
 class Pair(NamedTuple):
@@ -211,13 +265,11 @@ def unseen_likeness(denoiser: Denoiser, training: AcrossPhotos, batches: Sequenc
         assert batch.others is not None, "no faces to compare with"
         count = len(batch.slots)
         t = (torch.arange(count) + 0.5) / count
-        noise = torch.randn(batch.latents.shape, generator=generator_of("unseen", batch.step)).to(batch.latents)
-        t = t[torch.randperm(count, generator=generator_of("unseen times", batch.step))].to(batch.latents)
+        t = t[torch.randperm(count, generator=generator_of("unseen times", batch.step))]
         for place, faces in enumerate((batch.faces, batch.others, None)):
             training.set_heads(faces, count)
-            predicted = denoiser(noised(batch.latents, noise, t), t, batch.prompt)
-            error = (predicted - velocity(batch.latents, noise)).square()
-            sums[place] += (error if batch.weights is None else batch.weights * error).mean().item() * count
+            noise = generator_of("unseen", batch.step)  # the same for all three
+            sums[place] += count * loss_at(denoiser, batch.latents, batch.prompt, t, noise, batch.weights)
         sums[3] += count
     sums = sums.to(training.flat.device, torch.float32)
     training.world.add_up(sums)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .flow import Denoiser, Times, flow_loss, generator_of, noised, velocity
+from .flow import Denoiser, Times, flow_loss, generator_of, loss_at
 from .meta_train import MetaTraining
 
 TIMES = 8  # at which each unseen photo is measured, evenly spread
@@ -15,7 +15,7 @@ TIMES = 8  # at which each unseen photo is measured, evenly spread
 
 @dataclass(frozen=True)
 class Unseen:
-    """A photo that is not adapted to: latents [c, h, w], its prompt, and what cells count [1, 1, h, w], if not 1."""
+    """A photo that is not adapted to: latents [1, c, h, w], its prompt, what cells count [1, 1, h, w], if not 1."""
 
     latents: Tensor
     prompt: Any
@@ -67,16 +67,12 @@ def adapted(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> tupl
     return before, unseen_loss(denoiser, training, person)
 
 
-@torch.no_grad()
 def unseen_loss(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> float:
     """The mean flow loss at fixed times and noise."""
     losses = []
     for photo, one in enumerate(person.unseen):
-        clean = one.latents
         training.heads.load(torch.zeros(1, dtype=torch.long))
         for index in range(TIMES):
-            noise = torch.randn(clean.shape, generator=generator_of("unseen", photo, index)).to(clean)[None]
-            t = torch.full((1,), (index + 0.5) / TIMES).to(clean)
-            error = (denoiser(noised(clean[None], noise, t), t, one.prompt) - velocity(clean[None], noise)).square()
-            losses.append((error if one.weights is None else one.weights * error).mean().item())
+            t, noise = torch.full((1,), (index + 0.5) / TIMES), generator_of("unseen", photo, index)
+            losses.append(loss_at(denoiser, one.latents, one.prompt, t, noise, one.weights))
     return sum(losses) / len(losses)

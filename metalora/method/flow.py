@@ -88,6 +88,21 @@ def flow_losses(
     return [(error if weight is None else weight * error).mean() for error, weight in weighted]
 
 
+@torch.no_grad()
+def loss_at(
+    denoiser: Denoiser,
+    clean: Tensor,
+    prompt: Any,
+    t: Tensor,
+    generator: torch.Generator,
+    weights: Tensor | None = None,
+) -> float:
+    """The loss of clean [b, c, h, w] at given times [b]; of one generator's noise it can be compared between runs."""
+    noise, t = torch.randn(clean.shape, generator=generator).to(clean), t.to(clean)
+    error = (denoiser(noised(clean, noise, t), t, prompt) - velocity(clean, noise)).square()
+    return (error if weights is None else weights * error).mean().item()
+
+
 def joined(prompts: Sequence[Any]) -> Any:
     """Prompts, each tensors [b, ...] by name, as one for a batch of all their samples.
 
@@ -101,7 +116,7 @@ def joined(prompts: Sequence[Any]) -> Any:
         if any(part.shape[1] < longest for part in own):
             real = [torch.ones(part.shape[:2], dtype=torch.bool, device=part.device) for part in own]
             parts[f"{name}_mask"] = torch.cat([filled_up(kept, longest) for kept in real])
-    return type(prompts[0])(parts)
+    return parts
 
 
 def filled_up(part: Tensor, length: int) -> Tensor:

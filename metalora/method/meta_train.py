@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Step, UserError
 from ..config_meta_train import MetaTrainConfig
-from .adapter import IDENTITY, SHARED, Adapter, Adapters, Site
+from .adapter import IDENTITY, SHARED, Adapter, Adapters, Site, small_random
 from .buckets import Draws, Person, Sample, lanes, place
-from .flat import FlatDown, Heads, fresh_heads
 from .flow import Denoiser, Times, flow_losses, generator_of
+from .personalize import in_one_buffer, views
 from .world import ALONE, World
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.AdamW's own
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,84 @@ class Batch:
     latents: Tensor
     prompt: Any
     weights: Tensor | None = None
+
+
+class FlatDown:
+    """The Meta-Down of all sites: one parameter, one gradient, torch's own AdamW.
+
+    The gradient's buffer has one number more, which carries the loss along when processes add theirs up.
+    """
+
+    def __init__(self, weights: Sequence[nn.Parameter], weight_decay: float):
+        self.weights = list(weights)
+        self.flat, self.exchanged = in_one_buffer(weights, spare=1)
+        self.optimizer = torch.optim.AdamW([self.flat], weight_decay=weight_decay, fused=True)
+
+    def train(self, on: bool) -> None:
+        """Whether backward reaches it; without, no linear layer has to save its input."""
+        for weight in self.weights:
+            weight.requires_grad_(on)
+
+    def step(self, rate: float) -> None:
+        """One AdamW step of the gradients that backward has left, which are cleared."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        self.exchanged.zero_()
+
+
+class Heads:
+    """Heads of some identities with their optimizer's state, a row each; a row that is not worn does not change at all.
+
+    weights, mean, square [n, numbers of one identity's heads]; steps [n], how often a row has moved.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], names: Sequence[str], fresh: Sequence[Tensor]):
+        self.parameters, self.names = list(parameters), list(names)
+        self.shapes = [parameter.shape[1:] for parameter in parameters]
+        numbers = sum(shape.numel() for shape in self.shapes)
+        device, dtype = parameters[0].device, parameters[0].dtype
+        self.weights = (torch.stack(list(fresh)) if fresh else torch.empty(0, numbers)).to(device, dtype)
+        self.mean, self.square = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        self.steps = torch.zeros(len(names), dtype=torch.float64)
+        self.rows = torch.zeros(0, dtype=torch.long)  # that are worn
+
+    def load(self, rows: Tensor) -> None:
+        """Sample b of the next batch goes through row rows[b]: the parameters become copies of those rows."""
+        self.rows = rows
+        worn = self.weights[rows.to(self.weights.device)]
+        for parameter, value in zip(self.parameters, views(worn, self.shapes), strict=True):
+            parameter.grad = None
+            parameter.data = value
+
+    @torch.no_grad()
+    def step(self, rate: float, weight_decay: float) -> None:
+        """AdamW (Loshchilov and Hutter, as in torch) on the worn rows alone; a row worn twice adds its gradients."""
+        rows, slot = self.rows.unique(return_inverse=True)
+        device = self.weights.device
+        self.steps[rows] += 1
+        self.gradient = torch.cat([_gradient(parameter).flatten(1) for parameter in self.parameters], dim=1)
+        corrections = [(1 - beta ** self.steps[rows])[:, None].to(self.weights) for beta in BETAS]
+        rows, slot = rows.to(device), slot.to(device)
+        gradient = self.weights.new_zeros(len(rows), self.weights.shape[1]).index_add_(0, slot, self.gradient)
+        mean = self.mean[rows].lerp_(gradient, 1 - BETAS[0])
+        square = self.square[rows].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        change = (mean / corrections[0]) / ((square / corrections[1]).sqrt_().add_(EPSILON))
+        self.weights[rows] = self.weights[rows].mul_(1 - rate * weight_decay).sub_(change, alpha=rate)
+        self.mean[rows], self.square[rows] = mean, square
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None, "no loss has been sent backward through the worn heads"
+    return parameter.grad
+
+
+def fresh_heads(shapes: Sequence[tuple[str, torch.Size]], *key: object) -> Tensor:
+    """One identity's heads as a flat row: mids as a LoRA's down starts, ups zero; drawn from the key alone."""
+    generator = generator_of(*key)
+    drawn = (
+        small_random(shape[0], shape[1], generator) if role == "mid" else torch.zeros(shape) for role, shape in shapes
+    )
+    return torch.cat([part.flatten() for part in drawn])
 
 
 class MetaTraining:

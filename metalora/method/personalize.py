@@ -5,21 +5,24 @@ whole photo; DreamBooth's prior preservation adds the loss on images that the ba
 
 Several people may be fitted at once, with a stack of adapters. Each draws from their own seed what they would draw
 alone, and nobody's loss reaches another's weights, so that each becomes what they would become alone, up to rounding.
+
+What is trained lies in one buffer, so that an optimizer, its moving average, a sum over processes and a file see one
+tensor.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import PersonalizeConfig, Step, UserError
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
-from .flat import follow, in_one_buffer
-from .flow import Denoiser, Times, flow_losses, generator_of, joined, noised, velocity
+from .flow import Denoiser, Times, flow_losses, generator_of, joined, loss_at
 
 
 @dataclass(frozen=True)
@@ -63,41 +66,6 @@ class Person:
     images: TrainingImages
     seed: int | str
     prior: TrainingImages | None = None
-
-
-def trained_roles(config: PersonalizeConfig) -> tuple[str, ...]:
-    """Meta-LoRA trains the heads alone; a plain LoRA has no heads on a shared matrix and trains all it has."""
-    return IDENTITY if config.method == "meta-lora" else ROLES
-
-
-FUSED_ADAMW: Callable[..., torch.optim.Optimizer] = partial(torch.optim.AdamW, fused=True)
-
-
-def new_optimizer(
-    adapters: Adapters, config: PersonalizeConfig, build: Callable[..., torch.optim.Optimizer] = FUSED_ADAMW
-) -> torch.optim.Optimizer:
-    """The optimizer of the weights that stage 2 trains, which become views of one buffer; the others are frozen here.
-
-    A step then is one update of one tensor, and not of a hundred small ones. `build` makes it of parameters, `lr` and
-    `weight_decay`.
-    """
-    roles = trained_roles(config)
-    for weight in adapters.parameters(SHARED):
-        weight.requires_grad_("down" in roles)
-    flat, _ = in_one_buffer(adapters.parameters(roles))
-    return build([flat], lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def learning_rate_at(step: int, config: PersonalizeConfig) -> float:
-    """Of a step, counted from 0: a linear warm-up, then constant, half a cosine or a line down to 0.
-
-    The factors of diffusers' `get_scheduler`, as a function of the step alone: a stopped run needs no state of it.
-    """
-    if step < config.lr_warmup_steps:
-        return config.learning_rate * step / config.lr_warmup_steps
-    done = (step - config.lr_warmup_steps) / (config.steps - config.lr_warmup_steps)
-    factors = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done}
-    return config.learning_rate * factors[config.lr_scheduler]
 
 
 def personalize(
@@ -212,15 +180,105 @@ def check_losses(losses: Sequence[float], step: int) -> None:
         )
 
 
-@torch.no_grad()
+def trained_roles(config: PersonalizeConfig) -> tuple[str, ...]:
+    """Meta-LoRA trains the heads alone; a plain LoRA has no heads on a shared matrix and trains all it has."""
+    return IDENTITY if config.method == "meta-lora" else ROLES
+
+
+FUSED_ADAMW: Callable[..., torch.optim.Optimizer] = partial(torch.optim.AdamW, fused=True)
+
+
+def new_optimizer(
+    adapters: Adapters, config: PersonalizeConfig, build: Callable[..., torch.optim.Optimizer] = FUSED_ADAMW
+) -> torch.optim.Optimizer:
+    """The optimizer of the weights that stage 2 trains, which become views of one buffer; the others are frozen here.
+
+    A step then is one update of one tensor, and not of a hundred small ones. `build` makes it of parameters, `lr` and
+    `weight_decay`.
+    """
+    roles = trained_roles(config)
+    for weight in adapters.parameters(SHARED):
+        weight.requires_grad_("down" in roles)
+    flat, _ = in_one_buffer(adapters.parameters(roles))
+    return build([flat], lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def learning_rate_at(step: int, config: PersonalizeConfig) -> float:
+    """Of a step, counted from 0: a linear warm-up, then constant, half a cosine or a line down to 0.
+
+    The factors of diffusers' `get_scheduler`, as a function of the step alone: a stopped run needs no state of it.
+    """
+    if step < config.lr_warmup_steps:
+        return config.learning_rate * step / config.lr_warmup_steps
+    done = (step - config.lr_warmup_steps) / (config.steps - config.lr_warmup_steps)
+    factors = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done}
+    return config.learning_rate * factors[config.lr_scheduler]
+
+
 def validation_loss(denoiser: Denoiser, images: TrainingImages, device: torch.device, evaluations: int = 32) -> float:
     """The mean flow loss at evenly spread times and fixed noise, going round the crops: comparable between runs."""
     losses = []
     for index in range(evaluations):
-        crop = index % len(images.latents)
-        clean = images.latents[crop][:1].to(device)
-        noise = torch.randn(clean.shape, generator=generator_of("validation", index)).to(clean)
-        t = torch.full((1,), (index + 0.5) / evaluations).to(clean)
-        error = denoiser(noised(clean, noise, t), t, images.prompt_of(crop)) - velocity(clean, noise)
-        losses.append(error.square().mean().item())
+        crop, t = index % len(images.latents), torch.full((1,), (index + 0.5) / evaluations)
+        clean, noise = images.latents[crop][:1].to(device), generator_of("validation", index)
+        losses.append(loss_at(denoiser, clean, images.prompt_of(crop), t, noise))
     return sum(losses) / len(losses)
+
+
+def views(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """flat [..., total] as one view [..., *shape] for each shape, in order."""
+    parts = flat.split([shape.numel() for shape in shapes], dim=-1)
+    return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def in_one_buffer(weights: Sequence[nn.Parameter], spare: int = 0) -> tuple[nn.Parameter, Tensor]:
+    """(one parameter [total], its gradient's buffer [total + spare]): weights and gradients become views of them."""
+    shapes = [weight.shape for weight in weights]
+    flat = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
+    gradients = flat.new_zeros(flat.numel() + spare)
+    flat.grad = gradients[: flat.numel()]
+    for weight, value, gradient in zip(weights, views(flat.data, shapes), views(flat.grad, shapes), strict=True):
+        weight.data, weight.grad = value, gradient
+    return flat, gradients
+
+
+# The weights' average along the training's path lies closer to the minimum than the weights of any one step. At a
+# constant learning rate the weights circle around where they would settle (Polyak and Juditsky 1992); an exponential
+# moving average, as in other trainers' EMA, gets there without a falling rate, so that one training still gives LoRAs
+# at several step counts. Training goes on from the weights themselves: the average changes no step of it.
+AVERAGE = "average"  # beside AdamW's moments in its state, so that it is saved and put back with them
+
+
+@torch.no_grad()
+def follow(optimizer: torch.optim.Optimizer, window: int) -> None:
+    """After a step: move the average by 1/window towards the weights; the plain mean of all steps before `window`."""
+    for flat in weights_of(optimizer):
+        state = optimizer.state[flat]
+        average = state.setdefault(AVERAGE, torch.zeros_like(flat))
+        average.lerp_(flat, 1 / min(window, int(state["step"])))
+
+
+@contextmanager
+def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """While inside, the weights are their average, if one was kept; afterwards they are the same bits as before."""
+    kept = [(flat, flat.detach().clone()) for flat in weights_of(optimizer)]
+    settle(optimizer)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for flat, weights in kept:
+                flat.copy_(weights)
+
+
+@torch.no_grad()
+def settle(optimizer: torch.optim.Optimizer) -> None:
+    """Training is over: the weights become their average, if one was kept."""
+    for flat in weights_of(optimizer):
+        if (average := optimizer.state[flat].get(AVERAGE)) is not None:
+            flat.copy_(average)
+
+
+def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What it moves."""
+    return [flat for group in optimizer.param_groups for flat in group["params"]]

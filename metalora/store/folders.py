@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..config import UserError
-from .decode import CAMERA_RAW, HEIF_ENDINGS, endings
+from .images import CAMERA_RAW, HEIF_ENDINGS, endings
 
 SHOWN = 10  # names of one sentence
 

@@ -1,15 +1,21 @@
-"""Pictures to look at: pages of images with captions, and photos with numbered boxes on them."""
+"""Pictures to look at: written with what they say of themselves, on pages with captions, or with numbered boxes."""
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ..config import UserError
 from ..method.crops import Box
-from .images import RESAMPLER, to_pil, to_tensor
+from .files import write_bytes
+from .images import RESAMPLER, opened, to_pil, to_tensor
+from .text import parse_json
 
 PAGE_WIDTH = 2400  # a page is reduced to this, so that 25 crops of a megapixel stay one viewable file
 SMALLEST_CELL = 192  # smaller images are enlarged to it: a caption needs room
@@ -18,6 +24,8 @@ CAPTION_LINES = 2
 
 SHORTEST_VIEW, LONGEST_VIEW = 640, 2048  # the longer side of a photo with boxes
 COLORS = ((230, 60, 50), (30, 110, 220), (20, 150, 80), (200, 110, 0), (150, 60, 190), (0, 140, 160))
+JPEG_QUALITY = 95
+SHEET = "sheet"  # what a page of images says it is, so that it is not taken for one
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -142,3 +150,34 @@ def grown(corners: tuple[int, ...], by: int) -> tuple[int, int, int, int]:
     """The rectangle, larger on every side."""
     left, top, right, bottom = corners
     return left - by, top - by, right + by, bottom + by
+
+
+def save_image(photo: Tensor, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a .png, with metadata as its text, or a .jpg without; whole or not at all."""
+    data = io.BytesIO()
+    if path.suffix.lower() == ".png":
+        text = PngInfo()
+        for key, value in (metadata or {}).items():
+            text.add_itxt(key, value)
+        to_pil(photo).save(data, "PNG", pnginfo=text)
+    elif path.suffix.lower() in (".jpg", ".jpeg"):
+        assert not metadata, "only PNG holds metadata here"
+        to_pil(photo).save(data, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    else:
+        raise UserError(f"{path}: images are written as .png or .jpg; give the file one of these endings.")
+    write_bytes(path, data.getvalue())
+
+
+def read_image_metadata(path: Path) -> dict[str, str]:
+    """The metadata that `save_image` wrote; empty for a picture without."""
+    with opened(path) as image:
+        return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
+
+
+def made_here(path: Path) -> dict[str, Any] | None:
+    """What one of our PNGs says of how it was made: prompt, seed, lora, ...; None for any other picture."""
+    try:
+        metadata = parse_json(read_image_metadata(path).get("metalora", ""))
+    except ValueError:
+        return None
+    return metadata if isinstance(metadata, dict) else None

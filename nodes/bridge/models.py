@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
-from ...metalora.backbones.flux_configs import max_tokens
-from ...metalora.backbones.keys import FluxShape
+from ...metalora.backbones.architecture import FluxShape
 from ...metalora.config import UserError
 from .training import differentiable_attention
 
@@ -88,7 +87,7 @@ def prompt_tokens(clip: Any, architecture: Any) -> int:
             "Load clip_l and t5xxl with DualCLIPLoader, type flux."
         )
     known = architecture.name in ("flux.1-dev", "flux.1-schnell")
-    return max_tokens(architecture) if known else clip.tokenizer.t5xxl.min_length
+    return architecture.max_tokens if known else clip.tokenizer.t5xxl.min_length
 
 
 def encode_prompt(clip: Any, text: str, flux_tokens: int | None) -> dict[str, Tensor]:

@@ -10,8 +10,7 @@ import comfy.ldm.flux.model
 import comfy.lora
 from torch import nn
 
-from ...metalora.backbones.architecture import Architecture, ListedArchitecture, base_name
-from ...metalora.backbones.keys import FluxShape
+from ...metalora.backbones.architecture import Architecture, FluxShape, ListedArchitecture, base_name
 from ...metalora.config import UserError
 from ...metalora.method.adapter import Site, is_linear
 

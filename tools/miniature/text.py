@@ -14,7 +14,7 @@ from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-from metalora.backbones import tiny_tokenizers
+from metalora.backbones import tiny_flux
 from metalora.backbones.flux_configs import clip_config, t5_config
 
 from .captions import VOCABULARY
@@ -96,7 +96,7 @@ def merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 def t5_tokenizer() -> T5TokenizerFast:
     """T5TokenizerFast that knows the vocabulary's words and, for all else, the letters of Latin-1."""
-    return tiny_tokenizers.t5_tokenizer(T5_TOKENS, VOCABULARY)
+    return tiny_flux.t5_tokenizer(T5_TOKENS, VOCABULARY)
 
 
 def _write(folder: str, name: str, content: dict) -> None:

@@ -8,16 +8,9 @@ import torch
 from torch import Tensor
 
 from ...method.flow import shifted
+from ..architecture import FluxShape
 from ..family import Family, linear_shift, pack, positions, unpack
-from ..flux_configs import (
-    autoencoder_config,
-    clip_config,
-    max_tokens,
-    scheduler_config,
-    t5_config,
-    transformer_config,
-)
-from ..keys import FluxShape
+from ..flux_configs import autoencoder_config, clip_config, scheduler_config, t5_config, transformer_config
 
 FOR_CLIP = 77  # tokens
 
@@ -92,7 +85,7 @@ class Flux(Family):
 
     def longest(self, config: Mapping[str, Any], tokenizer_settings: Mapping[str, Any]) -> int:
         """What the tokenizer says, but at most what FLUX was trained with."""
-        return min(max_tokens(self.architecture(config)), tokenizer_settings.get("model_max_length", 512))
+        return min(self.architecture(config).max_tokens, tokenizer_settings.get("model_max_length", 512))
 
     def architecture(self, config: Mapping[str, Any]) -> FluxShape:
         """By its sizes: FLUX.1's layers have other names in other programs."""

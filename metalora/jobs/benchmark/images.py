@@ -17,7 +17,7 @@ from ...config import NONE, UserError
 from ...method.adapter import Adapters, merged
 from ...method.flow import joined
 from ...store import files
-from ...store.images import read_image_metadata, save_image
+from ...store.pictures import read_image_metadata, save_image
 from .. import Job
 from ..generate import Image, image_metadata
 from ..lora import load_lora, lora_adapters

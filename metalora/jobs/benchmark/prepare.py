@@ -13,11 +13,12 @@ from ...measure.clip import ClipScorer, load_clip
 from ...measure.dino import DinoScorer, load_dino
 from ...measure.faces import load_faces
 from ...store import files
-from ...store.images import read_photo, save_image
+from ...store.images import read_photo
 from ...store.manifest import Manifest, read_manifest
+from ...store.pictures import save_image
 from ...store.prompts import Prompts, read_prompts, without
 from .. import Job
-from ..meta_downs import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
+from ..start import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
 from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
 from .pictures import readable, truncation
 from .plan import (

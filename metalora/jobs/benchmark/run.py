@@ -26,8 +26,8 @@ from ...store.cache import Cache
 from ...store.manifest import Identity, read_manifest
 from ...store.prompts import read_prompts
 from .. import Job, Progress
-from ..meta_downs import read_meta_down
 from ..photos import prompt_embeddings
+from ..start import read_meta_down
 from .images import batches_left, make_images
 from .layout import Layout
 from .pictures import PictureScorer, truncation

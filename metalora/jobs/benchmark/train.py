@@ -14,10 +14,9 @@ from ...store.cache import Cache
 from .. import Job
 from ..lora import save_lora
 from ..memory import wants_checkpointing
-from ..meta_downs import starting_adapters
 from ..personalize import person_of, plan_photos, run_metadata, train
 from ..photos import crop_latents, prior_images
-from ..resume import SavedRun
+from ..start import SavedRun, starting_adapters
 from .layout import Layout
 from .plan import Plan, PlannedPerson, Variant
 from .plan_file import located

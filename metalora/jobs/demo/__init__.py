@@ -17,18 +17,17 @@ from ...method.stacks import stacked, taken_out
 from ...settings import config_of
 from ...store import files
 from ...store.cache import Cache
-from ...store.images import save_image
+from ...store.pictures import save_image
 from .. import Job
 from ..benchmark.images import decoded, wearing_lora
 from ..crops import write_crops
 from ..generate import Image, image_metadata, plan_images
 from ..lora import load_lora, lora_adapters, save_lora
 from ..memory import memory_warning, wants_checkpointing
-from ..meta_downs import RANDOM, shipped_meta_down, starting_adapters
 from ..personalize import person_of, plan_photos, run_metadata, train
 from ..photos import crop_latents, prompt_embeddings
 from ..plots import save_loss_curve
-from ..resume import SavedRun
+from ..start import RANDOM, SavedRun, shipped_meta_down, starting_adapters
 from .page import EQUALLY_OBEDIENT, Demonstration, Trained, labels_of, write_page
 from .people import DemoPerson
 from .scores import scores_of

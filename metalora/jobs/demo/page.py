@@ -12,10 +12,9 @@ from typing import Any
 from ...config import FEWEST_PEOPLE, NONE, PersonalizeConfig
 from ...measure.intervals import paired
 from ...measure.similarity import position
-from ...store.decode import decode
 from ...store.files import write_bytes
-from ...store.images import read_photo, save_image
-from ...store.pictures import table
+from ...store.images import decode, read_photo
+from ...store.pictures import save_image, table
 from ...store.report.page import render
 from ...store.report.pictures import jpeg_uri
 from ..generate import Image

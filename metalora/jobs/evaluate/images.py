@@ -13,7 +13,8 @@ from ...measure.faces import FaceAnalyser, load_faces
 from ...measure.intervals import Interval, bootstrap
 from ...measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
 from ...store.folders import people_in, pictures_in, skipped
-from ...store.images import SHEET, made_here, photo_digest, read_photo, size_of
+from ...store.images import photo_digest, read_photo, size_of
+from ...store.pictures import SHEET, made_here
 from ...store.tables import read_image_prompts
 from .. import Job
 from .faces import all_embeddings

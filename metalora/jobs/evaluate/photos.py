@@ -13,8 +13,9 @@ from ...config import UserError
 from ...measure.faces import FaceAnalyser
 from ...measure.sface import TURNS, quarter_turns
 from ...measure.similarity import cosines
-from ...store.images import made_here, photo_digest, read_photo
+from ...store.images import photo_digest, read_photo
 from ...store.near_duplicates import near_hashes, perceptual_hash
+from ...store.pictures import made_here
 from .faces import by_groups
 
 STRANGER = 0.2  # cosine to the photos that are most alike; of different people's photos it is about 0.1

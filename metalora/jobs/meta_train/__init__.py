@@ -14,10 +14,9 @@ from ...store import files
 from ...store.cache import Cache
 from .. import Job
 from ..personalize import check_output
-from ..resume import Checkpoints, History
 from .data import prepared
-from .logs import TensorBoard, write_logs
-from .objectives import Run, new_run
+from .logs import Checkpoints, TensorBoard, write_logs
+from .objectives import History, Run, new_run
 from .people import People
 
 

@@ -1,18 +1,64 @@
-"""What a stage 1 run shows of itself: a CSV and a plot always, TensorBoard where it is asked for."""
+"""What a stage 1 run leaves on the way: checkpoints, a CSV and a plot always, TensorBoard where it is asked for."""
 
-import io
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from ...config import UserError
+from ...config_meta_train import MetaTrainConfig
+from ...store import files
 from ...store.files import write_bytes
 from .. import SMOOTHING
-from ..plots import optional_drawing
-from ..resume import History
-from .objectives import Run
+from ..plots import new_figure, optional_drawing, png
+from ..start import Options, check_same_run, names_in
+from .objectives import History, Run
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+FREE_IN_STAGE_ONE = ("save_every", "keep", "gradient_checkpointing", "validation_steps")
+
+
+class Checkpoints:
+    """A folder of step-00000500.safetensors of stage 1, the last few kept, for any number of processes."""
+
+    def __init__(self, folder: Path, metadata: dict[str, str], keep: int):
+        self.folder, self.metadata, self.keep = folder, metadata, keep
+
+    def latest(self) -> Path | None:
+        """The newest one."""
+        found = self.all()
+        return found[-1] if found else None
+
+    def all(self) -> list[Path]:
+        """Old to new; half-written files have another ending."""
+        return sorted(path for path in self.folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d+", path.stem))
+
+    def save(self, state: dict[str, Tensor], step: int, history: History) -> None:
+        """Write what a run is at this step, and delete what is too old; process 0 alone calls this."""
+        kept = {f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in history.items()}
+        path = self.folder / f"step-{step:08d}.safetensors"
+        files.write(path, state | kept, "checkpoint", {**self.metadata, "step": str(step)})
+        for old in self.all()[: -self.keep]:
+            old.unlink()
+
+    def load(self, path: Path) -> tuple[dict[str, Tensor], int, History]:
+        """(what the run was, steps done, history). Refuses another run's checkpoint."""
+        tensors, metadata = files.read(path, ("checkpoint",))
+        check_same_run(path, metadata, self.metadata, fixed_options_of_stage_one)
+        history = {name: tensors.pop(f"history.{name}").tolist() for name in names_in(tensors, "history")}
+        return tensors, int(metadata["step"]), history
+
+
+def fixed_options_of_stage_one(options: Options) -> Options:
+    """Those that a run that goes on must share; `steps` too if the learning rate falls towards the end."""
+    options = {**asdict(MetaTrainConfig()), **options}  # one that came later was as it is by default
+    free = (*FREE_IN_STAGE_ONE, "steps") if options["objective"] == "paper" else FREE_IN_STAGE_ONE
+    return {name: option for name, option in options.items() if name not in free}
 
 
 def write_logs(folder: Path, history: History, run: Run) -> list[str]:
@@ -33,10 +79,7 @@ def write_logs(folder: Path, history: History, run: Run) -> list[str]:
 
 def save_progress(path: Path, history: History, run: Run) -> None:
     """The training loss; below, what matters: what unseen people gain."""
-    from matplotlib.figure import Figure  # imported late: not every job draws
-
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure, (above, below) = new_figure(8, 6, rows=2)
     losses = history["losses"]
     means = [sum(losses[max(0, i - SMOOTHING) : i]) / min(i, SMOOTHING) for i in range(1, len(losses) + 1)]
     above.plot(range(1, len(losses) + 1), means, linewidth=1.5)
@@ -46,11 +89,7 @@ def save_progress(path: Path, history: History, run: Run) -> None:
         below.plot(history["validated"], values, marker="o", markersize=3, label=label)
     below.set(xlabel="step", ylabel=y, title=title)
     below.legend()
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, png(figure))
 
 
 class TensorBoard:

@@ -10,16 +10,15 @@ from dataclasses import replace
 
 import torch
 
-from ...backbones.memory import TrainingMemory, adapter_numbers, training_memory
 from ...backbones.pipeline import PipelineBackbone
 from ...backbones.protocol import Backbone
 from ...backbones.speed import AS_IT_IS
 from ...config import UserError
 from ...config_meta_train import MetaTrainConfig
+from ...method.across_photos import NARROW, WIDE
 from ...method.adapter import Site
 from ...method.crops import training_size
-from ...method.head_generator import NARROW, WIDE
-from ..memory import free_memory
+from ..memory import TrainingMemory, adapter_numbers, free_memory, training_memory
 
 EMBEDDING = 512  # numbers of a face embedding, at most: FaceNet's and ArcFace's; SFace's has 128
 
@@ -39,9 +38,7 @@ def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int
         bytes_per_number=bytes_per_number,
         checkpointing=config.gradient_checkpointing,
         text_tokens=backbone.caption_tokens,
-        eight_bit=speed.eight_bit,
-        four_bit=speed.four_bit,
-        swapped_blocks=speed.swapped_blocks,
+        speed=speed,
     )
     if config.objective == "paper":
         people = -(-config.bucket_people // processes)

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,18 +13,18 @@ from torch import Tensor
 from ...backbones.protocol import Backbone, Denoiser
 from ...config import Step
 from ...config_meta_train import MetaTrainConfig
-from ...method.across_photos import AcrossPhotos, PairBatch, Pairs, across_photos, unseen_likeness
+from ...method.across_photos import AcrossPhotos, HeadGenerator, PairBatch, Pairs, across_photos, unseen_likeness
 from ...method.adaptability import adaptability
 from ...method.adapter import Adapters, random_meta_down
 from ...method.buckets import deal, place
 from ...method.flow import generator_of
-from ...method.head_generator import HeadGenerator
 from ...method.meta_train import MetaTraining, meta_train, planned
 from ...method.world import World
-from ..resume import History, load_optimizer, optimizer_tensors
+from ..start import load_optimizer, optimizer_tensors
 from .people import People
 
 Item = TypeVar("Item")
+History = dict[str, list[float]]  # "losses", one a step; "validated" and what was found, one a validation
 
 ROWS = ("weights", "mean", "square", "steps")  # of heads
 
@@ -37,56 +37,10 @@ class Plotted(NamedTuple):
     lines: dict[str, list[float]]
 
 
-class Run(Protocol):
-    """A training of stage 1."""
-
-    measures: tuple[str, ...]  # what a validation finds
-
-    @property
-    def adapters(self) -> Adapters: ...
-    def about(self) -> str:
-        """On whom, in words."""
-        ...
-
-    def steps(self, denoiser: Denoiser, start: int) -> Iterator[Step]: ...
-    def place(self, step: int) -> dict[str, int]:
-        """Where a step, counted from 0, lies: more columns of the log."""
-        ...
-
-    def validate(self, denoiser: Denoiser) -> tuple[float, ...]:
-        """The measures on people who are held out; every process calls this. Empty if nobody is."""
-        ...
-
-    def gains(self, history: History) -> list[float]:
-        """What each validation found, as one number: more is better."""
-        ...
-
-    def plotted(self, history: History) -> Plotted: ...
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, on process 0; every process calls this."""
-        ...
-
-    def restore(self, state: dict[str, Tensor], step: int) -> None: ...
-    def result(self) -> dict[str, Tensor]:
-        """The tensors of the Meta-Down file."""
-        ...
-
-
-def new_run(people: People, backbone: Backbone, config: MetaTrainConfig, world: World) -> Run:
-    """The objective that the config names, at its start."""
-    sites = backbone.sites(config.sites)
-    down = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
-    if config.objective == "paper":
-        return PaperRun(people, MetaTraining(sites, down, deal(people.train, config), config, backbone.device, world))
-    faces = torch.cat([people.faces[person.name].embeddings for person in people.train])
-    generator = HeadGenerator(faces, len(sites), config.meta_rank, generator_of(config.seed, "head generator"))
-    return AcrossRun(people, AcrossPhotos(sites, down, generator, config, backbone.device, world))
-
-
 class AcrossRun:
-    """Heads from one photo, judged on another."""
+    """Heads from one photo, judged on another. `PaperRun` has the same methods."""
 
-    measures: tuple[str, ...] = ("own_face", "another_face", "no_heads")
+    measures: tuple[str, ...] = ("own_face", "another_face", "no_heads")  # what a validation finds
 
     def __init__(self, people: People, training: AcrossPhotos):
         self.people, self.training = people, training
@@ -98,6 +52,7 @@ class AcrossRun:
         return self.training.adapters
 
     def about(self) -> str:
+        """On whom, in words."""
         photos = sum(len(person.sizes) for person in self.people.train)
         return f"across {photos} photos of {len(self.people.train)} people"
 
@@ -106,9 +61,11 @@ class AcrossRun:
             yield from across_photos(denoiser, self.training, batches)
 
     def place(self, step: int) -> dict[str, int]:
+        """Where a step, counted from 0, lies: more columns of the log."""
         return {}
 
     def validate(self, denoiser: Denoiser) -> tuple[float, ...]:
+        """The measures on people who are held out; every process calls this. Empty if nobody is."""
         if not self.unseen:
             return ()
         found = tuple(unseen_likeness(denoiser, self.training, self.unseen))
@@ -117,6 +74,7 @@ class AcrossRun:
         return found
 
     def gains(self, history: History) -> list[float]:
+        """What each validation found, as one number: more is better."""
         return [none - own for none, own in zip(history["no_heads"], history["own_face"], strict=True)]
 
     def plotted(self, history: History) -> Plotted:
@@ -125,6 +83,7 @@ class AcrossRun:
         return Plotted("unseen people's other photos: own face below the others is a person learned", "loss", lines)
 
     def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, on process 0; every process calls this."""
         return {"weights": self.training.flat.detach().cpu().clone()} | optimizer_tensors(self.training.optimizer)
 
     def restore(self, state: dict[str, Tensor], step: int) -> None:
@@ -133,6 +92,7 @@ class AcrossRun:
         load_optimizer(self.training.optimizer, state)
 
     def result(self) -> dict[str, Tensor]:
+        """The tensors of the Meta-Down file."""
         return self.training.tensors()
 
     def _pairs_of(self, people: Sequence, seed: int) -> Pairs:
@@ -214,6 +174,20 @@ class PaperRun:
 
     def result(self) -> dict[str, Tensor]:
         return {f"{name}.down": down for name, down in self.training.meta_down().items()}
+
+
+Run = AcrossRun | PaperRun  # a training of stage 1
+
+
+def new_run(people: People, backbone: Backbone, config: MetaTrainConfig, world: World) -> Run:
+    """The objective that the config names, at its start."""
+    sites = backbone.sites(config.sites)
+    down = random_meta_down(sites, config.meta_rank, generator_of(config.seed, "meta-down"))
+    if config.objective == "paper":
+        return PaperRun(people, MetaTraining(sites, down, deal(people.train, config), config, backbone.device, world))
+    faces = torch.cat([people.faces[person.name].embeddings for person in people.train])
+    generator = HeadGenerator(faces, len(sites), config.meta_rank, generator_of(config.seed, "head generator"))
+    return AcrossRun(people, AcrossPhotos(sites, down, generator, config, backbone.device, world))
 
 
 def rows_of(training: MetaTraining) -> dict[str, Tensor]:

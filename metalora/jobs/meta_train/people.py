@@ -1,8 +1,8 @@
 """Those whom stage 1 trains on and holds out: their latents and prompts, streamed from disk batch by batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -91,82 +91,61 @@ class People:
 
     def batches(self, training: MetaTraining, steps: Iterable[tuple[int, int, list[Sample]]]) -> Iterator[Batch]:
         """This process's share of each step, read from disk."""
-        prompt_of = self.prompts()
         for step, visit, samples in steps:
             bucket, own = training.bucket(visit), training.own(samples, visit)
-            names = [bucket[sample.position].name for sample in own]
-            latents = [
-                self.latents(name, sample.photo, int(sample.mirrored)) for name, sample in zip(names, own, strict=True)
-            ]
-            prompts = [
-                prompt_of(self.caption(name, sample.photo, sample.mirrored))
-                for name, sample in zip(names, own, strict=True)
-            ]
-            weights = [
-                self.weights(name, sample.photo, sample.mirrored) for name, sample in zip(names, own, strict=True)
-            ]
-            device = self.backbone.device
-            stacked = torch.stack(latents).to(device) if latents else torch.empty(0, device=device)
-            yield Batch(step, own, stacked, joined(prompts) if prompts else None, stacked_weights(weights, device))
+            yield Batch(step, own, *self.read([(bucket[one.position].name, one.photo, one.mirrored) for one in own]))
 
     def pair_batch(self, people: Sequence[Person], step: int, pairs: Sequence[Pair]) -> PairBatch:
         """Pairs of these people, read from disk: the faces of the photos A; of the photos B all else."""
-        prompt_of, device = self.prompts(), self.backbone.device
-        faces, latents, prompts, weights = [], [], [], []
+        faces, photos, captions = [], [], []
         for slot, person, reference, target in pairs:
             name = people[person].name
             generator = generator_of(self.config.seed, "form", step, slot)
             form = int(torch.randint(self.config.caption_variants, (1,), generator=generator))
             faces.append(self.faces[name].embeddings[reference])
-            latents.append(self.latents(name, target))
-            prompts.append(prompt_of(self.shortened(name, target, form)))
-            weights.append(self.weights(name, target, False))
-        return PairBatch(
-            step,
-            [pair.slot for pair in pairs],
-            torch.stack(faces).to(device) if faces else torch.empty(0, device=device),
-            torch.stack(latents).to(device) if latents else torch.empty(0, device=device),
-            joined(prompts) if prompts else None,
-            stacked_weights(weights, device),
-        )
+            photos.append((name, target, False))
+            captions.append(self.shortened(name, target, form))
+        own_faces = torch.stack(faces) if faces else torch.empty(0)
+        slots = [pair.slot for pair in pairs]
+        return PairBatch(step, slots, own_faces.to(self.backbone.device), *self.read(photos, captions))
 
     def held_out_people(self) -> list[HeldOut]:
         """The first photo to adapt to, the next few to measure on."""
-        prompt_of, device = self.prompts(), self.backbone.device
-        views = range(1 + self.config.flips)
         return [
             HeldOut(
                 person.name,
-                torch.stack([self.latents(person.name, 0, view) for view in views]).to(device),
-                joined([prompt_of(self.caption(person.name, 0, view == 1)) for view in views]),
-                stacked_weights([self.weights(person.name, 0, view == 1) for view in views], device),
+                *self.read([(person.name, 0, mirrored) for mirrored in (False, True)[: 1 + self.config.flips]]),
                 [
-                    Unseen(
-                        self.latents(person.name, photo).to(device),
-                        prompt_of(self.caption(person.name, photo, False)),
-                        stacked_weights([self.weights(person.name, photo, False)], device),
-                    )
+                    Unseen(*self.read([(person.name, photo, False)]))
                     for photo in range(1, min(len(person.sizes), 1 + UNSEEN))
                 ],
             )
             for person in self.held_out
         ]
 
-    def prompts(self):  # type: ignore[no-untyped-def]  # lru_cache names its type badly
+    def read(
+        self, photos: Sequence[tuple[str, int, bool]], captions: Sequence[str] = ()
+    ) -> tuple[torch.Tensor, Prompt | None, torch.Tensor | None]:
+        """Of photos (whose, which, mirrored): latents [b, c, h, w] and what their cells count on the device; prompts.
+
+        Without captions, their own.
+        """
+        device, captions = self.backbone.device, captions or [self.caption(*photo) for photo in photos]
+        latents = [self.latents(name, photo, int(mirrored)) for name, photo, mirrored in photos]
+        weights = [one for photo in photos if (one := self.weights(*photo)) is not None]
+        return (
+            torch.stack(latents).to(device) if latents else torch.empty(0, device=device),
+            joined([self.prompt_of(caption) for caption in captions]) if photos else None,
+            torch.stack(weights).to(device) if weights else None,
+        )
+
+    @cached_property
+    def prompt_of(self) -> Callable[[str], Prompt]:
         """caption -> embeddings, the latest kept in memory."""
         encoders = self.backbone.fingerprint("text_encoders")
-
-        @lru_cache(KEPT_PROMPTS)
-        def prompt_of(caption: str) -> Prompt:
-            return Prompt(self.cache.get(Cache.key(what="prompt", text=caption, encoders=encoders)))
-
-        return prompt_of
-
-
-def stacked_weights(weights: Sequence[torch.Tensor | None], device: torch.device) -> torch.Tensor | None:
-    """[n, 1, h, w] of each photo's; None where they have none."""
-    given = [one for one in weights if one is not None]
-    return torch.stack(given).to(device) if given else None
+        return lru_cache(KEPT_PROMPTS)(
+            lambda caption: self.cache.get(Cache.key(what="prompt", text=caption, encoders=encoders))
+        )
 
 
 def framed(width: int, height: int, config: MetaTrainConfig, multiple: int) -> Crop:

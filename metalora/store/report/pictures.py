@@ -9,9 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from ...config import UserError
-from ..decode import decode
 from ..files import digest
-from ..images import RESAMPLER
+from ..images import RESAMPLER, decode
 from .results import ImageRow, Person, Prompt, Results, Variant
 
 MOST_PICTURES = 360  # in the strips; at 128 pixels such a page has about 3 MB
