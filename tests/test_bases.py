@@ -10,7 +10,18 @@ import pytest
 import torch
 from benchmarks import finished, planned
 from runs import CROPS, personalized
-from tiny_bases import PIPELINES, Bases, save_tiny_base
+from tiny_bases import (
+    PIPELINES,
+    PROMPT,
+    SEED,
+    SIZE,
+    STEPS,
+    Bases,
+    our_image,
+    prompts_of,
+    save_tiny_base,
+    strong_adapters,
+)
 from torch import Tensor, nn
 
 from metalora.backbones.families import FAMILIES
@@ -24,11 +35,11 @@ from metalora.config import PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.lora import load_lora, save_lora
 from metalora.jobs.personalize import personalize_photos
-from metalora.method.adapter import Adapters, fold_all, merged, new_adapters, random_meta_down
+from metalora.method.adapter import fold_all, merged, new_adapters
 from metalora.method.flow import joined
 from metalora.store.cache import Cache
 
-CPU, SIZE, STEPS, SEED, PROMPT = torch.device("cpu"), (96, 64), 3, 11, "a photo of a woman on a beach"
+CPU = torch.device("cpu")
 GUIDANCE = {"flux.2-klein": 4.0, "z-image": 3.0, "qwen-image": 4.0, "krea-2": 4.5, "sd3.5": 4.0}
 TRAINED = ("flux.2-klein", "z-image")  # whole jobs
 
@@ -48,19 +59,6 @@ def base(family: str, folders: Bases) -> PipelineBackbone:
     return PipelineBackbone(PipelineFolder(folders[family]), CPU, torch.float32)
 
 
-def prompts_of(base: PipelineBackbone, *texts: str) -> list[Prompt]:
-    with base.text_encoders() as encode:
-        return [encode(text) for text in texts]
-
-
-def our_image(base: PipelineBackbone, guidance: float, adapters: Adapters | None = None) -> Tensor:
-    (prompt,) = prompts_of(base, PROMPT)
-    with base.denoiser() as denoiser, adapters.attached(denoiser.network) if adapters else torch.no_grad():
-        latents = run(denoiser.sample(prompt, SIZE, STEPS, guidance, [SEED]))
-    with base.autoencoder() as autoencoder:
-        return autoencoder.decode(latents[0])
-
-
 def pipeline_of(folder: Path) -> Any:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -78,16 +76,6 @@ def their_image(pipeline: Any, family: str, guidance: float) -> Tensor:
     ).images[0]
 
 
-def strong_adapters(base: PipelineBackbone, meta: bool = True) -> Adapters:
-    """Far from the base, so that agreement means something."""
-    generator, sites = torch.Generator().manual_seed(5), base.sites("all")
-    down = random_meta_down(sites, 8, generator) if meta else None
-    adapters = new_adapters(sites, 2, generator, meta_down=down, scale=0.8)
-    for up in adapters.parameters(("up",)):
-        up.data = torch.randn(up.shape, generator=generator) * 0.1
-    return adapters
-
-
 def velocity(denoiser: Any, prompt: Prompt, batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     shape = denoiser.family.latent_shape(denoiser.network.config, *SIZE)
@@ -99,14 +87,14 @@ def test_our_image_is_the_pipelines_and_a_lora_file_goes_both_ways(
     base: PipelineBackbone, family: str, folders: Bases, tmp_path: Path
 ):
     pipeline, guidance = pipeline_of(folders[family]), GUIDANCE[family]
-    plain = our_image(base, guidance)
+    plain = our_image(base, guidance=guidance)
     assert (plain - their_image(pipeline, family, guidance)).abs().max() < 1e-4
-    assert (plain - our_image(base, base.family.guided_from)).abs().max() > 1e-2, "guidance matters"
+    assert (plain - our_image(base, guidance=base.family.guided_from)).abs().max() > 1e-2, "guidance matters"
     adapters = strong_adapters(base)
     save_lora(tmp_path / "person.safetensors", fold_all(adapters), "diffusers", base.architecture, {"base": base.name})
     pipeline.load_lora_weights(tmp_path, weight_name="person.safetensors")
     assert sum("lora_A" in name for name, _ in pipeline.transformer.named_parameters()) == len(adapters.sites)
-    live = our_image(base, guidance, adapters)
+    live = our_image(base, adapters, guidance)
     assert (live - plain).abs().max() > 1e-2
     assert (live - their_image(pipeline, family, guidance)).abs().max() < 2e-4
     # what diffusers writes of it is read back as the same LoRA
@@ -185,8 +173,8 @@ def test_the_end_of_a_prompt_that_nothing_reads_is_known(base: PipelineBackbone)
 def test_distilled_bases_are_not_guided(folders: Bases, tmp_path: Path):
     folder = save_tiny_base("flux.2-klein", tmp_path / "klein", is_distilled=True)
     base = PipelineBackbone(PipelineFolder(folder), CPU, torch.float32)
-    assert torch.equal(our_image(base, 4.0), our_image(base, 1.0))
-    assert (our_image(base, 4.0) - their_image(pipeline_of(folder), "flux.2-klein", 4.0)).abs().max() < 1e-4
+    assert torch.equal(our_image(base, guidance=4.0), our_image(base, guidance=1.0))
+    assert (our_image(base, guidance=4.0) - their_image(pipeline_of(folder), "flux.2-klein", 4.0)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("family", TRAINED, indirect=True)

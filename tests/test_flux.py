@@ -7,6 +7,7 @@ import pytest
 import torch
 from comfy_files import save_pipeline
 from diffusers import FluxPipeline
+from tiny_bases import GUIDANCE, PROMPT, SEED, SIZE, STEPS, our_image, prompts_of, strong_adapters
 from torch import Tensor
 
 from metalora.backbones.families.flux import schedule
@@ -14,11 +15,8 @@ from metalora.backbones.family import pack, positions, unpack
 from metalora.backbones.flux_configs import scheduler_config
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.tiny_flux import SHAPE, TinyFlux
-from metalora.jobs import run
 from metalora.jobs.lora import load_lora, lora_adapters, save_lora
-from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
-
-PROMPT, SIZE, STEPS, GUIDANCE, SEED = "a photo of a woman on a beach", (96, 64), 4, 3.5, 11
+from metalora.method.adapter import fold_all
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +41,6 @@ def image_of(pipe: FluxPipeline) -> Tensor:
     ).images[0]
 
 
-def our_image(backbone: PipelineBackbone, adapters: Adapters | None = None) -> Tensor:
-    with backbone.text_encoders() as encode:
-        prompt = encode(PROMPT)
-    with backbone.denoiser() as denoiser:
-        if adapters is None:
-            latents = run(denoiser.sample(prompt, SIZE, STEPS, GUIDANCE, [SEED]))
-        else:
-            with adapters.attached(denoiser.network):
-                latents = run(denoiser.sample(prompt, SIZE, STEPS, GUIDANCE, [SEED]))
-    with backbone.autoencoder() as autoencoder:
-        return autoencoder.decode(latents[0])
-
-
-def strong_adapters(backbone: PipelineBackbone, rank: int = 2) -> Adapters:
-    """Far from the base, so that agreement means something."""
-    generator, sites = torch.Generator().manual_seed(5), backbone.sites("all")
-    adapters = new_adapters(sites, rank, generator, meta_down=random_meta_down(sites, 16, generator), scale=0.8)
-    for up in adapters.parameters(("up",)):
-        up.data = torch.randn(up.shape, generator=generator) * 0.2
-    return adapters
-
-
 def test_our_image_is_the_pipelines_image(tiny: PipelineBackbone, pipeline: FluxPipeline):
     assert (our_image(tiny) - image_of(pipeline)).abs().max() < 1e-4
 
@@ -72,7 +48,7 @@ def test_our_image_is_the_pipelines_image(tiny: PipelineBackbone, pipeline: Flux
 def test_the_lora_file_gives_the_live_adapters_image_in_the_pipeline_with_no_unmatched_key(
     tiny: PipelineBackbone, pipeline: FluxPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    adapters = strong_adapters(tiny)
+    adapters = strong_adapters(tiny, strength=0.2)
     save_lora(tmp_path / "person.safetensors", fold_all(adapters), "diffusers", SHAPE, {"base": tiny.name})
     live = our_image(tiny, adapters)
     with caplog.at_level(logging.WARNING):
@@ -91,7 +67,7 @@ def test_the_lora_file_gives_the_live_adapters_image_in_the_pipeline_with_no_unm
 def test_a_lora_file_of_every_key_format_gives_the_live_adapters_image(
     tiny: PipelineBackbone, tmp_path: Path, key_format: str
 ):
-    adapters = strong_adapters(tiny)
+    adapters = strong_adapters(tiny, strength=0.2)
     save_lora(tmp_path / "person.safetensors", fold_all(adapters), key_format, SHAPE, {"base": tiny.name})
     lora, _ = load_lora(tmp_path / "person.safetensors", tiny)
     assert (our_image(tiny, lora_adapters(lora, tiny, 1.0)) - our_image(tiny, adapters)).abs().max() < 1e-4
@@ -135,11 +111,10 @@ def test_a_part_is_freed_when_its_context_ends(tiny: PipelineBackbone):
 def test_gradients_through_flux_match_a_finite_difference_in_fp64(
     tiny: PipelineBackbone, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    adapters = strong_adapters(tiny)
+    adapters = strong_adapters(tiny, strength=0.2)
     for adapter in adapters.by_name.values():
         adapter.double()
-    with tiny.text_encoders() as encode:
-        prompt = encode(PROMPT)
+    (prompt,) = prompts_of(tiny, PROMPT)
     latents, direction = torch.randn(2, 1, 16, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([0.4], dtype=torch.float64)
     # diffusers rotates queries and keys in float32, and we return float32: here both are to stay in float64.

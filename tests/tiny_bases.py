@@ -9,13 +9,18 @@ import diffusers
 import pytest
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from metalora.backbones.families import FAMILIES
 from metalora.backbones.flux_configs import clip_config, t5_config
-from metalora.backbones.tiny_tokenizers import clip_tokenizer, t5_tokenizer
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.protocol import Prompt
+from metalora.backbones.tiny_flux import clip_tokenizer, t5_tokenizer
+from metalora.jobs import run
+from metalora.method.adapter import Adapters, new_adapters, random_meta_down
 
+SIZE, STEPS, SEED, GUIDANCE, PROMPT = (96, 64), 3, 11, 3.5, "a photo of a woman on a beach"
 DRAWN = (nn.Linear, nn.Conv2d, nn.Conv3d, nn.Embedding)
 SCHEDULER = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "shift": 3.0}
 TURN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -219,3 +224,26 @@ def save_tiny_base(family: str, folder: Path, seed: int = 0, **settings: Any) ->
     pipeline = getattr(diffusers, name)(scheduler=scheduler, **words, **models, **{**own, **settings})
     pipeline.save_pretrained(folder)
     return folder
+
+
+def prompts_of(base: PipelineBackbone, *texts: str) -> list[Prompt]:
+    with base.text_encoders() as encode:
+        return [encode(text) for text in texts]
+
+
+def our_image(base: PipelineBackbone, adapters: Adapters | None = None, guidance: float = GUIDANCE) -> Tensor:
+    (prompt,) = prompts_of(base, PROMPT)
+    with base.denoiser() as denoiser, adapters.attached(denoiser.network) if adapters else torch.no_grad():
+        latents = run(denoiser.sample(prompt, SIZE, STEPS, guidance, [SEED]))
+    with base.autoencoder() as autoencoder:
+        return autoencoder.decode(latents[0])
+
+
+def strong_adapters(base: PipelineBackbone, meta: bool = True, strength: float = 0.1) -> Adapters:
+    """Far from the base, so that agreement means something."""
+    generator, sites = torch.Generator().manual_seed(5), base.sites("all")
+    down = random_meta_down(sites, 8, generator) if meta else None
+    adapters = new_adapters(sites, 2, generator, meta_down=down, scale=0.8)
+    for up in adapters.parameters(("up",)):
+        up.data = torch.randn(up.shape, generator=generator) * strength
+    return adapters
