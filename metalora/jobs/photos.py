@@ -116,7 +116,7 @@ def plan_pixels(
     ratios: Sequence[Ratio] = RATIOS,
     scales: Sequence[float] = SCALES,
 ) -> PlannedPhoto:
-    """The same of a photo [3, H, W]; `name` is what a message calls it."""
+    """The crops of a photo [3, H, W] around its chosen face; `name` is what a message calls it."""
     photo, turned = upright(photo, name, config.turn)
     face = choose_face(faces.find(photo), config.face, name)
     boxes = crops.plan(face.box, photo.shape[2], photo.shape[1], ratios, scales)
@@ -192,18 +192,29 @@ def head_weights(photos: Sequence[PlannedPhoto], latents: Sequence[Tensor], back
     return weights
 
 
-def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) -> Job[list[Prompt]]:
-    """The embeddings of each prompt. The text encoders are loaded only for a miss; what is not read of one is said."""
+def encoded_prompts(prompts: Sequence[str], backbone: Backbone, cache: Cache) -> Job[list[str]]:
+    """The key of each prompt's embeddings, which are in the cache from then on.
+
+    The text encoders are loaded only for a miss; what is not read of a prompt is said.
+    """
     if unread := unread_ends(prompts, backbone):
         yield Phase(unread)
-    keys = [cache.key(what="prompt", text=text, encoders=backbone.fingerprint("text_encoders")) for text in prompts]
+    encoders = backbone.fingerprint("text_encoders")
+    keys = [cache.key(what="prompt", text=text, encoders=encoders) for text in prompts]
     missing = {key: text for key, text in zip(keys, prompts, strict=True) if key not in cache}
     if missing:
         yield Phase(f"encoding {len(missing)} prompt{'s' if len(missing) > 1 else ''}")
         with backbone.text_encoders() as encode:
-            for key, text in missing.items():
+            for count, (key, text) in enumerate(missing.items(), 1):
                 cache.put(key, encode(text))
-    return [Prompt(cache.get(key)) for key in keys]
+                yield Step(count, len(missing))
+    return keys
+
+
+def prompt_embeddings(prompts: Sequence[str], backbone: Backbone, cache: Cache) -> Job[list[Prompt]]:
+    """The embeddings of each prompt."""
+    keys = yield from encoded_prompts(prompts, backbone, cache)
+    return [cache.get(key) for key in keys]
 
 
 def prior_images(

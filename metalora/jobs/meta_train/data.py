@@ -16,7 +16,7 @@ from ...store.cache import Cache
 from ...store.identities import Identity, read_identities, refuse
 from ...store.images import read_photo, resize_crop
 from .. import Job
-from ..photos import unread_ends
+from ..photos import encoded_prompts
 from .faces import Faces, found_faces, usable
 from .people import ALL, People, framed, kind_of
 
@@ -50,7 +50,7 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
     by_name = {one.name: one for one in identities}
     people = People([], [], by_name, keys, faces, cache, backbone, config)
     if world.rank == 0:
-        yield from embed(captions_of(people), backbone, cache)
+        yield from encoded_prompts(captions_of(people), backbone, cache)
     world.wait()  # what the others encoded is there
     divide(people, source)
     return people
@@ -161,20 +161,3 @@ def views(path: Path, autoencoder: Autoencoder, backbone: Backbone, config: Meta
     image = resize_crop(photo, frame.box, *frame.size)
     images = [image, image.flip(-1)][: 1 + config.flips]
     return torch.stack([autoencoder.encode(one) for one in images]).to(precision(backbone))
-
-
-def embed(captions: list[str], backbone: Backbone, cache: Cache) -> Job[None]:
-    """Every caption's embeddings into the cache, not into memory. The text encoders are loaded once, if at all."""
-    if unread := unread_ends(captions, backbone):
-        yield Phase(unread)
-    encoders = backbone.fingerprint("text_encoders")
-    missing = [
-        (key, text) for text in captions if (key := cache.key(what="prompt", text=text, encoders=encoders)) not in cache
-    ]
-    if not missing:
-        return
-    yield Phase(f"encoding {len(missing)} captions")
-    with backbone.text_encoders() as encoded:
-        for count, (key, text) in enumerate(missing, 1):
-            cache.put(key, encoded(text))
-            yield Step(count, len(missing))
