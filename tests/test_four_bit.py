@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from trained import lora_trained_on
 
-from metalora.backbones.four_bit import BLOCK, BYTES, FourBitLinear, widened
 from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.quantized import BLOCK, FOUR_BIT_BYTES, FourBitLinear, widened
 from metalora.backbones.speed import Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
@@ -92,10 +92,10 @@ def test_4_bit_weights_take_a_seventh_of_float32s_room_and_another_fingerprint(t
         stored = sum(m.weight.nbytes + m.scale.nbytes for m in linears)
         weights = sum(m.in_features * m.out_features for m in linears)
     assert len(linears) == 2 * 14 + 2 * 6
-    assert stored == BYTES * weights
+    assert stored == FOUR_BIT_BYTES * weights
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("metalora.backbones.four_bit.find_spec", lambda name: None)
+    monkeypatch.setattr("metalora.backbones.quantized.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install bitsandbytes"):
         Speed(four_bit=True).check(torch.device("cpu"))

@@ -9,8 +9,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from trained import adapters_of, gradients, lora_trained_on
 
 from metalora.backbones import speed
-from metalora.backbones.eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
 from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.quantized import EIGHT_BIT_PRODUCT, EightBitLinear
 from metalora.backbones.speed import Checkpointing, Speed, attention_that_runs, set_attention
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError

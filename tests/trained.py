@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from metalora.backbones.eight_bit import EightBitLinear
 from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
 from metalora.backbones.protocol import Prompt
+from metalora.backbones.quantized import EightBitLinear
 from metalora.config import PersonalizeConfig
 from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
 from metalora.method.flow import flow_loss, generator_of

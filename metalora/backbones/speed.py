@@ -21,8 +21,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from ..config import UserError
 from .architecture import HEAD
 from .block_swapping import lists_of, swap_blocks
-from .eight_bit import EIGHT_BIT_PRODUCT, EightBitLinear
-from .four_bit import FourBitLinear, check_four_bit
+from .quantized import EIGHT_BIT_PRODUCT, EightBitLinear, FourBitLinear, check_four_bit
 
 # diffusers' names, from the fastest where each is at home; "auto" is torch's own choice.
 ATTENTION = ("auto", "cudnn", "flash-3", "flash", "efficient", "math")

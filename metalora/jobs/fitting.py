@@ -16,9 +16,8 @@ import torch
 
 from ..backbones.architecture import Architecture
 from ..backbones.block_swapping import BUFFERS
-from ..backbones.four_bit import BYTES as FOUR_BIT_BYTES
-from ..backbones.four_bit import has_four_bit
 from ..backbones.pipeline import PipelineBackbone
+from ..backbones.quantized import FOUR_BIT_BYTES, has_four_bit
 from ..backbones.speed import AS_IT_IS, Checkpointing, Speed
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size

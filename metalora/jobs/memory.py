@@ -16,9 +16,9 @@ import torch
 
 from ..backbones.architecture import TEXT_STREAM, VECTOR, Architecture
 from ..backbones.block_swapping import BUFFERS
-from ..backbones.four_bit import BYTES as FOUR_BIT_BYTES
 from ..backbones.pipeline import PipelineBackbone
 from ..backbones.protocol import Backbone
+from ..backbones.quantized import FOUR_BIT_BYTES
 from ..backbones.speed import AS_IT_IS, Checkpointing, Speed
 from ..config import CropConfig, PersonalizeConfig
 from ..method.adapter import Site

@@ -1,24 +1,33 @@
-"""A frozen base in 8 bits: int8 weights with a scale for each output channel, and products that train through them.
+"""A frozen base in 8 or 4 bits, and products that train through it: only the input's gradient is needed.
 
-Only the input's gradient is needed, so nothing of the input is kept. The gradient contracts over the output channels,
-where the scales are: they are multiplied into the incoming gradient before it is rounded, and one int8 matrix serves
-both directions. Rounding on the way: weights once; with 8-bit products also each token's activations and gradients, to
-127 steps of its own largest number (LLM.int8(), Dettmers et al. 2022, without its outlier columns).
+8 bits: int8 weights with a scale for each output channel. The gradient contracts over the output channels, where the
+scales are: they are multiplied into the incoming gradient before it is rounded, and one int8 matrix serves both
+directions. Rounding on the way: weights once; with 8-bit products also each token's activations and gradients, to 127
+steps of its own largest number (LLM.int8(), Dettmers et al. 2022, without its outlier columns).
+
+4 bits: NF4 weights in blocks of 64 (QLoRA, arXiv 2305.14314), through bitsandbytes' kernels, widened while a layer
+computes, in forward and again in backward, which keeps the packed ones alone. The scales stay in float32: half a bit a
+weight.
 
 Not diffusers' quantization configs: those of bitsandbytes, 8 bits and 4, refuse to be made where there is no GPU
 (diffusers 0.42), where all that holds here is tested; quanto's is deprecated there; torchao's was not tried.
 """
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import UserError
+
 OPERATIONS = re.sub(r"\W", "_", __name__)  # torch's names for operations; inside ComfyUI the package has another one
 SMALLEST = 1e-12  # of a row's largest number: a row of zeros must not divide by zero
 LEAST_TOKENS = 17  # what int8 products on CUDA take; for the few tokens of a modulation 8 bits spare nothing
+BLOCK = 64  # weights that share a scale
+FOUR_BIT_BYTES = 0.5 + 4 / BLOCK  # a weight
 
 
 class EightBitLinear(nn.Linear):
@@ -104,3 +113,57 @@ def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """int8 numbers [n, k] and scales [n, 1], float32, whose product is the matrix up to rounding."""
     scale = matrix.abs().amax(dim=1, keepdim=True).clamp_min(SMALLEST) / 127
     return (matrix / scale).round().to(torch.int8), scale
+
+
+def has_four_bit() -> bool:
+    """Whether bitsandbytes is installed."""
+    return find_spec("bitsandbytes") is not None
+
+
+def check_four_bit() -> None:
+    """A UserError where it is not."""
+    if not has_four_bit():
+        raise UserError("--four-bit needs bitsandbytes, which is not installed: pip install bitsandbytes.")
+
+
+class FourBitLinear(nn.Linear):
+    """A frozen linear layer: weight uint8 [out * in / 2, 1], two to a byte; scale [out * in / 64]; bias."""
+
+    scale: Tensor
+
+    def __init__(self, linear: nn.Linear):
+        from bitsandbytes.functional import quantize_4bit
+
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        weight, state = quantize_4bit(linear.weight.detach().contiguous(), blocksize=BLOCK, quant_type="nf4")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("scale", state.absmax)
+        self.bias = linear.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        shape = (self.out_features, self.in_features)
+        out = WidenedProduct.apply(input.flatten(0, -2), self.weight, self.scale, self.bias, shape)
+        return out.view(*input.shape[:-1], -1)
+
+
+class WidenedProduct(torch.autograd.Function):
+    """tokens [n, in] times the transpose of a packed weight of shape (out, in), which is never trained."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, shape: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        ctx.shape = shape
+        return F.linear(tokens, widened(weight, scale, shape, tokens.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        weight, scale = ctx.saved_tensors
+        return gradients[0] @ widened(weight, scale, ctx.shape, gradients[0].dtype), None, None, None, None
+
+
+def widened(weight: Tensor, scale: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """The weights [out, in] that the packed ones stand for."""
+    return torch.ops.bitsandbytes.dequantize_4bit(weight, scale, BLOCK, "nf4", shape, dtype)
