@@ -65,25 +65,6 @@ def frontier_plot(curves: dict[str, list[tuple[float, float, str]]]) -> bytes:
     return png(figure)
 
 
-def growth_plot(runs: list[tuple[int, int, float, float, float]]) -> bytes:
-    """A PNG of stage 1's runs (people, steps, loss with own face, another's, no heads): one line a number of people.
-
-    What is drawn is how much worse another person's face is than one's own. It can be compared between runs that keep
-    different people out; the losses themselves cannot.
-    """
-    figure, axes = new_figure(7, 4.2)
-    for people in sorted({run[0] for run in runs}):
-        own_runs = sorted(run for run in runs if run[0] == people)
-        axes.plot([run[1] for run in own_runs], [run[3] - run[2] for run in own_runs], "o-", label=f"{people} people")
-    axes.set(xscale="log", xlabel="steps of stage 1", ylabel="loss with another's face minus own")
-    axes.set_title("what it knows of faces, on unseen people's other photos: higher is better", fontsize=10)
-    every = sorted({run[1] for run in runs})
-    axes.set_xticks(every, [str(steps) for steps in every], rotation=30)
-    axes.minorticks_off()
-    axes.legend(fontsize=8)
-    return png(figure)
-
-
 def new_figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
     """A figure of so many inches and its axes, below each other if there are several, with a grid."""
     from matplotlib.figure import Figure  # imported late: not every job draws
