@@ -126,16 +126,18 @@ def _moved(model: nn.Module, device: torch.device | str, dtype: torch.dtype) -> 
     return nn.Module.to(model, device, dtype)  # diffusers' own `to` warns about layers that no FLUX has
 
 
-def clip_tokenizer() -> Any:
-    """CLIPTokenizerFast that spells every text in bytes; the last two of its 514 words start and end a text."""
+def clip_tokenizer(merges: Sequence[tuple[str, str]] = ()) -> Any:
+    """CLIPTokenizerFast of these merges, spelling all else in bytes; the last two of its words start and end a text."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
 
     letters = sorted(ByteLevel.alphabet())  # the 256 that bytes are written with, in an order of our own
-    words = [*letters, *(letter + "</w>" for letter in letters), START, END]
+    merged = ("".join(pair) for pair in merges)
+    words = list(dict.fromkeys([*letters, *(letter + "</w>" for letter in letters), *merged, START, END]))
     with tempfile.TemporaryDirectory() as folder:
         _write(folder, "vocab.json", {word: index for index, word in enumerate(words)})
-        Path(folder, "merges.txt").write_text("#version: 0.2\n")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        Path(folder, "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
         _write(folder, "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special})
         return CLIPTokenizerFast.from_pretrained(folder)

@@ -3,14 +3,10 @@
 Other words are spelled in letters, so any prompt works.
 """
 
-import json
-import tempfile
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import torch
-from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
@@ -22,7 +18,6 @@ from .captions import VOCABULARY
 T5_TOKENS = 32  # the longest caption has 29; each one more costs a training a hundredth of its time
 CLIP_TOKENS = 77  # what every FLUX pipeline pads CLIP's to
 WIDTH = 128  # of both encoders' outputs
-START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 class TextEncoders(nn.Module):
@@ -53,19 +48,8 @@ def _ids(tokenizer, captions: list[str], length: int, padding: str) -> Tensor:
 
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIPTokenizer whose merges make every word of the vocabulary one token."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [part for word in VOCABULARY for part in word.replace("-", " - ").split()]  # CLIP splits at hyphens
-    merges = [" ".join(pair) for pair in merges_of(words)]
-    alphabet = [*letters, *(letter + "</w>" for letter in letters)]
-    vocabulary = [*alphabet, *("".join(merge.split()) for merge in merges), START, END]
-    vocabulary = list(dict.fromkeys(vocabulary))
-    with tempfile.TemporaryDirectory() as folder:
-        _write(folder, "vocab.json", {word: index for index, word in enumerate(vocabulary)})
-        Path(folder, "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-        special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
-        settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": CLIP_TOKENS}
-        _write(folder, "tokenizer_config.json", settings | special)
-        return CLIPTokenizer.from_pretrained(folder)
+    return tiny_flux.clip_tokenizer(merges_of(words))
 
 
 def merges_of(words: list[str]) -> list[tuple[str, str]]:
@@ -74,30 +58,18 @@ def merges_of(words: list[str]) -> list[tuple[str, str]]:
     The tokenizers package breaks ties differently in each process; here the later pair of the alphabet wins, so that
     weights fit the tokenizer of every run.
     """
-    spelled = {word: (*word[:-1], word[-1] + "</w>") for word in words}
+    spelled = [[*word[:-1], word[-1] + "</w>"] for word in dict.fromkeys(words)]
     merges = []
-    while counts := Counter(pair for parts in spelled.values() for pair in pairwise(parts)):
-        best = max(counts, key=lambda pair: (counts[pair], pair))
+    while counts := Counter(pair for parts in spelled for pair in pairwise(parts)):
+        first, second = best = max(counts, key=lambda pair: (counts[pair], pair))
         merges.append(best)
-        spelled = {word: merged(parts, best) for word, parts in spelled.items()}
+        for parts in spelled:
+            while best in (pairs := list(pairwise(parts))):
+                at = pairs.index(best)
+                parts[at : at + 2] = [first + second]
     return merges
-
-
-def merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """The parts with every occurrence of the pair, from the left, made one."""
-    joined: list[str] = []
-    for part in parts:
-        if joined and (joined[-1], part) == pair:
-            joined[-1] += part
-        else:
-            joined.append(part)
-    return tuple(joined)
 
 
 def t5_tokenizer() -> T5TokenizerFast:
     """T5TokenizerFast that knows the vocabulary's words and, for all else, the letters of Latin-1."""
     return tiny_flux.t5_tokenizer(T5_TOKENS, VOCABULARY)
-
-
-def _write(folder: str, name: str, content: dict) -> None:
-    Path(folder, name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
