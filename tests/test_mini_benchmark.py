@@ -13,9 +13,8 @@ from PIL import Image
 from metalora.measure.faces import load_faces
 from metalora.store.images import read_photo
 from tools.miniature import export_benchmark
-from tools.miniature.benchmark_prompts import prompts
 from tools.miniature.captions import PHRASES, describe, understand
-from tools.miniature.export_benchmark import CLAIM, PARTS, PORTRAITS, VALIDATION, entries
+from tools.miniature.export_benchmark import CLAIM, PARTS, PORTRAITS, VALIDATION, entries, prompts
 from tools.miniature.people import KINDS, SPLITS
 
 DATA = Path(__file__).parents[1] / "metalora" / "data"
@@ -124,7 +123,7 @@ def test_a_group_asks_for_every_colour_once(part, kind, group):
 
 
 def asked_for(*flags: str) -> tuple[str, list]:
-    return export_benchmark.asked_for(export_benchmark._parser().parse_args(flags))
+    return export_benchmark.asked_for(export_benchmark.parser().parse_args(flags))
 
 
 def test_the_claim_is_measured_on_the_benchmark_s_people_with_held_out_photos_and_32_more():

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("open_clip", reason="the small CLIP is a class of open_clip: pip install -e .[clip]")
 
 from tools.miniature import captions, check_clip, clip_model, train_clip
-from tools.miniature.palette import COLOURS
+from tools.miniature.looks import COLOURS
 from tools.miniature.photos import Photos, to_signal
 from tools.miniature.text import clip_tokenizer
 from tools.miniature.training import Training

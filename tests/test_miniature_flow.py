@@ -177,7 +177,7 @@ def test_figures_count_lost_faces_and_compare_only_strangers():
     from tools.miniature.faces import Face
 
     def face(score: float, *embedding: float) -> Face:
-        return Face(score, 0.5, np.zeros(4), np.array(embedding))
+        return Face(score, np.zeros(4), np.array(embedding))
 
     faces = [face(0.95, 1.0, 0.0), face(0.7, 0.6, 0.8), None, face(0.99, 1.0, 0.0)]
     people = np.array([0, 1, 2, 0])  # the first and the last are one person

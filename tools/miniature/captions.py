@@ -4,9 +4,7 @@ Every attribute has its own phrase and every phrase belongs to one attribute, so
 can be left out (a prompt rarely says everything), and prompt adherence can be measured attribute by attribute.
 """
 
-from .hair import HAIR_STYLES
-from .looks import BEARDS
-from .palette import COLOURS, HAIR_COLOURS
+from .looks import BEARDS, COLOURS, HAIR_COLOURS, HAIR_STYLES
 from .people import KINDS
 
 Attributes = dict[str, str]

@@ -3,25 +3,27 @@
 python -m tools.miniature.export_benchmark --out metalora/data
 python -m tools.miniature.export_benchmark --validation 16 --out data/miniature    # for choosing settings
 python -m tools.miniature.export_benchmark --claim --out data/miniature            # 48 people with held-out photos
+
+A prompt is exactly what `captions.describe` says of its attributes, with `{class}` in the place of the kind, so that
+what it asks for can be looked for in an image.
 """
 
 import argparse
-import io
 import itertools
 import json
-import os
 import pathlib
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from metalora.store.files import digest, write_bytes
 
-from .benchmark_prompts import prompts
-from .captions import describe
-from .people import SPLITS, WORLD_SEED, Person, person
+from .captions import EXPRESSIONS, GARMENTS, LIGHTS, PHRASES, PLACES, TURNS, Attributes, describe
+from .looks import BEARDS, COLOURS, HAIR_COLOURS
+from .people import KINDS, SPLITS, WORLD_SEED, Person, person
 from .photo import Photo, photo
+from .photos import picture_file
+from .render import HEAD, one_thread, renderer_of
 
 Parts = dict[str, tuple[str, ...]]  # a part of the benchmark -> the splits of its people
 
@@ -29,6 +31,17 @@ PARTS: Parts = {"several-photos": ("test",), "single-photo": ("single",)}
 VALIDATION: Parts = {"several-photos": ("validation",)}  # people on whom settings may be chosen; does not ship
 CLAIM: Parts = {"several-photos": ("test", "claim")}  # the benchmark's people with held-out photos and more of the kind
 PORTRAITS = (600_012, 600_001, 600_020, 600_009, 600_010, 600_017)  # the demo's people, in no split; picked by eye
+PORTRAIT_SIZE = 256  # pixels; larger than the photos, so that crops of its face are still sharp
+QUALITY = 92
+SHIPPED = "mini_benchmark"
+SOURCE = "rendered by tools/miniature, seed {seed}, person {number}, photo {index}"
+AUTHOR, LICENCE = "the authors of Meta-LoRA for ComfyUI", "CC0-1.0"
+
+EACH = 10  # prompts of a group; as many as there are colours, so every colour is asked for once
+STYLES = {"woman": ("bobbed", "long", "wavy", "tied"), "man": ("cropped", "short", "curly")}  # everyday ones
+READ = ("background", "clothes")  # what the small CLIP reads from a phrase alone (check_clip)
+
+Prompt = dict[str, str | Attributes]
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,43 @@ class Entry:
     @property
     def file(self) -> str:
         return f"photos/{self.person.number}-{self.index}.jpg"
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    one_thread()
+    name, chosen = asked_for(arguments)
+    benchmark, rows = arguments.out / name, []
+    for entry in chosen:
+        data = rendered(arguments.cache, entry.person, entry.photo)
+        write_bytes(benchmark / entry.file, data)
+        rows.append(row(entry, data))
+    write_bytes(benchmark / "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in rows).encode())
+    write_bytes(benchmark / "prompts.json", (json.dumps(prompts(), indent=1) + "\n").encode())
+    if name == SHIPPED:
+        for at, who in enumerate(map(person, PORTRAITS)):
+            portrait = rendered(arguments.cache, who, photo(who, reference_index(who)), PORTRAIT_SIZE)
+            write_bytes(arguments.out / "portraits" / f"{who.kind}-{at // 2 + 1}.jpg", portrait)
+    print(f"wrote {len(rows)} photos of {len({one['identity'] for one in rows})} people to {benchmark}")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data"))
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--validation", type=int, metavar="PEOPLE", help="instead: so many people of `validation`")
+    others.add_argument("--claim", action="store_true", help="instead: the people of `test` and of `claim`")
+    parser.add_argument("--cache", type=pathlib.Path, default=HEAD, help="prepared mesh")
+    return parser
+
+
+def asked_for(arguments: argparse.Namespace) -> tuple[str, list[Entry]]:
+    """The folder's name, and the photos in it."""
+    if arguments.validation:
+        return "validation_benchmark", entries(VALIDATION, arguments.validation)
+    if arguments.claim:
+        return "claim_benchmark", entries(CLAIM)
+    return SHIPPED, entries(PARTS)
 
 
 def entries(parts: Parts = PARTS, most: int | None = None) -> list[Entry]:
@@ -63,55 +113,17 @@ def entries(parts: Parts = PARTS, most: int | None = None) -> list[Entry]:
 
 def reference_index(who: Person) -> int:
     """The first of a person's photos that one would send to a stranger: from the front, neutral, evenly lit."""
-    return next(index for index in itertools.count() if _plain(photo(who, index)))
+    said = (photo(who, index).attributes for index in itertools.count())
+    asked = ("front", "neutral")
+    return next(
+        at for at, one in enumerate(said) if (one["turn"], one["expression"]) == asked and one["light"] != "side"
+    )
 
 
-def _plain(one: Photo) -> bool:
-    said = one.attributes
-    return said["turn"] == "front" and said["expression"] == "neutral" and said["light"] != "side"
-
-
-SIZE, PORTRAIT_SIZE = 128, 256  # pixels; a portrait is larger, so that crops of its face are still sharp
-QUALITY = 92
-SHIPPED = "mini_benchmark"
-SOURCE = "rendered by tools/miniature, seed {seed}, person {number}, photo {index}"
-AUTHOR, LICENCE = "the authors of Meta-LoRA for ComfyUI", "CC0-1.0"
-
-
-def main() -> None:
-    arguments = _parser().parse_args()
-    for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS"):
-        os.environ[name] = "1"  # before torch and OpenGL start: one thread is fastest for such small pictures
-    from .renderer import Renderer
-
-    name, chosen = asked_for(arguments)
-    benchmark = arguments.out / name
-    rows = [row(entry, data) for entry, data in drawn(chosen, Renderer(arguments.cache, SIZE), benchmark)]
-    write_bytes(benchmark / "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in rows).encode())
-    write_bytes(benchmark / "prompts.json", (json.dumps(prompts(), indent=1) + "\n").encode())
-    if name == SHIPPED:
-        export_portraits(Renderer(arguments.cache, PORTRAIT_SIZE), arguments.out / "portraits")
-    print(f"wrote {len(rows)} photos of {len({one['identity'] for one in rows})} people to {benchmark}")
-
-
-def asked_for(arguments: argparse.Namespace) -> tuple[str, list[Entry]]:
-    """The folder's name, and the photos in it."""
-    if arguments.validation:
-        return "validation_benchmark", entries(VALIDATION, arguments.validation)
-    if arguments.claim:
-        return "claim_benchmark", entries(CLAIM)
-    return SHIPPED, entries(PARTS)
-
-
-def drawn(chosen: list[Entry], renderer, folder: pathlib.Path):
-    """Every entry with the bytes of its file, written on the way."""
-    figures = {}
-    for entry in chosen:
-        if entry.person.number not in figures:
-            figures = {entry.person.number: renderer.figure(entry.person)}  # entries come person by person
-        data = jpeg(renderer.render(entry.person, figures[entry.person.number], entry.photo))
-        write_bytes(folder / entry.file, data)
-        yield entry, data
+def rendered(cache: pathlib.Path, who: Person, one: Photo, size: int = 128) -> bytes:
+    """A photo as a JPEG file."""
+    renderer = renderer_of(cache, size)
+    return picture_file(renderer.render(who, renderer.figure(who), one), QUALITY)
 
 
 def row(entry: Entry, data: bytes) -> dict:
@@ -132,28 +144,66 @@ def row(entry: Entry, data: bytes) -> dict:
     }
 
 
-def export_portraits(renderer, folder: pathlib.Path) -> None:
-    for count, number in enumerate(PORTRAITS, 1):
-        who = person(number)
-        picture = renderer.render(who, renderer.figure(who), photo(who, reference_index(who)))
-        write_bytes(folder / f"{who.kind}-{(count + 1) // 2}.jpg", jpeg(picture))
+def prompts() -> dict:
+    """Those for people with several photos, and two groups for each class of people with one."""
+    groups = {"several-photos": _group("several", _moderate(0)), "single-photo": {}}
+    groups["alternatives"] = {name: PHRASES[name] for name in READ}
+    for at, kind in enumerate(KINDS):
+        groups["single-photo"][kind] = {
+            "recontextualization": _group(f"{kind}-recontextualization", _moderate(1 + at)),
+            "harder": _group(f"{kind}-harder", _harder(1 + at, kind)),
+        }
+    return groups
 
 
-def jpeg(picture: np.ndarray, quality: int = QUALITY) -> bytes:
-    """A picture [height, width, 3] of bytes as a JPEG file."""
-    data = io.BytesIO()
-    Image.fromarray(picture).save(data, "JPEG", quality=quality, subsampling=0)  # chroma kept: a lip is few pixels
-    return data.getvalue()
+def _group(name: str, asked: list[Attributes]) -> list[Prompt]:
+    return [{"id": f"{name}-{index:02d}", "prompt": _template(one), "asks": one} for index, one in enumerate(asked, 1)]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("metalora/data"))
-    others = parser.add_mutually_exclusive_group()
-    others.add_argument("--validation", type=int, metavar="PEOPLE", help="instead: so many people of `validation`")
-    others.add_argument("--claim", action="store_true", help="instead: the people of `test` and of `claim`")
-    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="prepared mesh")
-    return parser
+def _template(asked: Attributes) -> str:
+    return describe({"kind": KINDS[0]} | asked).replace(f"a photo of a {KINDS[0]}", "a photo of a {class}")
+
+
+def _moderate(group: int) -> list[Attributes]:
+    """Clothes, background, and in turn an expression, a turn of the head, or a light."""
+    third = ("expression", "turn", "light")
+    everything = _everything(np.random.default_rng([WORLD_SEED, group, 1]))
+    return [{name: one[name] for name in (third[at % 3], "clothes", "background")} for at, one in enumerate(everything)]
+
+
+def _harder(group: int, kind: str) -> list[Attributes]:
+    """All circumstances at once; every other prompt also asks for other hair, and of men for a beard or none."""
+    rng = np.random.default_rng([WORLD_SEED, group, 2])
+    everything = _everything(rng)
+    for at in range(0, EACH, 2):
+        other = {"hair": f"{rng.choice(STYLES[kind])} {rng.choice(list(HAIR_COLOURS))}"}
+        if kind == "man":
+            other["beard"] = str(rng.choice(list(BEARDS)))
+        everything[at] = other | everything[at]
+    return everything
+
+
+def _everything(rng: np.random.Generator) -> list[Attributes]:
+    """All circumstances, each value as often as any other; clothes are never of the background's colour."""
+    wall = rng.permutation(list(COLOURS))
+    cloth = np.roll(wall, 1 + rng.integers(EACH - 1))
+    places, garments = _evenly(rng, PLACES), _evenly(rng, GARMENTS)
+    expressions, turns, lights = _evenly(rng, EXPRESSIONS), _evenly(rng, TURNS), _evenly(rng, LIGHTS)
+    return [
+        {
+            "expression": expressions[at],
+            "turn": turns[at],
+            "clothes": f"{cloth[at]} {garments[at]}",
+            "background": f"{wall[at]} {places[at]}",
+            "light": lights[at],
+        }
+        for at in range(EACH)
+    ]
+
+
+def _evenly(rng: np.random.Generator, values: tuple[str, ...]) -> list[str]:
+    repeated = (values * EACH)[:EACH]
+    return [str(value) for value in rng.permutation(repeated)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finding and recognizing faces in square pictures: YuNet and SFace, dlib as a second opinion, and pairs of photos."""
+"""Finding and recognizing faces in square pictures: YuNet and SFace, dlib as a second opinion."""
 
 import importlib.util
 import pathlib
@@ -17,8 +17,7 @@ SURE = 0.9  # YuNet's score that counts as a face found: at 0.6 it passes blobs
 @dataclass(frozen=True)
 class Face:
     score: float  # YuNet's confidence
-    height: float  # of the box, as a share of the photo's
-    box: np.ndarray  # left, top, width, height, in pixels of `enlarged`
+    box: np.ndarray  # left, top, width, height, in pixels of a picture of LOOKED_AT
     embedding: np.ndarray  # [128], unit length
 
 
@@ -34,17 +33,8 @@ class FaceReader:
             return None
         best = max(found, key=lambda face: face.score)
         box = np.array([best.box.left, best.box.top, best.box.width, best.box.height])
-        return Face(
-            score=best.score,
-            height=best.box.height / len(picture),
-            box=box * LOOKED_AT / len(picture),
-            embedding=self.analyser.embed(photo, best).numpy(),
-        )
-
-
-def enlarged(picture: np.ndarray) -> np.ndarray:
-    """The picture at the size that a second recognizer looks at."""
-    return np.asarray(Image.fromarray(picture).resize((LOOKED_AT, LOOKED_AT), Image.Resampling.BICUBIC))
+        embedding = self.analyser.embed(photo, best).numpy()
+        return Face(score=best.score, box=box * LOOKED_AT / len(picture), embedding=embedding)
 
 
 class DlibReader:
@@ -58,30 +48,12 @@ class DlibReader:
         self.landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
         self.network = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
 
-    def embed(self, picture: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """[128], unit length, of the face in the box (left, top, width, height) of an RGB picture."""
-        left, top, width, height = (int(value) for value in box)
+    def embed(self, picture: np.ndarray, face: Face) -> np.ndarray:
+        """[128], unit length, of a face that YuNet found in an RGB picture."""
+        enlarged = np.asarray(Image.fromarray(picture).resize((LOOKED_AT, LOOKED_AT), Image.Resampling.BICUBIC))
+        left, top, width, height = (int(value) for value in face.box)
         side, middle = width, top + height * 0.55  # dlib's own boxes are square and sit lower than YuNet's
         square = self.dlib.rectangle(left, int(middle - side / 2), left + side, int(middle + side / 2))
-        points = self.landmarks(picture, square)
-        embedding = np.array(self.network.compute_face_descriptor(picture, points))
+        points = self.landmarks(enlarged, square)
+        embedding = np.array(self.network.compute_face_descriptor(enlarged, points))
         return embedding / np.linalg.norm(embedding)
-
-
-def pair_scores(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(genuine, impostor) cosines of all pairs of unit embeddings [n, d], by person [n]."""
-    first, second = np.triu_indices(len(embeddings), 1)
-    scores = (embeddings @ embeddings.T)[first, second]
-    same = people[first] == people[second]
-    return scores[same], scores[~same]
-
-
-def rank_one(embeddings: np.ndarray, people: np.ndarray) -> float:
-    """How often the person whose other photos are nearest on average is the right one."""
-    scores, names = embeddings @ embeddings.T, np.unique(people)
-    right = 0
-    for index, person in enumerate(people):
-        others = np.arange(len(people)) != index
-        means = [scores[index, others & (people == name)].mean() for name in names]
-        right += names[int(np.argmax(means))] == person
-    return right / len(people)

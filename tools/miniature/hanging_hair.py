@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
-from .hair import Hair
+from .looks import Hair
 
 CENTRE = np.array([0.0, 0.55, -1.15])  # of the skull, face units
 COLUMNS, DOME_ROWS, FALL_ROWS = 72, 14, 26
@@ -84,7 +84,7 @@ def _mane(hair: Hair, skull: Skull, rng: np.random.Generator) -> np.ndarray:
     hairline = CENTRE[1] + 0.62 + 0.25 * (hair.hairline[0] - 1.05)
     polar = np.linspace(0.02, np.pi / 2, DOME_ROWS)[:, None]
     dome_height = CENTRE[1] + skull.dome_radius(polar, np.zeros_like(polar)) * np.cos(polar)
-    shift = 0.30 * hair.part
+    shift = 0.30 * hair.parting
     opening = hair.opening * _smooth(hairline + 0.15, hairline - 0.85, dome_height)
     azimuth = np.pi - (np.pi - opening) * around[:, ::-1]  # from one edge of the face over the back to the other
     azimuth = azimuth + shift * np.cos(azimuth / 2) ** 2 * _smooth(0.2, 1.2, dome_height)

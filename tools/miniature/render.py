@@ -3,11 +3,11 @@
     python -m tools.miniature.render --split base --out data/miniature/base
 
 Writes shards `00000.npz`, each a fixed range of people: `photos` [n, size, size, 3] bytes, `people` [n], and
-`captions`, the attributes of each photo as JSON. A shard is there whole or not at all, and
-depends on nothing but the seed.
+`captions`, the attributes of each photo as JSON. A shard is there whole or not at all.
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -16,67 +16,62 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from .people import SPLITS, WORLD_SEED, person
+from .people import SPLITS, person
 from .photo import photo
 
 PEOPLE_PER_SHARD = 20
-_RENDERER = None  # one per process: an OpenGL context cannot be handed over
+HEAD = pathlib.Path("data/miniature/head")  # the prepared mesh's cache
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"  # one thread per process is fastest: the processes share the cores
-    jobs = shards(arguments.split, arguments.people)
-    missing = [(path, numbers) for name, numbers in jobs if not (path := arguments.out / name).exists()]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    _write_card(arguments)
-    photos = sum(SPLITS[arguments.split].photos_of(number) for _, numbers in missing for number in numbers)
-    print(f"{len(jobs) - len(missing)} of {len(jobs)} shards are there; {photos} photos to render")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=SPLITS, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the shards")
+    parser.add_argument("--people", type=int, help="the first so many, in whole shards of 20 (default: all)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--cache", type=pathlib.Path, default=HEAD, help="prepared mesh")
+    arguments = parser.parse_args()
+    one_thread()
+    split = SPLITS[arguments.split]
+    _refuse_another_split(arguments.out, arguments.split)
+    shards = []
+    for at in range(0, min(arguments.people or split.people, split.people), PEOPLE_PER_SHARD):
+        shards.append((arguments.out / f"{len(shards):05d}.npz", split.numbers[at : at + PEOPLE_PER_SHARD]))
+    missing = [(path, some, arguments.split, arguments.cache) for path, some in shards if not path.exists()]
+    photos = sum(split.photos_of(number) for _, some, *_ in missing for number in some)
+    print(f"{len(shards) - len(missing)} of {len(shards)} shards are there; {photos} photos to render")
     if not missing:
         return
+    renderer_of(arguments.cache)  # or each process would make its own cache
     spawn = multiprocessing.get_context("spawn")
-    settings = (arguments.cache, arguments.size, arguments.supersampling)
-    _prepare(arguments.cache)
-    with spawn.Pool(arguments.processes, _start, settings) as pool, tqdm(total=photos, unit="photo") as progress:
-        tasks = [(path, numbers, arguments.split, arguments.seed) for path, numbers in missing]
-        for done in pool.imap_unordered(_render_shard, tasks):
+    with spawn.Pool(arguments.processes) as pool, tqdm(total=photos, unit="photo") as progress:
+        for done in pool.imap_unordered(_render_shard, missing):
             progress.update(done)
 
 
-def shards(split: str, people: int | None = None) -> list[tuple[str, range]]:
-    """(file name, numbers of its people) of every shard of a split."""
-    numbers = SPLITS[split].numbers[:people]
-    starts = range(0, len(numbers), PEOPLE_PER_SHARD)
-    return [(f"{start // PEOPLE_PER_SHARD:05d}.npz", numbers[start : start + PEOPLE_PER_SHARD]) for start in starts]
+def one_thread() -> None:
+    """Before torch and OpenGL start: fastest for such small pictures, and processes share the cores."""
+    for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
 
 
-def _prepare(cache: pathlib.Path) -> None:
-    """Make the mesh cache before the processes start, or each would make its own."""
-    from . import mesh
-
-    mesh.open_head(cache, mesh.open_anny())
-
-
-def _start(cache: pathlib.Path, size: int, supersampling: int) -> None:
-    import torch
-
+@functools.cache
+def renderer_of(cache: pathlib.Path, size: int = 128):
+    """One in each process: an OpenGL context cannot be handed over."""
     from .renderer import Renderer
 
-    global _RENDERER
-    torch.set_num_threads(1)
-    _RENDERER = Renderer(cache, size, supersampling)
+    return Renderer(cache, size)
 
 
-def _render_shard(task: tuple[pathlib.Path, range, str, int]) -> int:
-    path, numbers, split, seed = task
-    pictures, owners, captions = [], [], []
+def _render_shard(task: tuple[pathlib.Path, range, str, pathlib.Path]) -> int:
+    path, numbers, split, cache = task
+    renderer, pictures, owners, captions = renderer_of(cache), [], [], []
     for number in numbers:
-        who = person(number, seed)
-        figure = _RENDERER.figure(who)
+        who = person(number)
+        figure = renderer.figure(who)
         for index in range(SPLITS[split].photos_of(number)):
-            one = photo(who, index, seed)
-            pictures.append(_RENDERER.render(who, figure, one))
+            one = photo(who, index)
+            pictures.append(renderer.render(who, figure, one))
             owners.append(number)
             captions.append(json.dumps(one.attributes))
     partial = path.with_suffix(".partial.npz")
@@ -85,27 +80,13 @@ def _render_shard(task: tuple[pathlib.Path, range, str, int]) -> int:
     return len(pictures)
 
 
-def _write_card(arguments: argparse.Namespace) -> None:
-    """What these shards are; refuses to mix two settings in one folder."""
-    card = {"split": arguments.split, "seed": arguments.seed, "size": arguments.size}
-    card["supersampling"] = arguments.supersampling
-    path = arguments.out / "card.json"
-    if path.exists() and (found := json.loads(path.read_text())) != card:
-        raise SystemExit(f"{arguments.out} holds {found}, but {card} was asked for. Choose another --out.")
-    path.write_text(json.dumps(card) + "\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=SPLITS, required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the shards")
-    parser.add_argument("--people", type=int, help="only the first so many (default: all of the split)")
-    parser.add_argument("--size", type=int, default=128, help="pixels per side")
-    parser.add_argument("--supersampling", type=int, default=2, help="shade at so many times the size")
-    parser.add_argument("--seed", type=int, default=WORLD_SEED)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("data/miniature/head"), help="prepared mesh")
-    return parser
+def _refuse_another_split(folder: pathlib.Path, split: str) -> None:
+    """The folder's card says which split is in it."""
+    card = folder / "card.json"
+    if card.exists() and (found := json.loads(card.read_text())["split"]) != split:
+        raise SystemExit(f"{folder} holds the split {found}, but {split} was asked for. Choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    card.write_text(json.dumps({"split": split}) + "\n")
 
 
 if __name__ == "__main__":

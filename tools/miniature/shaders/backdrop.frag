@@ -3,10 +3,10 @@ in vec2 at;                 // -1..1
 out vec4 colour;
 
 uniform vec3 hue, tint;     // tint: colour and level of the light
-uniform int kind;           // 0 studio, 1 room, 2 outdoors
-uniform float seed, from_left;
+uniform int place;          // 0 studio, 1 room, 2 outdoors
+uniform float place_seed, from_left;
 
-float random(float n) { return fract(sin(n * 12.9898 + seed * 7.233) * 43758.5453); }
+float random(float n) { return fract(sin(n * 12.9898 + place_seed * 7.233) * 43758.5453); }
 float slab(float x, float left, float right, float blur) { return smoothstep(left - blur, left + blur, x) * smoothstep(right + blur, right - blur, x); }
 
 vec3 studio() {             // an evenly lit wall that falls off from the light
@@ -37,6 +37,6 @@ vec3 outdoors() {           // light above a horizon, dark below, and blurred sp
 }
 
 void main() {
-    vec3 c = kind == 0 ? studio() : kind == 1 ? room() : outdoors();
+    vec3 c = place == 0 ? studio() : place == 1 ? room() : outdoors();
     colour = vec4(pow(clamp(c * tint, 0., 1.), vec3(1. / 2.2)), 1.);
 }
