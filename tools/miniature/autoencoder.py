@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
+
+from .photos import to_pixels, to_signal
 
 CHANNELS = (32, 64, 128, 128)
 CONFIG = dict(
@@ -50,6 +53,19 @@ def psnr(made: Tensor, real: Tensor) -> Tensor:
     """[n] in dB, of signals in -1..1, after the rounding that a saved picture goes through."""
     made = ((made.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
     return 10 * torch.log10(4 / (made - real).square().mean((1, 2, 3)))
+
+
+@torch.no_grad()
+def reconstructed(model: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, np.ndarray, Tensor]:
+    """(latents, pictures [n, h, w, 3] of bytes, PSNR [n]) of photos [n, 3, h, w] of bytes."""
+    latents, pictures, scores = [], [], []
+    for part in pixels.split(32):
+        real = to_signal(part).to(model.device)
+        latents.append(model.encode(real).latent_dist.mean)
+        made = model.decode(latents[-1]).sample
+        pictures.append(to_pixels(made.cpu()))
+        scores.append(psnr(made, real).cpu())
+    return torch.cat(latents), np.concatenate(pictures), torch.cat(scores)
 
 
 @torch.no_grad()

@@ -7,19 +7,22 @@ import argparse
 import pathlib
 
 import numpy as np
-import torch
 from diffusers import AutoencoderKL
 
-from .autoencoder import psnr
+from .autoencoder import reconstructed
 from .faces import SURE, Face, FaceReader
-from .photos import Photos, read_shards, to_pixels, to_signal, write_report
+from .photos import read_shards, write_report
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it never saw")
+    parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_autoencoder.json"))
+    arguments = parser.parse_args()
     photos, reader = read_shards(arguments.photos), FaceReader()
-    scores, made = reconstructed(photos, AutoencoderKL.from_pretrained(arguments.autoencoder).eval())
-    real_faces = [reader.read(picture) for picture in to_pixels(to_signal(photos.pixels))]
+    _, made, scores = reconstructed(AutoencoderKL.from_pretrained(arguments.autoencoder).eval(), photos.pixels)
+    real_faces = [reader.read(picture) for picture in photos.pixels.permute(0, 2, 3, 1).numpy()]
     made_faces = [reader.read(picture) for picture in made]
     report = {"photos": len(photos), "people": len(set(photos.people.tolist()))}
     report |= {"psnr_mean": round(float(scores.mean()), 3), "psnr_worst": round(float(scores.min()), 3)}
@@ -30,18 +33,6 @@ def main() -> None:
     report["kept"] = round(kept / genuine, 4)
     report["passes"] = {"psnr >= 30": report["psnr_mean"] >= 30, "kept >= 0.9": report["kept"] >= 0.9}
     write_report(report, arguments.out)
-
-
-@torch.no_grad()
-def reconstructed(photos: Photos, model: AutoencoderKL) -> tuple[torch.Tensor, np.ndarray]:
-    """(PSNR of each photo, the pictures as bytes)."""
-    scores, pictures = [], []
-    for start in range(0, len(photos), 32):
-        real = to_signal(photos.pixels[start : start + 32])
-        made = model.decode(model.encode(real).latent_dist.mean).sample
-        scores.append(psnr(made, real))
-        pictures.append(to_pixels(made))
-    return torch.cat(scores), np.concatenate(pictures)
 
 
 def cross_means(some: list[Face | None], others: list[Face | None], people: np.ndarray) -> tuple[float, float]:
@@ -57,14 +48,6 @@ def cross_means(some: list[Face | None], others: list[Face | None], people: np.n
     same = people[rows][:, None] == people[columns][None]
     itself = np.flatnonzero(rows)[:, None] == np.flatnonzero(columns)[None]
     return round(float(scores[same & ~itself].mean()), 4), round(float(scores[~same].mean()), 4)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it never saw")
-    parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_autoencoder.json"))
-    return parser
 
 
 if __name__ == "__main__":

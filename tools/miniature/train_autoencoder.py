@@ -3,7 +3,6 @@
 python -m tools.miniature.train_autoencoder --photos data/miniature/base --unseen data/miniature/validation
 """
 
-import argparse
 import pathlib
 
 import numpy as np
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .autoencoder import kl_loss, new_autoencoder, psnr, reconstruction_loss, rescale_latents
-from .photos import Photos, read_shards, to_pixels, to_signal
+from .autoencoder import kl_loss, new_autoencoder, psnr, reconstructed, reconstruction_loss, rescale_latents
+from .photos import Photos, read_shards, to_signal
 from .training import Loss, Training, follow, parsed, parser_of
 
 PEAK_RATE = 1.2e-3
@@ -24,7 +23,15 @@ CROP, CROPS, WHOLES = 64, 8, 2  # a step sees 8 crops or 2 whole photos: as many
 
 
 def main() -> None:
-    arguments = parsed(_parser())
+    parser = parser_of(__doc__, "autoencoder", steps=60_000, batch=None)
+    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
+    parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
+    parser.add_argument(
+        "--decoder-only",
+        action="store_true",
+        help="latents stay as they are, for a FLUX that has them; the decoder learns to bear small errors in them",
+    )
+    arguments = parsed(parser)
     photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
     print(f"{len(photos)} photos to learn from; {len(unseen)} of people who are not among them", flush=True)
     training = start(arguments.out / "state.pt", arguments.steps, torch.device(arguments.device))
@@ -113,19 +120,14 @@ def batch(pixels: Tensor, generator: torch.Generator, middle: bool = False) -> T
     return to_signal(real.flip(3) if below(2) else real)
 
 
-@torch.no_grad()
 def report(training: Training, unseen: Photos, out: pathlib.Path) -> None:
     """PSNR over unseen people, a sheet of photos above their reconstructions, and the model as diffusers stores it."""
-    model, scores, shown, latents = training.averaged(), [], [], []
-    for start in range(0, len(unseen), 32):
-        real = to_signal(unseen.pixels[start : start + 32])
-        latents.append(model.encode(real.to(model.device)).latent_dist.mean)
-        made = model.decode(latents[-1]).sample.cpu()
-        scores.append(psnr(made, real))
-        shown.append(np.concatenate([to_pixels(real)[:2], to_pixels(made)[:2]], axis=1))
-    pairs = np.concatenate(shown)[:12]  # [n, 2 size, size, 3]
-    Image.fromarray(np.concatenate(list(pairs), axis=1)).save(out / "reconstructions.png")
-    latents, scores = torch.cat(latents), torch.cat(scores)
+    model = training.averaged()
+    latents, made, scores = reconstructed(model, unseen.pixels)
+    shown = range(0, len(made), max(1, len(made) // 12))[:12]
+    real = unseen.pixels.permute(0, 2, 3, 1).numpy()
+    sheet = [np.concatenate([pictures[at] for at in shown], axis=1) for pictures in (real, made)]
+    Image.fromarray(np.concatenate(sheet)).save(out / "reconstructions.png")
     rescale_latents(model, latents.std().item())
     model.save_pretrained(out / "vae")
     print(
@@ -133,18 +135,6 @@ def report(training: Training, unseen: Photos, out: pathlib.Path) -> None:
         f"photos of unseen people; latents {latents.mean():.3f} +- {latents.std():.3f}; see {out}",
         flush=True,
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of(__doc__, "autoencoder", steps=60_000, batch=None)
-    parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
-    parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
-    parser.add_argument(
-        "--decoder-only",
-        action="store_true",
-        help="latents stay as they are, for a FLUX that has them; the decoder learns to bear small errors in them",
-    )
-    return parser
 
 
 if __name__ == "__main__":
