@@ -225,4 +225,5 @@ def planned_backbone(plan: "Plan", named: Mapping[str, str], run: Path, device: 
         raise UserError(f"{run / 'plan.json'} was made in ComfyUI and runs there: its base has no name outside.")
     backbone = open_backbone(BaseConfig(**flags, device=device_of_process(device)))
     backbone.speed = Speed(**plan.speed)
+    backbone.speed.check(backbone.device)
     return backbone
