@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ..config import UserError
 from .folders import people_in, pictures_in, skipped
-from .text import parse_json, read_lines, read_text
+from .text import json_rows, read_lines, read_text
 
 SHOWN = 10  # problems of one message
 
@@ -99,19 +99,10 @@ def skipped_of(source: Path) -> str | None:
 
 
 def _manifest_rows(manifest: Path) -> tuple[list[Row], list[str]]:
-    lines = read_lines(manifest, "The manifest")
     rows: list[Row] = []
     problems: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            problems.append(f"line {number}: not JSON ({error})")
-            continue
-        wrong = _wrong(row)
-        if wrong:
+    for number, row in json_rows(read_lines(manifest, "The manifest"), problems):
+        if wrong := _wrong(row):
             problems.append(f"line {number}: {wrong}")
         else:
             photo = Photo(manifest.parent / row["path"], row.get("caption"), row.get("mirrored_caption"))

@@ -25,7 +25,7 @@ from .files import digest
 from .images import read_photo
 from .near_duplicates import near_hashes, perceptual_hash
 from .prompts import SEVERAL, SINGLE, WORDS
-from .text import decoded, parse_json, problems_of_names
+from .text import decoded, json_rows, problems_of_names
 
 REQUIRED = ("identity", "class", "part", "role", "path", "sha256", "source", "author", "licence")
 OPTIONAL = ("number", "caption", "attributes", "gender", "age", "age_group", "ethnicity", "skin_tone")
@@ -98,15 +98,9 @@ def read_manifest(path: Path, *, look: bool = True) -> Manifest:
 
 def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[str]]:
     """(photos, problems); a line with a problem gives no photo."""
-    photos, problems = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            problems.append(f"line {number}: not JSON ({error})")
-            continue
+    photos: list[Photo] = []
+    problems: list[str] = []
+    for number, row in json_rows(lines, problems):
         found = problems_of_row(row)
         problems += [f"line {number}: {problem}" for problem in found]
         if not found:

@@ -6,7 +6,7 @@ And the names in them that become names of files.
 import codecs
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,18 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def json_rows(lines: Iterable[str], problems: list[str]) -> Iterator[tuple[int, Any]]:
+    """(its number, its value) of each line that is not empty; what is no JSON is one of the problems."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                problems.append(f"line {number}: not JSON ({error})")
+                continue
+            yield number, value
 
 
 def problem_of_name(name: str) -> str | None:

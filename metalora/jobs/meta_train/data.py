@@ -28,10 +28,8 @@ def prepared(source: Path, backbone: Backbone, config: MetaTrainConfig, cache: C
     if config.objective == "across-photos" or config.background_weight < 1:
         faces = yield from found_faces(identities, source, config, cache, world)
     if config.objective == "across-photos":
-        found = usable(identities, faces)
-        for text in found.left_out:
-            yield Phase(text)
-        identities, faces = found.identities, found.faces
+        identities, faces, left_out = usable(identities, faces)
+        yield from map(Phase, left_out)
     elif without := sum(there is False for one in faces.values() for there in one.found()):
         yield Phase(f"{without} photos show no face that was found: all of each counts as background")
     yield Phase(f"looking at {sum(len(one.photos) for one in identities)} photos of {len(identities)} people")

@@ -4,7 +4,7 @@ What surrounds people is chance: which wall, which light. Faces are found once a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,17 +95,13 @@ def _read(one: Identity) -> tuple[list[Tensor], list[str]]:
     return photos, problems
 
 
-@dataclass(frozen=True)
-class Usable:
-    """Who can be learned from across photos, with their faces; and in words, who and what was left out."""
+def usable(
+    identities: Sequence[Identity], faces: Mapping[str, Faces]
+) -> tuple[list[Identity], dict[str, Faces], list[str]]:
+    """Photos with a face, each once, of people who have two of them: one to make heads from, another to judge them.
 
-    identities: list[Identity]
-    faces: dict[str, Faces]
-    left_out: list[str]
-
-
-def usable(identities: Sequence[Identity], faces: Mapping[str, Faces]) -> Usable:
-    """Photos with a face, each once, of people who have two of them: one to make heads from, another to judge them."""
+    With their faces; and in words, who and what was left out.
+    """
     kept, of_kept, faceless, twice, alone = [], {}, [], [], []
     for one in identities:
         photos: dict[str, int] = {}
@@ -129,7 +125,7 @@ def usable(identities: Sequence[Identity], faces: Mapping[str, Faces]) -> Usable
             f"left out {len(alone)} people who have fewer than two photos with a face: {', '.join(alone[:NAMED])}"
             + (", ..." if len(alone) > NAMED else "")
         )
-    return Usable(kept, of_kept, [text for text in said if text])
+    return kept, of_kept, [text for text in said if text]
 
 
 def _said(photos: Sequence[Photo], why: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,15 +26,9 @@ from .people import People
 Item = TypeVar("Item")
 History = dict[str, list[float]]  # "losses", one a step; "validated" and what was found, one a validation
 
+Plotted = tuple[str, str, dict[str, list[float]]]  # title, what is upwards, and lines by their names
+
 ROWS = ("weights", "mean", "square", "steps")  # of heads
-
-
-class Plotted(NamedTuple):
-    """What the lower half of the progress picture shows."""
-
-    title: str
-    y: str
-    lines: dict[str, list[float]]
 
 
 class AcrossRun:
@@ -78,9 +72,10 @@ class AcrossRun:
         return [none - own for none, own in zip(history["no_heads"], history["own_face"], strict=True)]
 
     def plotted(self, history: History) -> Plotted:
+        """What the lower half of the progress picture shows."""
         names = {"own_face": "heads from their own face", "another_face": "from another's", "no_heads": "no heads"}
         lines = {names[measure]: history[measure] for measure in self.measures}
-        return Plotted("unseen people's other photos: own face below the others is a person learned", "loss", lines)
+        return "unseen people's other photos: own face below the others is a person learned", "loss", lines
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds, on process 0; every process calls this."""
@@ -155,7 +150,7 @@ class PaperRun:
     def plotted(self, history: History) -> Plotted:
         steps = self.training.config.validation_steps
         title = f"held-out people after {steps} steps on one photo: higher is better"
-        return Plotted(title, "fall of the loss on unseen photos", {"gain": self.gains(history)})
+        return title, "fall of the loss on unseen photos", {"gain": self.gains(history)}
 
     def state(self) -> dict[str, Tensor]:
         heads, visit = gathered(self.training), {"visit": torch.tensor(self.training.visit)}
