@@ -72,7 +72,8 @@ def check_lora(tensors: dict[str, Tensor], key_format: str, architecture: Archit
             problems += [f"{absent[0]} is missing"] if len(absent) < len(keys) else []
             continue
         down, up, *alpha = (tensors[key] for key in keys)
-        if wrong := misfit(layers[stem], down, up):
+        reads, writes = layers[stem][0].in_features, sum(site.out_features for site in layers[stem])
+        if wrong := misfit(down, up, reads, writes):
             problems.append(f"{stem}: {wrong}")
         elif alpha and alpha[0].item() != len(down):
             problems.append(f"{stem}.alpha is {alpha[0].item()}, not the rank {len(down)}")
@@ -232,9 +233,8 @@ def older_names(known: dict[str, tuple[Site, ...]], architecture: Architecture) 
     return found
 
 
-def misfit(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> str:
-    """What is wrong with the shapes of a LoRA on a layer, or nothing."""
-    reads, writes = fused[0].in_features, sum(site.out_features for site in fused)
+def misfit(down: Tensor, up: Tensor, reads: int, writes: int) -> str:
+    """What is wrong with the shapes of a LoRA on a layer of so many inputs and outputs, or nothing."""
     if (down.ndim, up.ndim) == (2, 2) and (down.shape[1], up.shape[0]) == (reads, writes) and len(down) == up.shape[1]:
         return ""
     return f"down {list(down.shape)} and up {list(up.shape)} do not fit a layer of {reads} -> {writes}"

@@ -19,7 +19,6 @@ that must match the name's end.
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..config import UserError
-from .lora_formats import STRONGEST, largest
+from .lora_formats import STRONGEST, largest, misfit
 
 Pair = tuple[Tensor, Tensor]
 KRON = "lokr_w1", "lokr_w2"
@@ -47,8 +46,8 @@ def pair_of(parts: dict[str, Tensor], reads: int, writes: int) -> tuple[Pair, in
     if any(role.startswith("lokr") for role in parts):
         return lokr(parts, reads, writes)
     down, up = needed(parts, ("down", "up"), "LoRA")
-    if (down.shape[1], up.shape[0]) != (reads, writes) or len(down) != up.shape[1]:
-        raise UserError(f"down {list(down.shape)} and up {list(up.shape)} do not fit a layer of {reads} -> {writes}")
+    if wrong := misfit(down, up, reads, writes):
+        raise UserError(wrong)
     return (down, up), len(down)
 
 
@@ -170,7 +169,7 @@ class Declared:
         if r is None:
             r = rank
         if own_rank and r != rank:
-            raise UserError(f"its configuration says rank {r:g} for {layer}, whose matrices have rank {rank}")
+            raise UserError(f"its PEFT configuration says rank {r:g} for {layer}, whose matrices have rank {rank}")
         return matching(self.alpha_pattern, layer, self.alpha) / (math.sqrt(r) if self.rslora else r)
 
 
@@ -182,53 +181,48 @@ def matching(patterns: dict[str, float], layer: str, otherwise: Any) -> Any:
 def declared_in(metadata: dict[str, str], config_json: str | None) -> Declared | None:
     """From the file's metadata, else from the text of an adapter_config.json; a UserError if it makes no sense."""
     if METADATA_KEY in metadata:
-        config = parsed(metadata[METADATA_KEY], METADATA_KEY)
+        config = parsed(metadata[METADATA_KEY])
         prefix = "transformer."
         if not config.keys() & {"r", "lora_alpha"}:  # a pipeline's; a model's own save_lora_adapter writes no prefix
             config = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
-        return declared(config, METADATA_KEY) if config else None
-    return None if config_json is None else declared(parsed(config_json, CONFIG_FILE), CONFIG_FILE)
+        return declared(config) if config else None
+    return None if config_json is None else declared(parsed(config_json))
 
 
-def parsed(text: str, source: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
     """A JSON object."""
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"its {source} is not JSON, so the LoRA's strength is unknown") from error
+        raise UserError("its PEFT configuration is not JSON, so the LoRA's strength is unknown") from error
     if not isinstance(config, dict):
-        raise UserError(f"its {source} is not a JSON object, so the LoRA's strength is unknown")
+        raise UserError("its PEFT configuration is not a JSON object, so the LoRA's strength is unknown")
     return config
 
 
-def declared(config: dict[str, Any], source: str) -> Declared:
+def declared(config: dict[str, Any]) -> Declared:
     """A checked configuration; in PEFT's LoKr and LoHa, alpha is called alpha."""
-    checked = checker(source)
     r = config.get("r")
     return Declared(
         r=None if r is None else checked("r", r, positive=True),
         alpha=checked("lora_alpha", config.get("lora_alpha", config.get("alpha", DEFAULT))),
-        rank_pattern=patterns(config.get("rank_pattern"), "rank_pattern", checked, positive=True),
-        alpha_pattern=patterns(config.get("alpha_pattern"), "alpha_pattern", checked),
+        rank_pattern=patterns(config.get("rank_pattern"), "rank_pattern", positive=True),
+        alpha_pattern=patterns(config.get("alpha_pattern"), "alpha_pattern"),
         rslora=config.get("use_rslora") is True,
         dora=config.get("use_dora") is True,
     )
 
 
-def checker(source: str) -> Callable[..., float]:
-    """A function that takes a name and a value of the configuration, and returns a finite number."""
-
-    def checked(name: str, value: Any, positive: bool = False) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
-            raise UserError(f"its {source} has {name} {str(value)[:40]!r}, which is no number of use")
-        if positive and value < 1:
-            raise UserError(f"its {source} has {name} {value}, expected 1 or more")
-        return float(value)
-
-    return checked
+def checked(name: str, value: Any, positive: bool = False) -> float:
+    """A value of the configuration, if it is a finite number of use."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise UserError(f"its PEFT configuration has {name} {str(value)[:40]!r}, which is no number of use")
+    if positive and value < 1:
+        raise UserError(f"its PEFT configuration has {name} {value}, expected 1 or more")
+    return float(value)
 
 
-def patterns(given: Any, name: str, checked: Callable[..., float], positive: bool = False) -> dict[str, float]:
+def patterns(given: Any, name: str, positive: bool = False) -> dict[str, float]:
     """Regular expression -> number. Repeated groups are refused: their matching may never end."""
     if given is None:
         return {}
