@@ -17,7 +17,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
@@ -126,12 +126,12 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False, flag: str = "
     What dead processes have left unfinished in the same folder goes. `private` files are for this user alone; `flag`
     is how the user chooses another place.
     """
-    partial = partial_of(path)
+    partial, rights = partial_of(path), 0o600 if private else 0o666
     with mended_os_errors(path, flag):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         try:
-            with open(partial, "wb", opener=partial_opener(private)) as file:
+            with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, rights)) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -139,11 +139,6 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False, flag: str = "
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-
-
-def partial_opener(private: bool) -> Callable[[str, int], int]:
-    """How a file is created: readable as the system has it, or by its owner alone."""
-    return lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)
 
 
 def partial_of(path: Path) -> Path:
