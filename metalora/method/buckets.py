@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from ..config_meta_train import MetaTrainConfig
-from .flow import generator_of
+from .flow import generator_of, shuffled
 
 Size = tuple[int, int]
 
@@ -84,10 +84,8 @@ class Draws:
 
     def batch(self, index: int) -> list[Sample]:
         """The photos of iteration `index` of the visit: one aspect ratio, one lane a slot."""
-        turn, position = divmod(index, len(self.batches))
-        order = torch.randperm(len(self.batches), generator=generator_of(*self.key, "pass", turn))
-        size, number = self.batches[int(order[position])]
-        number += turn * sum(other == size for other, _ in self.batches)
+        size, number = self.batches[shuffled(index, len(self.batches), *self.key, "pass")]
+        number += index // len(self.batches) * sum(other == size for other, _ in self.batches)
         tosses = torch.rand(self.config.batch, generator=generator_of(*self.key, "mirrored", index))
         mirrored = [toss < 0.5 for toss in tosses.tolist()]
         slots: dict[int, list[int]] = defaultdict(list)
@@ -107,6 +105,4 @@ class Draws:
     def _drawn(self, size: Size, lane: int, index: int) -> tuple[int, int]:
         """Shuffled passes over a lane's photos of one size."""
         photos = self.groups[size][lane]
-        turn, position = divmod(index, len(photos))
-        order = torch.randperm(len(photos), generator=generator_of(*self.key, "lane", size, lane, turn))
-        return photos[int(order[position])]
+        return photos[shuffled(index, len(photos), *self.key, "lane", size, lane)]

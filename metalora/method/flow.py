@@ -133,3 +133,9 @@ def generator_of(*key: object) -> torch.Generator:
     """
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def shuffled(index: int, count: int, *key: object) -> int:
+    """Which of so many comes at this place of shuffled passes over all of them; it depends on the key alone."""
+    turn, position = divmod(index, count)
+    return int(torch.randperm(count, generator=generator_of(*key, turn))[position])

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..config import PersonalizeConfig, Step, UserError
 from .adapter import IDENTITY, ROLES, SHARED, Adapters
-from .flow import Denoiser, Times, flow_losses, generator_of, joined, loss_at
+from .flow import Denoiser, Times, flow_losses, generator_of, joined, loss_at, shuffled
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,8 @@ class TrainingImages:
         "for iter, for item" in Algorithm 2: 375 steps over 25 crops see each crop 15 times. A batch has one size, so
         one larger than 1 is filled up with other crops of the first one's size.
         """
-        crops = len(self.latents)
-        order = torch.randperm(crops, generator=generator_of(*key, "pass", step // crops))
         generator = generator_of(*key, "draw", step)
-        first = int(order[step % crops])
+        first = shuffled(step, len(self.latents), *key, "pass")
         shape = self.latents[first].shape[1:]
         same_size = [crop for crop, views in enumerate(self.latents) if views.shape[1:] == shape]
         others = torch.randint(len(same_size), (batch - 1,), generator=generator)
