@@ -45,6 +45,7 @@ PRODUCTS = 165e12  # operations a second in bf16: a GeForce RTX 4090 by its data
 MEMORY = 1.0e12  # bytes a second: the same
 LINK = 12e9  # bytes a second from main memory: PCI Express 4.0 with 8 lanes, or 3.0 with 16, less its overhead
 PATIENCE = 1.25
+RECOMPUTED = (Checkpointing.NONE, Checkpointing.SELECTIVE, Checkpointing.FULL)  # from the least to the most
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,6 @@ class Way:
 
     checkpointing: Checkpointing = Checkpointing.NONE
     speed: Speed = AS_IT_IS
-
-
-RECOMPUTED = (Checkpointing.NONE, Checkpointing.SELECTIVE, Checkpointing.FULL)  # from the least to the most
 
 
 @dataclass(frozen=True)

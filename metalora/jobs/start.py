@@ -24,6 +24,9 @@ from ..store import files
 RANDOM = "random"  # the Meta-Down that has learned nothing, drawn from the seed: the control
 SHIPPED = Path(__file__).parents[1] / "data" / "meta_downs"
 ALL = "all"  # the domain of a Meta-Down that was trained on every class at once
+Options = dict[str, Any]
+# Options that may differ when a run goes on: they do not change what a step does. A turned photo has another digest.
+FREE_OPTIONS = ("steps", "save_every", "lora_every", "loras_kept", "gradient_checkpointing", "turn")
 
 
 def shipped_meta_down(base: str, class_name: str) -> Path | None:
@@ -114,13 +117,6 @@ def downs_of(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if not downs:
         raise UserError(f"{path} says that it is a Meta-Down, but holds no down layer: it is damaged.")
     return downs
-
-
-Options = dict[str, Any]
-
-
-# Options that may differ when a run goes on: they do not change what a step does. A turned photo has another digest.
-FREE_OPTIONS = ("steps", "save_every", "lora_every", "loras_kept", "gradient_checkpointing", "turn")
 
 
 class SavedRun:
