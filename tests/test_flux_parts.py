@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from metalora.backbones.pipeline import Parts
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.single_files import SingleFiles
 from metalora.backbones.tiny_flux import TinyFlux
-from metalora.backbones.weight_files import fingerprint_of_file
+from metalora.backbones.weight_files import WHOLE, fingerprint_of_file
 from metalora.config import UserError
 
 TEXTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
@@ -168,8 +169,7 @@ def test_one_file_may_hold_all_parts(single_files, single, tmp_path: Path):
         for name, tensor in load_file(single_files[part]).items()
     }
     save_file(tensors, tmp_path / "all.safetensors")
-    everything = tmp_path / "all.safetensors"
-    parts = single(**dict.fromkeys(prefixes, everything))
+    parts = single(**dict.fromkeys(prefixes, tmp_path / "all.safetensors"))
     assert parts.weights_bytes() == TinyFlux().weights_bytes()
     ours, theirs = outputs(TinyFlux()), outputs(parts)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -280,3 +280,21 @@ def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path: Path, sing
     moved.write_bytes(data)
     assert single(**{"vae": moved}).fingerprint("autoencoder") != parts.fingerprint("autoencoder")
     assert len({parts.fingerprint(part) for part in PARTS}) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a file with holes")
+def test_a_large_files_fingerprint_sees_header_size_and_samples(tmp_path: Path):
+    def written(name: str, size: int, header: bytes, at: int, byte: bytes) -> str:
+        with (tmp_path / name).open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.truncate(size)
+            file.seek(at)
+            file.write(byte)
+        return fingerprint_of_file(tmp_path / name)
+
+    size = WHOLE + 2**20
+    base = written("a", size, b"{ }", size // 2, b"\0")
+    assert written("b", size, b"{ }", size // 2, b"\0") == base
+    assert written("c", size + 1, b"{ }", size // 2, b"\0") != base
+    assert written("d", size, b"{  }", size // 2, b"\0") != base
+    assert written("e", size, b"{ }", size - 1, b"x") != base
