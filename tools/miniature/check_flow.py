@@ -16,12 +16,14 @@ from diffusers import FluxPipeline
 from PIL import Image
 from tqdm import tqdm
 
+from metalora.measure.verification import verify
+
 from .captions import Attributes, describe
-from .faces import SURE, Face, FaceReader
+from .faces import SURE, DlibReader, Face, FaceReader
 from .photos import read_shards, to_pixels, to_signal, write_report
 from .text import T5_TOKENS
 
-NEAR = 0.1  # how close the similarity of drawn strangers must come to that of real ones
+NEAR = 0.03  # how close the similarity of drawn strangers must come to that of real ones
 BATCH = 16
 
 
@@ -36,12 +38,16 @@ def main() -> None:
     owners = photos.people[chosen]
     keep(drawn, [photos.attributes[index] for index in chosen], arguments.drawn)
     report = {"images": len(prompts), "steps": arguments.steps, "guidance": arguments.guidance}
-    report["drawn"] = figures([reader.read(picture) for picture in drawn], np.arange(len(prompts)))
-    report["real"] = figures([reader.read(picture) for picture in real], owners)
+    faces = {"drawn": [reader.read(picture) for picture in drawn], "real": [reader.read(picture) for picture in real]}
+    report["drawn"] = figures(faces["drawn"], np.arange(len(prompts)))
+    report["real"] = figures(faces["real"], owners)
+    if arguments.second_opinion:
+        opinions = second_opinions((drawn, faces["drawn"]), (real, faces["real"]), owners)
+        report["second_opinion"] = dict(zip(("drawn", "real"), opinions, strict=True))
     strangers = [report[kind]["strangers"] for kind in ("drawn", "real")]
     report["passes"] = {
         "images >= 200": report["images"] >= 200,
-        "found at 0.9 >= 0.90": report["drawn"]["found_at_0.9"] >= 0.90,
+        "found at 0.9 >= 0.98": report["drawn"]["found_at_0.9"] >= 0.98,
         f"strangers within {NEAR}": None not in strangers and abs(strangers[0] - strangers[1]) <= NEAR,
     }
     write_report(report, arguments.out)
@@ -91,6 +97,30 @@ def figures(faces: list[Face | None], people: np.ndarray) -> dict[str, float | N
     return result
 
 
+def second_opinions(
+    drawn: tuple[np.ndarray, list[Face | None]], real: tuple[np.ndarray, list[Face | None]], people: np.ndarray
+) -> list[dict[str, float]]:
+    """Of drawn and of real pictures: how often dlib finds a face, and how often it takes strangers for one person.
+
+    It does at the similarity where it errs as often either way on the real ones.
+    """
+    dlib, found = DlibReader(), []
+    for pictures, faces in (drawn, real):
+        seen = [dlib.embed(picture, face) for picture, face in zip(pictures, faces, strict=True) if face]
+        found.append((np.mean([dlib.finds(picture) for picture in pictures]), np.stack(seen)))
+    owners = people[[face is not None for face in real[1]]]
+    same = owners[:, None] == owners
+    real_scores, pairs = found[1][1] @ found[1][1].T, ~np.eye(len(owners), dtype=bool)
+    error = verify(real_scores[pairs], same[pairs]).eer
+    threshold = np.quantile(real_scores[~same], 1 - error)
+    drawn_scores = found[0][1] @ found[0][1].T
+    strangers = (drawn_scores[~np.eye(len(drawn_scores), dtype=bool)], real_scores[~same])
+    return [
+        {"found": round(float(share), 4), "strangers_taken_for_one": round(float((scores >= threshold).mean()), 4)}
+        for (share, _), scores in zip(found, strangers, strict=True)
+    ]
+
+
 def _pairs(real: np.ndarray, drawn: np.ndarray, columns: int = 8, rows: int = 3) -> np.ndarray:
     """Rows of real photos, each above the pictures drawn for the same captions."""
     columns = min(columns, len(real))
@@ -110,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--two-passes", action="store_true", help="guidance with an empty prompt: not distilled yet")
+    parser.add_argument("--second-opinion", action="store_true", help="ask dlib too")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--drawn", type=pathlib.Path, default=pathlib.Path("data/miniature/drawn"), help="kept pictures"

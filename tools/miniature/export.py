@@ -20,7 +20,12 @@ from .people import SPLITS, WORLD_SEED
 
 WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 LARGEST = 60e6  # bytes of all that ships, the small CLIP and Meta-Downs included
-TRAININGS = ("autoencoder", "flow", "guided")  # folders of the three trainings, if all were done
+TRAININGS = {  # what each training says of itself, if it was done; "before" is of the weights that `flow` began with
+    "autoencoder": "autoencoder/facts.json",
+    "before": "flow/before.json",
+    "flow": "flow/facts.json",
+    "guided": "guided/facts.json",
+}
 CARD = pathlib.Path(__file__).with_name("card.md.jinja")  # the README of the shipped folder
 CHECKS = ("check_people", "check_autoencoder", "check_flow", "check_prompts")  # JSON files of the checks
 
@@ -97,7 +102,7 @@ def facts_of(made: pathlib.Path, shipped: pathlib.Path, hardware: str) -> dict:
         "world_seed": WORLD_SEED,
         "splits": {name: {"people": len(split.numbers)} for name, split in SPLITS.items()},
         "hardware": hardware,
-        "trainings": _read({name: made / name / "facts.json" for name in TRAININGS}),
+        "trainings": _read({name: made / path for name, path in TRAININGS.items()}),
         "checks": _read({name: made / f"{name}.json" for name in CHECKS}),
         "weights": {
             name: {"bytes": path.stat().st_size, "sha256": digest(path.read_bytes())} for name, path in weights.items()

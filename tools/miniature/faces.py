@@ -41,19 +41,27 @@ class DlibReader:
     def __init__(self):
         import dlib
 
-        self.dlib = dlib
+        self.dlib, self.detector = dlib, dlib.get_frontal_face_detector()
         # found, not imported: the package's own code asks for a setuptools of long ago
         package = importlib.util.find_spec("face_recognition_models")
         models = pathlib.Path(package.submodule_search_locations[0]) / "models"
         self.landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
         self.network = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
 
+    def finds(self, picture: np.ndarray) -> bool:
+        """Does dlib's own detector see a face in an RGB picture?"""
+        return len(self.detector(_enlarged(picture))) > 0
+
     def embed(self, picture: np.ndarray, face: Face) -> np.ndarray:
         """[128], unit length, of a face that YuNet found in an RGB picture."""
-        enlarged = np.asarray(Image.fromarray(picture).resize((LOOKED_AT, LOOKED_AT), Image.Resampling.BICUBIC))
+        enlarged = _enlarged(picture)
         left, top, width, height = (int(value) for value in face.box)
         side, middle = width, top + height * 0.55  # dlib's own boxes are square and sit lower than YuNet's
         square = self.dlib.rectangle(left, int(middle - side / 2), left + side, int(middle + side / 2))
         points = self.landmarks(enlarged, square)
         embedding = np.array(self.network.compute_face_descriptor(enlarged, points))
         return embedding / np.linalg.norm(embedding)
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((LOOKED_AT, LOOKED_AT), Image.Resampling.BICUBIC))

@@ -64,6 +64,9 @@ def start(
     model = MiniatureFlux.of(learned) if learned else MiniatureFlux(size)
     if model.size != size:
         raise SystemExit(f"{learned} holds {asdict(model.size)}, but {asdict(size)} was asked for.")
+    if learned and (learned / "facts.json").exists():
+        before = json.loads((learned / "facts.json").read_text())["trainings"]["flow"]
+        (folder / "before.json").write_text(json.dumps(before, indent=1) + "\n")
     return Training(folder / "state.pt", model.to(device), steps, peak_rate, matrices=model.matrices())
 
 
