@@ -173,7 +173,6 @@ def evaluate(images: File, given: dict[str, Any]) -> "ImageReport":
             Path(own.reference),
             own.faces,
             clip=own.clip,
-            dino=own.dino,
             prompts=None if own.prompts is None else Path(own.prompts),
             turn=own.turn,
             as_they_are=own.photos_as_they_are,

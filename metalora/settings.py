@@ -149,7 +149,6 @@ First = TypeVar("First")
 Result = TypeVar("Result")
 
 FACES = "who finds and embeds faces: sface, facenet, facenet:FILE with its weights, or arcface"
-DINO = "facebook/dino-vits16"
 KEY_FORMATS = ("diffusers", "bfl", "kohya")
 
 
@@ -230,9 +229,6 @@ class EvaluateSettings(LookSettings):
     reference: File = option(MISSING, "the photo trained on, or folders", common=True)
     clip: str | None = option(
         None, "also CLIP-T and CLIP-I: miniature, openai, a folder or file (default: neither)", common=True
-    )
-    dino: str | None = option(
-        None, f"also compare with the reference by DINO: a folder or hub name; bare: {DINO}", bare=DINO, common=True
     )
     prompts: File | None = option(
         None,

@@ -3,9 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
-
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig
 from metalora.config_benchmark import BenchmarkConfig
@@ -49,25 +46,14 @@ def planned(
     folder: Path,
     backbone: PipelineBackbone,
     inputs: Inputs = INPUTS,
-    draws: PipelineBackbone | None = None,
+    crops: CropConfig = CROPS,
     **changes: object,
 ) -> Plan:
-    return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, CROPS, SAMPLING, draws))
+    return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, crops, SAMPLING))
 
 
-def finished(folder: Path, backbone: PipelineBackbone, cache: Cache, draws: PipelineBackbone | None = None) -> bytes:
+def finished(folder: Path, backbone: PipelineBackbone, cache: Cache) -> bytes:
     """The bytes of results.json."""
-    path = run(run_benchmark(folder, backbone, cache, Share(), draws))
+    path = run(run_benchmark(folder, backbone, cache, Share()))
     assert path is not None
     return path.read_bytes()
-
-
-def small_dino(folder: Path, seed: int) -> str:
-    """A DINO that knows nothing."""
-    torch.manual_seed(seed)
-    small = ViTConfig(
-        image_size=32, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    ViTModel(small, add_pooling_layer=False).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return str(folder)

@@ -36,7 +36,7 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
     for person in references:
         copied(MINI / person["path"], folder / "references" / f"{person['identity']}.jpg")
     record = {
-        "format": "metalora-results-1",
+        "format": "metalora-results-2",
         "benchmark": {
             "name": "made_up",
             "manifest_sha256": HASH,
@@ -76,13 +76,9 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
                 "licence": "Apache-2.0",
                 "genuine_mean": 0.771,
                 "impostor_mean": 0.143,
-                "autoencoder_mean": 0.742,
-                "autoencoder_photos": sum(map(len, photos.values())) - len(photos),
-                "autoencoder_detected": sum(map(len, photos.values())) - len(photos) - 1,
                 "detected": sum(map(len, photos.values())),
             },
             "clip": {"name": "ViT-B-32 openai", "sha256": HASH, "truncated": []},
-            "dino": None,
         },
         "variants": [made_up_variant(folder, m, s, references, photos, asked, seeds) for m, s in variants],
         "comparisons": [],
@@ -136,11 +132,8 @@ def made_up_variant(
                         "reference": likeness + copying if found else None,
                         "best": likeness if found else None,
                         "nearest": drawn.choice(nearest) if found else None,
-                        "others": 0.14 if found else None,
                         "clip_t": 31 - 3 * LIKENESS[method] + drawn.gauss(0, 0.8),
                         "clip_i": None,
-                        "dino": None,
-                        "adherence": drawn.choice([0.33, 0.67, 1.0]),
                         "shown": {"background": drawn.choice([0, 1, 1])},
                     }
                 )
@@ -172,14 +165,10 @@ def summary(images: list[dict], people: list) -> dict[str, Any]:
         "identified": figure(person_means(images, "identified")),
         "clip_t": figure(person_means(images, "clip_t")),
         "clip_i": None,
-        "dino": None,
-        "adherence": figure(person_means(images, "adherence")),
         "shown": {"background": figure(person_means(images, "background"))},
         "detection_rate": sum(image["faces"] > 0 for image in images) / len(images) if images else None,
         "position": (reached["mean"] - 0.143) / (0.771 - 0.143) if reached else None,
-        "autoencoder_position": position(person_means(images, "held_out")),
         "by_class": grouped(images, lambda image: classes[image["identity"]]),
-        "by_part": {},
         "by_prompt": grouped(images, lambda image: image["prompt"]),
     }
 
@@ -204,10 +193,6 @@ def value_of(image: dict, name: str) -> float | None:
     if name != "copying":
         return image[name]
     return None if image["held_out"] is None else image["reference"] - image["held_out"]
-
-
-def position(means: dict[str, float]) -> dict[str, Any] | None:
-    return figure({name: (value - 0.14) / (0.742 - 0.14) for name, value in means.items()})
 
 
 def grouped(images: list[dict], key: Any) -> dict[str, dict[str, float | None]]:

@@ -6,25 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from metalora.jobs.benchmark.pictures import PictureScorer, as_bytes, readable, rephrased, truncation
-from metalora.jobs.benchmark.plan import PlannedPrompt, attributes_of
-from metalora.jobs.benchmark.prepare import mini_benchmark
+from metalora.jobs.benchmark.pictures import PictureScorer, as_bytes, truncation
+from metalora.jobs.benchmark.plan import PlannedPrompt
 from metalora.jobs.benchmark.scores import RealFaces
 from metalora.jobs.benchmark.summary import (
     comparisons,
     figure,
     genuine_and_impostor,
     grouped_means,
-    macro_means,
+    identity_values,
     shown,
 )
 from metalora.measure.clip import load_clip
-from metalora.store.manifest import read_manifest
-from metalora.store.prompts import read_prompts
 
 pytestmark = pytest.mark.slow
-
-MINI = mini_benchmark()
 
 
 class Colours:
@@ -52,40 +47,26 @@ def painted(folder: Path, name: str, red: int, green: int, blue: int) -> Path:
     return path
 
 
-def test_clip_scores_are_cosines_times_100_and_dino_is_null_where_it_is_not(tmp_path: Path):
+def test_clip_scores_are_cosines_times_100(tmp_path: Path):
     paths = [painted(tmp_path, "one", 255, 0, 0), painted(tmp_path, "two", 0, 255, 0)]
-    scorer = PictureScorer(Colours(), None, {})
+    scorer = PictureScorer(Colours(), {})
     scores = scorer.score(paths, [prompt("a red coat"), prompt("a red coat")], "woman", paths[1])
     assert [score["clip_t"] for score in scores] == pytest.approx([100, 0])
     assert [score["clip_i"] for score in scores] == pytest.approx([0, 100])
-    assert {score["dino"] for score in scores} == {score["adherence"] for score in scores} == {None}
     assert [score["shown"] for score in scores] == [{}, {}]
-
-
-def test_adherence_is_the_share_of_asked_values_that_win_against_all_others(tmp_path: Path):
-    paths = [painted(tmp_path, "red", 200, 10, 0), painted(tmp_path, "green", 0, 200, 0)]
-    attributes = {"coat": ["blue", "green", "red"], "hat": ["blue", "red"]}
-    asked = prompt("a coat in red", coat="red", hat="blue")  # the text does not name the hat: it does not count
-    scores = PictureScorer(Colours(), None, attributes).score(paths, [asked, asked], "woman", paths[0])
-    assert [score["adherence"] for score in scores] == [1.0, 0.0]
 
 
 def test_what_an_image_shows_is_chosen_among_the_alternatives_alone(tmp_path: Path):
     paths = [painted(tmp_path, "red", 200, 10, 0), painted(tmp_path, "green", 0, 200, 0)]
     alternatives = {"sky": {value: f"{value} sky" for value in ("blue", "green", "red")}, "hat": {"a": "b", "c": "d"}}
     asked = prompt("a red sky", sky="red")
-    scores = PictureScorer(Colours(), None, {}, alternatives).score(paths, [asked, asked], "woman", paths[0])
+    scores = PictureScorer(Colours(), alternatives).score(paths, [asked, asked], "woman", paths[0])
     assert [score["shown"] for score in scores] == [{"sky": 1}, {"sky": 0}]
     images = [
         {"identity": i, "prompt": p, "shown": {"sky": s}} for i, p, s in [("a", "x", 1), ("a", "x", 0), ("b", "x", 1)]
     ]
     assert shown(images) == {"sky": {"mean": 0.75, "low": None, "high": None, "count": 2}}
     assert shown([{"identity": "a", "prompt": "x", "shown": None}]) == {}
-
-
-def test_rephrasing_puts_each_other_value_in_the_place_of_the_asked_one():
-    assert rephrased("a red coat, red sky", "red", ["blue", "red"]) == ["a red coat, red sky", "a blue coat, red sky"]
-    assert rephrased("a coat", "red", ["blue", "red"]) == []
 
 
 def test_prompts_of_which_clip_reads_only_the_beginning_are_named():
@@ -98,18 +79,9 @@ def test_prompts_of_which_clip_reads_only_the_beginning_are_named():
 
 
 def test_without_clip_every_score_is_null():
-    assert PictureScorer(None, None, {}).score([Path("x.png")], [prompt("a")], "woman", Path("y.png")) == [
-        {"clip_t": None, "clip_i": None, "dino": None, "adherence": None, "shown": None}
+    assert PictureScorer(None, {}).score([Path("x.png")], [prompt("a")], "woman", Path("y.png")) == [
+        {"clip_t": None, "clip_i": None, "shown": None}
     ]
-
-
-def test_the_small_clip_reads_all_attributes_but_expressions_from_the_mini_benchmark():
-    people = read_manifest(MINI / "manifest.jsonl", look=False).people
-    photos = [photo for person in people for photo in (person.reference, *person.held_out)]
-    read = readable(load_clip(), photos, attributes_of(read_prompts(MINI / "prompts.json").prompts))
-    print({name: f"{share:.0%} of {count}" for name, (share, count) in read.items()})
-    assert all(share > 2 / 3 for name, (share, _) in read.items() if name != "expression")
-    assert read.keys() == {"expression", "turn", "clothes", "background", "light", "hair", "beard"}
 
 
 def test_pictures_are_the_files_own_bytes(tmp_path: Path):
@@ -118,13 +90,13 @@ def test_pictures_are_the_files_own_bytes(tmp_path: Path):
 
 IMAGES = [
     {"identity": i, "prompt": p, "faces": f, "held_out": h, "reference": r, "clip_t": c}
-    | {"clip_i": None, "dino": None, "adherence": None, "nearest": i if f else None, "others": None}
-    for i, p, f, h, r, c in [
-        ("ada", "beach", 1, 0.6, 0.8, 30.0),
-        ("ada", "beach", 0, None, None, 20.0),
-        ("ada", "wood", 2, 0.4, 0.4, 20.0),
-        ("bob", "beach", 1, 0.2, 0.6, 10.0),
-        ("eve", "beach", 1, None, 0.9, 40.0),  # a person of one photo
+    | {"clip_i": None, "nearest": n}
+    for i, p, f, h, r, c, n in [
+        ("ada", "beach", 1, 0.6, 0.8, 30.0, "ada"),
+        ("ada", "beach", 0, None, None, 20.0, None),
+        ("ada", "wood", 2, 0.4, 0.4, 20.0, "ada"),
+        ("bob", "beach", 1, 0.2, 0.6, 10.0, "eve"),
+        ("eve", "beach", 1, None, 0.9, 40.0, None),  # a person of one photo
     ]
 ]
 
@@ -136,8 +108,12 @@ def test_grouped_means_by_hand():
     assert means["woman"]["copying"] == pytest.approx(0.1)
     assert means["woman"]["clip_t"] == pytest.approx((22.5 + 40) / 2)
     assert means["man"]["r_facesim"] == pytest.approx(0.2)
-    assert means["man"]["dino"] is None
-    assert macro_means(means)["r_facesim"] == pytest.approx(0.35)
+    assert means["man"]["clip_i"] is None
+
+
+def test_an_image_without_a_face_is_not_identified_and_prompts_are_averaged_first():
+    values = identity_values(IMAGES, "identified", None, {"ada", "bob"})
+    assert values == {"ada": pytest.approx((0.5 + 1) / 2), "bob": 0.0}
 
 
 def test_paired_over_the_people_whom_both_have():

@@ -1,12 +1,11 @@
 """What a benchmark plans: settings, learning rates, captions, prompts; and what it refuses."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import INPUTS, mini_people, planned
+from benchmarks import INPUTS, planned
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
@@ -14,50 +13,13 @@ from metalora.config import METHODS, UserError
 from metalora.config_benchmark import BenchmarkConfig
 from metalora.jobs.benchmark.plan_file import read_plan
 from metalora.jobs.benchmark.prepare import meta_phd_prompts
-from metalora.jobs.benchmark.run import texts_of
-from metalora.jobs.benchmark.train import trainings_of
 
 
 def test_a_method_may_have_a_learning_rate_of_its_own(tiny: PipelineBackbone, tmp_path: Path):
-    plan = planned(tmp_path, tiny, own_learning_rates=("lora=0.002",))
+    plan = planned(tmp_path, tiny, replace(INPUTS, learning_rates={"lora": 0.002}))
     rates = {method: plan.training_of(method, 1, plan.people[0], 3).learning_rate for method in METHODS}
     assert rates == {"lora": 0.002, "meta-lora": 3e-3}
     assert read_plan(tmp_path) == plan
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (("none=0.002",), "METHOD=X, the METHOD one that trains here: lora"),
-        (("lora",), "could not convert"),
-        (("lora=7",), "at most 1.0"),
-        (("lora=0.1", "lora=0.2"), "has lora twice"),
-    ],
-)
-def test_a_learning_rate_that_nobody_can_have_is_refused(given: tuple[str, ...], said: str):
-    with pytest.raises(UserError, match=said):
-        BenchmarkConfig(methods=("none", "lora"), own_learning_rates=given)
-
-
-def test_captions_say_what_the_photo_shows_when_asked(tiny: PipelineBackbone, tmp_path: Path):
-    plan = planned(tmp_path, tiny, replace(INPUTS, described=True))
-    for planned_person, identity in zip(plan.people, mini_people(), strict=False):
-        shown = identity.reference.attributes
-        caption = plan.training_of("lora", 1, planned_person, 3).prompt
-        assert caption == f"a photo of a {identity.class_name}, {shown['background']} background, {shown['clothes']}"
-        assert caption in texts_of(plan)
-    assert planned(tmp_path / "other", tiny).people[0].shows == ""
-
-
-def test_a_photo_without_the_attributes_cannot_be_described(tiny: PipelineBackbone, tmp_path: Path):
-    rows = [json.loads(line) for line in INPUTS.manifest.read_text().splitlines()]
-    for row in rows:
-        row["attributes"].pop("clothes", None)
-    folder = tmp_path / "photos"
-    shutil.copytree(INPUTS.manifest.parent, folder)
-    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match=r"--captions photo: line \d+ .* no clothes"):
-        planned(tmp_path / "run", tiny, replace(INPUTS, manifest=folder / "manifest.jsonl", described=True))
 
 
 def test_a_folder_holds_one_plan(tiny: PipelineBackbone, tmp_path: Path):
@@ -115,19 +77,6 @@ def test_meta_lora_needs_a_meta_down_of_every_class(tiny: PipelineBackbone, tmp_
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(UserError, match="`metalora benchmark plan"):
         read_plan(tmp_path)
-
-
-def test_every_method_learns_from_each_source_and_variants_are_called_after_it_where_there_are_several(
-    tiny: PipelineBackbone, tmp_path: Path
-):
-    one = planned(tmp_path / "one", tiny, methods=("none", "lora"), step_counts=(3,), sources=("whole",))
-    assert [variant.id for variant in one.variants()] == ["none", "lora-3-r1"]
-    assert one.variants()[1].learn_from == one.crop_config("whole").learn_from == "whole"
-    two = planned(tmp_path / "two", tiny, methods=("none", "lora"), step_counts=(3,), sources=("whole", "crops"))
-    assert [variant.id for variant in two.variants()] == ["none", "lora-whole-3-r1", "lora-crops-3-r1"]
-    assert [training.learn_from for training in trainings_of(two, 0)] == ["whole", "crops"]
-    with pytest.raises(UserError, match="nothing is learned from 'photo': crops, whole, square"):
-        BenchmarkConfig(sources=("photo",))
 
 
 def test_a_plan_with_a_setting_of_another_version_is_refused(tiny: PipelineBackbone, tmp_path: Path):

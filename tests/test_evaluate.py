@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import small_dino
 from torch import Tensor
 
 from metalora.cli import main
@@ -20,7 +19,6 @@ from metalora.jobs.evaluate.faces import FILES_AT_ONCE, MOST_THREADS, all_embedd
 from metalora.jobs.evaluate.images import evaluate_images, group_of, prompt_of
 from metalora.jobs.evaluate.pairs import evaluate_pairs
 from metalora.measure.clip import load_clip
-from metalora.measure.dino import load_dino
 from metalora.measure.faces import Face, load_faces
 from metalora.measure.sface import SFace
 from metalora.measure.verification import auc, equal_error_rate, verify
@@ -216,7 +214,7 @@ def one_person(people: Path) -> tuple[Path, Path, Path]:
     return images, people / "unseen" / images.name, next((people / "reference" / images.name).iterdir())
 
 
-def test_clip_and_dino_score_whole_images_where_they_are_asked_for(people: Path, tmp_path: Path, capsys):
+def test_clip_scores_whole_images_where_they_are_asked_for(people: Path, tmp_path: Path, capsys):
     _, photos, reference = one_person(people)
     images = tmp_path / "images"
     images.mkdir()
@@ -227,14 +225,13 @@ def test_clip_and_dino_score_whole_images_where_they_are_asked_for(people: Path,
     asked = ["a photo of a woman", "a photo of a man", "green room background"]
     rows = [[name, asked[index % 3]] for index, name in enumerate(names)]
     (tmp_path / "prompts.csv").write_text("image,prompt\n" + "".join(f"{','.join(row)}\n" for row in rows))
-    dino = small_dino(tmp_path / "dino", seed=0)
     flags = [str(images), "--photos", str(photos), "--reference", str(reference), "--clip", "miniature"]
-    flags += ["--dino", dino, "--prompts", str(tmp_path / "prompts.csv"), "--out", str(tmp_path / "r.json")]
+    flags += ["--prompts", str(tmp_path / "prompts.csv"), "--out", str(tmp_path / "r.json")]
     assert main(["evaluate", "images", *flags]) == 0
     out = capsys.readouterr().out
     whole = json.loads((tmp_path / "r.json").read_text())["whole"]
 
-    clip, by_dino = load_clip(), load_dino(dino)
+    clip = load_clip()
     seen = clip.images([as_bytes(images / name) for name in names])
     by_prompt: dict[str, list[float]] = {}
     for (_, prompt), vector in zip(rows, seen, strict=True):
@@ -243,14 +240,12 @@ def test_clip_and_dino_score_whole_images_where_they_are_asked_for(people: Path,
         np.mean([np.mean(values) for values in by_prompt.values()]), abs=1e-3
     )
     assert f"CLIP-T{whole['clip_t']['mean']:30.2f}   (clip-miniature)" in out
-    for score, scorer in (("clip_i", clip), ("dino", by_dino)):
-        known = scorer.images([as_bytes(reference)])[0]
-        groups: dict[str, list[float]] = {}
-        for name, prompt in rows:
-            groups.setdefault(prompt, []).append(100 * float(scorer.images([as_bytes(images / name)])[0] @ known))
-        hand = np.mean([np.mean(values) for values in groups.values()])
-        assert whole[score]["mean"] == pytest.approx(hand, abs=1e-2), score
-        assert whole[score]["embedder_sha256"] == scorer.digest
+    known = clip.images([as_bytes(reference)])[0]
+    groups: dict[str, list[float]] = {}
+    for (_, prompt), vector in zip(rows, seen, strict=True):
+        groups.setdefault(prompt, []).append(100 * float(vector @ known))
+    assert whole["clip_i"]["mean"] == pytest.approx(np.mean([np.mean(group) for group in groups.values()]), abs=1e-2)
+    assert whole["embedder_sha256"] == clip.digest
 
 
 def test_without_prompts_there_is_no_clip_t_and_it_is_said(people: Path, capsys: pytest.CaptureFixture):

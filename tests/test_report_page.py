@@ -147,13 +147,6 @@ def cells(table: str) -> list[str]:
     return re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
 
 
-def test_the_papers_values_are_grey_and_apart(page: Page):
-    (grey,) = re.findall(r'<table [^>]*class="grey">.*?</table>', page.source, re.DOTALL)
-    assert "0.7716" in grey
-    assert page.source.count("PuLID") == 1
-    assert "not comparable with the scores above" in page.text
-
-
 def test_pictures_that_were_lost_or_changed_are_not_shown(folder: Path, tmp_path: Path):
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "report.html").unlink()
@@ -222,11 +215,10 @@ def test_a_page_is_made_of_whatever_was_measured(tmp_path: Path, people: int, cl
     write(run_folder, record)
     text = page_of(run_folder).text
     assert ("No face was found in any image" in text) == (not faces)
-    assert ("CLIP-T" in text.split("What the paper published")[0]) == clip
+    assert ("CLIP-T" in text.split("In parts")[0]) == clip
     assert "None" not in text
     assert "nan" not in text
     assert "no interval: fewer than 5 people" in text
-    assert (run_folder / "variants.csv").read_text().rstrip().endswith(",fewer than 5 people")
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -262,10 +254,12 @@ def test_the_tables_hold_every_image_and_every_variant(folder: Path, page: Page)
         assert {key: str(value) if value is not None else "" for key, value in image.items()}.items() <= row.items()
     with (folder / "variants.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    for row, variant in zip(rows, record["variants"], strict=True):
-        assert float(row["r_facesim_as_zero_mean"]) == variant["summary"]["r_facesim"]["as zero"]["mean"]
-        assert float(row["clip_t_low"]) == variant["summary"]["clip_t"]["low"]
-        assert row["dino_mean"] == row["no_interval"] == ""
+    found = {(row["variant"], row["score"], row["misses"]): row for row in rows}
+    for variant in record["variants"]:
+        own = variant["summary"]
+        assert float(found[variant["id"], "r_facesim", "as zero"]["mean"]) == own["r_facesim"]["as zero"]["mean"]
+        assert float(found[variant["id"], "clip_t", ""]["low"]) == own["clip_t"]["low"]
+        assert (variant["id"], "clip_i", "") not in found  # there is none
 
 
 def test_the_command_says_what_it_wrote(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

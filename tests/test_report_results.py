@@ -22,12 +22,31 @@ def test_the_file_and_its_folder_are_the_same_run(folder: Path):
     assert read_results(folder) == read_results(folder / "results.json")
 
 
+def test_a_file_of_the_first_format_still_opens(folder: Path, tmp_path: Path):
+    record = read(folder)
+    record["format"] = "metalora-results-1"
+    record["embedders"]["dino"] = None
+    record["embedders"]["faces"] |= {"autoencoder_mean": 0.7, "autoencoder_photos": 9, "autoencoder_detected": 9}
+    for one in record["variants"]:
+        one["summary"] |= {"dino": None, "adherence": None, "autoencoder_position": None, "by_part": {}}
+        for image in one["images"]:
+            image |= {"others": 0.1, "dino": None, "adherence": 1.0}
+    record["comparisons"].append({**record["comparisons"][0], "score": "adherence", "misses": None})
+    write(tmp_path, record)
+    old, new = read_results(tmp_path), read_results(folder)
+    assert [one.images for one in old.variants] == [one.images for one in new.variants]
+    assert old.comparisons == new.comparisons
+
+
 def variant(record: dict[str, Any]) -> dict[str, Any]:
     return record["variants"][1]
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "another format": (lambda r: r.update(format="something-2"), "format: 'metalora-results-1' was expected"),
+    "another format": (
+        lambda r: r.update(format="something-2"),
+        "format: 'something-2' is not one of ['metalora-results-2'",
+    ),
     "a text for a number": (
         lambda r: variant(r)["images"][1].update(faces="one"),
         "variants[1].images[1].faces: 'one' is not of type 'integer'",

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from metalora.config import UserError
-from metalora.measure.similarity import ImageScore, Misses, detection_rate, identity_means, position, score_image
+from metalora.measure.similarity import (
+    ImageScore,
+    Misses,
+    detection_rate,
+    identity_means,
+    nearest,
+    position,
+    score_image,
+)
 
 
 def at(*degrees: float) -> Tensor:
@@ -87,3 +95,9 @@ def test_a_position_lies_between_floor_and_ceiling():
 
 def test_an_image_without_a_face_has_no_copying_score():
     assert ImageScore("a", "p", 0, None, None, None).copying is None
+
+
+def test_a_face_is_the_persons_whose_photos_it_is_most_like_in_the_mean():
+    gallery = {"ada": at(0, 60), "bob": at(90), "eve": at(180, 180, 180)}
+    assert nearest(at(60)[0], gallery) == "bob", "one photo of ada is nearer than bob's, but not their mean"
+    assert nearest(at(30)[0], gallery) == "ada"

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -24,7 +23,7 @@ from ..config import (
 from ..config_benchmark import BenchmarkConfig
 from ..console import driven
 from ..flags import Commands, add_settings, settings_of
-from ..settings import DINO, FACES, config_of, method_preset
+from ..settings import FACES, config_of, method_preset
 from . import benchmark_report
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ on several GPUs, or on machines that share the folder:
 """
 
 # Settings of one training or image that a plan has several of, under names of its own.
-OF_VARIANTS = ("method", "steps", "rank", "class_name", "learn_from", "images_per_prompt")
+OF_VARIANTS = ("method", "steps", "rank", "class_name", "images_per_prompt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +72,12 @@ class PlanSettings(BenchmarkConfig, PersonalizeConfig, CropConfig, GenerateConfi
         "CLASS=FILE for each class, FILE for all, or random (default: the shipped ones, where there are some)",
         common=True,
     )
-    captions: str = option(
-        "class",
-        "what training captions say: class, as in the paper; photo: also the photo's own clothes and background, "
-        "or whatever the prompts file has alternatives to, so that these are not learned as the person's",
-        choices=("class", "photo"),
-    )
     clip: str | None = option(
         None,
         "who scores prompts: miniature, openai, a folder or file, none (default: the miniature's own for tiny and "
         "miniature, else openai; none where open_clip is not installed)",
     )
-    dino: str | None = option(None, f"compare with the reference by DINO too: a name; bare: {DINO}", bare=DINO)
     faces: str = option("sface", FACES)
-    draw_with: str | None = option(
-        None, "make the images with another base of the same architecture: krea-2-turbo, ..."
-    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -117,7 +106,10 @@ def plan_benchmark(args: argparse.Namespace) -> None:
     own = PlanSettings(**given)
     if own.meta_phd and own.prompts:
         raise UserError("--meta-phd and --prompts name two files of prompts: leave one out.")
-    drawn = BaseConfig(backbone=own.draw_with, device=own.device, precision=own.precision)
+    preset, rates = own.defaults_of, {}
+    if "learning_rate" not in given:
+        presets = {method: method_preset(preset, method) for method in own.methods if method in METHODS}
+        rates = {method: float(own["learning_rate"]) for method, own in presets.items() if "learning_rate" in own}
     inputs = Inputs(
         own.manifest or mini_benchmark() / "manifest.jsonl",
         meta_phd_prompts() if own.meta_phd else own.prompts or mini_benchmark() / "prompts.json",
@@ -125,15 +117,8 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         words_of_base(own, args.run),
         own.faces,
         clip_of(own),
-        own.dino,
-        drawn_with_flags=words_of_base(drawn, args.run) if own.draw_with else {},
-        described=own.captions == "photo",
+        rates,
     )
-    preset = own.defaults_of
-    if not {"learning_rate", "own_learning_rates"} & given.keys():
-        trained = [method for method in own.methods if method in METHODS]
-        rates = {method: method_preset(preset, method).get("learning_rate") for method in trained}
-        given["own_learning_rates"] = tuple(f"{method}={rate}" for method, rate in rates.items() if rate)
     backbone = open_backbone(own, own)
     print(how_it_runs(backbone))
     job = make_plan(
@@ -143,8 +128,7 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         config_of(BenchmarkConfig, given, preset),
         config_of(PersonalizeConfig, given, preset),
         config_of(CropConfig, given, preset),
-        config_of(GenerateConfig, given, own.draw_with or preset),
-        open_backbone(drawn, own) if own.draw_with else None,
+        config_of(GenerateConfig, given, preset),
     )
     plan = driven(job)
     keep(args.run / "settings.toml", "benchmark plan", given)
@@ -167,10 +151,8 @@ def run_benchmark(args: argparse.Namespace) -> None:
 
     share, plan = share_from_environment(), read_plan(args.run)
     torch.set_num_threads(plan.threads)
-    backbone = planned_backbone(plan, plan.backbone_flags, args.run, args.device)
-    draws = plan.drawn_with_flags and planned_backbone(plan, plan.drawn_with_flags, args.run, args.device)
-    work = job(args.run, backbone, Cache(args.cache or default_folder()), share, draws or None)
-    results = driven(work, quiet=share.rank > 0)
+    backbone = planned_backbone(plan, args.run, args.device)
+    results = driven(job(args.run, backbone, Cache(args.cache or default_folder()), share), quiet=share.rank > 0)
     if results is not None:
         for variant in read_results(results).variants:
             figures = {score: variant.figure(score.key) for score in (R_FACESIM, CLIP_T)}
@@ -213,14 +195,14 @@ def words_of_base(base: BaseConfig, run: Path) -> dict[str, str]:
     return {**({"backbone": portable(named, run)} if named else {}), **given, "precision": base.precision}
 
 
-def planned_backbone(plan: "Plan", named: Mapping[str, str], run: Path, device: str) -> "PipelineBackbone":
-    """A base that the plan names so, run as the plan says, on this process's device."""
+def planned_backbone(plan: "Plan", run: Path, device: str) -> "PipelineBackbone":
+    """The plan's base, run as the plan says, on this process's device."""
     from ..backbones.load import open_backbone
     from ..backbones.speed import Speed
     from ..jobs.benchmark.plan_file import located
     from ..jobs.processes import device_of_process
 
-    flags = {name: located(given, run) for name, given in named.items()}
+    flags = {name: located(given, run) for name, given in plan.backbone_flags.items()}
     if "made_in" in flags:
         raise UserError(f"{run / 'plan.json'} was made in ComfyUI and runs there: its base has no name outside.")
     backbone = open_backbone(BaseConfig(**flags, device=device_of_process(device)))

@@ -118,12 +118,12 @@ def print_rows(rows: "list[ImageRow]") -> None:
 
 
 def print_whole(report: "WholeReport") -> None:
-    """CLIP-T, CLIP-I and DINO, as far as they were asked for."""
-    for title, score in (("CLIP-T", report.clip_t), ("CLIP-I", report.clip_i), ("DINO", report.dino)):
+    """CLIP-I, and CLIP-T where all images have a prompt."""
+    for title, score in (("CLIP-T", report.clip_t), ("CLIP-I", report.clip_i)):
         if score is not None:
             sure = f"   {score.interval.low:.2f} to {score.interval.high:.2f}" if score.interval else ""
-            print(f"{title:24}{score.mean:12.2f}{sure}   ({score.embedder})")
-    if report.clip_i is not None and report.clip_t is None:
+            print(f"{title:24}{score.mean:12.2f}{sure}   ({report.embedder})")
+    if report.clip_t is None:
         print(
             f"no CLIP-T: nothing says what {len(report.without_a_prompt)} images should show, such as "
             f"{report.without_a_prompt[0]}. Give --prompts."

@@ -39,8 +39,12 @@ def bootstrap(values: list[float], level: float = 0.95, draws: int = 10_000, see
     if len(sample) < 2:
         raise UserError(f"An interval needs at least 2 identities, got {len(sample)}.")
     drawn = sample[np.random.default_rng(seed).integers(0, len(sample), (draws, len(sample)))]
-    center, error = sample.mean(), standard_error(sample[None])[0]
-    return studentized(center, error, drawn.mean(axis=1), standard_error(drawn), level, len(sample))
+    center, error = float(sample.mean()), float(standard_error(sample[None])[0])
+    if error <= 1e-12 * max(1.0, abs(center)):  # all identities have one value
+        return Interval(center, center, center, len(sample))
+    t = (drawn.mean(axis=1) - center) / np.maximum(standard_error(drawn), LEAST_ERROR * error)
+    low, high = np.quantile(t, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(center, float(center - high * error), float(center - low * error), len(sample))
 
 
 def crossed(values: np.ndarray, level: float = 0.95, draws: int = 4_000, seed: int = 0) -> Interval:
@@ -61,44 +65,6 @@ def crossed(values: np.ndarray, level: float = 0.95, draws: int = 4_000, seed: i
         centers[draw] = means[counts > 0].mean() if (counts > 0).any() else np.nan
     low, high = np.nanquantile(centers, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.nanmean(values, axis=1).mean()), float(low), float(high), people)
-
-
-def ratio(parts: list[float], wholes: list[float], level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
-    """The interval of sum(parts) / sum(wholes), with a part and a whole of each identity, drawn together.
-
-    Studentized as the mean's, with the standard error of the ratio's linear approximation (Cochran, Sampling
-    Techniques, 6.4): that of the mean of (part - ratio * whole) / mean(wholes). UserError unless the wholes' mean is
-    above 0.
-    """
-    a, b = np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)
-    assert a.shape == b.shape, (a.shape, b.shape)
-    if len(a) < 2:
-        raise UserError(f"An interval needs at least 2 identities, got {len(a)}.")
-    if b.mean() <= 0:
-        raise UserError(f"The whole that parts are compared with is {b.mean():.3f} in the mean: it must be above 0.")
-    rows = np.random.default_rng(seed).integers(0, len(a), (draws, len(a)))
-    rows = rows[b[rows].mean(axis=1) > 0]
-    center, error = _ratios(a[None], b[None])
-    centers, errors = _ratios(a[rows], b[rows])
-    return studentized(center[0], error[0], centers, errors, level, len(a))
-
-
-def _ratios(parts: np.ndarray, wholes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(ratio, standard error) of each row."""
-    scale = wholes.mean(axis=1, keepdims=True)
-    found = parts.mean(axis=1, keepdims=True) / scale
-    return found[:, 0], standard_error((parts - found * wholes) / scale)
-
-
-def studentized(
-    center: float, error: float, centers: np.ndarray, errors: np.ndarray, level: float, count: int
-) -> Interval:
-    """An estimate with its interval, from the estimates and standard errors of bootstrap draws."""
-    if error <= 1e-12 * max(1.0, abs(center)):  # all identities have one value
-        return Interval(float(center), float(center), float(center), count)
-    t = (centers - center) / np.maximum(errors, LEAST_ERROR * error)
-    low, high = np.quantile(t, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(center), float(center - high * error), float(center - low * error), count)
 
 
 def standard_error(samples: np.ndarray) -> np.ndarray:

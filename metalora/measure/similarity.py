@@ -8,7 +8,7 @@ photo alone, and what it exceeds R-FaceSim by is copying. Pairs are never pooled
 prompt with more seeds, does not weigh more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
@@ -55,6 +55,11 @@ def score_image(identity: str, prompt: str, faces: Tensor, held_out: Tensor, ref
 def cosines(one: Tensor, other: Tensor) -> Tensor:
     """[n, d], [m, d] -> [n, m]."""
     return F.normalize(one.double(), dim=-1) @ F.normalize(other.double(), dim=-1).T
+
+
+def nearest(face: Tensor, gallery: Mapping[str, Tensor]) -> str:
+    """Whose photos [m, d] the face [d] is most like in the mean; of equal ones the first. Rank-1 identification."""
+    return max(gallery, key=lambda name: cosines(face[None], gallery[name]).mean().item())
 
 
 def identity_means(scores: Iterable[ImageScore], score: Score, misses: Misses) -> dict[str, float]:

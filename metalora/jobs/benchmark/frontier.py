@@ -143,7 +143,6 @@ def _facts(results: Results) -> dict[str, str | None]:
         "the prompts' sha256": results.prompts_sha256,
         "the face embedder": _identified(results.faces),
         "CLIP": _identified(results.clip),
-        "DINO": _identified(results.dino),
         "the people": f"{len(people)} ({', '.join(people)})",
         "the gallery": f"{len(gallery)} ({', '.join(gallery)})",
         "the prompts": f"{len(prompts)} ({', '.join(prompts)})",

@@ -6,7 +6,6 @@ from ...config import NONE
 from .plan import PlannedPerson, PlannedPrompt, Variant
 
 EXTERNAL = "external"
-EXTERNAL_LAYOUT = f"{EXTERNAL}/<method>/<identity>/<prompt id>-<seed>.png"
 
 
 class Layout:
@@ -29,9 +28,9 @@ class Layout:
         """A finished LoRA."""
         return self.run / "loras" / variant.id / f"{person.identity}.safetensors"
 
-    def state(self, series: str, rank: int, group: int) -> Path:
+    def state(self, method: str, rank: int, group: int) -> Path:
         """The training of a group, when it was stopped."""
-        return self.run / "states" / f"{series}-r{rank}-group-{group}.safetensors"
+        return self.run / "states" / f"{method}-r{rank}-group-{group}.safetensors"
 
     def image(self, variant: Variant, person: PlannedPerson, prompt: PlannedPrompt, seed: int) -> Path:
         """An image. Without a LoRA it is the same for everyone of a class, and is made once."""
@@ -54,4 +53,4 @@ class Layout:
         """A row for each method whose images were brought: the sub-folders of `external`."""
         folder = self.run / EXTERNAL
         names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        return [Variant(f"{EXTERNAL}-{name}", name, name, None, name, None, None) for name in names]
+        return [Variant(f"{EXTERNAL}-{name}", name, name, None, None) for name in names]

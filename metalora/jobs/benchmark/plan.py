@@ -5,12 +5,9 @@ same run, and one whose inputs changed is refused.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
-
-import torch
 
 from ...backbones.pipeline import PipelineBackbone
 from ...backbones.protocol import Backbone
@@ -19,13 +16,12 @@ from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserE
 from ...config_benchmark import BenchmarkConfig
 from ...method.flow import generator_of
 from ...store import files
-from ...store.manifest import Manifest, Photo
+from ...store.manifest import Manifest
 from ...store.prompts import BenchmarkPrompt
 
-FORMAT = "metalora-plan-2"
+FORMAT = "metalora-plan-3"
 STRICT = {"extra": "forbid"}  # of pydantic, which reads these dataclasses from JSON
 LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA"}
-SOURCE_LABELS = {"crops": "crops", "whole": "whole photo", "square": "square crops"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,6 @@ class PlannedPerson:
     reference: str  # where the run keeps its copy
     seed: int
     group: int  # who is personalized together
-    shows: str = ""  # what the caption says of the reference beside the class
 
 
 @dataclass(frozen=True)
@@ -64,12 +59,10 @@ class PlannedPrompt:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the results. Where several sources are compared, its series is called after its own too."""
+    """One row of the results."""
 
     id: str
-    series: str
     method: str
-    learn_from: str | None
     label: str
     steps: int | None
     rank: int | None
@@ -89,40 +82,31 @@ class Plan:
     methods: list[str]
     step_counts: list[int]
     ranks: list[int]
-    sources: list[str]  # what each method learns from
     seeds: list[int]
     images_at_once: int
     threads: int  # rounding depends on it, so that it cannot be the machine's
     training: dict[str, Any]  # PersonalizeConfig, without what the variants and the people decide
-    crops: dict[str, Any]  # CropConfig, without what the variants learn from
+    crops: dict[str, Any]  # CropConfig
     sampling: dict[str, Any]  # GenerateConfig, without seeds
     meta_downs: dict[str, dict[str, str]]  # by class: path and sha256 of the tensors
     backbone: dict[str, str]  # name and fingerprint
     backbone_flags: dict[str, str]  # how to find it again
     faces: dict[str, str]  # name and sha256
     clip: dict[str, str] | None  # how it was named, and sha256
-    dino: dict[str, str] | None
     people: list[PlannedPerson]
     prompts: list[PlannedPrompt]
-    attributes: dict[str, list[str]]  # every value that prompts ask for, of the attributes that CLIP can read
     alternatives: dict[str, dict[str, str]]  # attribute -> value -> phrase, as the prompts file has them
-    gallery: list[str]  # whom a generated face is looked for among: everyone with held-out photos, and who fills up
-    external: dict[str, str]  # how images from elsewhere come in
+    gallery: list[str]  # whom a generated face is looked for among: everyone with held-out photos
     speed: dict[str, Any] = field(default_factory=dict)  # how the base is run, where that is not `AS_IT_IS`
     learning_rates: dict[str, float] = field(default_factory=dict)  # by method, of those that have their own
-    drawn_with: dict[str, str] = field(default_factory=dict)  # name and fingerprint, where another base makes images
-    drawn_with_flags: dict[str, str] = field(default_factory=dict)
 
     def variants(self) -> list[Variant]:
-        """Every method with every source, at every step count and rank."""
-        found = [Variant(NONE, NONE, NONE, None, LABELS[NONE], None, None)] if NONE in self.methods else []
-        several = len(self.sources) > 1
+        """Every method at every step count and rank."""
+        found = [Variant(NONE, NONE, LABELS[NONE], None, None)] if NONE in self.methods else []
         trained = (method for method in self.methods if method != NONE)
-        for method, source, rank, steps in product(trained, self.sources, self.ranks, self.step_counts):
-            series = f"{method}-{source}" if several else method
-            title = f"{LABELS[method]}, {SOURCE_LABELS[source]}" if several else LABELS[method]
-            label = f"{title}, {steps} steps, rank {rank}"
-            found.append(Variant(f"{series}-{steps}-r{rank}", series, method, source, label, steps, rank))
+        for method, rank, steps in product(trained, self.ranks, self.step_counts):
+            label = f"{LABELS[method]}, {steps} steps, rank {rank}"
+            found.append(Variant(f"{method}-{steps}-r{rank}", method, label, steps, rank))
         return found
 
     def training_of(self, method: str, rank: int, person: PlannedPerson, steps: int) -> PersonalizeConfig:
@@ -130,12 +114,11 @@ class Plan:
         own: dict[str, Any] = {"class_name": person.class_name, "seed": person.seed}
         if method in self.learning_rates:
             own["learning_rate"] = self.learning_rates[method]
-        own["caption"] = self.training["caption"] + person.shows.replace("{", "{{").replace("}", "}}")
         return PersonalizeConfig(**{**self.training, **own}, method=method, rank=rank, steps=steps)
 
-    def crop_config(self, learn_from: str) -> CropConfig:
-        """Of every training with this source."""
-        return CropConfig(**self.crops, learn_from=learn_from)
+    def crop_config(self) -> CropConfig:
+        """Of every training."""
+        return CropConfig(**self.crops)
 
     def sampling_config(self) -> GenerateConfig:
         """Of every image."""
@@ -150,13 +133,8 @@ class Plan:
         return files.digest(json.dumps(asdict(self), sort_keys=True).encode())
 
 
-def planned_people(
-    manifest: Manifest, config: BenchmarkConfig, seed: int, said: Mapping[str, Mapping[str, str]] | None = None
-) -> list[PlannedPerson]:
-    """The people of the asked parts; those of one class are put together, in the manifest's order.
-
-    `said`, attribute -> value -> phrase, is what captions say of the reference beside the class.
-    """
+def planned_people(manifest: Manifest, config: BenchmarkConfig, seed: int) -> list[PlannedPerson]:
+    """The people of the asked parts; those of one class are put together, in the manifest's order."""
     chosen = [person for person in manifest.people if person.part in config.parts]
     chosen = chosen[: config.people or None]
     if not chosen:
@@ -169,34 +147,8 @@ def planned_people(
         group = groups.setdefault((person.class_name, index // config.together), len(groups))
         own_seed = generator_of(seed, "person", person.name).initial_seed()
         reference = reference_of(person.name)
-        shows = shown_by(person.reference, said or {})
-        planned.append(PlannedPerson(person.name, person.class_name, person.part, reference, own_seed, group, shows))
+        planned.append(PlannedPerson(person.name, person.class_name, person.part, reference, own_seed, group))
     return planned
-
-
-def shown_by(photo: Photo, said: Mapping[str, Mapping[str, str]]) -> str:
-    """The phrases of the photo's own attributes, each after a comma."""
-    missing = [name for name, phrases in said.items() if photo.attributes.get(name) not in phrases]
-    if missing:
-        raise UserError(
-            f"--captions photo: line {photo.line} of the manifest gives {photo.name} no {' and no '.join(missing)} "
-            "that the prompts' alternatives have a phrase for. Add it to the attributes, or use --captions class."
-        )
-    return "".join(f", {phrases[photo.attributes[name]]}" for name, phrases in said.items())
-
-
-def planned_gallery(manifest: Manifest, size: int, seed: int) -> list[str]:
-    """Everyone with held-out photos, whether they are in the run or not; filled up to `size` with others at random."""
-    several = [person.name for person in manifest.people if person.held_out]
-    single = [person.name for person in manifest.people if not person.held_out]
-    if size and not len(several) <= size <= len(several) + len(single):
-        raise UserError(
-            f"--gallery is {size}, but {manifest.path} has {len(several)} people with held-out photos and "
-            f"{len(single)} of one photo to fill up with: give {len(several)} to {len(several) + len(single)}, or 0 "
-            "for the former alone."
-        )
-    order = torch.randperm(len(single), generator=generator_of(seed, "gallery")).tolist()
-    return several + [single[at] for at in order[: max(0, size - len(several))]]
 
 
 def planned_prompts(
@@ -217,15 +169,6 @@ def planned_prompts(
             f"The prompts ask nothing of {len(alone)} people, such as {alone[0]}: see their class and part."
         )
     return planned
-
-
-def attributes_of(prompts: list[BenchmarkPrompt]) -> dict[str, list[str]]:
-    """Every value that any prompt asks for, also one that is left out: what a picture may be taken for."""
-    found: dict[str, set[str]] = {}
-    for prompt in prompts:
-        for attribute, value in prompt.asks.items():
-            found.setdefault(attribute, set()).add(value)
-    return {attribute: sorted(values) for attribute, values in sorted(found.items())}
 
 
 def planned_prompt(prompt: BenchmarkPrompt, classes: list[str], seeds: tuple[int, ...]) -> PlannedPrompt:

@@ -83,13 +83,11 @@ def problems_of_plan(plan: Plan) -> list[str]:
         methods=tuple(plan.methods),
         step_counts=tuple(plan.step_counts),
         ranks=tuple(plan.ranks),
-        sources=tuple(plan.sources),
         seeds=tuple(plan.seeds),
         images_at_once=plan.images_at_once,
         threads=plan.threads,
-        own_learning_rates=tuple(f"{method}={rate}" for method, rate in plan.learning_rates.items()),
     )
-    plan.sampling_config(), Speed(**plan.speed), [plan.crop_config(source) for source in plan.sources]
+    plan.sampling_config(), Speed(**plan.speed), plan.crop_config()
     for method, rank, steps, person in product(plan.methods, plan.ranks, plan.step_counts, plan.people):
         if method != NONE:
             plan.training_of(method, rank, person, steps)
@@ -111,11 +109,9 @@ def problems_of_plan(plan: Plan) -> list[str]:
         problems.append("people, their seeds, steps and ranks must be there")
     for record, keys in ((plan.backbone, {"name", "fingerprint"}), (plan.faces, {"name", "sha256"})):
         problems += [f"{key} is missing" for key in keys - record.keys()]
-    for record in filter(None, (plan.clip, plan.dino)):
-        problems += [f"{key} is missing" for key in {"given", "sha256"} - record.keys()]
-    problems += [
-        f"{key!r} names no base" for key in {*plan.backbone_flags, *plan.drawn_with_flags} - {*BASE, *SINGLE_FILES}
-    ]
+    if plan.clip is not None:
+        problems += [f"{key} is missing" for key in {"given", "sha256"} - plan.clip.keys()]
+    problems += [f"{key!r} names no base" for key in plan.backbone_flags.keys() - {*BASE, *SINGLE_FILES}]
     if "meta-lora" in plan.methods:
         classes = {person.class_name for person in plan.people}
         whole = {name for name, down in plan.meta_downs.items() if {"path", "sha256"} <= down.keys()}

@@ -9,27 +9,23 @@ from typing import Any
 from ...backbones.protocol import Backbone
 from ...config import METHODS, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
 from ...config_benchmark import BenchmarkConfig
-from ...measure.clip import ClipScorer, load_clip
-from ...measure.dino import DinoScorer, load_dino
+from ...measure.clip import load_clip
 from ...measure.faces import load_faces
 from ...store import files
 from ...store.images import read_photo
-from ...store.manifest import Manifest, read_manifest
+from ...store.manifest import read_manifest
 from ...store.pictures import save_image
-from ...store.prompts import Prompts, read_prompts, without
+from ...store.prompts import read_prompts, without
 from .. import Job
 from ..start import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
-from .layout import EXTERNAL, EXTERNAL_LAYOUT, Layout
-from .pictures import readable, truncation
+from .layout import EXTERNAL
+from .pictures import truncation
 from .plan import (
     FORMAT,
     Plan,
     PlannedPerson,
-    PlannedPrompt,
-    attributes_of,
     filled_texts,
     identity_of,
-    planned_gallery,
     planned_people,
     planned_prompts,
     speed_of,
@@ -37,9 +33,8 @@ from .plan import (
 from .plan_file import portable, write_plan
 
 RANDOM_META_DOWN = "meta-downs/random.safetensors"
-READS = 2 / 3  # an attribute that CLIP gets wrong more often on real photos says nothing of generated ones
 ANY_CLASS = ""  # the Meta-Down that is named without a class
-DECIDED_BY_THE_PLAN = ("method", "steps", "rank", "learn_from", "class_name", "seed", "images_per_prompt")
+DECIDED_BY_THE_PLAN = ("method", "steps", "rank", "class_name", "seed", "images_per_prompt")
 
 
 @dataclass(frozen=True)
@@ -52,9 +47,7 @@ class Inputs:
     backbone_flags: Mapping[str, str]  # how `run` finds the base again
     faces: str
     clip: str | None  # None: left out
-    dino: str | None = None
-    drawn_with_flags: Mapping[str, str] = field(default_factory=dict)  # and the base that makes the images, if another
-    described: bool = False  # captions say of a photo what prompts have alternatives to, such as its background
+    learning_rates: Mapping[str, float] = field(default_factory=dict)  # by method, of those that have their own
 
 
 def mini_benchmark() -> Path:
@@ -75,24 +68,21 @@ def make_plan(
     training: PersonalizeConfig,
     crops: CropConfig,
     sampling: GenerateConfig,
-    draws: Backbone | None = None,
 ) -> Job[Plan]:
     """Check every input, write `plan.json`, the references and the layout for images from elsewhere."""
     files.check_writable(run / "plan.json")
     yield Phase(f"checking the photos of {inputs.manifest}")
     manifest = read_manifest(inputs.manifest)
     prompts = read_prompts(inputs.prompts)
-    people = planned_people(manifest, config, training.seed, said_of_photos(inputs, prompts))
+    people = planned_people(manifest, config, training.seed)
     planned = planned_prompts(without(prompts.prompts, config.leave_out), config, people)
     ranks = config.ranks or (training.rank,)
     clip = None if inputs.clip is None else load_clip(inputs.clip)
-    attributes = yield from measurable(clip, manifest, planned, attributes_of(prompts.prompts))
+    if clip is None:
+        yield Phase("without a CLIP: CLIP-T, CLIP-I and what images show are left out")
+    elif cut := truncation(clip, filled_texts(planned)):
+        yield Phase(cut)
     yield Phase(f"checking the base {backbone.name}")
-    if draws is not None and draws.name != backbone.name:
-        raise UserError(
-            f"--draw-with is a {draws.name}, and LoRAs of {backbone.name} do not fit it. Name a base of the same "
-            "architecture, such as the one that was distilled from it."
-        )
     plan = Plan(
         format=FORMAT,
         name=inputs.manifest.absolute().parent.name,
@@ -103,7 +93,6 @@ def make_plan(
         methods=list(config.methods),
         step_counts=sorted(config.step_counts or (training.steps,)),
         ranks=sorted(ranks),
-        sources=list(config.sources or (crops.learn_from,)),
         seeds=list(config.seeds),
         images_at_once=config.images_at_once,
         threads=config.threads,
@@ -114,60 +103,21 @@ def make_plan(
         backbone=identity_of(backbone),
         backbone_flags=dict(inputs.backbone_flags),
         faces={"name": portable(inputs.faces, run), "sha256": load_faces(inputs.faces).digest},
-        clip=named(inputs.clip, clip, run),
-        dino=named(inputs.dino, load_dino(inputs.dino) if inputs.dino else None, run),
+        clip={"given": portable(inputs.clip, run), "sha256": clip.digest} if inputs.clip and clip else None,
         people=people,
         prompts=planned,
-        attributes=attributes,
         alternatives=prompts.alternatives if clip else {},
-        gallery=planned_gallery(manifest, config.gallery, training.seed),
-        external={"layout": EXTERNAL_LAYOUT, "list": f"{EXTERNAL}/wanted.jsonl"},
+        gallery=[person.name for person in manifest.people if person.held_out],
         speed=speed_of(backbone),
-        learning_rates=config.learning_rates(),
-        drawn_with=identity_of(draws) if draws else {},
-        drawn_with_flags=dict(inputs.drawn_with_flags),
+        learning_rates=dict(inputs.learning_rates),
     )
     check_trainings(plan)
     write_plan(run, plan)
     references = {person.name: person.reference.path for person in manifest.people}
     for person in people:
         save_image(read_photo(references[person.identity]), run / person.reference)
-    files.write_bytes(run / EXTERNAL / "wanted.jsonl", wanted_images(plan, Layout(run)))
+    files.write_bytes(run / EXTERNAL / "wanted.jsonl", wanted_images(plan))
     return plan
-
-
-def said_of_photos(inputs: Inputs, prompts: Prompts) -> dict[str, dict[str, str]]:
-    """attribute -> value -> phrase, of what captions say."""
-    if inputs.described and not prompts.alternatives:
-        raise UserError(
-            f"--captions photo: {inputs.prompts} lists no alternatives to describe a photo by. Use --captions class."
-        )
-    return prompts.alternatives if inputs.described else {}
-
-
-def named(given: str | None, embedder: ClipScorer | DinoScorer | None, run: Path) -> dict[str, str] | None:
-    """How `run` finds it again, and its weights."""
-    return {"given": portable(given, run), "sha256": embedder.digest} if given and embedder else None
-
-
-def measurable(
-    clip: ClipScorer | None, manifest: Manifest, prompts: list[PlannedPrompt], attributes: dict[str, list[str]]
-) -> Job[dict[str, list[str]]]:
-    """The attributes that CLIP can read; what it cannot is said."""
-    if clip is None:
-        yield Phase("without a CLIP: CLIP-T, CLIP-I and prompt adherence are left out")
-        return {}
-    if cut := truncation(clip, filled_texts(prompts)):
-        yield Phase(cut)
-    if not attributes:
-        return {}
-    yield Phase(f"what {clip.name} reads from the real photos")
-    photos = [photo for person in manifest.people for photo in (person.reference, *person.held_out)]
-    read = readable(clip, photos, attributes)
-    for attribute, (share, count) in read.items():
-        if share < READS:
-            yield Phase(f"prompt adherence leaves out {attribute}: {share:.0%} right on {count} real photos")
-    return {name: values for name, values in attributes.items() if read.get(name, (1.0, 0))[0] >= READS}
 
 
 def own_options(config: PersonalizeConfig | CropConfig | GenerateConfig) -> dict[str, Any]:
@@ -224,7 +174,7 @@ def meta_downs_of(
     return found
 
 
-def wanted_images(plan: Plan, layout: Layout) -> bytes:
+def wanted_images(plan: Plan) -> bytes:
     """A line for each image that a method from elsewhere should bring: where to put it, and what it shows."""
     lines = []
     for person in plan.people:

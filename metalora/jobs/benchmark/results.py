@@ -2,21 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ...measure.identification import likeness_after
 from ...store import files
 from .layout import Layout
-from .pictures import PictureEmbedder, TextEmbedder
 from .plan import Plan, Variant, filled_texts
 from .scores import RealFaces, Scorer, read_scores
 from .summary import comparisons, genuine_and_impostor, summary
 
-FORMAT = "metalora-results-1"
+FORMAT = "metalora-results-2"
 
 
 def write_results(
@@ -24,14 +18,13 @@ def write_results(
     layout: Layout,
     variants: Sequence[Variant],
     real: Mapping[str, RealFaces],
-    passed: Mapping[str, Sequence[Tensor]],
     scorer: Scorer,
 ) -> None:
-    """Merge everyone's scores; `passed` has the faces [k, d] in each held-out photo after the autoencoder."""
+    """Merge everyone's scores."""
     ceiling, floor = genuine_and_impostor(real)
     compared = {identity for identity, faces in real.items() if len(faces.held_out)}
-    ceilings = ceilings_of(passed, real)
-    rows = [variant_record(variant, plan, layout, compared, (floor, ceiling, ceilings)) for variant in variants]
+    rows = [variant_record(variant, plan, layout, compared, floor, ceiling) for variant in variants]
+    clip = scorer.pictures.clip
     record = {
         "format": FORMAT,
         "benchmark": benchmark_record(plan, real),
@@ -46,12 +39,13 @@ def write_results(
                 "genuine_mean": ceiling,
                 "impostor_mean": floor,
                 "detected": sum(len(faces.all()) for faces in real.values()),
-                "autoencoder_mean": mean(ceilings.values()) if ceilings else None,
-                "autoencoder_photos": sum(map(len, passed.values())),
-                "autoencoder_detected": sum(len(faces) > 0 for own in passed.values() for faces in own),
             },
-            "clip": clip_record(scorer.pictures.clip, plan),
-            "dino": embedder_record(scorer.pictures.dino),
+            "clip": clip
+            and {
+                "name": clip.name,
+                "sha256": clip.digest,
+                "truncated": clip.truncated(filled_texts(plan.prompts)),
+            },
         },
         "variants": rows,
         "comparisons": comparisons(rows, compared),
@@ -93,32 +87,22 @@ def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any
     }
 
 
-def ceilings_of(passed: Mapping[str, Sequence[Tensor]], real: Mapping[str, RealFaces]) -> dict[str, float]:
-    """How like themselves people are after the autoencoder; without those whose face it lost in every photo."""
-    found = {}
-    for identity, faces in passed.items():
-        photos = torch.cat([real[identity].held_out, real[identity].reference[None]])
-        if (likeness := likeness_after(faces, photos)) is not None:
-            found[identity] = likeness
-    return found
-
-
-Ends = tuple[float | None, float | None, Mapping[str, float]]  # floor, ceiling, and the autoencoder's of each person
-
-
-def variant_record(variant: Variant, plan: Plan, layout: Layout, compared: set[str], ends: Ends) -> dict[str, Any]:
+def variant_record(
+    variant: Variant, plan: Plan, layout: Layout, compared: set[str], floor: float | None, ceiling: float | None
+) -> dict[str, Any]:
     """One variant with all its images and figures."""
     scores = [read_scores(layout.scores(variant, person)) for person in plan.people]
     images = [image for score in scores for image in score["images"]]
     settings, loras = {}, {}
     if variant.steps is not None:
-        captions = "photo" if any(person.shows for person in plan.people) else "class"
-        settings = {**plan.training, **plan.crops, "learn_from": variant.learn_from, "captions": captions}
+        settings = {**plan.training, **plan.crops}
+        if variant.method in plan.learning_rates:
+            settings["learning_rate"] = plan.learning_rates[variant.method]
         loras = {p.identity: files.digest(layout.lora(variant, p).read_bytes()) for p in plan.people}
     downs = {class_name: down["sha256"] for class_name, down in plan.meta_downs.items()}
     return {
         "id": variant.id,
-        "method": variant.series,
+        "method": variant.method,
         "label": variant.label,
         "steps": variant.steps,
         "rank": variant.rank,
@@ -127,17 +111,5 @@ def variant_record(variant: Variant, plan: Plan, layout: Layout, compared: set[s
         "lora_sha256": loras,
         "images": images,
         "missing": [path for score in scores for path in score["missing"]],
-        "summary": summary(images, plan.people, compared, *ends),
+        "summary": summary(images, plan.people, compared, floor, ceiling),
     }
-
-
-def clip_record(clip: TextEmbedder | None, plan: Plan) -> dict[str, Any] | None:
-    """Who embedded prompts, and which of them it read only the beginning of."""
-    if clip is None:
-        return None
-    return {"name": clip.name, "sha256": clip.digest, "truncated": clip.truncated(filled_texts(plan.prompts))}
-
-
-def embedder_record(embedder: PictureEmbedder | None) -> dict[str, str] | None:
-    """Who embedded."""
-    return None if embedder is None else {"name": embedder.name, "sha256": embedder.digest}

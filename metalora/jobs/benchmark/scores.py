@@ -1,7 +1,7 @@
 """Scores of a benchmark's images, person by person, each kept in a file with the hashes of all it was made from."""
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...backbones.protocol import Backbone
-from ...config import Phase, Step
 from ...measure.faces import FaceAnalyser
-from ...measure.identification import likeness_to_others, likeness_to_people, nearest
-from ...measure.similarity import ImageScore, cosines, score_image
-from ...method.crops import Box
+from ...measure.similarity import ImageScore, cosines, nearest, score_image
 from ...store import files
 from ...store.cache import Cache
-from ...store.images import read_photo, resize_crop
 from ...store.manifest import Identity, Photo
-from .. import Job
 from ..evaluate.faces import embeddings, only_embedding
 from .images import Wanted, wanted_of
 from .layout import Layout
@@ -57,17 +51,15 @@ def real_face(photo: Photo, analyser: FaceAnalyser, cache: Cache) -> Tensor:
 class Gallery:
     """Whom a generated face is looked for among."""
 
-    photos: Mapping[str, Tensor]  # held-out photos [m, d], or the only photo [1, d]
-    people: Set[str]  # those with held-out photos
+    photos: Mapping[str, Tensor]  # held-out photos [m, d] by identity
     digest: str  # of the photos' files
 
 
 def gallery_of(plan: Plan, people: Mapping[str, Identity], analyser: FaceAnalyser, cache: Cache) -> Gallery:
     """The plan's. The photo that somebody is trained on is not in it."""
-    photos = {name: people[name].held_out or [people[name].reference] for name in plan.gallery}
+    photos = {name: people[name].held_out for name in plan.gallery}
     faces = {name: torch.stack([real_face(one, analyser, cache) for one in own]) for name, own in photos.items()}
-    held_out = {name for name in plan.gallery if people[name].held_out}
-    return Gallery(faces, held_out, files.digest("".join(p.sha256 for own in photos.values() for p in own).encode()))
+    return Gallery(faces, files.digest("".join(p.sha256 for own in photos.values() for p in own).encode()))
 
 
 @dataclass
@@ -132,7 +124,7 @@ def inputs_of(scorer: Scorer, subject: Subject, there: Sequence[Made]) -> dict[s
         "photos": list(subject.photos),
         "faces": scorer.analyser.digest,
         "gallery": scorer.gallery.digest,
-        "pictures": scorer.pictures.digests(),
+        "clip": scorer.pictures.clip and scorer.pictures.clip.digest,
     }
 
 
@@ -167,6 +159,7 @@ def is_scored(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> b
 def image_record(made: Made, subject: Subject, layout: Layout, scorer: Scorer) -> dict[str, Any]:
     """What results.json says of an image's faces."""
     faces = scorer.faces(made.path, made.sha256)
+    looked_for = len(faces) and len(subject.real.held_out)  # not of a person of one photo
     score = face_score(subject, made.prompt.id, faces)
     return {
         "identity": score.identity,
@@ -178,17 +171,8 @@ def image_record(made: Made, subject: Subject, layout: Layout, scorer: Scorer) -
         "held_out": score.held_out,
         "reference": score.reference,
         "best": score.best,
-        **among_others(subject, faces, scorer.gallery),
+        "nearest": nearest(faces[0], scorer.gallery.photos) if looked_for else None,
     }
-
-
-def among_others(subject: Subject, faces: Tensor, gallery: Gallery) -> dict[str, Any]:
-    """Whose the largest face is taken for, and how like others it is; null for a person of one photo, or no face."""
-    if not len(faces) or not len(subject.real.held_out):
-        return {"nearest": None, "others": None}
-    likeness = likeness_to_people(faces[0], gallery.photos)
-    others = likeness_to_others(likeness, subject.person.identity, gallery.people)
-    return {"nearest": nearest(likeness), "others": others}
 
 
 def face_score(subject: Subject, prompt: str, faces: Tensor) -> ImageScore:
@@ -203,42 +187,3 @@ def face_score(subject: Subject, prompt: str, faces: Tensor) -> ImageScore:
 def read_scores(path: Path) -> dict[str, Any]:
     """What `score_person` wrote; empty where there is nothing."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def through_autoencoder(
-    plan: Plan, people: Mapping[str, Identity], backbone: Backbone, analyser: FaceAnalyser, cache: Cache
-) -> Job[dict[str, list[Tensor]]]:
-    """The faces [k, d] in each held-out photo of the plan's people after encoding and decoding, the largest first."""
-    wanted = {p.identity: people[p.identity].held_out for p in plan.people if people[p.identity].held_out}
-    longest = max(plan.sampling["width"], plan.sampling["height"])
-
-    def key(photo: Photo) -> str:
-        return cache.key(
-            what="faces after the autoencoder",
-            photo=photo.sha256,
-            autoencoder=backbone.fingerprint("autoencoder"),
-            longest=longest,
-            faces=analyser.digest,
-        )
-
-    missing = [photo for photos in wanted.values() for photo in photos if key(photo) not in cache]
-    if missing:
-        yield Phase(f"the autoencoder's ceiling: {len(missing)} real photos are encoded and decoded")
-        with backbone.autoencoder() as autoencoder:
-            for count, photo in enumerate(missing, 1):
-                image = fitted(read_photo(photo.path), longest, backbone.multiple)
-                decoded = autoencoder.decode(autoencoder.encode(image)).clamp(0, 1)
-                vectors = analyser.embeddings([decoded])[0]
-                cache.put(key(photo), {"faces": vectors if len(vectors) else torch.empty(0, 0)})
-                yield Step(count, len(missing))
-    return {name: [cache.get(key(photo))["faces"] for photo in photos] for name, photos in wanted.items()}
-
-
-def fitted(photo: Tensor, longest: int, multiple: int) -> Tensor:
-    """The photo [3, H, W] no larger than the run's images, each side a multiple of what the base needs."""
-    height, width = photo.shape[-2:]
-    shrunk = min(1.0, longest / max(height, width))
-    sides = [max(multiple, int(side * shrunk) // multiple * multiple) for side in (width, height)]
-    if sides == [width, height]:
-        return photo
-    return resize_crop(photo, Box(0, 0, width, height), sides[0], sides[1])

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 
 from ...config import FEWEST_PEOPLE
-from ...measure.intervals import Interval, bootstrap, paired, ratio
+from ...measure.intervals import Interval, bootstrap, paired
 from ...measure.similarity import Misses, cosines, means_of, position
 from .plan import PlannedPerson
 from .scores import RealFaces
@@ -17,8 +17,8 @@ Record = dict[str, Any]
 MISSES: tuple[Misses, ...] = get_args(Misses)
 FACE_SCORES = ("r_facesim", "facesim", "copying")
 COUNTED = ("identified",)  # of faces too, but an image without one counts
-PICTURE_SCORES = ("clip_t", "clip_i", "dino", "adherence")
-SHARES = ("identified", "adherence")  # of images: from 0 to 1
+PICTURE_SCORES = ("clip_t", "clip_i")
+SCORES = FACE_SCORES + COUNTED + PICTURE_SCORES
 
 
 def value_of(image: Record, score: str, misses: Misses | None) -> float | None:
@@ -29,8 +29,6 @@ def value_of(image: Record, score: str, misses: Misses | None) -> float | None:
         return float(image["nearest"] == image["identity"])
     if image["faces"] == 0:
         return 0.0 if misses == "as zero" else None
-    if score == "others":
-        return image["others"]
     if score == "copying":
         return image["reference"] - image["held_out"]
     return image["held_out" if score == "r_facesim" else "reference"]
@@ -68,9 +66,8 @@ def summary(
     compared: set[str],
     floor: float | None,
     ceiling: float | None,
-    passed: Mapping[str, float],
 ) -> Record:
-    """Every figure of one variant; `passed` has the autoencoder's ceiling of each person."""
+    """Every figure of one variant."""
     by_misses = {
         score: {misses: figure(identity_values(images, score, misses, compared)) for misses in MISSES}
         for score in FACE_SCORES
@@ -80,20 +77,16 @@ def summary(
     if overall is not None and floor is not None and ceiling is not None and floor < ceiling:
         place = position(overall["mean"], floor, ceiling)
     class_of = {person.identity: person.class_name for person in people}
-    part_of = {person.identity: person.part for person in people}
-    by_class = grouped_means(images, lambda image: class_of[image["identity"]], compared)
     return {
         **by_misses,
         **{
-            score: figure(identity_values(images, score, None, compared), score in SHARES)
+            score: figure(identity_values(images, score, None, compared), share=score in COUNTED)
             for score in COUNTED + PICTURE_SCORES
         },
         "shown": shown(images),
         "detection_rate": mean(float(image["faces"] > 0) for image in images) if images else None,
         "position": place,
-        "autoencoder_position": autoencoder_position(images, compared, passed),
-        "by_class": {**by_class, "macro": macro_means(by_class)},
-        "by_part": grouped_means(images, lambda image: part_of[image["identity"]], compared),
+        "by_class": grouped_means(images, lambda image: class_of[image["identity"]], compared),
         "by_prompt": grouped_means(images, lambda image: image["prompt"], compared),
     }
 
@@ -110,25 +103,6 @@ def shown(images: Sequence[Record]) -> dict[str, Record | None]:
     }
 
 
-def autoencoder_position(images: Iterable[Record], compared: set[str], passed: Mapping[str, float]) -> Record | None:
-    """Where R-FaceSim lies between the same images against other people (0) and the autoencoder's ceiling (1).
-
-    The ratio of the means over people, who are drawn with all three of their numbers for the interval; images without
-    a face are left out.
-    """
-    images = list(images)
-    reached = identity_values(images, "r_facesim", "left out", compared)
-    strangers = identity_values(images, "others", "left out", compared)
-    people = sorted(reached.keys() & strangers.keys() & passed.keys())
-    parts = [reached[name] - strangers[name] for name in people]
-    wholes = [passed[name] - strangers[name] for name in people]
-    if not people or mean(wholes) <= 0:
-        return None
-    if len(people) < FEWEST_PEOPLE:
-        return {"mean": sum(parts) / sum(wholes), "low": None, "high": None, "count": len(people)}
-    return of_interval(ratio(parts, wholes))
-
-
 def grouped_means(
     images: Iterable[Record], group_of: Callable[[Record], str], compared: set[str]
 ) -> dict[str, dict[str, float | None]]:
@@ -139,19 +113,10 @@ def grouped_means(
     return {
         group: {
             score: mean(values.values()) if (values := identity_values(own, score, "left out", compared)) else None
-            for score in FACE_SCORES + COUNTED + PICTURE_SCORES
+            for score in SCORES
         }
         for group, own in sorted(groups.items())
     }
-
-
-def macro_means(by_class: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of the classes: a larger class does not weigh more."""
-    found = {}
-    for score in FACE_SCORES + COUNTED + PICTURE_SCORES:
-        values = [value for means in by_class.values() if (value := means[score]) is not None]
-        found[score] = mean(values) if values else None
-    return found
 
 
 def comparisons(variants: Sequence[Record], compared: set[str]) -> list[Record]:

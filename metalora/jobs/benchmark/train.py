@@ -24,11 +24,9 @@ from .plan_file import located
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a group: a method with a source at a rank, up to the largest step count."""
+    """One training of a group: a method at a rank, up to the largest step count."""
 
-    series: str
     method: str
-    learn_from: str
     rank: int
     group: int
     people: Sequence[PlannedPerson]
@@ -38,11 +36,10 @@ class Training:
 def trainings_of(plan: Plan, group: int) -> list[Training]:
     """Everything that a group is trained for."""
     people = [person for person in plan.people if person.group == group]
-    found: dict[tuple[str, str, str, int], dict[int, Variant]] = {}
+    found: dict[tuple[str, int], dict[int, Variant]] = {}
     for variant in plan.variants():
-        if variant.steps is not None and variant.rank is not None and variant.learn_from is not None:
-            key = (variant.series, variant.method, variant.learn_from, variant.rank)
-            found.setdefault(key, {})[variant.steps] = variant
+        if variant.steps is not None and variant.rank is not None:
+            found.setdefault((variant.method, variant.rank), {})[variant.steps] = variant
     return [Training(*key, group, people, variants) for key, variants in found.items()]
 
 
@@ -83,7 +80,7 @@ class Bench:
 def encode_crops(training: Training, bench: Bench) -> Job[None]:
     """Fill the cache before the transformer is loaded: the autoencoder and it may not fit together while training."""
     config = config_of(training, bench.plan, training.people[0], max(training.variants))  # of crops all have the same
-    crops, photos = bench.plan.crop_config(training.learn_from), [bench.photos[p.identity] for p in training.people]
+    crops, photos = bench.plan.crop_config(), [bench.photos[p.identity] for p in training.people]
     planned = plan_photos(photos, config, crops, bench.backbone, bench.faces)
     yield from crop_latents(planned, bench.backbone, crops.flips, bench.cache)
 
@@ -95,8 +92,8 @@ def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[Non
         learners.append((yield from learner_of(planned, training, bench, denoiser)))
     stack = stacked([learner.adapters for learner in learners]).to(bench.backbone.device)
     config = config_of(training, bench.plan, training.people[0], max(training.variants))
-    denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config(training.learn_from)))
-    state = bench.layout.state(training.series, training.rank, training.group)
+    denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config()))
+    state = bench.layout.state(training.method, training.rank, training.group)
     saved = SavedRun(state, {"plan": bench.plan.sha256(), "group": " ".join(p.identity for p in training.people)})
     check_nothing_is_gone(saved, training, bench.layout)
     at = {steps: partial(save_loras, stack, variant, learners, bench) for steps, variant in training.variants.items()}
@@ -111,7 +108,7 @@ def config_of(training: Training, plan: Plan, person: PlannedPerson, steps: int)
 
 def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoiser: Denoiser) -> Job[Learner]:
     """Fresh adapters, the crops and, where they are asked for, images of the class to hold on to."""
-    plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config(training.learn_from)
+    plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config()
     config = config_of(training, plan, planned, max(training.variants))
     adapters, origin = starting_adapters(backbone, config, meta_down_of(planned, training.method, bench))
     photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, bench.faces)

@@ -56,7 +56,7 @@ class ImageReport:
     interval: Interval | None  # of R-FaceSim with misses left out; needs FEWEST_PEOPLE
     by_identity: dict[str, float]
     without_a_face: list[str]
-    whole: WholeReport | None = None  # CLIP-T, CLIP-I and DINO, where they were asked for
+    whole: WholeReport | None = None  # CLIP-T and CLIP-I, where they were asked for
     rows: list[ImageRow] = field(default_factory=list)
     photos: dict[str, list[str]] = field(default_factory=dict)  # by person; the reference first
     left_out: list[LeftOut] = field(default_factory=list)
@@ -70,7 +70,6 @@ def evaluate_images(
     embedder: str,
     *,
     clip: str | None = None,
-    dino: str | None = None,
     prompts: Path | None = None,
     turn: str = "refuse",
     as_they_are: bool = False,
@@ -79,7 +78,7 @@ def evaluate_images(
 
     Of one person: a folder of images, a folder of photos, a file. Of several: three folders with one sub-folder a
     person. An image's prompt is what the file `prompts` says, or else its PNG; without either, images whose names
-    differ in the number at their end count as of one prompt. With `clip` or `dino`, also scores of the whole images.
+    differ in the number at their end count as of one prompt. With `clip`, also scores of the whole images.
     """
     people = people_of(images, photos, reference)
     listed = read_image_prompts(prompts) if prompts else None
@@ -120,10 +119,10 @@ def evaluate_images(
         left_out=left_out,
         odd_photos=odd,
     )
-    if clip is None and dino is None:
+    if clip is None:
         return report
     whole = [WholeImage(p.name, path, p.reference, asked[path], group_of(path, asked)) for p, path in wanted]
-    return replace(report, whole=(yield from evaluate_whole(whole, clip, dino)))
+    return replace(report, whole=(yield from evaluate_whole(whole, clip)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The page of a report, from `templates/`: one HTML file that needs nothing else and runs nothing."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +15,6 @@ from .pictures import Choice, Thumbnails, shown_people, shown_variants
 from .results import Comparison, Misses, Person, Prompt, Results
 from .scores import ALL, AS_ZERO, FACES, R_FACESIM, Score, present, turned
 
-PUBLISHED = Path(__file__).parents[2] / "data" / "meta_phd" / "published.json"
 OPEN_PEOPLE = 3  # the others unfold: a page of 16 people is long on a phone
 LISTED_PATHS = 30
 MOST_ROWS = 200  # of a table that grows with the square of the variants
@@ -39,7 +37,6 @@ def report_page(results: Results, choice: Choice, thumbnails: Thumbnails, held_o
         prompts={prompt.id: prompt for prompt in results.prompts},
         texts={prompt.id: prompt.text for prompt in results.prompts},
         results=results,
-        published=json.loads(PUBLISHED.read_text(encoding="utf-8")),
         labels={variant.id: variant.label for variant in results.variants},
     )
 

@@ -4,19 +4,22 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...config import UserError
 from ..text import decoded
-from .results import Comparison, Embedder, FaceEmbedder, ImageRow, Person, Prompt, PromptEmbedder, Results, Variant
+from .results import Comparison, FaceEmbedder, ImageRow, Person, Prompt, PromptEmbedder, Results, Variant
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 SCHEMA = Path(__file__).parents[2] / "data" / "results.schema.json"
 SHOWN_PROBLEMS = 8
+LEFT = ("dino", "adherence")  # scores of format 1 that nobody reads any more
 LONGEST = 200  # letters of a problem
+Kind = TypeVar("Kind")
 
 
 def read_results(run: Path) -> Results:
@@ -89,28 +92,28 @@ def _parsed(record: dict[str, Any], folder: Path) -> Results:
         name=benchmark["name"],
         manifest_sha256=benchmark["manifest_sha256"],
         prompts_sha256=benchmark["prompts_sha256"],
-        people=[Person(**_with_class_name(person)) for person in benchmark["identities"]],
+        people=[_of(Person, person) for person in benchmark["identities"]],
         gallery=benchmark["gallery"],
         alternatives=benchmark["alternatives"],
-        prompts=[Prompt(**_with_class_name(prompt)) for prompt in benchmark["prompts"]],
+        prompts=[_of(Prompt, prompt) for prompt in benchmark["prompts"]],
         backbone=record["backbone"]["name"],
         fingerprint=record["backbone"]["fingerprint"],
         sampling=record["sampling"],
         seeds=record["seeds"],
-        faces=FaceEmbedder(**embedders["faces"]),
-        clip=PromptEmbedder(**embedders["clip"]) if embedders["clip"] else None,
-        dino=Embedder(**embedders["dino"]) if embedders["dino"] else None,
+        faces=_of(FaceEmbedder, embedders["faces"]),
+        clip=_of(PromptEmbedder, embedders["clip"]) if embedders["clip"] else None,
         variants=[
-            Variant(**{**variant, "images": [ImageRow(**image) for image in variant["images"]]})
+            _of(Variant, {**variant, "images": [_of(ImageRow, image) for image in variant["images"]]})
             for variant in record["variants"]
         ],
-        comparisons=[Comparison(**comparison) for comparison in record["comparisons"]],
+        comparisons=[_of(Comparison, one) for one in record["comparisons"] if one["score"] not in LEFT],
     )
 
 
-def _with_class_name(record: dict[str, Any]) -> dict[str, Any]:
-    """`class` is a word of Python."""
-    return {"class_name" if key == "class" else key: value for key, value in record.items()}
+def _of(kind: type[Kind], record: dict[str, Any]) -> Kind:
+    """Its fields alone: format 1 has more. `class` is a word of Python."""
+    names = {one.name: one.name.replace("class_name", "class") for one in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: record[key] for name, key in names.items()})
 
 
 def problems(record: Any) -> list[str]:

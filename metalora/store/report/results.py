@@ -55,11 +55,8 @@ class ImageRow:
     reference: float | None
     best: float | None
     nearest: str | None
-    others: float | None
     clip_t: float | None
     clip_i: float | None
-    dino: float | None
-    adherence: float | None
     shown: dict[str, int] | None
 
 
@@ -129,9 +126,6 @@ class FaceEmbedder(Embedder):
     genuine_mean: float | None
     impostor_mean: float | None
     detected: int
-    autoencoder_mean: float | None
-    autoencoder_photos: int
-    autoencoder_detected: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +146,5 @@ class Results:
     seeds: list[int]
     faces: FaceEmbedder
     clip: PromptEmbedder | None
-    dino: Embedder | None
     variants: list[Variant]
     comparisons: list[Comparison]

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
 from ...config import FEWEST_PEOPLE
@@ -12,7 +12,7 @@ from .results import Comparison, Figure, ImageRow, Misses, Results, Variant
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EM DASH}"
 TOO_FEW = f"fewer than {FEWEST_PEOPLE} people"
-INTERVAL = ("mean", "low", "high", "count")
+INTERVAL = tuple(field.name for field in fields(Figure))
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,9 @@ class Score:
 
 R_FACESIM, FACESIM = Score("r_facesim", "R-FaceSim"), Score("facesim", "FaceSim")
 COPYING, IDENTIFIED = Score("copying", "Copying"), Score("identified", "Identified")
-AUTOENCODER_POSITION = Score("autoencoder_position", "Under the autoencoder")
-CLIP_T, ADHERENCE = Score("clip_t", "CLIP-T", 2), Score("adherence", "Prompt followed")
-CLIP_I, DINO = Score("clip_i", "CLIP-I", 2), Score("dino", "DINO", 2)
-FACES = (R_FACESIM, FACESIM, COPYING, IDENTIFIED, AUTOENCODER_POSITION)
-ALL = (*FACES, CLIP_T, ADHERENCE, CLIP_I, DINO)
+CLIP_T, CLIP_I = Score("clip_t", "CLIP-T", 2), Score("clip_i", "CLIP-I", 2)
+FACES = (R_FACESIM, FACESIM, COPYING, IDENTIFIED)
+ALL = (*FACES, CLIP_T, CLIP_I)
 AS_ZERO = "R-FaceSim, no face = 0"
 
 
@@ -130,27 +128,18 @@ def images_csv(results: Results) -> bytes:
 
 
 def variants_csv(results: Results) -> bytes:
-    """One row a variant; every score with its interval, those of faces also with misses counted as zero.
-
-    `no_interval` says why ends are empty where a mean is there.
-    """
-    figures = [(score.key, "left out") for score in (*ALL, *shown_scores(results))]
-    figures += [(score.key, "as zero") for score in ALL[:3]]  # the scores that need a face
-    columns = ["variant", "method", "label", "steps", "rank"]
-    columns += [f"{key}{'_as_zero' * (misses == 'as zero')}_{end}" for key, misses in figures for end in INTERVAL]
-    columns += ["detection_rate", "position", "images", "missing", "no_interval"]
-    return _written(columns, (_variant_row(variant, figures) for variant in results.variants))
-
-
-def _variant_row(variant: Variant, figures: Sequence[tuple[str, Any]]) -> list[Any]:
-    cells: list[Any] = _named(variant)
-    for key, misses in figures:
-        figure = variant.figure(key, misses)
-        cells += [None] * len(INTERVAL) if figure is None else [getattr(figure, end) for end in INTERVAL]
-    summary = variant.summary
-    figures_there = [figure for key, misses in figures if (figure := variant.figure(key, misses))]
-    why = TOO_FEW if any(figure.low is None for figure in figures_there) else None
-    return [*cells, summary["detection_rate"], summary["position"], len(variant.images), len(variant.missing), why]
+    """One row a score of a variant, with its interval; those of faces twice, as `misses` says."""
+    figures = [(score, "left out" if score in FACES else "") for score in (*ALL, *shown_scores(results))]
+    figures += [(score, "as zero") for score in FACES if score != IDENTIFIED]
+    return _written(
+        ["variant", "method", "label", "steps", "rank", "score", "misses", *INTERVAL],
+        (
+            [*_named(variant), score.key, misses, *astuple(figure)]
+            for variant in results.variants
+            for score, misses in figures
+            if (figure := variant.figure(score.key, "as zero" if misses == "as zero" else "left out"))
+        ),
+    )
 
 
 def _named(variant: Variant) -> list[Any]:
