@@ -5,7 +5,6 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..metalora.backbones.pipeline import Parts
 from ..metalora.backbones.pipeline_folder import Miniature
 from ..metalora.backbones.tiny_flux import TinyFlux
 from ..metalora.backbones.weight_files import fingerprint_of_file, fingerprint_of_stats
@@ -20,7 +19,6 @@ from ..metalora.store.text import read_text
 from .bridge import folders, small
 from .pictures import image_of
 from .running import work
-from .small_flux import load_small_flux
 from .sockets import CATEGORY, MetaDown, MetaDownSocket, schema
 
 CONTROL = "random (untrained control)"
@@ -94,8 +92,7 @@ class LoadMiniature(io.ComfyNode):
     def execute(cls, network: str) -> io.NodeOutput:
         if network not in SMALL:  # the server checks no choices
             raise UserError(f"There is no network {network!r}; choose one of: {', '.join(SMALL)}.")
-        parts: Parts = SMALL[network]()
-        return io.NodeOutput(*load_small_flux(parts, small.small_parts))
+        return io.NodeOutput(*small.small_parts(SMALL[network]()))
 
 
 def shipped() -> list[str]:

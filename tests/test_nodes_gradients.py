@@ -23,12 +23,12 @@ pytestmark = needs_comfyui
 
 def loaded(stored: torch.dtype = torch.float32):
     """A backbone over the tiny FLUX, made as a loader node makes its parts."""
-    bridge, small = pack("nodes.bridge.small"), pack("nodes.small_flux")
+    small = pack("nodes.bridge.small")
     tiny = pack("metalora.backbones.tiny_flux").TinyFlux()
     with torch.inference_mode():
-        model, clip, vae = small.load_small_flux(tiny, bridge.small_parts)
+        model, clip, vae = small.small_parts(tiny)
         if stored != torch.float32:
-            model = small.load_small_flux(tiny, lambda read: bridge.small_model(read, stored))
+            model = small.small_model(tiny, stored)
     return pack("nodes.backbone").ComfyBackbone(model, clip, vae)
 
 

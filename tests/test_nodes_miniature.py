@@ -39,8 +39,8 @@ def headless(pipeline):
 
 @pytest.fixture(scope="module")
 def ours(pipeline):
-    parts, build = pack("metalora.backbones.pipeline_folder").PipelineFolder, pack("nodes.bridge.small").small_parts
-    return pack("nodes.backbone").ComfyBackbone(*pack("nodes.small_flux").load_small_flux(parts(pipeline), build))
+    parts = pack("metalora.backbones.pipeline_folder").PipelineFolder(pipeline)
+    return pack("nodes.backbone").ComfyBackbone(*pack("nodes.bridge.small").small_parts(parts))
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -31,7 +31,7 @@ def parts():
 def loaded(network):
     """(MODEL, CLIP, VAE), made as a loader node makes them."""
     with torch.inference_mode():
-        return pack("nodes.small_flux").load_small_flux(network, pack("nodes.bridge.small").small_parts)
+        return pack("nodes.bridge.small").small_parts(network)
 
 
 def backbone_of(parts):
