@@ -79,11 +79,6 @@ def sface_model(*more: Callable[["ModelProto"], None]) -> bytes:
     return repaired(SFACE, lambda model: keep_inputs(model, {"data"}), *more)
 
 
-def sface_for_batches() -> bytes:
-    """SFace for any number of faces at once, where it was exported for one; its activations in faster operations."""
-    return sface_model(free_sizes, unrolled_prelu)
-
-
 def repaired(file: ModelFile, *repairs: Callable[["ModelProto"], None]) -> bytes:
     """The file's model after these repairs."""
     import onnx
@@ -153,25 +148,3 @@ def plain_scalar_scales(model: "ModelProto") -> None:
             kept = [attribute for attribute in node.attribute if attribute.name != "block_size"]
             del node.attribute[:]
             node.attribute.extend(kept)
-
-
-def unrolled_prelu(model: "ModelProto") -> None:
-    """Every PRelu becomes max(x, 0) + slope * min(x, 0): the same numbers.
-
-    onnxruntime's PRelu takes one number at a time, and half of SFace's whole time; these four it does in vectors.
-    """
-    from onnx.helper import make_node
-
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type != "PRelu":
-            nodes.append(node)
-            continue
-        (x, slope), out = node.input, node.output[0]
-        above, below, scaled = f"{out} above 0", f"{out} below 0", f"{out} scaled"
-        nodes.append(make_node("Relu", [x], [above]))
-        nodes.append(make_node("Sub", [x, above], [below]))
-        nodes.append(make_node("Mul", [below, slope], [scaled]))
-        nodes.append(make_node("Add", [above, scaled], [out]))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)

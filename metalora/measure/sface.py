@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .face import Face, FaceAnalyser, aligned, faces_from, pixels
-from .face_models import SFACE, YUNET, faces_at_once, open_session, sface_for_batches, yunet_model
+from .face_models import SFACE, YUNET, faces_at_once, free_sizes, open_session, sface_model, yunet_model
 
 SCORE_THRESHOLD = 0.6  # finds profiles and soft faces; a benchmark that counts faces asks for more (0.9)
 SAME_FACE_OVERLAP = 0.3  # intersection over union, as in OpenCV
@@ -136,7 +136,7 @@ class SFace(FaceAnalyser):
 
     def __init__(self) -> None:
         self.detector = YuNet()
-        self.embedder = open_session(sface_for_batches())
+        self.embedder = open_session(sface_model(free_sizes))  # it was exported for one face
         self.batch = faces_at_once(self.embedder)
 
     def find(self, photo: Tensor) -> list[Face]:
