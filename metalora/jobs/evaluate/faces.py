@@ -1,9 +1,8 @@
 """The faces of picture files as embeddings, many files at a time."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -37,27 +36,17 @@ def all_embeddings(analyser: FaceAnalyser, paths: Sequence[Path]) -> Iterator[Te
     """[k, d] of each picture, in their order: every face, the largest first; what `embeddings` gives one by one.
 
     Threads read, search and embed a few pictures each, as nearly all of the time is spent in libraries that let go of
-    Python's lock. They run ahead of the reader by no more than a group each, so memory does not grow with the folder.
+    Python's lock. A picture is gone once it is embedded, so memory does not grow with the folder.
     """
     return by_groups(partial(_group, analyser), paths)
 
 
 def by_groups(work: Callable[[Sequence[Path]], list[Found]], paths: Sequence[Path]) -> Iterator[Found]:
-    """What `work` finds in each file, of a few files at a time, by threads that run ahead a little."""
+    """What `work` finds in each file, of a few files at a time, by threads."""
     groups = [paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE)]
-    threads = max(1, min(os.cpu_count() or 1, MOST_THREADS, len(groups)))
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[list[Found]]] = deque()
-        try:
-            for group in groups:
-                ahead.append(pool.submit(work, group))
-                if len(ahead) > threads:
-                    yield from ahead.popleft().result()
-            while ahead:
-                yield from ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, MOST_THREADS))) as pool:
+        for found in pool.map(work, groups):
+            yield from found
 
 
 def _group(analyser: FaceAnalyser, paths: Sequence[Path]) -> list[Tensor]:

@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ...config import FEWEST_PEOPLE, Phase, Step, UserError
 from ...measure.faces import FaceAnalyser, load_faces
 from ...measure.intervals import Interval, bootstrap
@@ -17,7 +14,7 @@ from ...store.pictures import SHEET, made_here
 from ...store.tables import read_image_prompts
 from .. import Job
 from .faces import all_embeddings
-from .photos import Look, look_at, problems_of, refuse_odd, said_of_turned
+from .photos import Look, compared_faces, look_at, problems_of, refuse_odd, said_of_turned
 from .prompts import WholeImage, WholeReport, evaluate_whole
 
 
@@ -87,8 +84,6 @@ def evaluate_images(
         yield Phase(beside)
     yield Phase(f"looking at {sum(map(len, compared))} photos to compare with")
     looks = {person: list(look_at(analyser, paths, turn)) for person, paths in zip(people, compared, strict=True)}
-    for person, of_person in looks.items():
-        check_reference(person, of_person)
     if turned := said_of_turned([look for of_person in looks.values() for look in of_person]):
         yield Phase(turned)
     wanted, left_out = wanted_images(people, looks, images, listed)
@@ -100,7 +95,7 @@ def evaluate_images(
         yield Phase(f"as it is: {problem}")
     asked = asked_of([path for _, path in wanted], images, prompts, listed)
     yield Phase(f"{len(people)} {'people' if len(people) > 1 else 'person'}, {len(wanted)} images")
-    real = {person: person_embeddings(person, of_person) for person, of_person in looks.items()}
+    real = {person: compared_faces(of_person) for person, of_person in looks.items()}
     scores: list[ImageScore] = []
     all_faces = all_embeddings(analyser, [path for _, path in wanted])
     for (person, path), faces in zip(wanted, all_faces, strict=True):
@@ -160,26 +155,6 @@ def people_of(images: Path, photos: Path, reference: Path) -> list[Person]:
             raise UserError(f"{reference / name} has {len(references)} pictures; exactly one is the reference.")
         people.append(Person(name, images / name, photos / name, references[0]))
     return people
-
-
-def check_reference(person: Person, looks: Sequence[Look]) -> None:
-    """Refuse the reference among the held-out photos, under any name."""
-    for look in looks[1:]:
-        if look.digest == looks[0].digest:
-            raise UserError(
-                f"{look.path} is the reference {person.reference} again. R-FaceSim leaves the reference out, or "
-                "copying it would pay: take it out of the held-out photos."
-            )
-
-
-def person_embeddings(person: Person, looks: Sequence[Look]) -> tuple[Tensor, Tensor]:
-    """(held-out [m, d], reference [d]); photos without a face were refused before, or are left out."""
-    reference, *held_out = looks
-    found = [look.faces[0] for look in held_out if len(look.faces)]
-    if not len(reference.faces) or not found:
-        missing = person.photos if len(reference.faces) else person.reference
-        raise UserError(f"No face was found in {missing}: there is nothing to compare with.")
-    return torch.stack(found), reference.faces[0]
 
 
 def wanted_images(

@@ -102,6 +102,16 @@ def unlike_the_others(looks: Sequence[Look]) -> list[str]:
     ]
 
 
+def compared_faces(looks: Sequence[Look]) -> tuple[Tensor, Tensor]:
+    """(held-out [m, d], reference [d]) of the reference and the held-out photos; those without a face are left out."""
+    reference, *held_out = looks
+    for photos in ([reference], held_out):
+        if not any(len(look.faces) for look in photos):
+            others = f" and {len(photos) - 1} others" if len(photos) > 1 else ""
+            raise UserError(f"No face was found in {photos[0].path}{others}: there is nothing to compare with.")
+    return torch.stack([look.faces[0] for look in held_out if len(look.faces)]), reference.faces[0]
+
+
 def said_of_turned(looks: Sequence[Look]) -> str | None:
     """A sentence that names the photos that were set upright."""
     turned = [f"{look.path} by {TURNS[look.turned]}" for look in looks if look.turned and look.mended]
