@@ -57,16 +57,6 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page: Page):
     assert any("default-src 'none'" in (meta.get("content") or "") for meta in page.named("meta"))
 
 
-def test_nothing_is_wider_than_a_phone(page: Page):
-    """What can be said without a browser."""
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.named("meta")
-    style = (TEMPLATES / "page.css").read_text()
-    fixed = [int(width) for width in re.findall(r"[;{ ](?:min-)?width: (\d+)px", style)]
-    columns = [int(width) for width in re.findall(r"minmax\((\d+)px", style)]
-    assert max(fixed + columns) <= 390 - 2 * 16
-    assert "@media (max-width: 760px)" in style
-
-
 def test_every_picture_and_chart_says_what_it_shows(page: Page):
     assert page.named("img")
     assert all(picture.get("alt") for picture in page.named("img"))

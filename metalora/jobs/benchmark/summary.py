@@ -1,6 +1,7 @@
 """From scored images to figures with intervals: pure functions of the records that results.json holds."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from statistics import mean
 from typing import Any, get_args
@@ -8,7 +9,7 @@ from typing import Any, get_args
 import torch
 
 from ...config import FEWEST_PEOPLE
-from ...measure.intervals import Interval, bootstrap, paired
+from ...measure.intervals import bootstrap
 from ...measure.similarity import Misses, cosines, means_of, position
 from .plan import PlannedPerson
 from .scores import RealFaces
@@ -52,12 +53,7 @@ def figure(values: Mapping[str, float], share: bool = False) -> Record | None:
     if len(values) < FEWEST_PEOPLE:
         return {"mean": mean(values.values()), "low": None, "high": None, "count": len(values)}
     interval = bootstrap([values[identity] for identity in sorted(values)])
-    return of_interval(interval.of_a_share() if share else interval)
-
-
-def of_interval(interval: Interval) -> Record:
-    """As results.json has it."""
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
+    return asdict(interval.of_a_share() if share else interval)
 
 
 def summary(
@@ -129,17 +125,9 @@ def comparisons(variants: Sequence[Record], compared: set[str]) -> list[Record]:
         for one, other in combinations(values, 2):
             common = sorted(values[one].keys() & values[other].keys())
             if common:
-                a, b = ({identity: values[name][identity] for identity in common} for name in (one, other))
-                found.append({"one": one, "other": other, "score": score, "misses": misses, **difference(a, b)})
+                gains = figure({identity: values[one][identity] - values[other][identity] for identity in common})
+                found.append({"one": one, "other": other, "score": score, "misses": misses, **(gains or {})})
     return found
-
-
-def difference(one: dict[str, float], other: dict[str, float]) -> Record:
-    """One minus other, over the same identities."""
-    if len(one) >= FEWEST_PEOPLE:
-        return of_interval(paired(one, other))
-    gain = mean(one[identity] - other[identity] for identity in one)
-    return {"mean": gain, "low": None, "high": None, "count": len(one)}
 
 
 def genuine_and_impostor(real: Mapping[str, RealFaces]) -> tuple[float | None, float | None]:
