@@ -78,16 +78,17 @@ def _problem(option_field: dataclasses.Field, value: Any) -> str | None:
         several = typing.get_args(option_field.type)
         wanted = option_field.type if several else getattr(option_field.type, "__name__", option_field.type)
         return f"{name} must be {wanted}, got {value!r}"
-    if isinstance(value, str | Path) and not is_text(value):
-        return f"{name} is no text (UTF-8 is needed, without a zero), got {str(value)!r}"
-    if choices and value is not None and value not in choices:
-        return f"{name} must be one of {', '.join(choices)}, got {value!r}"
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return f"{name} must be a finite number, got {value}"
-    if low is not None and value is not None and value < low:
-        return f"{name} must be at least {low}, got {value}"
-    if high is not None and value is not None and value > high:
-        return f"{name} must be at most {high}, got {value}"
+    for one in value if isinstance(value, tuple) else () if value is None else (value,):
+        if isinstance(one, str | Path) and not is_text(one):
+            return f"{name} is no text (UTF-8 is needed, without a zero), got {str(one)!r}"
+        if choices and one not in choices:
+            return f"{name} must be one of {', '.join(choices)}, got {one!r}"
+        if isinstance(one, float) and not abs(one) < float("inf"):
+            return f"{name} must be a finite number, got {one}"
+        if low is not None and one < low:
+            return f"{name} must be at least {low}, got {one}"
+        if high is not None and one > high:
+            return f"{name} must be at most {high}, got {one}"
     return None
 
 

@@ -12,14 +12,17 @@ class BenchmarkConfig:
     """What a benchmark compares, on whom, and how the work is cut."""
 
     methods: tuple[str, ...] = option(
-        (NONE, *METHODS), "what is compared: none is the base without a LoRA", common=True
+        (NONE, *METHODS),
+        "what is compared: none is the base without a LoRA",
+        choices=(NONE, *METHODS),
+        common=True,
     )
     step_counts: tuple[int, ...] = option(
-        (), "training steps; several come from one training", flag="--steps", common=True
+        (), "training steps; several come from one training", low=1, flag="--steps", common=True
     )
-    ranks: tuple[int, ...] = option((), "ranks of the finished LoRAs", common=True)
+    ranks: tuple[int, ...] = option((), "ranks of the finished LoRAs", low=1, common=True)
     seeds: tuple[int, ...] = option((0, 1), "an image of each prompt for each of these", common=True)
-    parts: tuple[str, ...] = option(PARTS[:1], f"{PARTS[0]} (for R-FaceSim), {PARTS[1]} (for CLIP-T), or both")
+    parts: tuple[str, ...] = option(PARTS[:1], "people of several photos (R-FaceSim), of one (CLIP-T)", choices=PARTS)
     people: int = option(0, "only the first so many people, for a quick try; 0: all", low=0, common=True)
     prompts_each: int = option(0, "only the first so many prompts of each group; 0: all", low=0, common=True)
     leave_out: tuple[str, ...] = option((), "leave out prompts with these tags: age")
@@ -29,13 +32,7 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        problems = [
-            f"{name!r} is no method: {', '.join((NONE, *METHODS))}"
-            for name in self.methods
-            if name not in (NONE, *METHODS)
-        ]
-        problems += [f"{name!r} is no part: {', '.join(PARTS)}" for name in self.parts if name not in PARTS]
-        problems += [f"steps and ranks must be at least 1, got {n}" for n in self.step_counts + self.ranks if n < 1]
+        problems = []
         for name in ("methods", "step_counts", "ranks", "seeds", "parts"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -52,11 +52,11 @@ def test_the_paper_prompts_plan_both_parts_and_age_can_be_left_out(tiny: Pipelin
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"methods": ("lora", "pulid")}, "'pulid' is no method"),
+        ({"methods": ("lora", "pulid")}, "methods must be one of none, meta-lora, lora, got 'pulid'"),
         ({"seeds": ()}, "seeds is empty"),
         ({"ranks": (1, 1)}, "ranks has something twice: 1 1"),
-        ({"step_counts": (0,)}, "steps and ranks must be at least 1, got 0"),
-        ({"parts": ("ffhq",)}, "'ffhq' is no part"),
+        ({"step_counts": (0,)}, "step_counts must be at least 1, got 0"),
+        ({"parts": ("ffhq",)}, "parts must be one of several-photos, single-photo, got 'ffhq'"),
     ],
 )
 def test_wrong_settings_are_named(change: dict, sentence: str):
