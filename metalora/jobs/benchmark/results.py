@@ -6,7 +6,7 @@ from typing import Any
 
 from ...store import files
 from .layout import Layout
-from .plan import Plan, Variant, filled_texts
+from .plan import Plan, PlannedPerson, PlannedPrompt, Variant, filled_texts
 from .scores import RealFaces, Scorer, read_scores
 from .summary import comparisons, genuine_and_impostor, summary
 
@@ -40,12 +40,9 @@ def write_results(
                 "impostor_mean": floor,
                 "detected": sum(len(faces.all()) for faces in real.values()),
             },
-            "clip": clip
-            and {
-                "name": clip.name,
-                "sha256": clip.digest,
-                "truncated": clip.truncated(filled_texts(plan.prompts)),
-            },
+            "clip": {"name": clip.name, "sha256": clip.digest, "truncated": clip.truncated(filled_texts(plan.prompts))}
+            if clip
+            else None,
         },
         "variants": rows,
         "comparisons": comparisons(rows, compared),
@@ -56,35 +53,21 @@ def write_results(
 
 def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any]:
     """Whom and what the benchmark asks for."""
+    people = [picked(person, "identity", "class", "part", "reference") for person in plan.people]
     return {
         "name": plan.name,
         "manifest_sha256": plan.manifest_sha256,
         "prompts_sha256": plan.prompts_sha256,
-        "identities": [
-            {
-                "identity": person.identity,
-                "class": person.class_name,
-                "part": person.part,
-                "held_out": len(real[person.identity].held_out),
-                "reference": person.reference,
-            }
-            for person in plan.people
-        ],
+        "identities": [{**person, "held_out": len(real[person["identity"]].held_out)} for person in people],
         "gallery": plan.gallery,
         "alternatives": {attribute: len(phrases) for attribute, phrases in plan.alternatives.items()},
-        "prompts": [
-            {
-                "id": prompt.id,
-                "part": prompt.part,
-                "class": prompt.class_name,
-                "group": prompt.group,
-                "text": prompt.text,
-                "tags": prompt.tags,
-                "asks": prompt.asks or None,
-            }
-            for prompt in plan.prompts
-        ],
+        "prompts": [picked(one, "id", "part", "class", "group", "text", "tags", "asks") for one in plan.prompts],
     }
+
+
+def picked(planned: PlannedPerson | PlannedPrompt, *names: str) -> dict[str, Any]:
+    """Some of its fields, as JSON calls them: `class` is a word of Python."""
+    return {name: getattr(planned, "class_name" if name == "class" else name) for name in names}
 
 
 def variant_record(
