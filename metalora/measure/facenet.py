@@ -14,7 +14,6 @@ import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,13 +38,13 @@ class FaceNet(FaceAnalyser):
     licence = f"MIT (FaceNet; the right to VGGFace2's photos is unresolved), {YUNET.licence} (YuNet)"
 
     def __init__(self, path: Path | None = None, device: torch.device | None = None) -> None:
-        weights = read_weights(path)
-        self.name = "facenet-vggface2" if path is None or weights.is_vggface2 else f"facenet-{path.stem}"
-        self.digest = weights.sha256
+        path = path or fetched()
+        weights, self.digest = read_weights(path)
+        self.name = "facenet-vggface2" if self.digest == SHA256 else f"facenet-{path.stem}"
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.embedder = InceptionResnetV1().eval().requires_grad_(False)
         try:
-            self.embedder.load_state_dict(weights.tensors)
+            self.embedder.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{path} holds the weights of another network than InceptionResnetV1.") from error
         self.embedder.to(self.device)
@@ -72,19 +71,9 @@ class FaceNet(FaceAnalyser):
         return torch.cat(parts)
 
 
-class Weights(NamedTuple):
-    """A file's tensors, and which file it was."""
-
-    tensors: dict[str, Tensor]
-    sha256: str
-    is_vggface2: bool  # exactly the public file
-
-
-def read_weights(path: Path | None = None) -> Weights:
-    """The tensors of the file, or of the public one. Only tensors are unpickled, never code."""
-    path = path or fetched()
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file, and its sha256. Only tensors are unpickled, never code."""
     data = _bytes_of(path)
-    sha256 = hashlib.sha256(data).hexdigest()
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -94,7 +83,7 @@ def read_weights(path: Path | None = None) -> Weights:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path} holds a {type(state).__name__}, not weights by name. FaceNet needs {FILE} from {URL}.")
     tensors = {name: tensor for name, tensor in state.items() if name not in CLASSIFIER}
-    return Weights(tensors, sha256, sha256 == SHA256)
+    return tensors, hashlib.sha256(data).hexdigest()
 
 
 def fetched(path: Path | None = None) -> Path:
