@@ -17,6 +17,7 @@ from metalora.jobs.benchmark.layout import Layout
 from metalora.jobs.benchmark.plan import Plan
 from metalora.jobs.benchmark.plan_file import located, read_plan
 from metalora.jobs.benchmark.prepare import mini_benchmark
+from metalora.jobs.benchmark.run import run_benchmark
 from metalora.jobs.benchmark.shares import Share, units_of
 from metalora.jobs.evaluate.faces import only_embedding
 from metalora.jobs.personalize import personalize_photos
@@ -211,6 +212,21 @@ def test_what_was_lost_is_made_again_to_the_same_bytes(
         path = copy / lost
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert finished(copy, tiny, warm_cache) == (done / "results.json").read_bytes()
+
+
+def test_a_lora_that_is_deleted_while_its_group_is_trained_is_made_again(
+    tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path
+):
+    planned(tmp_path, tiny, methods=("lora",), people=1, prompts_each=1)
+    job = run_benchmark(tmp_path, tiny, warm_cache, Share())
+    while not list(tmp_path.glob("loras/lora-3-r1/*.safetensors")):
+        next(job)
+    job.close()
+    (lora,), (_state,) = tmp_path.glob("loras/lora-3-r1/*"), tmp_path.glob("states/*")
+    before = lora.read_bytes()
+    lora.unlink()
+    finished(tmp_path, tiny, warm_cache)
+    assert lora.read_bytes() == before
 
 
 def test_images_brought_later_are_scored_later(done: Path, tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path):

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
-from ...config import PersonalizeConfig, UserError
+from ...config import PersonalizeConfig
 from ...method.adapter import Adapters, fold_all
 from ...method.personalize import Person
 from ...method.stacks import stacked, taken_out
@@ -95,7 +95,10 @@ def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[Non
     denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config()))
     state = bench.layout.state(training.method, training.rank, training.group)
     saved = SavedRun(state, {"plan": bench.plan.sha256(), "group": " ".join(p.identity for p in training.people)})
-    check_nothing_is_gone(saved, training, bench.layout)
+    done = saved.steps()
+    passed = [variant for steps, variant in training.variants.items() if steps <= done]
+    if not all(bench.layout.lora(variant, person).exists() for variant in passed for person in training.people):
+        saved.remove()  # a LoRA that it is past has been deleted: from the start again, to the same bytes
     at = {steps: partial(save_loras, stack, variant, learners, bench) for steps, variant in training.variants.items()}
     yield from train(denoiser, stack, [learner.person for learner in learners], config, saved, at)
     saved.remove()
@@ -129,18 +132,6 @@ def meta_down_of(planned: PlannedPerson, method: str, bench: Bench) -> str | Non
     if method != "meta-lora":
         return None
     return located(bench.plan.meta_downs[planned.class_name]["path"], bench.layout.run)
-
-
-def check_nothing_is_gone(saved: SavedRun, training: Training, layout: Layout) -> None:
-    """Refuse to go on with a training that is past a LoRA which is not there any more."""
-    done = saved.steps()
-    passed = [variant for steps, variant in training.variants.items() if steps <= done]
-    gone = [path for v in passed for p in training.people if not (path := layout.lora(v, p)).exists()]
-    if gone:
-        raise UserError(
-            f"{gone[0]} was there and is gone, and {saved.path} is past it. Delete {saved.path}: these people are then "
-            "trained again from the start."
-        )
 
 
 def save_loras(stack: Adapters, variant: Variant, learners: Sequence[Learner], bench: Bench) -> None:
