@@ -106,15 +106,12 @@ def test_a_face_that_is_reduced_first_still_goes_through_the_same_network(faces,
     assert float(faces.vectors([cut])[0] @ expected / expected.norm()) > 0.9999
 
 
-def test_many_faces_at_once_are_embedded_exactly_as_one_by_one(faces):
-    photos = [change(portrait()) for change in VARIANTS.values()]
-    photos += [empty_wall(), torch.cat([portrait(), portrait().flip(-1)], 2)]
-    together = faces.embeddings(photos)
-    assert [len(vectors) for vectors in together] == [1] * len(VARIANTS) + [0, 2]
-    for photo, vectors in zip(photos, together, strict=True):
-        alone = [faces.embed(photo, face) for face in faces.find(photo)]
-        assert torch.equal(vectors, torch.stack(alone) if alone else torch.empty(0, 0))
-    assert faces.embeddings([]) == []
+def test_faces_at_once_are_embedded_exactly_as_one_by_one(faces):
+    photo = torch.cat([portrait(), portrait().flip(-1), VARIANTS["dark"](portrait())], 2)
+    alone = [faces.embed(photo, face) for face in faces.find(photo)]
+    assert len(alone) == 3
+    assert torch.equal(faces.embeddings(photo), torch.stack(alone))
+    assert faces.embeddings(empty_wall()).shape == (0, 0)
     assert faces.vectors([]).shape == (0, 128)
 
 

@@ -46,21 +46,10 @@ class FaceAnalyser(Protocol):
         """One face as a vector [d] of length 1."""
         return self.vectors([self.cut(photo, face)])[0]
 
-    def cuts(self, photo: Tensor) -> list[np.ndarray]:
-        """Every face of a photo, the largest first, as the embedder sees it."""
-        return [self.cut(photo, face) for face in self.find(photo)]
-
-    def embeddings(self, photos: Sequence[Tensor]) -> list[Tensor]:
-        """[k, d] of each photo: all its faces, the largest first; [0, 0] where there is none."""
-        return self.vectors_of_each([self.cuts(photo) for photo in photos])
-
-    def vectors_of_each(self, cuts: Sequence[Sequence[np.ndarray]]) -> list[Tensor]:
-        """The embeddings [k, d] of each photo's cuts, all made together."""
-        flat = [cut for of_one in cuts for cut in of_one]
-        if not flat:
-            return [torch.empty(0, 0) for _ in cuts]
-        parts = self.vectors(flat).split([len(of_one) for of_one in cuts])
-        return [part if len(part) else torch.empty(0, 0) for part in parts]
+    def embeddings(self, photo: Tensor) -> Tensor:
+        """[k, d]: all faces of a photo, the largest first; [0, 0] where there is none."""
+        cuts = [self.cut(photo, face) for face in self.find(photo)]
+        return self.vectors(cuts) if cuts else torch.empty(0, 0)
 
 
 def faces_from(boxes: np.ndarray, landmarks: np.ndarray, scores: np.ndarray, photo: Tensor) -> list[Face]:

@@ -13,8 +13,9 @@ from ...measure.faces import FaceAnalyser
 from ...measure.similarity import ImageScore, cosines, nearest, score_image
 from ...store import files
 from ...store.cache import Cache
+from ...store.images import read_photo
 from ...store.manifest import Identity, Photo
-from ..evaluate.faces import embeddings, only_embedding
+from ..evaluate.faces import only_embedding
 from .images import Wanted, wanted_of
 from .layout import Layout
 from .pictures import PictureScorer
@@ -74,7 +75,7 @@ class Scorer:
     def faces(self, path: Path, sha256: str) -> Tensor:
         """[k, d], the largest first."""
         if sha256 not in self.seen:
-            self.seen[sha256] = embeddings(self.analyser, path)
+            self.seen[sha256] = self.analyser.embeddings(read_photo(path))
         return self.seen[sha256]
 
 

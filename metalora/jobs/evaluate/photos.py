@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ...measure.similarity import cosines
 from ...store.images import photo_digest, read_photo
 from ...store.near_duplicates import near_hashes, perceptual_hash
 from ...store.pictures import made_here
-from .faces import by_groups
+from .faces import by_threads
 
 STRANGER = 0.2  # cosine to the photos that are most alike; of different people's photos it is about 0.1
 UNLIKE = 0.25  # by how much a photo is less alike than the person's others usually are
@@ -40,11 +39,9 @@ class Look:
 
 def look_at(analyser: FaceAnalyser, paths: Sequence[Path], turn: str = "refuse") -> Iterator[Look]:
     """Each photo; with turn `auto`, as it is upright."""
-    return by_groups(partial(_look_at_group, analyser, turn), paths)
-
-
-def _look_at_group(analyser: FaceAnalyser, turn: str, paths: Sequence[Path]) -> list[Look]:
-    return [look_at_one(analyser, read_photo(path), path, turn, generated=bool(made_here(path))) for path in paths]
+    return by_threads(
+        lambda path: look_at_one(analyser, read_photo(path), path, turn, generated=bool(made_here(path))), paths
+    )
 
 
 def look_at_one(
@@ -54,7 +51,7 @@ def look_at_one(
     turned, mended = 0 if turn == "keep" else quarter_turns(photo), turn == "auto"
     if turned and mended:
         photo = photo.rot90(turned, (1, 2)).contiguous()
-    (faces,) = analyser.embeddings([photo])
+    faces = analyser.embeddings(photo)
     bits, mirrored = perceptual_hash(photo), perceptual_hash(photo.flip(-1))
     return Look(path, faces, turned, mended, generated, photo_digest(photo), bits, mirrored)
 

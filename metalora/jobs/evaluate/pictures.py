@@ -55,7 +55,7 @@ def evaluate_pictures(
     unseen, trained = compared_faces(looks)
     scores = []
     for count, (image, prompt) in enumerate(zip(images, named, strict=True), 1):
-        scores.append(score_image("the person", prompt, analyser.embeddings([image])[0], unseen, trained))
+        scores.append(score_image("the person", prompt, analyser.embeddings(image), unseen, trained))
         yield Step(count, len(images))
     without = [f"image {count}" for count, score in enumerate(scores, 1) if not score.faces]
     return PictureReport(summarized(scores, without, analyser), scores)
