@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .config import CropConfig, GenerateConfig, PersonalizeConfig, Phase, SpeedConfig, Step, UserError
-from .config_meta_train import meta_train_config, meta_train_options
+from .config_meta_train import meta_train_config
 from .config_meta_train import preset_of as meta_preset_of
 from .settings import (
     Call,
@@ -203,7 +203,7 @@ def meta_train(people: File, given: dict[str, Any]) -> "MetaTrained":
 
     own = MetaTrainSettings(**given)
     preset = own.preset or meta_preset_of(own.defaults_of, given.get("objective"))
-    config = meta_train_config(preset, **{name: given[name] for name in meta_train_options() & given.keys()})
+    config = meta_train_config(preset, given)
     backbone = open_backbone(replace(own, device=device_of_process(own.device)), own)
     with joined_processes(config.batch, backbone.device) as world:
         check_memory(backbone, config, world.size)

@@ -1,6 +1,7 @@
 """Every setting of stage 1, and its presets."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,11 +128,7 @@ def preset_of(base: str, objective: str | None) -> str:
     return "miniature" if base in ("tiny", "miniature") else "flux"
 
 
-def meta_train_config(preset: str, **given: Any) -> MetaTrainConfig:
-    """The config of what was given, over the preset, over the defaults."""
-    return MetaTrainConfig(**{**META_PRESETS[preset], **given})
-
-
-def meta_train_options() -> set[str]:
-    """The names of all options."""
-    return {option_field.name for option_field in dataclasses.fields(MetaTrainConfig)}
+def meta_train_config(preset: str, given: Mapping[str, Any]) -> MetaTrainConfig:
+    """The config of those of the given settings that it has, over the preset, over the defaults."""
+    names = {option_field.name for option_field in dataclasses.fields(MetaTrainConfig)}
+    return MetaTrainConfig(**META_PRESETS[preset] | {name: value for name, value in given.items() if name in names})

@@ -17,6 +17,7 @@ from ..metalora.jobs.benchmark.report import benchmark_report
 from ..metalora.jobs.benchmark.run import run_benchmark
 from ..metalora.jobs.benchmark.shares import Share
 from ..metalora.measure.faces import ANALYSERS
+from ..metalora.settings import config_of
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo
 from ..metalora.store.pictures import table
@@ -29,8 +30,6 @@ from .sockets import CATEGORY, BenchmarkSocket, MetaDown, MetaDownSocket, widget
 SHIPPED, PAPER = "mini benchmark", "Meta-PHD (the paper's)"
 CLIPS = ("none", "miniature", "openai")
 SHOWN = 6  # people on the page of images
-TRAINING = ("steps", "rank", "learning_rate", "seed")
-SAMPLING = ("width", "height", "sampling_steps", "guidance")
 
 
 class PlanBenchmark(io.ComfyNode):
@@ -54,10 +53,10 @@ class PlanBenchmark(io.ComfyNode):
                 io.String.Input(
                     "methods", default=f"{NONE}, lora", tooltip=f"Of {', '.join((NONE, *METHODS))}; with commas."
                 ),
-                *widgets(PersonalizeConfig, *TRAINING),
+                *widgets(PersonalizeConfig, "steps", "rank", "learning_rate", "seed"),
                 *widgets(BenchmarkConfig, "people", "prompts_each", "images_at_once"),
                 *widgets(CropConfig, "resolution"),
-                *widgets(GenerateConfig, *SAMPLING),
+                *widgets(GenerateConfig, "width", "height", "sampling_steps", "guidance"),
                 io.Combo.Input("embedder", options=list(ANALYSERS), tooltip="Who recognizes faces."),
                 io.Combo.Input("prompt_scorer", options=list(CLIPS), tooltip="Which CLIP scores prompts; open_clip."),
                 MetaDownSocket.Input("meta_down", optional=True, tooltip="For the method meta-lora."),
@@ -89,7 +88,6 @@ class PlanBenchmark(io.ComfyNode):
         meta_down: MetaDown | None = None,
         **options: Any,
     ) -> io.NodeOutput:
-        given = {kind: {key: options[key] for key in keys if key in options} for kind, keys in OPTIONS.items()}
         run = folders.output_folder(folders.FOLDER, "benchmarks", folders.plain_name(name))
         inputs = Inputs(
             manifest=manifest_of(manifest),
@@ -100,10 +98,9 @@ class PlanBenchmark(io.ComfyNode):
             clip=None if prompt_scorer == CLIPS[0] else prompt_scorer,
         )
         with work():
-            config = BenchmarkConfig(methods=listed(methods), **given[BenchmarkConfig])
-            training = PersonalizeConfig(**given[PersonalizeConfig])
-            crops, sampling = CropConfig(**given[CropConfig]), GenerateConfig(**given[GenerateConfig])
-            backbone = ComfyBackbone(model, clip, vae)
+            config = config_of(BenchmarkConfig, {**options, "methods": listed(methods)})
+            training, crops = config_of(PersonalizeConfig, options), config_of(CropConfig, options)
+            sampling, backbone = config_of(GenerateConfig, options), ComfyBackbone(model, clip, vae)
             plan = driven(make_plan(run, backbone, inputs, config, training, crops, sampling))
             return io.NodeOutput(run, about(plan))
 
@@ -161,14 +158,6 @@ class ReportBenchmark(io.ComfyNode):
         with work():
             report = driven(benchmark_report(benchmark))
             return io.NodeOutput(str(report.page), ui=ui.PreviewText(str(report.page)))
-
-
-OPTIONS: dict[type, tuple[str, ...]] = {
-    PersonalizeConfig: TRAINING,
-    BenchmarkConfig: ("people", "prompts_each", "images_at_once"),
-    CropConfig: ("resolution", "learn_from"),
-    GenerateConfig: SAMPLING,
-}
 
 
 def manifest_of(given: str) -> Path:

@@ -97,7 +97,7 @@ class MetaTrain(io.ComfyNode):
         if out.exists():
             raise UserError(f"{out} exists already: use it through Load Meta-Down, or choose another name.")
         with work():
-            config = meta_train_config(preset, **given)
+            config = meta_train_config(preset, given)
             backbone = ComfyBackbone(model, clip, vae)
             make_room_for_stage_one(backbone, config)
             cache = Cache(default_folder())

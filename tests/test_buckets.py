@@ -10,7 +10,7 @@ from metalora.config_meta_train import MetaTrainConfig, meta_train_config
 from metalora.method.buckets import Draws, Person, deal, place
 
 SQUARE, WIDE = (16, 16), (24, 10)
-PAPER = meta_train_config("paper")
+PAPER = meta_train_config("paper", {})
 
 
 def people(count: int, photos: int = 20, kind: str = "woman") -> list[Person]:
