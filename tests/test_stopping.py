@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,9 @@ def started(folder: Path, seconds: float, **options: object) -> subprocess.Popen
     """A command whose steps take so long, after its first step."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", JOB, str(seconds)]
-    process = subprocess.Popen(words, cwd=folder, env=environment, **{"stderr": subprocess.PIPE, **options})
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests run in the background
+    settings = {"stderr": subprocess.PIPE, "preexec_fn": heard, **options}
+    process = subprocess.Popen(words, cwd=folder, env=environment, **settings)
     while not (folder / "began").exists():
         assert process.poll() is None
         time.sleep(0.02)
