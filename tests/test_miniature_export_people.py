@@ -23,8 +23,10 @@ def picture(number: int, index: int) -> np.ndarray:
     return np.stack([down, right, np.full_like(down, 40 * number + 10 * index)], -1).astype(np.uint8)
 
 
-def write_shards(folder: Path) -> Path:
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
     """Two, of two people each, as `render` writes them."""
+    folder = tmp_path / "shards"
     folder.mkdir()
     for shard, numbers in enumerate((range(2), range(2, PEOPLE))):
         every = [(number, index) for number in numbers for index in range(PHOTOS)]
@@ -32,11 +34,6 @@ def write_shards(folder: Path) -> Path:
         owners, pictures = [number for number, _ in every], [picture(*one) for one in every]
         np.savez(folder / f"{shard:05d}.npz", photos=pictures, people=owners, captions=captions)
     return folder
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    return write_shards(tmp_path / "shards")
 
 
 def exported(monkeypatch: pytest.MonkeyPatch, shards: Path, *flags: object) -> dict[str, Identity]:

@@ -48,12 +48,6 @@ def test_every_split_has_as_many_women_as_men(name):
     assert [person(number).kind for number in SPLITS[name].numbers[:4]] == kinds[:4]
 
 
-def test_the_benchmark_gives_its_people_four_to_ten_photos():
-    counts = [SPLITS["test"].photos_of(number) for number in SPLITS["test"].numbers]
-    assert (min(counts), max(counts)) == (4, 10)
-    assert {SPLITS["base"].photos_of(number) for number in SPLITS["base"].numbers} == {8}
-
-
 @pytest.mark.parametrize("number", range(0, 40, 3))
 def test_a_caption_says_the_attributes_and_nothing_else(number):
     attributes = photo.photo(person(number), 0).attributes
