@@ -15,6 +15,7 @@ from pathlib import Path
 from comfyui import ROOT
 
 Graph = dict[str, dict]
+TINY = "tiny (random weights)"
 
 
 class Server:
@@ -108,7 +109,7 @@ def started(server: Server, process: subprocess.Popen) -> Server:
     raise AssertionError(f"the server did not answer:\n{server.log[-3000:]}")
 
 
-def training(network: str = "tiny (random weights)", **options: object) -> Graph:
+def training(network: str = TINY, **options: object) -> Graph:
     """Nodes 1 to 6: a small FLUX, a photo, crops, the control's Meta-Down, training, merging."""
     settings = {"name": "ada", "class_name": "woman", "steps": 20, "rank": 1, "learning_rate": 3e-3, "seed": 0}
     settings |= {"sites": "all", "trigger": "", "caption": "a photo of a {trigger}{class}", "batch": 1}

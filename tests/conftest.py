@@ -1,10 +1,12 @@
 """Fixtures that several tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from comfyui_server import Server, serving
 from toy import ToyDenoiser, ToyNetwork
 
 from metalora.backbones.pipeline import PipelineBackbone
@@ -64,3 +66,10 @@ def here(tmp_path: Path, warm_cache: Cache, portrait: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ada.jpg").write_bytes(portrait.read_bytes())
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running ComfyUI with the pack."""
+    with serving(tmp_path_factory.mktemp("comfyui") / "base") as running:
+        yield running

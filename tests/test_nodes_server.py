@@ -6,21 +6,14 @@ import shutil
 import time
 
 import numpy as np
-import pytest
 from comfyui import ROOT, needs_comfyui
-from comfyui_server import Graph, Server, node, serving, training
+from comfyui_server import Graph, Server, node, training
 from PIL import Image
 
 from metalora.store import files
 
 pytestmark = needs_comfyui
 PORTRAITS = ROOT / "metalora" / "data" / "portraits"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("comfyui") / "base") as running:
-        yield running
 
 
 def sampled(model: list, prefix: str, start: int) -> Graph:
@@ -44,16 +37,6 @@ def pixels(server: Server, shown: dict) -> np.ndarray:
 def saver_of_loras(server: Server) -> str:
     """The core's node, which newer versions call by another name."""
     return next(name for name in ("SaveLoRA", "SaveLoRANode") if name in server.get("/object_info"))
-
-
-def test_the_pack_loads_without_a_word_of_warning(server):
-    ours = [name for name in server.get("/object_info") if name.startswith("MetaLoRA_")]
-    assert len(ours) >= 5
-    assert "custom_nodes/metalora" in server.log
-    broken = [line for line in server.log.splitlines() if "metalora" in line.lower() and "IMPORT FAILED" in line]
-    assert not broken
-    assert not [line for line in server.log.splitlines() if "warn" in line.lower() and "metalora" in line.lower()]
-    assert "Error while calling comfy_entrypoint" not in server.log
 
 
 def test_a_graph_becomes_images_a_lora_and_a_plot_and_the_stock_loader_gives_the_live_adapters_image(server):
@@ -86,70 +69,6 @@ def test_a_graph_becomes_images_a_lora_and_a_plot_and_the_stock_loader_gives_the
     assert "NOT LOADED" not in server.log
 
 
-def test_likeness_is_scored_and_written(server):
-    for index in (1, 2, 3):
-        shutil.copy(PORTRAITS / f"woman-{index}.jpg", server.base / "input")
-    graph = {f"photo{index}": node("LoadImage", image=f"woman-{index}.jpg") for index in (1, 2, 3)}
-    graph["scores"] = node(
-        "MetaLoRA_Evaluate",
-        images=["photo1", 0],
-        held_out=["photo2", 0],
-        reference=["photo3", 0],
-        prompts="a photo of a woman",
-        embedder="sface",
-        name="portraits",
-    )
-    graph["page"] = node("PreviewImage", images=["scores", 4])
-    graph["plot"] = node("PreviewImage", images=["scores", 5])
-    shown = server.run(graph)
-    assert "R-FaceSim" in shown["scores"]["text"][0]
-    results = json.loads((server.base / "output/meta_lora/portraits_00001_.results.json").read_text())
-    assert results["summary"]["images"] == 1
-    assert -1 <= results["images"][0]["held_out"] <= 1
-
-
-def test_a_benchmark_is_planned_run_and_reported(server):
-    model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
-    small = {"people": 2, "prompts_each": 1, "images_at_once": 4, "resolution": 64, "width": 64, "height": 64}
-    small |= {"steps": 2, "rank": 1, "learning_rate": 3e-3, "seed": 0, "sampling_steps": 2, "guidance": 3.5}
-    files_and_scorers = {"manifest": "", "prompts": "mini benchmark", "embedder": "sface", "prompt_scorer": "none"}
-    chosen = {"name": "try", "methods": "none, meta-lora", "meta_down": ["4", 0], **small, **files_and_scorers}
-    graph = {key: entry for key, entry in training().items() if key in ("1", "4")}
-    graph["plan"] = node("MetaLoRA_BenchmarkPlan", **model, **chosen)
-    graph["run"] = node("MetaLoRA_BenchmarkRun", plan=["plan", 0], **model)
-    graph["report"] = node("MetaLoRA_BenchmarkReport", benchmark=["run", 0])
-    graph["images"] = node("PreviewImage", images=["run", 1])
-    shown = server.run(graph)
-    folder = server.base / "output" / "meta_lora" / "benchmarks" / "try"
-    assert json.loads((folder / "results.json").read_text())
-    assert (folder / "report.html").stat().st_size > 10_000
-    assert server.image(shown["images"]).is_file()
-
-
-def test_a_meta_down_is_trained_and_used(server):
-    dataset = server.base / "input" / "dataset"
-    for photo in sorted((ROOT / "metalora/data/mini_benchmark/photos").glob("30000[0-3]-[0-2].jpg")):
-        person, _, number = photo.name.partition("-")
-        (dataset / person).mkdir(parents=True, exist_ok=True)
-        shutil.copy(photo, dataset / person / number)
-    model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
-    small = {"steps": 6, "bucket_steps": 3, "batch": 2, "resolution": 64, "validation_people": 2, "seed": 0}
-    graph = {"1": training()["1"], "progress": node("PreviewImage", images=["stage1", 1])}
-    settings = {"name": "world", "preset": "miniature", "class_name": "all", "gradient_checkpointing": True}
-    settings |= {"preview": "images", "preview_every": 3}
-    graph["stage1"] = node("MetaLoRA_MetaTrain", **model, dataset=str(dataset), **settings, **small)
-    shown = server.run(graph)
-    assert server.image(shown["progress"]).is_file()
-    made = server.base / "output" / "meta_lora" / "meta_downs" / "world.safetensors"
-    assert files.read(made, ("meta-down",))[1]["people"] == "2"
-
-    second = training(steps=2, seed=21)
-    second["4"]["inputs"]["file"] = "world.safetensors"
-    server.run(second)
-    graph["stage1"]["inputs"]["seed"] = 1
-    assert "exists already: use it through Load Meta-Down" in server.refused(graph)
-
-
 def test_photos_of_a_folder_are_trained_with_the_captions_beside_them_and_the_adapter_is_trained_on(server):
     folder, made = server.base / "input" / "ada", server.base / "output" / "meta_lora"
     folder.mkdir()
@@ -175,13 +94,6 @@ def test_photos_of_a_folder_are_trained_with_the_captions_beside_them_and_the_ad
     )
 
 
-def test_the_model_of_a_training_is_what_it_was(server):
-    before = pixels(server, server.run(training() | sampled(["1", 0], "before", 10))["before"])
-    graph = training(seed=1) | sampled(["1", 0], "after", 10)
-    graph["12"]["inputs"]["seed"] = 0
-    assert np.array_equal(before, pixels(server, server.run(graph)["after"]))
-
-
 def test_the_same_prompt_again_trains_nothing_again(server):
     prompt = server.queue(training(seed=3))
     server.wait(prompt)
@@ -193,20 +105,20 @@ def test_the_same_prompt_again_trains_nothing_again(server):
 def test_cancel_keeps_what_was_learned_and_the_next_prompt_goes_on_from_there(server):
     graph = training(steps=4000, seed=7)
     states = server.base / "output" / "meta_lora" / "unfinished"
-    prompt = server.queue(graph)
-    while "personalizing: meta-lora" not in server.log.split(prompt)[-1].split("got prompt")[-1]:
+    before, prompt = set(states.glob("*")), server.queue(graph)
+    while "step 25 of 4000" not in server.log:
         time.sleep(0.1)
-    time.sleep(random.uniform(0.2, 2))
+    time.sleep(random.uniform(0, 1))
     server.post("/interrupt", {})
     history = server.wait(prompt)
     assert any(kind == "execution_interrupted" for kind, _ in history["status"]["messages"])
-    (state,) = states.iterdir()
+    (state,) = set(states.iterdir()) - before
     steps = len(files.read(state, ("state",))[0]["losses"])
     assert 0 < steps < 4000
 
     server.run(training(steps=steps + 5, seed=7))
     assert f"going on from step {steps}" in server.log
-    assert not list(states.iterdir()), "a finished run needs no state"
+    assert not state.exists(), "a finished run needs no state"
 
 
 def test_what_the_user_can_mend_is_a_sentence(server):

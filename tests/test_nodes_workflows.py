@@ -1,26 +1,22 @@
 """The shipped workflows in a running ComfyUI: nothing is refused, the demo and what else runs on a small base runs."""
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
 import pytest
 from comfyui import ROOT, needs_comfyui
-from comfyui_server import Server, serving
+from comfyui_server import TINY, Server, node, training
 from graphs import COMPARISON, FOREIGN, NEWEST, RECORDS, WORKFLOWS, first_version, opened, schemas_for, to_api
 from record_nodes import FILES, LOCALE, Schemas, recorded_core, translatable
 from safetensors.torch import load_file
 
-from metalora.backbones.pipeline_folder import MINIATURE
+from metalora.store import files
 
 pytestmark = needs_comfyui
-SMALL_BASE = "miniature" if MINIATURE.is_dir() else "tiny (random weights)"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("workflows") / "base") as running:
-        yield running
+PHOTOS = ROOT / "metalora" / "data"
+SLOTS = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}  # of the core's loaders, as Load Miniature FLUX has them
 
 
 def test_the_recorded_schemas_are_those_of_the_real_comfyui(server: Server):
@@ -75,67 +71,69 @@ def test_the_real_server_finds_nothing_wrong_but_files_that_are_not_here(server:
                 assert problem["type"] in ("value_not_in_list", "custom_validation_failed"), problem
 
 
-def test_the_demo_runs_through_the_api(server: Server):
-    graph = to_api(opened(ROOT / "workflows" / "1_Miniature_demo.json"), server.get("/object_info"))
-    kinds = {node["class_type"]: node["inputs"] for node in graph.values()}
-    kinds["MetaLoRA_LoadMiniature"]["network"] = SMALL_BASE
-    kinds["MetaLoRA_TrainPersonalization"]["steps"] = 4
-    kinds["MetaLoRA_AugmentFaceCrops"]["resolution"] = 64
-    for node in graph.values():
-        if node["class_type"] == "KSampler":
-            node["inputs"]["steps"] = 2
-    shown = server.run(graph)
-    assert sum("images" in output for output in shown.values()) == 5
-    output = server.base / "output"
-    assert (output / "loras" / "demo_00001_.safetensors").is_file()
-    assert list((output / "meta_lora").glob("demo_*_.results.json"))
-    assert "lora key not loaded" not in server.log
-
-
-def on_the_small_base(server: Server, name: str) -> dict:
-    """A shipped graph for the API, its core loaders replaced by one of the demo's base."""
-    graph = to_api(opened(ROOT / "workflows" / f"{name}.json"), server.get("/object_info"))
-    slots = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
-    replaced = {key: slots[node["class_type"]] for key, node in graph.items() if node["class_type"] in slots}
-    graph = {key: node for key, node in graph.items() if key not in replaced}
-    graph["small"] = {"class_type": "MetaLoRA_LoadMiniature", "inputs": {"network": SMALL_BASE}}
-    for node in graph.values():
-        for entry, value in node["inputs"].items():
-            if isinstance(value, list) and value[0] in replaced:
-                node["inputs"][entry] = ["small", replaced[value[0]]]
+def shipped(server: Server, start: str, **small: object) -> dict:
+    """A shipped graph for the API with Load Miniature FLUX in place of the core's loaders, and small settings."""
+    (path,) = (path for path in WORKFLOWS if path.stem.startswith(start))
+    graph = to_api(opened(path), server.get("/object_info"))
+    replaced = {key: SLOTS[one["class_type"]] for key, one in graph.items() if one["class_type"] in SLOTS}
+    graph = {key: one for key, one in graph.items() if key not in replaced}
+    graph |= {"small": node("MetaLoRA_LoadMiniature", network="miniature")} if replaced else {}
+    for inputs in (one["inputs"] for one in graph.values()):
+        wires = {name: value for name, value in inputs.items() if isinstance(value, list)}
+        inputs |= {name: ["small", replaced[key]] for name, (key, _) in wires.items() if key in replaced}
+        inputs |= {name: value for name, value in small.items() if name in inputs.keys() - wires.keys()}
     return graph
 
 
+@pytest.fixture(scope="session")
+def demo(server: Server) -> dict:
+    """What the demo showed; its LoRA is demo_00001_."""
+    return server.run(shipped(server, "1_", steps=4, resolution=64))
+
+
+def test_the_demo_runs(server: Server, demo: dict):
+    assert sum("images" in output for output in demo.values()) == 5
+    assert (server.base / "output" / "loras" / "demo_00001_.safetensors").is_file()
+    assert list((server.base / "output" / "meta_lora").glob("demo_*_.results.json"))
+    assert "lora key not loaded" not in server.log
+
+
 def test_personalize_learns_the_photo_that_it_opens_with(server: Server):
-    graph = on_the_small_base(server, "2_Personalize_FLUX.1-dev")
-    small = {"steps": 2, "resolution": 64, "width": 128, "height": 128}
-    for node in graph.values():
-        node["inputs"] |= {entry: value for entry, value in small.items() if entry in node["inputs"]}
-    shown = server.run(graph)
+    shown = server.run(shipped(server, "2_Personalize_FLUX.1", steps=2, resolution=64, width=128, height=128))
     assert sum("images" in output for output in shown.values()) == 3  # crops, loss, image
     assert (server.base / "output" / "loras" / "person_00001_.safetensors").is_file()
 
 
-def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server):
+def test_images_of_a_folder_are_scored(server: Server):
+    for index, folder in enumerate(("", "generated", "held-out"), 1):
+        (server.base / "input" / folder).mkdir(exist_ok=True)
+        shutil.copy(PHOTOS / "portraits" / f"woman-{index}.jpg", server.base / "input" / folder)
+    shown = server.run(shipped(server, "3_", image="woman-1.jpg"))
+    assert any("R-FaceSim" in output.get("text", [""])[0] for output in shown.values())
+    assert sum("images" in output for output in shown.values()) == 2  # the page and the plot
+    results = json.loads((server.base / "output/meta_lora/evaluation_00001_.results.json").read_text())
+    assert results["summary"]["images"] == 1
+    assert -1 <= results["images"][0]["held_out"] <= 1
+
+
+def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server, demo: dict):
     """The shipped graph on the demo's base, with the demo's LoRA on the left and nothing on the right."""
-    graph = on_the_small_base(server, "4_Two_people_in_one_picture")
+    graph = shipped(server, "4_", steps=1)
     strengths = iter((1.0, 0.0))
-    for node in graph.values():
-        inputs = node["inputs"]
+    for one in graph.values():
+        inputs = one["inputs"]
         sizes = {"width": 128 if inputs.get("width") == 1024 else 64, "height": 128}
         inputs |= {name: size for name, size in sizes.items() if name in inputs}
-        if node["class_type"] == "MaskComposite":
+        if one["class_type"] == "MaskComposite":
             inputs["x"] //= 8
-        if node["class_type"] == "CreateHookLoraModelOnly":
+        if one["class_type"] == "CreateHookLoraModelOnly":
             inputs |= {"lora_name": "demo_00001_.safetensors", "strength_model": next(strengths)}
-        if node["class_type"] == "KSampler":
-            inputs["steps"] = 1
-    sampler = next(key for key, node in graph.items() if node["class_type"] == "KSampler")
-    graph = {key: node for key, node in graph.items() if node["class_type"] not in ("VAEDecode", "SaveImage")}
-    graph["save"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler, 0], "filename_prefix": "two"}}
+    sampler = next(key for key, one in graph.items() if one["class_type"] == "KSampler")
+    graph = {key: one for key, one in graph.items() if one["class_type"] not in ("VAEDecode", "SaveImage")}
+    graph["save"] = node("SaveLatent", samples=[sampler, 0], filename_prefix="two")
     latents = []
     for strength in (1.0, 0.0):
-        worn = [node["inputs"] for node in graph.values() if node["inputs"].get("strength_model") == 1.0]
+        worn = [one["inputs"] for one in graph.values() if one["inputs"].get("strength_model") == 1.0]
         for inputs in worn:
             inputs["strength_model"] = strength
         server.run(graph)
@@ -143,3 +141,33 @@ def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server):
     change = (latents[0] - latents[1]).abs().mean(dim=(0, 1, 2))  # by column
     assert change[:8].min() > 1e-3
     assert change[8:].max() < 1e-5  # rounding: a hook of strength 0 is still a hook
+
+
+def test_a_benchmark_is_planned_run_and_reported(server: Server):
+    small = {"methods": "none, meta-lora", "prompts_each": 1, "steps": 2, "resolution": 64, "sampling_steps": 2}
+    shown = server.run(shipped(server, "5_", **small))
+    folder = server.base / "output" / "meta_lora" / "benchmarks" / "benchmark"
+    assert json.loads((folder / "results.json").read_text())
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert sum("images" in output for output in shown.values()) == 1
+
+
+def test_a_meta_down_is_trained_and_used(server: Server):
+    for photo in sorted((PHOTOS / "mini_benchmark" / "photos").glob("30000[0-3]-[0-2].jpg")):
+        person, _, number = photo.name.partition("-")
+        (server.base / "input" / "people" / person).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, server.base / "input" / "people" / person / number)
+    small = {"steps": 6, "bucket_steps": 3, "batch": 2, "resolution": 64, "validation_people": 2, "preset": "miniature"}
+    graph = shipped(server, "6_", network=TINY, preview="images", preview_every=3, **small)
+    graph["small"]["inputs"]["network"] = TINY
+    shown = server.run(graph)
+    assert sum("images" in output for output in shown.values()) == 1
+    made = server.base / "output" / "meta_lora" / "meta_downs" / "people.safetensors"
+    assert files.read(made, ("meta-down",))[1]["people"] == "2"
+
+    second = training(steps=2, seed=21)
+    second["4"]["inputs"]["file"], second["6"]["inputs"]["name"] = "people.safetensors", "second"
+    server.run(second)
+    trained = next(one["inputs"] for one in graph.values() if one["class_type"] == "MetaLoRA_MetaTrain")
+    trained["seed"] = 1
+    assert "exists already: use it through Load Meta-Down" in server.refused(graph)
