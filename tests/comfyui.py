@@ -8,6 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from metalora.backbones.pipeline import PipelineBackbone
 
 ROOT = Path(__file__).parents[1]
 PACK = "metalora_pack"
@@ -29,3 +32,18 @@ def pack(name: str) -> ModuleType:
         sys.modules[PACK] = module
         spec.loader.exec_module(module)
     return importlib.import_module(f"{PACK}.{name}")
+
+
+def small_parts(network: str) -> tuple:
+    """(MODEL, CLIP, VAE) of tiny_flux.TinyFlux or pipeline_folder.Miniature, made as a loader node makes them."""
+    module, name = network.split(".")
+    with torch.inference_mode():
+        read = vars(pack(f"metalora.backbones.{module}"))[name]()
+        return pack("nodes.bridge.small").small_parts(read)
+
+
+def headless(network: str) -> PipelineBackbone:
+    """The same without ComfyUI."""
+    module, name = network.split(".")
+    read = vars(importlib.import_module(f"metalora.backbones.{module}"))[name]()
+    return PipelineBackbone(read, torch.device("cpu"), torch.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfy_files import BFL, as_they_name
+from comfy_files import BFL, as_they_name, scaled_fp8
 from comfyui import needs_comfyui
 from comfyui_server import Graph, Server, node, serving, training
 from graphs import OLDEST
@@ -40,19 +40,6 @@ def server(tmp_path_factory):
 
 def in_blocks(name: str, weight: Tensor) -> bool:
     return "_blocks." in name and weight.ndim == 2
-
-
-def scaled_fp8(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As Comfy-Org's FLUX files keep it: a marker, and a scale a layer."""
-    made = {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn)}
-    for name, weight in weights.items():
-        if in_blocks(name, weight):
-            scale = weight.abs().max() / 448
-            made[name] = (weight / scale).to(torch.float8_e4m3fn)
-            made[f"{name.removesuffix('.weight')}.scale_weight"] = scale
-        else:
-            made[name] = weight.bfloat16()
-    return made
 
 
 def write_gguf(weights: dict[str, Tensor], path: Path, kind: str) -> None:
