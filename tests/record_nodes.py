@@ -13,15 +13,13 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "data" / "comfyui_nodes"
 FOREIGN = FOLDER / "foreign.json"
-LOCALE = Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json"
-CORE = """
-BasicGuider CheckpointLoaderSimple CLIPLoader CLIPTextEncode ConditioningCombine ConditioningSetProperties
-ControlNetLoader CreateHookLoraModelOnly DualCLIPLoader EmptyLatentImage EmptySD3LatentImage FluxGuidance
-ImageScaleToTotalPixels KSampler KSamplerSelect LoadImage LoraLoaderModelOnly LoraModelLoader LossGraphNode
-MaskComposite PhotoMakerEncode PhotoMakerLoader PreviewAny PreviewImage RandomNoise ReferenceLatent
-SamplerCustomAdvanced SaveImage SolidMask UNETLoader VAEDecode VAEEncode VAELoader
-"""
-NEWER = "EmptyFlux2LatentImage Flux2Scheduler"  # not in every version that is supported
+ROOT = Path(__file__).parents[1]
+LOCALE = ROOT / "locales" / "en" / "nodeDefs.json"
+USED = {
+    node["type"]
+    for path in (ROOT / "workflows").glob("*.json")
+    for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
+}
 PACKS = {  # the newest commits that could be had
     "https://github.com/cubiq/ComfyUI_InstantID": (
         "1ef34ef573581bd9727c1e0ac05aa956b356a510",
@@ -50,8 +48,9 @@ def recorded(info: Schemas, names: list[str]) -> Schemas:
 
 
 def recorded_core(info: Schemas) -> Schemas:
-    """ComfyUI's own nodes and ours."""
-    return recorded(info, [*CORE.split(), *NEWER.split(), *(name for name in info if name.startswith(OURS))])
+    """ComfyUI's own nodes that are used, and all of ours."""
+    core = USED - {name for _, names in PACKS.values() for name in names.split()}
+    return recorded(info, [name for name in info if name in core or name.startswith(OURS)])
 
 
 def without_files(key: str, entry: list) -> list:
@@ -94,8 +93,6 @@ def answer(address: str, path: str) -> dict[str, Any]:
 def main() -> None:
     info, system = answer(sys.argv[1], "/object_info"), answer(sys.argv[1], "/system_stats")["system"]
     kept = recorded_core(info)
-    missing = set(CORE.split()) - kept.keys()
-    assert not missing, f"this ComfyUI has no {missing}"
     write(FOLDER / f"{system['comfyui_version']}.json", kept, 1)
     write(LOCALE, translatable(info), 2)
     foreign = {
