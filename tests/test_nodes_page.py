@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from comfyui import needs_comfyui
-from comfyui_page import BROWSER, Page, browsing
+from comfyui_page import Page, browsing, needs_a_browser
 from comfyui_server import serving
 from graphs import (
     BLUEPRINT,
@@ -26,9 +26,7 @@ from graphs import (
     to_api,
 )
 
-from metalora.backbones.pipeline_folder import MINIATURE
-
-pytestmark = [needs_comfyui, pytest.mark.skipif(BROWSER is None, reason="needs Chromium (apt-get install chromium)")]
+pytestmark = [needs_comfyui, needs_a_browser]
 TRAINING = "app.graph._nodes.find(n => n.type == 'MetaLoRA_TrainPersonalization')"
 LINK = "/?template=1_Miniature_demo&source=metalora"  # the README's
 LOSS = "app.graph._nodes.find(n => n.title == 'Loss')"
@@ -46,7 +44,7 @@ def page(tmp_path_factory):
     with serving(folder / "base") as server:
         started = time.monotonic() - clock
         clock = time.monotonic()
-        with browsing(server.address + LINK, folder / "profile") as opened:
+        with browsing(server.address + LINK) as opened:
             opened.server, opened.started, opened.clock = server, started, clock
             opened.version = server.version
             yield opened
@@ -77,8 +75,6 @@ def test_from_the_link_to_a_picture_in_one_click_with_progress_preview_plot_and_
     if not KEPT:
         for kind, widgets in SMALL.items():
             change(page, kind, **widgets)
-        if not MINIATURE.is_dir():
-            change(page, "MetaLoRA_LoadMiniature", network="tiny (random weights)")
     change(page, "MetaLoRA_TrainPersonalization", preview="images")
     page.click("Run")
     page.until("Object.keys(app.nodePreviewImages || {}).length > 0", 120)
@@ -159,7 +155,7 @@ def test_the_blueprint_is_one_node_that_the_page_sends_as_crops_training_and_fil
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_the_opening_view_shows_words_and_where_the_images_will_be(page: Page, path: Path):
     """At 1366 x 768: a scale at which the page draws text, and every node that saves an image."""
-    page.call("Emulation.setDeviceMetricsOverride", width=1366, height=768, deviceScaleFactor=1, mobile=False)
+    page.tab.set_viewport_size({"width": 1366, "height": 768})
     page.open_graph(path)
     scale, (left, top) = json.loads(page.run("JSON.stringify([app.canvas.ds.scale, Array.from(app.canvas.ds.offset)])"))
     assert scale >= READABLE
