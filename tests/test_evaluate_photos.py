@@ -71,18 +71,28 @@ def test_base_images_and_the_sheet_are_not_scored_and_it_is_said(here: Path):
     assert sum(sentence.startswith("left out: ") for sentence in said) == 4
 
 
-def test_a_sheet_is_known_under_any_name(here: Path):
+@pytest.mark.parametrize("name", ["page.png", "sheet.jpg"])
+def test_a_sheet_is_known_under_any_name_or_ending(here: Path, name: str):
     sheet = here / "images" / "sheet.png"
-    sheet.rename(sheet.with_name("page.png"))
+    if name.endswith("png"):
+        sheet.rename(sheet.with_name(name))
+    else:
+        save_image(read_photo(sheet), sheet.with_name(name))
+        sheet.unlink()
     assert scored(here).r_facesim == clean(here).r_facesim
 
 
-def test_images_that_a_table_names_are_scored_whatever_they_say(here: Path):
-    names = ["a-beach-0-base.png", "a-beach-1.png", "other.jpg"]
+def test_images_that_were_saved_again_without_their_facts_are_told_by_their_names(here: Path):
+    for path in sorted((here / "images").glob("*.png")):
+        save_image(read_photo(path), path.with_suffix(".jpg"))
+        path.unlink()
+    assert [row.file for row in scored(here).rows] == [f"a-beach-{index}.jpg" for index in range(3)]
+
+
+def test_pictures_that_say_nothing_among_images_that_do_are_left_out_unless_a_table_names_them(here: Path):
     shutil.copy(BOB[5], here / "images" / "other.jpg")
-    for path in (here / "images").iterdir():
-        if path.name not in names:
-            path.unlink()
+    assert scored(here).r_facesim == clean(here).r_facesim
+    names = [f"a-beach-{index}.png" for index in range(3)] + ["other.jpg"]
     (here / "prompts.csv").write_text("image,prompt\n" + "".join(f"{name},a beach\n" for name in names))
     assert [row.file for row in scored(here, prompts=here / "prompts.csv").rows] == names
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ...config import FEWEST_PEOPLE, Phase, Step, UserError
 from ...measure.faces import FaceAnalyser, load_faces
@@ -167,13 +168,14 @@ def wanted_images(
     wanted, left_out = [], []
     for person in people:
         paths = pictures_in(person.images)
+        made = {path: made_here(path) for path in paths}
         known = known_photos(paths, looks[person])
         if len(looks[person]) > 2 and {look.path for look in looks[person][1:]} <= set(known.values()):
             raise UserError(
                 f"All photos of {person.photos} are among the images of {person.images}: give photos of the person."
             )
         reasons = {
-            path: None if listed and path.relative_to(images).as_posix() in listed else why_left_out(path, known)
+            path: None if listed and path.relative_to(images).as_posix() in listed else why_left_out(path, made, known)
             for path in paths
         }
         if BARE in reasons.values() and not {None} & set(reasons.values()):
@@ -192,14 +194,21 @@ def wanted_images(
 BARE = "made without a LoRA"
 
 
-def why_left_out(path: Path, known: Mapping[Path, Path]) -> str | None:
-    """Why a picture is no image to score; None for one that is. What says nothing of itself is another program's."""
+def why_left_out(path: Path, made: Mapping[Path, Mapping[str, Any] | None], known: Mapping[Path, Path]) -> str | None:
+    """Why a picture is no image to score; None for one that is."""
+    metadata = made[path]
     if path in known:
         return f"it is the photo {known[path]}"
-    metadata = made_here(path) or {}
-    if metadata.get("kind") == SHEET:
+    if metadata is not None and metadata.get("kind") == SHEET:
         return "a page of images"
-    return BARE if metadata.get("lora", "") is None else None
+    if metadata is not None:
+        return BARE if metadata.get("lora", "") is None else None
+    twin = path.with_name(path.stem.removesuffix("-base") + path.suffix)
+    if twin != path and twin in made:
+        return BARE
+    if path.stem == SHEET:
+        return "a page of images"
+    return "it does not say how it was made, as the others do" if any(made.values()) else None
 
 
 def known_photos(paths: Sequence[Path], looks: Sequence[Look]) -> dict[Path, Path]:
