@@ -6,11 +6,13 @@
 
 `ours` and `peft` train a rank-1 LoRA on the same layers from the same latents; steps take turns in one run, so that a
 machine that is busy for a while is busy for both, and the ratio is of medians. Peak memory is what a step allocates at
-its worst moment beyond the model, the adapters and the optimizer.
+its worst moment beyond the model, the adapters and the optimizer. Running out of memory is a result, and so is a
+refusal: both are written, with an exit status of their own.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +24,10 @@ import torch
 from torch import Tensor
 
 from metalora.backbones.architecture import Architecture, FluxShape
-from metalora.backbones.bases import BASES
+from metalora.backbones.bases import BASES, klein
 from metalora.backbones.families.flux import FLUX
+from metalora.backbones.families.flux2 import Flux2Klein
+from metalora.backbones.families.z_image import ZImage
 from metalora.backbones.family import Family, diffusers_class
 from metalora.backbones.flux_configs import transformer_config
 from metalora.backbones.load import speed_of
@@ -31,7 +35,7 @@ from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Checkpointing, attention_that_runs, place, prepare
-from metalora.config import PersonalizeConfig, SpeedConfig
+from metalora.config import PersonalizeConfig, SpeedConfig, UserError
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.flags import add_options
 from metalora.jobs.fitting import operations
@@ -66,8 +70,11 @@ def of_base(name: str, **text: tuple[int, ...]) -> Size:
 
 
 SMALL_FLUX = FluxShape(256, 2, 4, 64, 128, 128, guidance=True)
+SMALL_Z_IMAGE = {"dim": 256, "n_layers": 4, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 64}
 SIZES = {
     "miniature": Size(FLUX, transformer_config(SMALL_FLUX), {"tokens": (32, 128), "pooled": (128,)}),
+    "small-klein": Size(Flux2Klein(), klein(1, 2, 2, 128), {"tokens": (64, 128)}),
+    "small-z-image": Size(ZImage(), SMALL_Z_IMAGE, {"tokens": (32, 64)}),
     "flux-dev": of_base("flux-dev", tokens=(512, 4096), pooled=(768,)),
     "klein-4b": of_base("klein-4b", tokens=(512, 7680)),
     "z-image": of_base("z-image", tokens=(32, 2560)),
@@ -75,6 +82,7 @@ SIZES = {
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHECKPOINTING = {how.name.lower(): how for how in Checkpointing}
 WARM_UP, FOREVER = 3, 1_000_000
+OUT_OF_MEMORY, REFUSED = 3, 4  # exit status
 
 Steps = Iterator[Any]
 
@@ -228,23 +236,40 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, f"attention: {report['attention']}; {report['run']}"])
 
 
-def main(given: list[str] | None = None) -> None:
-    """Measure, print and write, with what was measured."""
+def settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """What was measured, for the result's file."""
+    device, dtype, speed = (
+        torch.device(arguments.device),
+        PRECISIONS[arguments.precision],
+        speed_of(config_of(SpeedConfig, vars(arguments))),
+    )
+    kept = ("size", "pixels", "batch", "precision", "checkpointing", "memory_gb", "steps")
+    processor = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    return {name: getattr(arguments, name) for name in kept} | {
+        "run": str(speed),
+        "attention": attention_that_runs(speed, device, dtype),
+        "machine": f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    }
+
+
+def main(given: list[str] | None = None, measure: Callable[[argparse.Namespace], dict[str, Any]] = measured) -> int:
+    """Measure, print and write. The exit status."""
     arguments = options().parse_args(given)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device, speed = torch.device(arguments.device), speed_of(config_of(SpeedConfig, vars(arguments)))
-    processor = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    kept = ("size", "pixels", "batch", "precision", "checkpointing", "memory_gb", "steps")
-    report = {name: getattr(arguments, name) for name in kept} | {
-        "run": str(speed),
-        "attention": attention_that_runs(speed, device, PRECISIONS[arguments.precision]),
-        "machine": f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-    }
-    report |= measured(arguments)
-    print(table(report))
+    status, report = 0, {}
+    try:
+        report = settings(arguments) | measure(arguments)
+        print(table(report))
+    except torch.OutOfMemoryError as error:
+        status, report = OUT_OF_MEMORY, settings(arguments) | {"out_of_memory": str(error).splitlines()[0]}
+        print(f"out of memory: {report['out_of_memory']}")
+    except UserError as error:
+        status, report = REFUSED, {"refused": str(error)}
+        print(f"refused: {error}")
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    return status
 
 
 def options() -> argparse.ArgumentParser:
@@ -266,4 +291,4 @@ def options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
