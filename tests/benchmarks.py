@@ -47,13 +47,14 @@ def planned(
     backbone: PipelineBackbone,
     inputs: Inputs = INPUTS,
     crops: CropConfig = CROPS,
+    draws: PipelineBackbone | None = None,
     **changes: object,
 ) -> Plan:
-    return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, crops, SAMPLING))
+    return run(make_plan(folder, backbone, inputs, replace(CONFIG, **changes), TRAINING, crops, SAMPLING, draws))
 
 
-def finished(folder: Path, backbone: PipelineBackbone, cache: Cache) -> bytes:
+def finished(folder: Path, backbone: PipelineBackbone, cache: Cache, draws: PipelineBackbone | None = None) -> bytes:
     """The bytes of results.json."""
-    path = run(run_benchmark(folder, backbone, cache, Share()))
+    path = run(run_benchmark(folder, backbone, cache, Share(), draws))
     assert path is not None
     return path.read_bytes()

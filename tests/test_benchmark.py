@@ -11,6 +11,8 @@ import torch
 from benchmarks import CROPS, INPUTS, WITH_CLIP, finished, mini_people, planned
 
 from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline_folder import Miniature
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.benchmark.layout import Layout
@@ -264,3 +266,22 @@ def test_an_image_that_another_plan_made_is_refused(
     (second / "several-01-1.png").unlink()
     with pytest.raises(UserError, match=r"several-01-0.png is not the image that this plan makes there"):
         finished(copy, tiny, warm_cache)
+
+
+def test_images_may_be_made_by_a_sister_of_the_base(tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path):
+    sister, few = PipelineBackbone(TinyFlux(seed=1), tiny.device, tiny.dtype), {"methods": ("lora",), "people": 1}
+    made = []
+    for draws in (None, sister):
+        folder = tmp_path / ("sister" if draws else "own")
+        planned(folder, tiny, draws=draws, step_counts=(2,), **few)
+        finished(folder, tiny, warm_cache, draws)
+        found = [path for kind in ("loras", "images") for path in sorted((folder / kind).rglob("*.*"))]
+        made.append({path.relative_to(folder): path.read_bytes() for path in found})
+    own, drawn = made
+    assert own.keys() == drawn.keys()
+    assert {path.suffix for path in own if own[path] == drawn[path]} == {".safetensors"}
+    with pytest.raises(UserError, match="the base that makes the images"):
+        finished(tmp_path / "sister", tiny, warm_cache)
+    other = PipelineBackbone(Miniature(), tiny.device, tiny.dtype)
+    with pytest.raises(UserError, match=r"--draw-with is a flux-.*, and LoRAs of flux-128x2x2 do not fit it"):
+        planned(tmp_path / "other", tiny, draws=other, **few)

@@ -31,7 +31,7 @@ def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
     assert main(["benchmark", "plan", str(run), *FLAGS, *SMALL, "--eight-bit"]) == 0
     plan = read_plan(run)
     assert plan.speed == {"eight_bit": True}
-    assert planned_backbone(plan, run, "cpu").speed == Speed(eight_bit=True)
+    assert planned_backbone(plan, plan.backbone_flags, run, "cpu").speed == Speed(eight_bit=True)
     assert plan.backbone["fingerprint"].endswith("int8")
     with pytest.raises(UserError, match=r"how the base is run \(planned: .*8-bit"):
         finished(run, tiny, warm_cache)

@@ -1,4 +1,4 @@
-"""How a job ends before its time: signals, a partner that is not done, a plot that cannot be drawn."""
+"""How a job ends before its time: signals, a partner that died, a plot that cannot be drawn."""
 
 import os
 import pty
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from metalora.jobs import plots
+from metalora.config import UserError
+from metalora.jobs import plots, run
 from metalora.jobs.benchmark import shares
+from metalora.jobs.benchmark.shares import Partners, Share
 
 ROOT = Path(__file__).parents[1]
 JOB = """
@@ -119,16 +121,34 @@ def test_a_terminal_that_is_closed_costs_nothing(tmp_path: Path):
     assert (tmp_path / "saved").exists()
 
 
-def test_process_0_waits_for_the_others_and_can_be_stopped_meanwhile(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shares, "POLL", 0)
-    done: set[str] = set()
-    job = shares.wait_for(["a", "b"], done.__contains__)
-    assert next(job).text == "waiting for the other processes"
-    for index, one in enumerate("ab"):
-        assert (next(job).index, next(job).index) == (index, index)
-        done.add(one)
-    assert list(job) == []
-    assert list(shares.wait_for(["a"], done.__contains__)) == []
+def endless(partner: Partners):
+    yield from partner.wait_for({0: [1]}, lambda one: False)
+
+
+def test_process_0_ends_with_a_sentence_when_a_partner_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, 'tests'); from test_stopping import *\n"
+        "partner = Partners(Path(sys.argv[1]), Share(1, 2)); job = partner.present(endless(partner))\n"
+        "next(job); print('there', flush=True); run(job)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "processes")]
+    first = Partners(tmp_path / "processes", Share(0, 2))
+    monkeypatch.setattr(shares, "JOINING", 1.0)
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "there\n"
+        job = first.present(first.wait_for({1: ["a", "b"]}, lambda one: one == "b"))
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            next(job)  # it waits, and can be stopped
+        process.kill()
+    with pytest.raises(UserError, match="Process 1 of 2 is not there any more, and 1 of its 2 shares are not done"):
+        run(job)
+    assert not (tmp_path / "processes").exists()
+
+
+def test_a_partner_that_finishes_is_no_reason_to_complain(tmp_path: Path):
+    first = Partners(tmp_path / "processes", Share(0, 2))
+    run(first.present(first.wait_for({1: ["a"]}, lambda one: True)))
 
 
 def test_what_is_finished_is_not_refused_because_its_plot_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -78,6 +79,9 @@ class PlanSettings(BenchmarkConfig, PersonalizeConfig, CropConfig, GenerateConfi
         "miniature, else openai; none where open_clip is not installed)",
     )
     faces: str = option("sface", FACES)
+    draw_with: str | None = option(
+        None, "make the images with another base of the same architecture: krea-2-turbo, ..."
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -110,6 +114,7 @@ def plan_benchmark(args: argparse.Namespace) -> None:
     if "learning_rate" not in given:
         presets = {method: method_preset(preset, method) for method in own.methods if method in METHODS}
         rates = {method: float(own["learning_rate"]) for method, own in presets.items() if "learning_rate" in own}
+    drawn = BaseConfig(backbone=own.draw_with, device=own.device, precision=own.precision)
     inputs = Inputs(
         own.manifest or mini_benchmark() / "manifest.jsonl",
         meta_phd_prompts() if own.meta_phd else own.prompts or mini_benchmark() / "prompts.json",
@@ -118,6 +123,7 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         own.faces,
         clip_of(own),
         rates,
+        words_of_base(drawn, args.run) if own.draw_with else {},
     )
     backbone = open_backbone(own, own)
     print(how_it_runs(backbone))
@@ -128,7 +134,8 @@ def plan_benchmark(args: argparse.Namespace) -> None:
         config_of(BenchmarkConfig, given, preset),
         config_of(PersonalizeConfig, given, preset),
         config_of(CropConfig, given, preset),
-        config_of(GenerateConfig, given, preset),
+        config_of(GenerateConfig, given, own.draw_with or preset),
+        open_backbone(drawn, own) if own.draw_with else None,
     )
     plan = driven(job)
     keep(args.run / "settings.toml", "benchmark plan", given)
@@ -151,8 +158,10 @@ def run_benchmark(args: argparse.Namespace) -> None:
 
     share, plan = share_from_environment(), read_plan(args.run)
     torch.set_num_threads(plan.threads)
-    backbone = planned_backbone(plan, args.run, args.device)
-    results = driven(job(args.run, backbone, Cache(args.cache or default_folder()), share), quiet=share.rank > 0)
+    backbone = planned_backbone(plan, plan.backbone_flags, args.run, args.device)
+    draws = plan.drawn_with_flags and planned_backbone(plan, plan.drawn_with_flags, args.run, args.device)
+    work = job(args.run, backbone, Cache(args.cache or default_folder()), share, draws or None)
+    results = driven(work, quiet=share.rank > 0)
     if results is not None:
         for variant in read_results(results).variants:
             figures = {score: variant.figure(score.key) for score in (R_FACESIM, CLIP_T)}
@@ -195,14 +204,14 @@ def words_of_base(base: BaseConfig, run: Path) -> dict[str, str]:
     return {**({"backbone": portable(named, run)} if named else {}), **given, "precision": base.precision}
 
 
-def planned_backbone(plan: "Plan", run: Path, device: str) -> "PipelineBackbone":
-    """The plan's base, run as the plan says, on this process's device."""
+def planned_backbone(plan: "Plan", named: Mapping[str, str], run: Path, device: str) -> "PipelineBackbone":
+    """A base that the plan names so, run as the plan says, on this process's device."""
     from ..backbones.load import open_backbone
     from ..backbones.speed import Speed
     from ..jobs.benchmark.plan_file import located
     from ..jobs.processes import device_of_process
 
-    flags = {name: located(given, run) for name, given in plan.backbone_flags.items()}
+    flags = {name: located(given, run) for name, given in named.items()}
     if "made_in" in flags:
         raise UserError(f"{run / 'plan.json'} was made in ComfyUI and runs there: its base has no name outside.")
     backbone = open_backbone(BaseConfig(**flags, device=device_of_process(device)))

@@ -99,6 +99,8 @@ class Plan:
     gallery: list[str]  # whom a generated face is looked for among: everyone with held-out photos
     speed: dict[str, Any] = field(default_factory=dict)  # how the base is run, where that is not `AS_IT_IS`
     learning_rates: dict[str, float] = field(default_factory=dict)  # by method, of those that have their own
+    drawn_with: dict[str, str] = field(default_factory=dict)  # name and fingerprint, where another base makes images
+    drawn_with_flags: dict[str, str] = field(default_factory=dict)
 
     def variants(self) -> list[Variant]:
         """Every method at every step count and rank."""

@@ -48,6 +48,7 @@ class Inputs:
     faces: str
     clip: str | None  # None: left out
     learning_rates: Mapping[str, float] = field(default_factory=dict)  # by method, of those that have their own
+    drawn_with_flags: Mapping[str, str] = field(default_factory=dict)  # and the base that makes the images, if another
 
 
 def mini_benchmark() -> Path:
@@ -68,6 +69,7 @@ def make_plan(
     training: PersonalizeConfig,
     crops: CropConfig,
     sampling: GenerateConfig,
+    draws: Backbone | None = None,
 ) -> Job[Plan]:
     """Check every input, write `plan.json`, the references and the layout for images from elsewhere."""
     files.check_writable(run / "plan.json")
@@ -83,6 +85,11 @@ def make_plan(
     elif cut := truncation(clip, filled_texts(planned)):
         yield Phase(cut)
     yield Phase(f"checking the base {backbone.name}")
+    if draws is not None and draws.name != backbone.name:
+        raise UserError(
+            f"--draw-with is a {draws.name}, and LoRAs of {backbone.name} do not fit it. Name a base of the same "
+            "architecture, such as the one that was distilled from it."
+        )
     plan = Plan(
         format=FORMAT,
         name=inputs.manifest.absolute().parent.name,
@@ -110,6 +117,8 @@ def make_plan(
         gallery=[person.name for person in manifest.people if person.held_out],
         speed=speed_of(backbone),
         learning_rates=dict(inputs.learning_rates),
+        drawn_with=identity_of(draws) if draws else {},
+        drawn_with_flags=dict(inputs.drawn_with_flags),
     )
     check_trainings(plan)
     write_plan(run, plan)

@@ -7,9 +7,10 @@ to processes (`torchrun`) by units that the plan fixes, so what one computes doe
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from ...store import files
 from ...store.cache import Cache
 from ...store.manifest import Identity, read_manifest
 from ...store.prompts import read_prompts
-from .. import Job
+from .. import Job, Progress
 from ..photos import prompt_embeddings
 from ..start import read_meta_down
 from .images import batches_left, make_images
@@ -33,29 +34,39 @@ from .plan import Plan, filled_texts, identity_of, speed_of
 from .plan_file import located, read_plan
 from .results import write_results
 from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_faces, score_person
-from .shares import Cell, Share, Unit, units_of, wait_for
+from .shares import Cell, Partners, Share, Unit, units_of
 from .train import Bench, encode_crops, is_trained, train_group
 
 
-def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> Job[Path | None]:
-    """Do this process's share; the first waits for the others, writes `results.json` and gives its path."""
+def run_benchmark(
+    run: Path, backbone: Backbone, cache: Cache, share: Share, draws: Backbone | None = None
+) -> Job[Path | None]:
+    """Do this process's share; the first waits for the others, writes `results.json` and gives its path.
+
+    Images are made by `draws`, where the plan was made with another base for them.
+    """
+    partners = Partners(run / "processes", share)
+    return (yield from partners.present(do_share(run, backbone, draws or backbone, cache, share, partners)))
+
+
+def do_share(
+    run: Path, backbone: Backbone, draws: Backbone, cache: Cache, share: Share, partners: Partners
+) -> Job[Path | None]:
+    """The same, unseen by the others."""
     began = time.time()
     plan, layout = read_plan(run), Layout(run)
     files.sweep(run, deep=True)
     yield Phase("checking that nothing has changed since the plan")
-    people = checked_people(plan, backbone, run)
+    people = checked_people(plan, backbone, draws, run)
     scorer = scorer_of(plan, run, people, backbone.device, cache)
     real = {}
     for index, person in enumerate(plan.people, 1):
         real[person.identity] = real_faces(people[person.identity], scorer.analyser, cache)
         yield Step(index, len(plan.people))
     units = units_of(plan, layout)
-    yield from make_everything(share.of(units), plan, layout, people, backbone, cache)
-    subjects = [[subject_of(cell, people, real) for cell in unit.scores] for unit in units]
-    own, *others = (
-        list(chain(*Share((share.rank + ahead) % share.processes, share.processes).of(subjects)))
-        for ahead in range(share.processes)
-    )
+    yield from make_everything(share.of(units), plan, layout, people, backbone, draws, cache)
+    subjects = {id(unit): [subject_of(cell, people, real) for cell in unit.scores] for unit in units}
+    own = [subject for unit in share.of(units) for subject in subjects[id(unit)]]
     yield Phase(f"scoring the images of {len(own)} times a person")
     if scorer.pictures.clip and (cut := truncation(scorer.pictures.clip, filled_texts(plan.prompts))):
         yield Phase(cut)
@@ -64,7 +75,11 @@ def run_benchmark(run: Path, backbone: Backbone, cache: Cache, share: Share) -> 
         yield Step(index, len(own))
     if share.rank > 0:
         return None
-    yield from wait_for(list(chain(*others)), lambda subject: is_scored(subject, plan, layout, scorer))
+    shares = {
+        rank: [subject for unit in Share(rank, share.processes).of(units) for subject in subjects[id(unit)]]
+        for rank in range(1, share.processes)
+    }
+    yield from partners.wait_for(shares, lambda subject: is_scored(subject, plan, layout, scorer))
     yield Phase("intervals and comparisons")
     write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, scorer)
     write_facts(layout, backbone, share, time.time() - began)
@@ -91,11 +106,13 @@ def check_weights(name: str, planned: str, found: str) -> None:
         )
 
 
-def checked_people(plan: Plan, backbone: Backbone, run: Path) -> dict[str, Identity]:
+def checked_people(plan: Plan, backbone: Backbone, draws: Backbone, run: Path) -> dict[str, Identity]:
     """The manifest's people; a UserError lists every input that is not what it was when the plan was made."""
     changed = []
     if identity_of(backbone) != plan.backbone:
         changed.append(f"the base (planned: {plan.backbone['name']})")
+    if identity_of(draws) != (plan.drawn_with or plan.backbone):
+        changed.append("the base that makes the images")
     if speed_of(backbone) != plan.speed:
         changed.append(f"how the base is run (planned: {Speed(**plan.speed)})")
     manifest = read_manifest(Path(located(plan.manifest, run)), look=False)
@@ -133,43 +150,62 @@ def make_everything(
     layout: Layout,
     people: Mapping[str, Identity],
     backbone: Backbone,
+    draws: Backbone,
     cache: Cache,
 ) -> Job[None]:
-    """Train and make images, unit by unit. Transformer and autoencoder are loaded once, and only if there is work."""
+    """Train and make images, unit by unit; where another base makes them, after all training.
+
+    Transformer and autoencoder are loaded once, and only if there is work.
+    """
     trainings = [training for unit in units for training in unit.trainings if not is_trained(training, layout)]
     cells = [cell for unit in units for cell in unit.images]
     texts = texts_of(plan)
     prompts = dict(zip(texts, (yield from prompt_embeddings(texts, backbone, cache)), strict=True))
     photos = {identity: person.reference.path for identity, person in people.items()}
     bench = Bench(plan, layout, photos, backbone, prompts, cache)
-    if not trainings and not any(batches_left(variant, person, bench) for variant, person in cells):
+    batches = sum(batches_left(variant, person, bench) for variant, person in cells)
+    if not trainings and not batches:
         return
     for training in trainings:
         yield from encode_crops(training, bench)
+    sampling_steps = plan.sampling["sampling_steps"]
+    left = TimeLeft(
+        {"training": sum(max(t.variants) for t in trainings), "images": sampling_steps * batches},
+    )
     yield Phase("loading the transformer and the autoencoder")
+    if draws is not backbone:
+        if trainings:
+            with backbone.denoiser() as denoiser:
+                for unit in units:
+                    yield from train_unit(unit, bench, denoiser, left)
+        encoded = yield from prompt_embeddings(texts, draws, cache)
+        bench = replace(bench, backbone=draws, prompts=dict(zip(texts, encoded, strict=True)))
     # Both at once: images are decoded as they are made, so that a stopped run keeps them.
-    with backbone.denoiser() as denoiser, backbone.autoencoder() as autoencoder:
+    with draws.denoiser() as denoiser, draws.autoencoder() as autoencoder:
         for unit in units:
-            for training in unit.trainings:
-                if not is_trained(training, layout):
-                    yield Phase(f"{unit.name}: {training.method}, rank {training.rank}")
-                    yield from train_group(training, bench, denoiser)
-            yield from draw_unit(unit, bench, denoiser, autoencoder)
+            if draws is backbone:
+                yield from train_unit(unit, bench, denoiser, left)
+            yield from draw_unit(unit, bench, denoiser, autoencoder, left)
 
 
-def draw_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoencoder) -> Job[None]:
+def train_unit(unit: Unit, bench: Bench, denoiser: Denoiser, left: "TimeLeft") -> Job[None]:
+    """Its trainings."""
+    for training in unit.trainings:
+        if not is_trained(training, bench.layout):
+            yield Phase(f"{unit.name}: {training.method}, rank {training.rank}; {left}")
+            yield from timed(train_group(training, bench, denoiser), left, "training")
+
+
+def draw_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoencoder, left: "TimeLeft") -> Job[None]:
     """Its images, variant by variant."""
     for variant in dict.fromkeys(variant for variant, _ in unit.images):
         people = [person for other, person in unit.images if other == variant]
         steps = bench.plan.sampling["sampling_steps"] * sum(batches_left(variant, p, bench) for p in people)
         if steps:
-            yield Phase(f"{unit.name}: images of {variant.id}")
-            made = 0
+            yield Phase(f"{unit.name}: images of {variant.id}; {left}")
+            numbers = (Step(index, steps) for index in count(1))
             for person in people:
-                with closing(make_images(variant, person, bench, denoiser, autoencoder)) as job:
-                    for progress in job:  # of a batch, where the bar is to be the variant's
-                        made += isinstance(progress, Step)
-                        yield Step(made, steps) if isinstance(progress, Step) else progress
+                yield from timed(make_images(variant, person, bench, denoiser, autoencoder), left, "images", numbers)
 
 
 def texts_of(plan: Plan) -> list[str]:
@@ -193,3 +229,56 @@ def write_facts(layout: Layout, backbone: Backbone, share: Share, seconds: float
         "torch": torch.__version__,
     }
     files.write_bytes(layout.facts, (json.dumps(record, indent=1) + "\n").encode())
+
+
+class TimeLeft:
+    """Counts steps of several kinds, each with its own pace."""
+
+    def __init__(self, totals: dict[str, int]):
+        self.left = dict(totals)
+        self.seconds = dict.fromkeys(totals, 0.0)
+        self.timed = dict.fromkeys(totals, 0)
+
+    def did(self, kind: str, steps: int, seconds: float | None) -> None:
+        """Some steps are done; `seconds` is None for steps that an earlier call did."""
+        self.left[kind] = max(0, self.left[kind] - steps)
+        if seconds is not None:
+            self.seconds[kind] += seconds
+            self.timed[kind] += steps
+
+    def __str__(self) -> str:
+        """In words; what has not been timed yet is named."""
+        known = [kind for kind in self.left if self.timed[kind]]
+        unknown = [kind for kind in self.left if not self.timed[kind] and self.left[kind]]
+        minutes = sum(self.left[kind] * self.seconds[kind] / self.timed[kind] for kind in known) / 60
+        said = f"about {in_words(minutes)} left" if known else "time left not known yet"
+        return said + (f", without {' and '.join(unknown)}" if known and unknown else "")
+
+
+def in_words(minutes: float) -> str:
+    """As long as it is worth saying."""
+    if minutes < 1:
+        return "a minute"
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+
+
+def timed(job: Job[None], left: TimeLeft, kind: str, renumbered: Iterator[Step] | None = None) -> Job[None]:
+    """The same job; its steps are timed, and numbered anew where they are part of something longer."""
+    last = 0
+    clock = time.perf_counter()
+    with closing(job):
+        for progress in job:
+            if not isinstance(progress, Step):
+                yield progress
+                continue
+            advance = progress.index - last if progress.index > last else 1
+            left.did(kind, advance - 1, None)
+            left.did(kind, 1, time.perf_counter() - clock)
+            last = progress.index
+            yield shown(progress, renumbered)
+            clock = time.perf_counter()
+
+
+def shown(step: Step, renumbered: Iterator[Step] | None) -> Progress:
+    """The step as a progress bar is to have it."""
+    return step if renumbered is None else next(renumbered)
