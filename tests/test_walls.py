@@ -7,7 +7,6 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from benchmarks import INPUTS, planned
@@ -17,7 +16,6 @@ from PIL import Image
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import UserError
-from metalora.jobs.benchmark.plan import sha256_of
 from metalora.jobs.benchmark.plan_file import located, portable, read_plan
 from metalora.store.files import digest
 from metalora.store.images import read_photo
@@ -103,41 +101,31 @@ def test_a_foreign_plan_names_no_file_outside_its_folder(run_folder: Path, tmp_p
     for part, key in (("people", "identity"), ("prompts", "id"), ("people", "reference"), ("people", "class_name")):
         record = json.loads((run_folder / "plan.json").read_text())
         record[part][0][key] = name
-        (tmp_path / "plan.json").write_text(signed(record))
+        (tmp_path / "plan.json").write_text(json.dumps(record))
         with pytest.raises(UserError, match="is not a plan of this version"):
             read_plan(tmp_path)
 
 
-def signed(record: dict[str, Any]) -> str:
-    """A plan as its writer would have written it."""
-    record.pop("sha256", None)
-    return json.dumps({**record, "sha256": sha256_of(record)})
-
-
-def test_a_plan_of_another_version_is_refused_by_the_name_of_its_field_and_a_changed_one_as_changed(
-    run_folder: Path, tmp_path: Path
-):
+def test_a_damaged_plan_is_refused_by_the_name_of_its_field(run_folder: Path, tmp_path: Path):
     draw, record = random.Random(3), json.loads((run_folder / "plan.json").read_text())
     for change, said in (
         ({"seeds": "0"}, "seeds: Input should be a valid array"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"people": []}, "people, their seeds, steps and ranks must be there"),
         ({"training": {**record["training"], "batch": "x"}}, "batch must be int"),
         ({"training": {**record["training"], "__class__": 1}}, "unexpected keyword"),
         ({"surprise": 1}, "surprise: "),
         ({"format": "metalora-plan-0"}, "has the format 'metalora-plan-0'"),
     ):
-        (tmp_path / "plan.json").write_text(signed({**record, **change}))
+        (tmp_path / "plan.json").write_text(json.dumps({**record, **change}))
         with pytest.raises(UserError, match=said):
             read_plan(tmp_path)
-    (tmp_path / "plan.json").write_text(json.dumps({**record, "seeds": [7]}))
-    with pytest.raises(UserError, match="was changed after it was made"):
-        read_plan(tmp_path)
     fuzz = Fuzz("plans")
     for _ in fuzz:
         changed: object = record
         for _ in range(draw.choice([1, 1, 2])):
             changed = other(changed, draw)
-        text = signed(changed) if isinstance(changed, dict) else json.dumps(changed)
-        for data in (text.encode(), damaged(json.dumps(record).encode(), draw)):
+        for data in (json.dumps(changed).encode(), damaged(json.dumps(record).encode(), draw)):
             fuzz.attempt(lambda path: read_plan(path.parent), tmp_path / "plan.json", data)
 
 

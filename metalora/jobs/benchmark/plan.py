@@ -132,12 +132,7 @@ class Plan:
 
     def sha256(self) -> str:
         """Of everything in it."""
-        return sha256_of(asdict(self))
-
-
-def sha256_of(record: dict[str, Any]) -> str:
-    """Of a plan as JSON has it."""
-    return files.digest(json.dumps(record, sort_keys=True).encode())
+        return files.digest(json.dumps(asdict(self), sort_keys=True).encode())
 
 
 def planned_people(manifest: Manifest, config: BenchmarkConfig, seed: int) -> list[PlannedPerson]:

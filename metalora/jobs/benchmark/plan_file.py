@@ -5,18 +5,22 @@ It holds no path of the machine: files are named from the run's folder, or from 
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 from ...backbones.speed import Speed
-from ...config import METHODS, UserError
+from ...config import NONE, SINGLE_FILES, UserError
+from ...config_benchmark import BenchmarkConfig
 from ...store import files
 from ...store.prompts import WORDS
 from ...store.text import decoded, parse_json, problems_of_names
-from .plan import FORMAT, Plan, reference_of, sha256_of
+from .plan import FORMAT, Plan, reference_of
 
 DATA = Path(__file__).parents[2] / "data"
 SHIPPED, FROM_RUN = "shipped:", "from-run:"  # where the rest of a name begins
+BASE = ("backbone", "precision", "made_in")  # that `backbone_flags` may hold
 SHOWN = 8  # problems of one message
 
 
@@ -45,7 +49,7 @@ def located(name: str, run: Path) -> str:
 
 
 def read_plan(run: Path) -> Plan:
-    """The plan of a run's folder, as `make_plan` made it: a changed one is refused, and so is another version's."""
+    """The plan of a run's folder, as whole and as plain as `make_plan` would have made it."""
     from pydantic import TypeAdapter, ValidationError  # imported late: only a benchmark needs it
 
     path = run / "plan.json"
@@ -60,30 +64,73 @@ def read_plan(run: Path) -> Plan:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else record
         raise UserError(f"{path} has the format {str(found)[:60]!r}, not {FORMAT!r}. Plan again in another folder.")
-    if record.pop("sha256", None) != sha256_of(record):
-        raise UserError(f"{path} was changed after it was made: its results would not be a plan's. Plan again.")
     try:
         plan = TypeAdapter(Plan).validate_json(json.dumps(record), strict=True)
-        plan.sampling_config(), plan.crop_config(), Speed(**plan.speed)
-        [plan.training_of(method, rank, plan.people[0], 1) for method in METHODS for rank in plan.ranks]
-        problems = problems_of_names([person.identity for person in plan.people], "identity")
-        problems += problems_of_names([prompt.id for prompt in plan.prompts], "prompt")
-        problems += [f"{p.reference!r} is no reference" for p in plan.people if p.reference != reference_of(p.identity)]
-        problems += [f"{p.class_name!r} is no class" for p in plan.people if p.class_name not in WORDS]
+        problems = problems_of_plan(plan)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:SHOWN]]
-    except (TypeError, KeyError, IndexError, UserError) as error:  # of the settings in it
+    except (TypeError, KeyError, UserError) as error:  # of the settings in it
         problems = [str(error)]
     if problems:
         raise UserError(f"{path} is not a plan of this version ({'; '.join(problems)}). Plan again in another folder.")
     return plan
 
 
+def problems_of_plan(plan: Plan) -> list[str]:
+    """What types do not say: settings in their range, names that are plain, files that stay in the run's folder."""
+    names, ids = [person.identity for person in plan.people], [prompt.id for prompt in plan.prompts]
+    BenchmarkConfig(
+        methods=tuple(plan.methods),
+        step_counts=tuple(plan.step_counts),
+        ranks=tuple(plan.ranks),
+        seeds=tuple(plan.seeds),
+        images_at_once=plan.images_at_once,
+        threads=plan.threads,
+    )
+    plan.sampling_config(), Speed(**plan.speed), plan.crop_config()
+    for method, rank, steps, person in product(plan.methods, plan.ranks, plan.step_counts, plan.people):
+        if method != NONE:
+            plan.training_of(method, rank, person, steps)
+    problems = problems_of_names(names, "identity") + problems_of_names(ids, "prompt")
+    if len(set(names)) < len(names) or len(set(ids)) < len(ids):
+        problems.append("an identity or a prompt is there twice")
+    problems += [f"{p.identity} is of the class {p.class_name!r}" for p in plan.people if p.class_name not in WORDS]
+    problems += [f"{p.reference!r} is no reference" for p in plan.people if p.reference != reference_of(p.identity)]
+    problems += [
+        f"{prompt.id} has no text for {person.class_name} or no seed for every image"
+        for person in plan.people
+        for prompt in plan.prompts_of(person)
+        if person.class_name not in prompt.filled or set(prompt.noise_seeds) != set(map(str, plan.seeds))
+    ]
+    problems += [
+        f"{prompt.id} has a seed below 0 or above 2^63" for prompt in plan.prompts if not seeds_fit(prompt.noise_seeds)
+    ]
+    if not plan.people or not plan.step_counts or not plan.ranks or not seeds_fit(p.seed for p in plan.people):
+        problems.append("people, their seeds, steps and ranks must be there")
+    for record, keys in ((plan.backbone, {"name", "fingerprint"}), (plan.faces, {"name", "sha256"})):
+        problems += [f"{key} is missing" for key in keys - record.keys()]
+    if plan.clip is not None:
+        problems += [f"{key} is missing" for key in {"given", "sha256"} - plan.clip.keys()]
+    problems += [
+        f"{key!r} names no base" for key in {*plan.backbone_flags, *plan.drawn_with_flags} - {*BASE, *SINGLE_FILES}
+    ]
+    if "meta-lora" in plan.methods:
+        classes = {person.class_name for person in plan.people}
+        whole = {name for name, down in plan.meta_downs.items() if {"path", "sha256"} <= down.keys()}
+        problems += [f"the Meta-Down of {name} is missing" for name in sorted(classes - whole)]
+    return problems
+
+
+def seeds_fit(seeds: Iterable[int] | Mapping[str, int]) -> bool:
+    """Whether a generator takes them."""
+    return all(0 <= seed < 2**63 for seed in (seeds.values() if isinstance(seeds, Mapping) else seeds))
+
+
 def write_plan(run: Path, plan: Plan) -> Path:
     """Write it; a folder that already holds another plan is refused."""
-    path, now = run / "plan.json", asdict(plan)
+    path = run / "plan.json"
     if path.exists():
-        before = asdict(read_plan(run))
+        before, now = asdict(read_plan(run)), asdict(plan)
         different = sorted(key for key in now if before[key] != now[key])
         if different:
             raise UserError(
@@ -91,6 +138,5 @@ def write_plan(run: Path, plan: Plan) -> Path:
                 "two plans are never mixed."
             )
         return path
-    text = json.dumps({**now, "sha256": sha256_of(now)}, indent=2, ensure_ascii=False)
-    files.write_bytes(path, f"{text}\n".encode())
+    files.write_json(path, plan)
     return path
