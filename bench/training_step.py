@@ -25,19 +25,17 @@ from torch import Tensor
 
 from metalora.backbones.architecture import Architecture, FluxShape
 from metalora.backbones.bases import BASES, klein
-from metalora.backbones.families.flux import FLUX
+from metalora.backbones.families.flux import FLUX, transformer_config
 from metalora.backbones.families.flux2 import Flux2Klein
 from metalora.backbones.families.z_image import ZImage
 from metalora.backbones.family import Family, diffusers_class
-from metalora.backbones.flux_configs import transformer_config
-from metalora.backbones.load import speed_of
 from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.speed import Checkpointing, attention_that_runs, place, prepare
+from metalora.backbones.speed import Checkpointing, attention_that_runs, place, prepare, speed_of
+from metalora.cli import add_options
 from metalora.config import PersonalizeConfig, SpeedConfig, UserError
 from metalora.config_meta_train import MetaTrainConfig
-from metalora.flags import add_options
 from metalora.jobs.fitting import operations
 from metalora.jobs.memory import cap_memory
 from metalora.method.adapter import new_adapters, random_meta_down

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 
-from metalora.backbones.load import load_backbone, speed_of
-from metalora.backbones.pipeline import PipelineBackbone
-from metalora.config import METHODS, CropConfig, GenerateConfig, PersonalizeConfig, Phase, SpeedConfig
-from metalora.flags import add_options
+from metalora.backbones.pipeline import PipelineBackbone, open_backbone
+from metalora.cli import add_options
+from metalora.config import METHODS, BaseConfig, CropConfig, GenerateConfig, PersonalizeConfig, Phase, SpeedConfig
 from metalora.jobs import Job
 from metalora.jobs.generate import generate_images
 from metalora.jobs.personalize import personalize_photos
@@ -34,8 +33,7 @@ def main() -> None:
     arguments = parsed()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    backbone = load_backbone(arguments.backbone, device=arguments.device, precision=arguments.precision)
-    backbone.speed = speed_of(config_of(SpeedConfig, vars(arguments)))
+    backbone = open_backbone(config_of(BaseConfig, vars(arguments)), config_of(SpeedConfig, vars(arguments)))
     given = {"method": arguments.method, "class_name": "woman"} | (
         {"steps": arguments.steps} if arguments.steps else {}
     )

@@ -67,7 +67,7 @@ def personalize(photo: File | Sequence[File], given: dict[str, Any]) -> "Persona
     Traceback (most recent call last):
     metalora.config.UserError: metalora.personalize has no setting called stepz. Did you mean steps?
     """
-    from .backbones.load import how_it_runs, open_backbone
+    from .backbones.pipeline import how_it_runs, open_backbone
     from .jobs.personalize import personalize_photos
     from .jobs.start import RANDOM, shipped_meta_down
     from .store.cache import Cache, default_folder
@@ -124,7 +124,7 @@ def generate(prompt: str | Sequence[str], given: dict[str, Any]) -> "list[Image]
     >>> sorted(image.path.name for image in made)
     ['a-photo-of-a-woman-0-base.png', 'a-photo-of-a-woman-0.png']
     """
-    from .backbones.load import how_it_runs, open_backbone
+    from .backbones.pipeline import how_it_runs, open_backbone
     from .jobs.generate import generate_images
     from .store.cache import Cache, default_folder
 
@@ -194,7 +194,7 @@ def meta_train(people: File, given: dict[str, Any]) -> "MetaTrained":
     >>> made.meta_down.name, sorted(path.name for path in made.folder.glob("*.toml"))
     ('people.safetensors', ['settings.toml'])
     """
-    from .backbones.load import how_it_runs, open_backbone
+    from .backbones.pipeline import how_it_runs, open_backbone
     from .jobs.meta_train import meta_train_people
     from .jobs.meta_train.memory import check_memory
     from .jobs.processes import device_of_process, joined_processes, process_index
@@ -256,7 +256,6 @@ def keep(path: Path, command: str, settings: dict[str, Any]) -> None:
 
 def shown(job: "Job[Result]", own: Call) -> Result:
     """Run a job to its end, with its progress shown as was asked; its result."""
-    from .console import Console
-    from .jobs import run
+    from .jobs import Console, run
 
     return run(job, own.progress or Console())

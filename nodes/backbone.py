@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..metalora.backbones.architecture import Architecture, FluxShape, chosen
-from ..metalora.backbones.families.flux import schedule
-from ..metalora.backbones.flux_configs import scheduler_config
+from ..metalora.backbones.families.flux import schedule, scheduler_config
 from ..metalora.backbones.pipeline import noise_of
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError

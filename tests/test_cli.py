@@ -17,9 +17,8 @@ import torch
 from comfy_files import save_pipeline, save_single_files
 
 from metalora.backbones.tiny_flux import TinyFlux
-from metalora.cli import main, make_parser
+from metalora.cli import flags_of, main, make_parser, settings_of
 from metalora.config import BaseConfig, PersonalizeConfig
-from metalora.flags import flags_of, settings_of
 from metalora.settings import PRESETS, PersonalizeSettings, config_of
 from metalora.store import files
 from metalora.store.cache import Cache

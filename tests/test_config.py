@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 
+from metalora.cli import add_options, settings_of
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from metalora.flags import add_options, settings_of
 from metalora.settings import PRESETS, config_of
 
 

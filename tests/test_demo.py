@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metalora.backbones.load import load_backbone
+from metalora.backbones.pipeline import open_backbone
 from metalora.commands import demo as command
-from metalora.config import NONE, UserError
+from metalora.config import NONE, BaseConfig, UserError
 from metalora.jobs import run
 from metalora.jobs.demo import demonstrate
 from metalora.jobs.demo.page import META_LORA, Demonstration, labels_of, notes, opening, rows_of, summary, write_page
@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", PRESETS["tiny"] | {"steps": 3, "sampling_steps": 1})
-        backbone = load_backbone("tiny", device="cpu")
+        backbone = open_backbone(BaseConfig(backbone="tiny", device="cpu"))
         people = demo_people("miniature", 2)
         return run(demonstrate(backbone, folder, Cache(folder / "cache"), "tiny", people))
 

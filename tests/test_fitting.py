@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from metalora.backbones.architecture import FluxShape
-from metalora.backbones.load import load_backbone
-from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline import PipelineBackbone, open_backbone
 from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main
-from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from metalora.config import BaseConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from metalora.jobs import fitting, memory
 from metalora.jobs.fitting import PATIENCE, Way, fastest, step_seconds, ways
 from metalora.jobs.memory import RESERVE
@@ -25,7 +24,7 @@ ALL = tuple(Checkpointing)
 @pytest.fixture(scope="module")
 def flux() -> PipelineBackbone:
     """FLUX.1-dev's sizes, without its files."""
-    return load_backbone("flux-dev", device="cpu", precision="bf16")
+    return open_backbone(BaseConfig(backbone="flux-dev", device="cpu", precision="bf16"))
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,8 @@ from diffusers import FluxPipeline
 from tiny_bases import GUIDANCE, PROMPT, SEED, SIZE, STEPS, our_image, prompts_of, strong_adapters
 from torch import Tensor
 
-from metalora.backbones.families.flux import schedule
+from metalora.backbones.families.flux import schedule, scheduler_config
 from metalora.backbones.family import pack, positions, unpack
-from metalora.backbones.flux_configs import scheduler_config
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.tiny_flux import SHAPE, TinyFlux
 from metalora.jobs.lora import load_lora, lora_adapters, save_lora

@@ -12,8 +12,7 @@ import torch
 from comfy_files import save_pipeline, save_single_files
 from safetensors.torch import load_file, save_file
 
-from metalora.backbones.load import find_parts
-from metalora.backbones.pipeline import Parts
+from metalora.backbones.pipeline import Parts, find_parts
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.single_files import SingleFiles
 from metalora.backbones.tiny_flux import TinyFlux

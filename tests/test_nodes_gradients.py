@@ -10,8 +10,7 @@ from comfyui import ROOT, needs_comfyui, pack
 from torch import Tensor
 
 from metalora.backbones.architecture import FluxShape
-from metalora.backbones.families.flux import FLUX
-from metalora.backbones.flux_configs import scheduler_config
+from metalora.backbones.families.flux import FLUX, scheduler_config
 from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.protocol import Prompt

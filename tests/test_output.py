@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metalora.config import Step
-from metalora.console import Console
+from metalora.jobs import Console
 from metalora.store import files
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ from saved import bytes_of, kept_for_backward
 from torch import nn
 
 from metalora.backbones.architecture import FluxShape
+from metalora.backbones.families.flux import transformer_config
 from metalora.backbones.family import positions
-from metalora.backbones.flux_configs import transformer_config
 from metalora.config import PersonalizeConfig
 from metalora.jobs.memory import activation_numbers
 from metalora.method.adapter import Adapters, new_adapters, random_meta_down

@@ -7,10 +7,9 @@ import pytest
 from benchmarks import INPUTS, planned
 from runs import CONFIG, meta_down_file, personalized
 
-from metalora.backbones.load import load_backbone
-from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline import PipelineBackbone, open_backbone
 from metalora.backbones.protocol import Backbone
-from metalora.config import UserError
+from metalora.config import BaseConfig, UserError
 from metalora.jobs import start
 from metalora.store import files
 from metalora.store.cache import Cache
@@ -53,7 +52,7 @@ def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: PipelineBac
 
 @pytest.fixture(scope="module")
 def miniature() -> Backbone:
-    return load_backbone("miniature", device="cpu")
+    return open_backbone(BaseConfig(backbone="miniature", device="cpu"))
 
 
 def test_the_miniature_comes_with_one_for_every_class_made_for_the_very_weights_that_ship(miniature: Backbone):

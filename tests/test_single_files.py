@@ -12,7 +12,7 @@ from tiny_bases import Bases
 from torch import Tensor, nn
 
 from metalora.backbones.bases import BASES
-from metalora.backbones.load import default_base, find_parts
+from metalora.backbones.pipeline import default_base, find_parts
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.single_files import SingleFiles, filled
 from metalora.config import UserError

@@ -21,7 +21,7 @@ JOB = """
 import sys, time
 from pathlib import Path
 from metalora import cli
-from metalora.console import driven
+from metalora.jobs import driven
 from metalora.config import Step
 
 def job(seconds):

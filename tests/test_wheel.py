@@ -63,5 +63,5 @@ def test_it_runs_away_from_the_source_tree(installed):
 
 
 def test_it_holds_the_miniature_whole(installed):
-    code = "from metalora.backbones.load import find_parts; print(find_parts('miniature', {}).missing())"
+    code = "from metalora.backbones.pipeline import find_parts; print(find_parts('miniature', {}).missing())"
     assert python(installed, code) == "[]"

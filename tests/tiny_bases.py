@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from metalora.backbones.families import FAMILIES
-from metalora.backbones.flux_configs import clip_config, t5_config
+from metalora.backbones.families.flux import clip_config, t5_config
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.tiny_flux import clip_tokenizer, t5_tokenizer

@@ -8,8 +8,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from metalora.cli import make_parser
-from metalora.flags import Parser
+from metalora.cli import Parser, make_parser
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tools/miniature/README.md"]

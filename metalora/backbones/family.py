@@ -1,6 +1,8 @@
 """What a family of base models is, and what several families do in the same way."""
 
+import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +15,7 @@ from .architecture import Architecture, ListedArchitecture
 from .block_swapping import lists_of
 from .protocol import Prompt
 
+NO = "no_"  # before the name of a part of a Prompt: the same of the empty prompt, for classifier-free guidance
 MASK = "_mask"  # behind the name of a part of a Prompt: which of its tokens are real, where lengths differ in a batch
 
 Releases = Mapping[str, Mapping[str, Any]]  # name of an architecture -> the transformer's settings that tell it
@@ -145,6 +148,28 @@ def positions(rows: int, columns: int) -> Tensor:
     """[rows * columns, 3]: (0, row, column) of each image token, for the rotary embedding."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3).float()
+
+
+class TextEncoders:
+    """prompt -> its embeddings on the CPU, and those of the empty prompt where guidance wants them."""
+
+    def __init__(self, family: Family, encoders: Any, max_tokens: int):
+        self.family, self.encoders, self.max_tokens = family, encoders, max_tokens
+
+    @torch.no_grad()
+    def __call__(self, prompt: str) -> Prompt:
+        """One prompt's; what lies behind `max_tokens` is left out."""
+        return Prompt({**self._parts(prompt), **self._empty})
+
+    @cached_property
+    def _empty(self) -> dict[str, Tensor]:
+        if self.family.guided_from == math.inf:
+            return {}
+        return {NO + name: part for name, part in self._parts("").items()}
+
+    def _parts(self, text: str) -> dict[str, Tensor]:
+        parts = self.family.prompt(self.encoders, text, self.max_tokens)
+        return {name: part.cpu().contiguous() for name, part in parts.items()}
 
 
 class Autoencoder:

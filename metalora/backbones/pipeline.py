@@ -1,4 +1,6 @@
-"""A base model through diffusers' own classes, whichever family it is of: each part is loaded only while in use.
+"""A base model, opened by its name, folder or single files: through diffusers' own classes, whichever family it is of.
+
+Each part is loaded only while in use.
 
 What one family does its own way is a small class, a `Family`, in the folder families/; docs/adding-a-base.md shows how
 one is written.
@@ -6,30 +8,34 @@ one is written.
 
 import gc
 import logging
-import math
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import backbones
-from ..config import Step
+from ..config import DEFAULT_BACKBONE, BaseConfig, SpeedConfig, Step, UserError
 from ..method.adapter import Site
 from .architecture import Architecture
-from .family import Autoencoder, Family
-from .pipeline_folder import PipelineFolder
+from .bases import BASES
+from .block_swapping import check_count
+from .family import NO, Autoencoder, Family, TextEncoders
+from .pipeline_folder import MINIATURE, Miniature, PipelineFolder
 from .protocol import Prompt
-from .speed import AS_IT_IS, Speed, place, prepare, set_checkpointing
+from .single_files import SingleFiles
+from .speed import AS_IT_IS, Speed, attention_that_runs, place, prepare, set_checkpointing, speed_of
 from .tiny_flux import TinyFlux
+from .weight_files import header_of
 
 Parts = PipelineFolder | TinyFlux  # of a base; none is loaded until it is asked for, and none is kept
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CAPTION = 64  # tokens of a long caption
-NO = "no_"  # before the name of a part of a Prompt: the same of the empty prompt, for classifier-free guidance
 LONGEST_TEMPLATE = 64  # tokens that a family puts around a prompt, at most
 
 
@@ -98,7 +104,7 @@ class PipelineBackbone:
         return self._fingerprints[part]
 
     @contextmanager
-    def text_encoders(self) -> Iterator["TextEncoders"]:
+    def text_encoders(self) -> Iterator[TextEncoders]:
         """The pipeline without transformer and autoencoder."""
         with lean_imports(*self.family.unasked):
             components = self.parts.text_encoders(self.device, self.dtype)
@@ -138,26 +144,67 @@ class PipelineBackbone:
             free()
 
 
-class TextEncoders:
-    """prompt -> its embeddings on the CPU, and those of the empty prompt where guidance wants them."""
+def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> PipelineBackbone:
+    """The base that is named, to be run in this way; nothing is loaded yet: the parts are, when they are needed.
 
-    def __init__(self, family: Family, encoders: Any, max_tokens: int):
-        self.family, self.encoders, self.max_tokens = family, encoders, max_tokens
+    A name is miniature, tiny, one of BASES, a diffusers folder or a hub name; single files take the place of its own
+    weights.
+    """
+    files = config.single_files
+    parts = find_parts(default_base(files) if config.backbone is None else config.backbone, files)
+    own = "fp32" if isinstance(parts, TinyFlux | Miniature) else "bf16"
+    precision = PRECISIONS[own if config.precision == "auto" else config.precision]
+    backbone = PipelineBackbone(parts, choose_device(config.device), precision)
+    if how is not None:
+        backbone.speed = speed_of(how)
+        if backbone.speed.swapped_blocks:
+            check_count(backbone.speed.swapped_blocks, len(backbone.architecture.blocks))
+        backbone.speed.check(backbone.device)
+    return backbone
 
-    @torch.no_grad()
-    def __call__(self, prompt: str) -> Prompt:
-        """One prompt's; what lies behind `max_tokens` is left out."""
-        return Prompt({**self._parts(prompt), **self._empty})
 
-    @cached_property
-    def _empty(self) -> dict[str, Tensor]:
-        if self.family.guided_from == math.inf:
-            return {}
-        return {NO + name: part for name, part in self._parts("").items()}
+def how_it_runs(backbone: PipelineBackbone) -> str:
+    """A sentence."""
+    kernel = attention_that_runs(backbone.speed, backbone.device, backbone.dtype)
+    return f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})"
 
-    def _parts(self, text: str) -> dict[str, Tensor]:
-        parts = self.family.prompt(self.encoders, text, self.max_tokens)
-        return {name: part.cpu().contiguous() for name, part in parts.items()}
+
+def default_base(files: Mapping[str, Path]) -> str:
+    """Which base is meant where none is named: with single files FLUX.1's, dev or schnell by its transformer."""
+    if not files:
+        return DEFAULT_BACKBONE
+    path = files.get("transformer")
+    dev = path is None or not path.is_file() or any("guidance" in key for key in header_of(path))
+    return "flux-dev" if dev else "flux-schnell"
+
+
+def find_parts(name: str, files: Mapping[str, Path]) -> Parts:
+    """Where the parts come from."""
+    if files and name == "tiny":
+        raise UserError("tiny is drawn from a seed: single files are not of it. Name their base with --backbone.")
+    if files:
+        return SingleFiles(MINIATURE if name == "miniature" else BASES[name].hub if name in BASES else name, files)
+    if name == "miniature":
+        return Miniature()
+    if name == "tiny":
+        return TinyFlux()
+    return PipelineFolder(BASES[name].hub if name in BASES else name)
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: the first CUDA device, Apple's GPU, or the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # the meta device makes tensors, but holds no numbers
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."
+        ) from error
+    return device
 
 
 class PipelineDenoiser:

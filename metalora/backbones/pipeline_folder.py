@@ -13,8 +13,8 @@ from ..config import UserError
 from .architecture import Architecture
 from .bases import ON_HUB
 from .families import FAMILIES
+from .families.flux import SCHEDULER_DEFAULTS
 from .family import Family
-from .flux_configs import SCHEDULER_DEFAULTS
 from .weight_files import fingerprint_of_files, header_of
 
 SETTINGS = ["model_index.json", "*/*.json", "tokenizer*/*"]  # a few MB: all but the weights

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from ..config import UserError
+from ..config import SpeedConfig, UserError
 from .architecture import HEAD
 from .block_swapping import lists_of, swap_blocks
 from .quantized import EIGHT_BIT_PRODUCT, EightBitLinear, FourBitLinear, check_four_bit
@@ -88,6 +88,11 @@ class Speed:
 
 
 AS_IT_IS = Speed()
+
+
+def speed_of(how: SpeedConfig) -> Speed:
+    """What the settings say."""
+    return Speed(how.compile, how.attention, how.eight_bit, how.four_bit, how.swap_blocks)
 
 
 def prepare(network: Any, speed: Speed) -> Any:

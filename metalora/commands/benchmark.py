@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from ..api import keep
+from ..cli import Commands, add_settings, settings_of
 from ..config import (
     DEFAULT_BACKBONE,
     METHODS,
@@ -22,8 +23,7 @@ from ..config import (
     option,
 )
 from ..config_benchmark import BenchmarkConfig
-from ..console import driven
-from ..flags import Commands, add_settings, settings_of
+from ..jobs import driven
 from ..settings import FACES, config_of, method_preset
 from . import benchmark_report
 
@@ -103,7 +103,7 @@ def add_to(commands: Commands) -> None:
 
 def plan_benchmark(args: argparse.Namespace) -> None:
     """Check every input and write the plan."""
-    from ..backbones.load import how_it_runs, open_backbone
+    from ..backbones.pipeline import how_it_runs, open_backbone
     from ..jobs.benchmark.prepare import Inputs, make_plan, meta_phd_prompts, mini_benchmark
 
     given = settings_of(args, PlanSettings, without=OF_VARIANTS)
@@ -206,7 +206,7 @@ def words_of_base(base: BaseConfig, run: Path) -> dict[str, str]:
 
 def planned_backbone(plan: "Plan", named: Mapping[str, str], run: Path, device: str) -> "PipelineBackbone":
     """A base that the plan names so, run as the plan says, on this process's device."""
-    from ..backbones.load import open_backbone
+    from ..backbones.pipeline import open_backbone
     from ..backbones.speed import Speed
     from ..jobs.benchmark.plan_file import located
     from ..jobs.processes import device_of_process

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ..console import driven
-from ..flags import Commands
+from ..cli import Commands
+from ..jobs import driven
 
 REPORT_HELP = """\
 One page that opens in any browser without a network: scores with intervals, charts, people with their images, best and

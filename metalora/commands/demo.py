@@ -6,9 +6,9 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from ..cli import Commands, add_settings, settings_of
 from ..config import BaseConfig
-from ..console import driven
-from ..flags import Commands, add_settings, settings_of
+from ..jobs import driven
 
 DEMO_HELP = """\
 The whole path on photos that come along: each person's one photo is learned into an ordinary LoRA file; images of the
@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
 
 def demo(args: argparse.Namespace) -> None:
     """The whole path on photos that come along."""
-    from ..backbones.load import open_backbone
+    from ..backbones.pipeline import open_backbone
     from ..jobs.demo import demonstrate
     from ..jobs.demo.page import summary
     from ..jobs.demo.people import demo_people

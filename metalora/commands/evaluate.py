@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..api import evaluate
+from ..cli import Commands, add_settings, settings_of
 from ..config import FEWEST_PEOPLE, UserError
-from ..console import Console, driven
-from ..flags import Commands, add_settings, settings_of
+from ..jobs import Console, driven
 from ..settings import EvaluateSettings, LookSettings
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cli import Commands, add_settings, settings_of
 from ..config import BaseConfig, CropConfig, PersonalizeConfig, UserError
-from ..flags import Commands, add_settings, settings_of
 from ..settings import config_of
 
 DOCTOR_HELP = """\
@@ -56,7 +56,7 @@ def info(args: argparse.Namespace) -> None:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look at the machine, the packages and the weights; say whether a job fits. 1 if something is in the way."""
-    from ..backbones.load import open_backbone
+    from ..backbones.pipeline import open_backbone
     from ..jobs.doctor import cards, examine
     from ..store.cache import default_folder
 

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from ..cli import Commands, add_settings, flags_of, settings_of
 from ..config import BaseConfig
-from ..console import driven
-from ..flags import Commands, add_settings, flags_of, settings_of
+from ..jobs import driven
 
 FAMILY_HELP = """\
 Meta-Downs without meta-training.
@@ -47,7 +47,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 def from_loras(args: argparse.Namespace) -> None:
     """Find what LoRAs share."""
-    from ..backbones.load import open_backbone
+    from ..backbones.pipeline import open_backbone
     from ..jobs.meta_down_sources import meta_down_from_loras
 
     job = meta_down_from_loras(

@@ -6,10 +6,10 @@ from pathlib import Path
 from shlex import quote
 
 from .. import api
+from ..cli import Commands, add_settings, flags_of, settings_of
 from ..config import BaseConfig, UserError
 from ..config_meta_train import MetaTrainConfig
-from ..console import Console
-from ..flags import Commands, add_settings, flags_of, settings_of
+from ..jobs import Console
 from ..settings import MetaTrainSettings
 
 HELP = """\

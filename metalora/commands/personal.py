@@ -6,9 +6,9 @@ from shlex import quote
 
 from .. import api
 from ..backbones.bases import BASES
+from ..cli import Commands, add_settings, flags_of, settings_of
 from ..config import SINGLE_FILES, BaseConfig, CropConfig, UserError
-from ..console import Console, driven
-from ..flags import Commands, add_settings, flags_of, settings_of
+from ..jobs import Console, driven
 from ..settings import KEY_FORMATS, CropSettings, GenerateSettings, PersonalizeSettings
 
 CROPS_HELP = """\

@@ -2,10 +2,23 @@
 
 A job is a generator. It yields a `Phase` when it turns to something else and a `Step` when a step is done, and returns
 its result. Whoever drives it shows the progress, and stops it between two steps by closing it: what was done is saved.
+`run` drives one in silence or for a caller who shows it, `driven` on a terminal.
 """
 
-from collections.abc import Callable, Generator
+import logging
+import os
+import signal
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from statistics import fmean
+from types import FrameType
 from typing import TypeAlias, TypeVar
+
+from tqdm import tqdm
 
 from ..config import Phase, Step
 
@@ -25,3 +38,108 @@ def run(job: Job[Result], show: Callable[[Progress], None] = lambda progress: No
         return end.value
     finally:
         job.close()
+
+
+# Ctrl-C, the system's shutdown or a batch queue, a terminal that is closed, Windows' Ctrl-Break
+SIGNALS = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")]
+BAR = "  {n_fmt}/{total_fmt} |{bar:28}| {rate_inv_fmt}{postfix}  {elapsed} gone, {remaining} left"
+ONE_PRESS = 1.0  # seconds: a bouncing key, or a shell and a launcher that both pass on one Ctrl-C
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the job between two steps, so that all it had done is saved."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
+class Console:
+    """Shows phases as lines and steps as a bar with mean loss, time of a step and time left, on standard error."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.bar: tqdm | None = None
+        self.losses: deque[float] = deque(maxlen=SMOOTHING)
+        self.quiet = quiet
+        self._asked: tuple[int, float] | None = None  # which signal, and when
+        self._ending = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Show it; after a signal, end the job here, between two steps."""
+        if self._asked:
+            self._ending = True
+            raise Stopped(self._asked[0])
+        if self.quiet:
+            return
+        if isinstance(progress, Phase):
+            self.close()
+            print(progress.text, file=sys.stderr)
+        else:
+            self._advance(progress)
+
+    def close(self) -> None:
+        """End the bar, if one is shown."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+            self.losses.clear()
+
+    def _advance(self, step: Step) -> None:
+        if self.bar is not None and (self.bar.total != step.total or step.index < self.bar.n):
+            self.close()
+        if self.bar is None:
+            self.bar = tqdm(
+                total=step.total,
+                initial=max(0, step.index - 1),
+                unit="step",
+                bar_format=BAR,
+                mininterval=0.1 if sys.stderr.isatty() else 20,
+            )
+        if step.loss is not None:
+            self.losses.append(step.loss)
+            self.bar.set_postfix_str(f"loss {fmean(self.losses):.4f}", refresh=False)
+        self.bar.update(step.index - self.bar.n)
+        if step.index == step.total:
+            self.close()
+
+    @contextmanager
+    def listening(self) -> Iterator["Console"]:
+        """While inside, the first signal ends the job after the present step; one that comes later at once."""
+        heard = [one for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN]  # nohup's wish is kept
+        before = {one: signal.signal(one, self._hear) for one in heard}
+        try:
+            yield self
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+            self.close()
+
+    def _hear(self, signum: int, _frame: FrameType | None) -> None:
+        """May interrupt anything, a step or a line that is being printed; so it prints through neither of both."""
+        if self._ending:
+            return
+        if self._asked:
+            if time.monotonic() - self._asked[1] > ONE_PRESS:
+                self._ending = True
+                raise KeyboardInterrupt
+            return
+        self._asked = signum, time.monotonic()
+        with suppress(OSError):  # nobody reads
+            if signal.Signals(signum).name == "SIGHUP":
+                leave_terminal()
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+
+
+def leave_terminal() -> None:
+    """Print to nowhere from now on what went to a terminal, which is gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):  # isatty says no of one that is gone
+            os.dup2(nowhere, stream)
+
+
+def driven(job: Job[Result], *, quiet: bool = False) -> Result:
+    """Run a job with its progress on the terminal, unless it is quiet; signals stop it where all is saved."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that 4 bits on a CPU could use
+    with Console(quiet=quiet).listening() as console:
+        return run(job, console)

@@ -10,9 +10,8 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from metalora.backbones.architecture import HEAD, FluxShape
-from metalora.backbones.families.flux import schedule
+from metalora.backbones.families.flux import schedule, scheduler_config, transformer_config
 from metalora.backbones.family import pack, positions, unpack
-from metalora.backbones.flux_configs import scheduler_config, transformer_config
 from metalora.method.flow import Times, noised, velocity
 
 from .autoencoder import CONFIG as AUTOENCODER

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
 from metalora.backbones import tiny_flux
-from metalora.backbones.flux_configs import clip_config, t5_config
+from metalora.backbones.families.flux import clip_config, t5_config
 
 from .captions import VOCABULARY
 

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from PIL import Image
 from torch import Tensor
 
-from metalora.backbones.flux_configs import scheduler_config
+from metalora.backbones.families.flux import scheduler_config
 
 from .captions import describe
 from .flow_model import Drawn, MiniatureFlux, Size, noise_for
