@@ -69,7 +69,7 @@ def personalize(photo: File | Sequence[File], given: dict[str, Any]) -> "Persona
     """
     from .backbones.pipeline import how_it_runs, open_backbone
     from .jobs.personalize import personalize_photos
-    from .jobs.start import RANDOM, shipped_meta_down
+    from .jobs.training_files import RANDOM, shipped_meta_down
     from .store.cache import Cache, default_folder
 
     own = PersonalizeSettings(**given)

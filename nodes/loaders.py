@@ -11,7 +11,7 @@ from ..metalora.backbones.weight_files import fingerprint_of_file, fingerprint_o
 from ..metalora.config import UserError
 from ..metalora.jobs.benchmark.prepare import mini_benchmark
 from ..metalora.jobs.info import describe
-from ..metalora.jobs.start import RANDOM, SHIPPED
+from ..metalora.jobs.training_files import RANDOM, SHIPPED
 from ..metalora.store.folders import pictures_in
 from ..metalora.store.images import read_photo
 from ..metalora.store.manifest import Identity, read_manifest

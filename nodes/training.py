@@ -12,7 +12,7 @@ from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from ..metalora.backbones.weight_files import fingerprint_of_file
 from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs.info import describe
-from ..metalora.jobs.lora import read_adapter, save_lora
+from ..metalora.jobs.lora import read_adapter
 from ..metalora.jobs.personalize_pictures import (
     TrainedAdapter,
     as_it_is,
@@ -21,6 +21,7 @@ from ..metalora.jobs.personalize_pictures import (
     resolution_of,
 )
 from ..metalora.jobs.plots import save_loss_curve
+from ..metalora.jobs.training_files import save_lora
 from ..metalora.method.adapter import fold_all
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo

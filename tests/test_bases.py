@@ -33,8 +33,9 @@ from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main
 from metalora.config import PersonalizeConfig, Step, UserError
 from metalora.jobs import run
-from metalora.jobs.lora import load_lora, save_lora
+from metalora.jobs.lora import load_lora
 from metalora.jobs.personalize import personalize_photos
+from metalora.jobs.training_files import save_lora
 from metalora.method.adapter import fold_all, merged, new_adapters
 from metalora.method.flow import joined
 from metalora.store.cache import Cache

@@ -16,7 +16,7 @@ from metalora.jobs.benchmark import images
 from metalora.jobs.benchmark.layout import Layout
 from metalora.jobs.benchmark.plan import filled_texts
 from metalora.jobs.benchmark.train import Bench
-from metalora.jobs.lora import save_lora
+from metalora.jobs.training_files import save_lora
 from metalora.method.adapter import Adapters, fold_all, new_adapters
 from metalora.method.flow import joined
 from metalora.store.cache import Cache

@@ -14,7 +14,8 @@ from metalora.backbones.families.flux import schedule, scheduler_config
 from metalora.backbones.family import pack, positions, unpack
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.tiny_flux import SHAPE, TinyFlux
-from metalora.jobs.lora import load_lora, lora_adapters, save_lora
+from metalora.jobs.lora import load_lora, lora_adapters
+from metalora.jobs.training_files import save_lora
 from metalora.method.adapter import fold_all
 
 

@@ -16,7 +16,7 @@ from metalora.config import CropConfig, PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.lora import merge_adapter
 from metalora.jobs.personalize import personalize_photos
-from metalora.jobs.start import SavedRun
+from metalora.jobs.training_files import SavedRun
 from metalora.store import files
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo

@@ -22,9 +22,8 @@ from torch import Tensor
 from metalora.backbones.architecture import FluxShape
 from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from metalora.jobs import run
-from metalora.jobs.info import describe
-from metalora.jobs.lora import load_lora, merge_adapter
-from metalora.jobs.meta_down_sources import inspect_meta_down, meta_down_from_loras
+from metalora.jobs.info import describe, inspect_meta_down
+from metalora.jobs.lora import load_lora, merge_adapter, meta_down_from_loras
 from metalora.store import files
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,9 @@ from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import PersonalizeConfig
 from metalora.jobs import run
-from metalora.jobs.meta_down_sources import inspect_meta_down, meta_down_from_loras
-from metalora.jobs.start import read_meta_down, starting_adapters
+from metalora.jobs.info import inspect_meta_down
+from metalora.jobs.lora import meta_down_from_loras
+from metalora.jobs.training_files import read_meta_down, starting_adapters
 from metalora.method.shared_directions import shared_directions
 from metalora.store import files
 

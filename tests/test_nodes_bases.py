@@ -254,7 +254,7 @@ def test_files_say_their_base_and_another_bases_are_refused_with_both_names(tmp_
     store.write(meta_down, downs, "meta-down", {"base": name, "domain": "woman"})
     for read_it in (
         lambda: jobs.load_lora(path, backbones["flux1"]),
-        lambda: pack("metalora.jobs.start").read_meta_down(
+        lambda: pack("metalora.jobs.training_files").read_meta_down(
             meta_down, backbones["flux1"].sites("all"), backbones["flux1"].name, 1
         ),
     ):
@@ -273,7 +273,9 @@ def test_the_file_opens_in_diffusers_with_the_same_change_of_every_layer(family:
     backbone = backbone_of(family, build(family))
     merged = pack("metalora.method.adapter").fold_all(adapters_of(backbone))
     path = tmp_path / "ada.safetensors"
-    pack("metalora.jobs.lora").save_lora(path, merged, "diffusers", backbone.architecture, {"base": backbone.name})
+    pack("metalora.jobs.training_files").save_lora(
+        path, merged, "diffusers", backbone.architecture, {"base": backbone.name}
+    )
     given = {"transformer": model, "adapter_name": "ada", "low_cpu_mem_usage": False}
     given |= {"network_alphas": None} if family in ("flux1", "chroma") else {}
     loader.load_lora_into_transformer(loader.lora_state_dict(str(path)), **given)

@@ -13,7 +13,7 @@ from comfy_standin import PACK, ROOT, pack_on_the_standin
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import PersonalizeConfig
 from metalora.jobs.info import describe
-from metalora.jobs.start import starting_adapters
+from metalora.jobs.training_files import starting_adapters
 from metalora.store import files
 
 pytestmark = pytest.mark.slow

@@ -80,13 +80,13 @@ def test_a_real_size_trains_and_the_stock_loader_reads_its_lora(family: str, tmp
         words.tokenizer.t5xxl.min_length = 256
     backbone = pack("nodes.backbone").ComfyBackbone(model, words, Vae(model))
     config = pack("metalora.config").PersonalizeConfig(method="lora", steps=1)
-    adapters, _ = pack("metalora.jobs.start").starting_adapters(backbone, config, None)
+    adapters, _ = pack("metalora.jobs.training_files").starting_adapters(backbone, config, None)
     parts = {name: torch.randn(shape) for name, shape in WHOLE[family][1].items()}
     if family == "zimage":
         parts["attention_mask"] = torch.ones(1, parts["cross_attn"].shape[1], dtype=torch.long)
     prompt = pack("metalora.backbones.protocol").Prompt(parts)
     learner = personalize.Person(personalize.TrainingImages([torch.randn(1, 16, 8, 8)], prompt), 0)
-    saved = pack("metalora.jobs.start").SavedRun(tmp_path / "state.safetensors", {})
+    saved = pack("metalora.jobs.training_files").SavedRun(tmp_path / "state.safetensors", {})
     loaded, began = time.monotonic() - began, time.monotonic()
     with backbone.denoiser() as denoiser:  # its first gradient is checked against float64
         job = pack("metalora.jobs.personalize").train(denoiser, adapters, [learner], config, saved)
@@ -98,7 +98,9 @@ def test_a_real_size_trains_and_the_stock_loader_reads_its_lora(family: str, tmp
 
     file = tmp_path / "person.safetensors"
     lora = pack("metalora.method.adapter").fold_all(adapters)
-    pack("metalora.jobs.lora").save_lora(file, lora, "diffusers", backbone.architecture, {"base": backbone.name})
+    pack("metalora.jobs.training_files").save_lora(
+        file, lora, "diffusers", backbone.architecture, {"base": backbone.name}
+    )
     tensors = comfy.utils.load_torch_file(str(file))
     assert not models.unmatched_keys(model, tensors)
     worn = models.with_lora(model, tensors)

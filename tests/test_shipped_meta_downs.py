@@ -10,7 +10,7 @@ from runs import CONFIG, meta_down_file, personalized
 from metalora.backbones.pipeline import PipelineBackbone, open_backbone
 from metalora.backbones.protocol import Backbone
 from metalora.config import BaseConfig, UserError
-from metalora.jobs import start
+from metalora.jobs import training_files
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -18,7 +18,7 @@ from metalora.store.cache import Cache
 @pytest.fixture
 def shipped(tiny: PipelineBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that ships one for women of the tiny FLUX."""
-    monkeypatch.setattr(start, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(training_files, "SHIPPED", tmp_path / "shipped")
     meta_down_file(tiny, tmp_path / "shipped" / "any-name.safetensors")
     return tmp_path / "shipped"
 
@@ -56,10 +56,10 @@ def miniature() -> Backbone:
 
 
 def test_the_miniature_comes_with_one_for_every_class_made_for_the_very_weights_that_ship(miniature: Backbone):
-    found = start.shipped_meta_downs(miniature.name)
-    assert found.keys() == {start.ALL}
-    assert start.shipped_meta_down(miniature.name, "woman") == found[start.ALL]
-    tensors, metadata = files.read(found[start.ALL], ("meta-down",), base=miniature.name)
+    found = training_files.shipped_meta_downs(miniature.name)
+    assert found.keys() == {training_files.ALL}
+    assert training_files.shipped_meta_down(miniature.name, "woman") == found[training_files.ALL]
+    tensors, metadata = files.read(found[training_files.ALL], ("meta-down",), base=miniature.name)
     weights, _precision = metadata["base_fingerprint"].rsplit("-", 1)
     assert miniature.fingerprint("transformer").startswith(weights)
     assert metadata["objective"] == "across-photos"

@@ -37,8 +37,7 @@ def add_to(commands: Commands) -> None:
 
 def inspect(args: argparse.Namespace) -> None:
     """Say what a Meta-Down holds."""
-    from ..jobs.info import describe
-    from ..jobs.meta_down_sources import inspect_meta_down
+    from ..jobs.info import describe, inspect_meta_down
 
     table = inspect_meta_down(args.file)  # first: it refuses other files
     print(describe(args.file))
@@ -48,7 +47,7 @@ def inspect(args: argparse.Namespace) -> None:
 def from_loras(args: argparse.Namespace) -> None:
     """Find what LoRAs share."""
     from ..backbones.pipeline import open_backbone
-    from ..jobs.meta_down_sources import meta_down_from_loras
+    from ..jobs.lora import meta_down_from_loras
 
     job = meta_down_from_loras(
         args.folder,

@@ -1,13 +1,17 @@
-"""What a file is, in words."""
+"""What a file is, in words, and what a Meta-Down holds, in numbers."""
 
 import json
 import re
 from math import prod
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ..backbones.lora_foreign import METHODS, base_of
 from ..backbones.lora_reading import layer_and_role
 from ..store import files
+from .training_files import downs_of
 
 TITLES = {
     "meta-down": "Meta-Down: the shared half of a LoRA, of one domain",
@@ -91,3 +95,28 @@ def shown(value: str) -> str:
 def printable(text: str) -> str:
     """Without what could steer a terminal; other people's files hold what they like."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
+
+
+def inspect_meta_down(path: Path) -> str:
+    """How many directions each kind of site has, how long its rows are, and how evenly they are spread."""
+    tensors, _ = files.read(path, ("meta-down",))
+    kinds: dict[str, list[Tensor]] = {}
+    for name, down in downs_of(path, tensors).items():
+        words = name.split(".")
+        kinds.setdefault(f"{words[0]}.*.{'.'.join(words[2:])}", []).append(down.double())
+    lines = [f"{'sites':58}{'count':>6}{'r1 x inputs':>16}{'row length':>12}{'effective rank':>16}"]
+    for kind, downs in sorted(kinds.items()):
+        length = sum(down.norm(dim=1).mean().item() for down in downs) / len(downs)
+        spread = sum(effective_rank(down) for down in downs) / len(downs)
+        size = " x ".join(map(str, downs[0].shape))
+        lines.append(f"{kind:58}{len(downs):6}{size:>16}{length:12.4f}{spread:16.2f}")
+    lines.append("A random Meta-Down has rows of length 0.577 and an effective rank just below r1.")
+    return "\n".join(lines)
+
+
+def effective_rank(down: Tensor) -> float:
+    """exp of the entropy of the squared singular values: r1 if all directions are equally strong, 1 if one is all."""
+    strengths = torch.linalg.svdvals(down.double())
+    share = (strengths / strengths.max().clamp_min(1e-300)).square()  # of the largest, whose square may not exist
+    share = share / share.sum().clamp_min(1e-300)
+    return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum()))

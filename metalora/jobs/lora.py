@@ -1,25 +1,27 @@
-"""Finished LoRA files: checked before they are written, and read again in any key format."""
+"""LoRA and adapter files of any maker, read again: to make images with, to merge, to distill a Meta-Down of."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 
 from torch import Tensor
 
-from ..backbones.architecture import Architecture, FluxShape, ListedArchitecture
+from ..backbones.architecture import PRESETS, Architecture, FluxShape, ListedArchitecture
 from ..backbones.lora_foreign import notices
-from ..backbones.lora_formats import LoRA, check_lora, format_lora
+from ..backbones.lora_formats import LoRA
 from ..backbones.lora_products import CONFIG_FILE, declared_in
 from ..backbones.lora_reading import read_lora
 from ..backbones.protocol import Backbone
-from ..config import PersonalizeConfig, UserError
+from ..config import Phase, Step, UserError
 from ..method.adapter import Adapter, Adapters, Site, fold_all
+from ..method.flow import generator_of
+from ..method.shared_directions import shared_directions
 from ..store import files
 from . import Job
+from .training_files import check_output, save_lora
 
 PEFT_FILE = "adapter_model.safetensors"
 ROLES = ("down", "mid", "up")  # in the order of the products
@@ -27,45 +29,6 @@ LARGEST_SIZE = 100_000  # of any number of an architecture
 MOST_BLOCKS = 1000
 PREFIXES = ("transformer.", "diffusion_model.", "lora_unet_")  # of bases that are known by their sites
 LARGEST_CONFIG = 10_000_000  # bytes
-
-
-def save_lora(path: Path, lora: LoRA, key_format: str, architecture: Architecture, metadata: dict[str, str]) -> None:
-    """Write an ordinary LoRA: every key exists in the base, every shape fits, and every number is one of use."""
-    tensors = format_lora(lora, key_format, architecture)
-    check_lora(tensors, key_format, architecture)
-    files.write(path, tensors, "lora", {**metadata, "key_format": key_format, **model_spec(metadata, architecture)})
-
-
-@dataclass(frozen=True)
-class IntermediateLoras:
-    """The LoRA at steps on the way, each a file of its own: `ada-step00100.safetensors` beside `ada.safetensors`."""
-
-    out: Path  # the finished LoRA
-    key_format: str
-    architecture: Architecture
-    metadata: dict[str, str]
-
-    def at(self, adapters: Adapters, config: PersonalizeConfig) -> dict[int, Callable[[], None]]:
-        """What to do after which steps; after the last one the finished LoRA is written."""
-        steps = range(config.lora_every, config.steps, config.lora_every) if config.lora_every else ()
-        return {step: partial(self.save, adapters, config, step) for step in steps}
-
-    def save(self, adapters: Adapters, config: PersonalizeConfig, step: int) -> None:
-        """Write this step's, and remove the one that is no longer among the last `loras_kept`."""
-        metadata = {**self.metadata, "step": str(step)}
-        save_lora(self.path(step), fold_all(adapters), self.key_format, self.architecture, metadata)
-        if config.loras_kept:
-            self.path(step - config.loras_kept * config.lora_every).unlink(missing_ok=True)
-
-    def path(self, step: int) -> Path:
-        """Where a step's is."""
-        return self.out.with_name(f"{self.out.stem}-step{step:05}{self.out.suffix}")
-
-    def check_free(self, adapters: Adapters, config: PersonalizeConfig) -> None:
-        """Refuse, before any work, to write over another run's."""
-        for path in map(self.path, self.at(adapters, config)):
-            if path.exists():
-                raise UserError(f"{path} is of an earlier training. Choose another --out, or move it away.")
 
 
 def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
@@ -191,12 +154,86 @@ def shape_of(path: Path, metadata: dict[str, str]) -> FluxShape:
     return shape
 
 
-def model_spec(metadata: dict[str, str], architecture: Architecture) -> dict[str, str]:
-    """The fields of Stability's model metadata standard that other programs show. No date: same run, same bytes."""
-    name = {"flux.1-dev": "flux-1-dev", "flux.1-schnell": "flux-1-schnell"}.get(architecture.name, architecture.name)
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{name}/lora",
-        "modelspec.title": f"Meta-LoRA of one {metadata.get('domain', 'person')}",
-        "modelspec.description": f"Rank {metadata.get('rank', '?')}; learned with: {metadata.get('caption', '?')}",
+@dataclass(frozen=True)
+class Distilled:
+    """What was written, and which files were taken and left."""
+
+    path: Path
+    sites: str
+    taken: list[str]
+    left: list[str]
+
+
+def meta_down_from_loras(
+    folder: Path,
+    out: Path,
+    backbone: Backbone,
+    domain: str,
+    meta_rank: int,
+    *,
+    overwrite: bool = False,
+) -> Job[Distilled]:
+    """Distill ordinary LoRAs of people, of any key format and rank, into a Meta-Down: what their updates share most."""
+    check_output(out, overwrite)
+    paths = lora_files(folder)
+    width = min(site.in_features for site in backbone.architecture.places)
+    if not 1 <= meta_rank <= width:
+        raise UserError(f"--meta-rank must be from 1 to {width}, the base's width, got {meta_rank}.")
+    if len(paths) < 2:
+        raise UserError(f"{folder} has {len(paths)} .safetensors files; at least 2 LoRAs of people are needed.")
+    yield Phase(f"reading {len(paths)} LoRAs")
+    loras: dict[str, LoRA] = {}
+    skipped: dict[str, str] = {}
+    for count, path in enumerate(paths, 1):
+        try:
+            lora, said = load_lora(path, backbone)
+            covered(lora, backbone, path)
+            loras[path.name] = lora
+        except UserError as error:
+            skipped[path.name] = str(error)
+            said = [f"skipped {path.name}: {error}"]
+        for sentence in said:
+            yield Phase(sentence)
+        yield Step(count, len(paths))
+    if len(loras) < 2:
+        raise UserError(
+            f"{len(loras)} of the {len(paths)} files in {folder} could be used; at least 2 LoRAs of people are needed. "
+            f"The first that was skipped: {next(iter(skipped.values()))}"
+        )
+    preset = covered(set.intersection(*(set(lora) for lora in loras.values())), backbone, folder)
+    sites = backbone.sites(preset)
+    yield Phase(f"finding the {meta_rank} directions that are shared most at {len(sites)} sites")
+    downs = {}
+    for count, site in enumerate(sites, 1):
+        generator = generator_of("from loras", site.name)
+        downs[site.name] = shared_directions([lora[site.name] for lora in loras.values()], meta_rank, generator)
+        yield Step(count, len(sites))
+    metadata = {
+        "base": backbone.name,
+        **backbone.architecture.metadata,
+        "domain": domain,
+        "sites": preset,
+        "meta_rank": str(min(map(len, downs.values()))),
+        "origin": f"distilled from {len(loras)} LoRAs",
     }
+    files.write(out, {f"{name}.down": down for name, down in downs.items()}, "meta-down", metadata)
+    return Distilled(out, preset, list(loras), list(skipped))
+
+
+def lora_files(folder: Path) -> list[Path]:
+    """The LoRAs in a folder by name; the adapter files that lie beside ours are not among them."""
+    found = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return [path for path in found if not path.name.endswith((".adapter.safetensors", ".state.safetensors"))]
+
+
+def covered(names: Collection[str], backbone: Backbone, source: Path) -> str:
+    """The largest preset of sites among these."""
+    absent: list[str] = []
+    for preset in PRESETS:
+        absent = [site.name for site in backbone.sites(preset) if site.name not in names]
+        if not absent:
+            return preset
+    raise UserError(
+        f"{source} covers {len(names)} sites, but {preset!r} needs {len(absent)} more, such as {absent[0]}. "
+        f"A Meta-Down has to cover one of: {', '.join(PRESETS)}."
+    )

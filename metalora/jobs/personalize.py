@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from ..backbones.protocol import Backbone, Denoiser, Prompt
-from ..config import CropConfig, PersonalizeConfig, Phase, UserError, is_text
+from ..config import CropConfig, PersonalizeConfig, Phase, UserError
 from ..measure.faces import load_faces
 from ..method.adapter import Adapters, fold_all
 from ..method.personalize import (
@@ -27,7 +27,6 @@ from ..method.personalize import (
 from ..store import files
 from ..store.cache import Cache
 from . import Job
-from .lora import IntermediateLoras, save_lora
 from .memory import memory_warning, wants_checkpointing
 from .photos import (
     PlannedPhoto,
@@ -40,7 +39,7 @@ from .photos import (
     said_of_turns,
 )
 from .plots import optional_drawing, save_loss_curve
-from .start import SavedRun, starting_adapters
+from .training_files import IntermediateLoras, SavedRun, check_output, save_lora, starting_adapters
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,9 @@ def personalize_photos(
     metadata = run_metadata(backbone, config, crop_config, planned, origin)
     saved = SavedRun(state_path, metadata)
     check_output(out, overwrite or is_of_run(out, metadata))  # one that was killed when all but its state was done
-    intermediate = IntermediateLoras(out, key_format, backbone.architecture, metadata)
+    intermediate = IntermediateLoras(out, key_format, backbone.architecture, metadata, adapters, config)
     if not (overwrite or state_path.exists()):
-        intermediate.check_free(adapters, config)
+        intermediate.check_free()
     trained = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache, intermediate)
 
     files.write(adapter_path, adapters.tensors(), "adapter", metadata)
@@ -142,9 +141,10 @@ def fit(
             class_prompt = prompts[config.class_prompt]
             prior = yield from prior_images(denoiser, class_prompt, backbone, config, crop_config, cache)
             person = replace(person, prior=prior)
-        at = intermediate.at(adapters, config)
         yield Phase(f"personalizing: {config.method}, {len(person.images.latents)} crops, {config.prompt!r}")
-        losses, seconds = yield from train(denoiser, adapters.to(backbone.device), [person], config, saved, at)
+        losses, seconds = yield from train(
+            denoiser, adapters.to(backbone.device), [person], config, saved, intermediate.at()
+        )
         with adapters.attached(denoiser.network):
             after = validation_loss(denoiser, person.images, backbone.device)
         before = validation_loss(denoiser, person.images, backbone.device)  # last, so that the first step comes soon
@@ -229,17 +229,6 @@ def optimizer_named(name: str) -> Callable[..., torch.optim.Optimizer]:
         package = {"adamw-8bit": "bitsandbytes", "prodigy": "prodigyopt"}[name]
         raise UserError(f"--optimizer {name} needs the package {package}: pip install {package}.") from error
     return FUSED_ADAMW
-
-
-def check_output(out: Path, overwrite: bool) -> None:
-    """Refuse, before any work, a place that cannot be written or that holds a finished LoRA."""
-    if out.suffix != ".safetensors":
-        raise UserError(f"--out is {out}, but a LoRA file ends with .safetensors.")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
-    if not is_text(str(out)):
-        raise UserError(f"--out is {str(out)!r}, which is no UTF-8: no LoRA of that name could be loaded.")
-    files.check_writable(out)
 
 
 def is_of_run(out: Path, metadata: dict[str, str]) -> bool:

@@ -21,10 +21,9 @@ from ..store import files
 from ..store.cache import Cache
 from ..store.images import photo_digest
 from . import Job
-from .lora import IntermediateLoras
 from .personalize import Training, fit, run_metadata
 from .photos import Crop, PlannedPhoto
-from .start import SavedRun, fixed_options, starting_adapters
+from .training_files import IntermediateLoras, SavedRun, fixed_options, starting_adapters
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,9 @@ def personalize_pictures(
         files.write(out, latest[run].adapters.tensors(), "adapter", metadata)
         return replace(latest[run], file=out)
     saved = SavedRun(states / f"{name_of_run(metadata)}.state.safetensors", metadata)
-    intermediate = IntermediateLoras(loras or out, "diffusers", backbone.architecture, metadata)
+    intermediate = IntermediateLoras(loras or out, "diffusers", backbone.architecture, metadata, adapters, config)
     if not saved.path.is_file():
-        intermediate.check_free(adapters, config)
+        intermediate.check_free()
     training = yield from fit(backbone, planned, adapters, config, crop_config, saved, cache, intermediate)
     files.write(out, adapters.tensors(), "adapter", metadata)
     saved.remove()

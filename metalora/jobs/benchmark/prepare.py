@@ -17,7 +17,7 @@ from ...store.manifest import read_manifest
 from ...store.pictures import save_image
 from ...store.prompts import read_prompts, without
 from .. import Job
-from ..start import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
+from ..training_files import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
 from .layout import EXTERNAL
 from .pictures import truncation
 from .plan import (

@@ -26,7 +26,7 @@ from ...store.manifest import Identity, read_manifest
 from ...store.prompts import read_prompts
 from .. import Job, Progress
 from ..photos import prompt_embeddings
-from ..start import read_meta_down
+from ..training_files import read_meta_down
 from .images import batches_left, make_images
 from .layout import Layout
 from .pictures import PictureScorer, truncation

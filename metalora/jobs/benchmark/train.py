@@ -12,11 +12,10 @@ from ...method.personalize import Person
 from ...method.stacks import stacked, taken_out
 from ...store.cache import Cache
 from .. import Job
-from ..lora import save_lora
 from ..memory import wants_checkpointing
 from ..personalize import person_of, plan_photos, run_metadata, train
 from ..photos import crop_latents, prior_images
-from ..start import SavedRun, starting_adapters
+from ..training_files import SavedRun, save_lora, starting_adapters
 from .layout import Layout
 from .plan import Plan, PlannedPerson, Variant
 from .plan_file import located

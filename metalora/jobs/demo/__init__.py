@@ -22,12 +22,12 @@ from .. import Job
 from ..benchmark.images import decoded, wearing_lora
 from ..crops import write_crops
 from ..generate import Image, image_metadata, plan_images
-from ..lora import load_lora, lora_adapters, save_lora
+from ..lora import load_lora, lora_adapters
 from ..memory import memory_warning, wants_checkpointing
 from ..personalize import person_of, plan_photos, run_metadata, train
 from ..photos import crop_latents, prompt_embeddings
 from ..plots import save_loss_curve
-from ..start import RANDOM, SavedRun, shipped_meta_down, starting_adapters
+from ..training_files import RANDOM, SavedRun, save_lora, shipped_meta_down, starting_adapters
 from .page import EQUALLY_OBEDIENT, Demonstration, Trained, labels_of, write_page
 from .people import DemoPerson
 from .scores import scores_of

@@ -13,7 +13,7 @@ from ...method.world import ALONE, World
 from ...store import files
 from ...store.cache import Cache
 from .. import Job
-from ..personalize import check_output
+from ..training_files import check_output
 from .data import prepared
 from .logs import Checkpoints, TensorBoard, write_logs
 from .objectives import History, Run, new_run

@@ -14,7 +14,7 @@ from ...store import files
 from ...store.files import write_bytes
 from .. import SMOOTHING
 from ..plots import new_figure, optional_drawing, png
-from ..start import Options, check_same_run, names_in
+from ..training_files import Options, check_same_run, names_in
 from .objectives import History, Run
 
 if TYPE_CHECKING:

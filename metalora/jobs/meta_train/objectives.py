@@ -20,7 +20,7 @@ from ...method.buckets import deal, place
 from ...method.flow import generator_of
 from ...method.meta_train import MetaTraining, meta_train, planned
 from ...method.world import World
-from ..start import load_optimizer, optimizer_tensors
+from ..training_files import load_optimizer, optimizer_tensors
 from .people import People
 
 Item = TypeVar("Item")

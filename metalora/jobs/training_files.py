@@ -1,4 +1,4 @@
-"""What a run starts from: a Meta-Down with fresh heads, a plain LoRA, or what a stopped run has left on disk.
+"""The files of a training: the Meta-Down that it starts from, what it leaves when it is stopped, and LoRAs.
 
 A Meta-Down is a file, or drawn from the seed. What is left is enough to go on as if the run had not stopped; no random
 state is stored, as what a step draws depends on the seed and the step alone (`flow.generator_of`).
@@ -6,6 +6,8 @@ state is stored, as what a step draws depends on the seed and the step alone (`f
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..backbones.lora_formats import STRONGEST
+from ..backbones.architecture import Architecture
+from ..backbones.lora_formats import STRONGEST, LoRA, check_lora, format_lora
 from ..backbones.protocol import Backbone
-from ..config import PersonalizeConfig, UserError
-from ..method.adapter import Adapters, Site, new_adapters, random_meta_down
+from ..config import PersonalizeConfig, UserError, is_text
+from ..method.adapter import Adapters, Site, fold_all, new_adapters, random_meta_down
 from ..method.flow import generator_of
 from ..store import files
 
@@ -225,3 +228,66 @@ def unflat(tensors: dict[str, Tensor], name: str) -> dict[int, Any]:
 def names_in(tensors: dict[str, Tensor], group: str) -> list[str]:
     """What stands behind "<group>." in their names."""
     return [name.removeprefix(f"{group}.") for name in tensors if name.startswith(f"{group}.")]
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Refuse, before any work, a place that cannot be written or that holds a finished LoRA."""
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out is {out}, but a LoRA file ends with .safetensors.")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
+    if not is_text(str(out)):
+        raise UserError(f"--out is {str(out)!r}, which is no UTF-8: no LoRA of that name could be loaded.")
+    files.check_writable(out)
+
+
+def save_lora(path: Path, lora: LoRA, key_format: str, architecture: Architecture, metadata: dict[str, str]) -> None:
+    """Write an ordinary LoRA: every key exists in the base, every shape fits, and every number is one of use."""
+    tensors = format_lora(lora, key_format, architecture)
+    check_lora(tensors, key_format, architecture)
+    files.write(path, tensors, "lora", {**metadata, "key_format": key_format, **model_spec(metadata, architecture)})
+
+
+@dataclass(frozen=True)
+class IntermediateLoras:
+    """The LoRA at steps on the way, each a file of its own: `ada-step00100.safetensors` beside `ada.safetensors`."""
+
+    out: Path  # the finished LoRA, which is written after the last step
+    key_format: str
+    architecture: Architecture
+    metadata: dict[str, str]
+    adapters: Adapters
+    config: PersonalizeConfig
+
+    def at(self) -> dict[int, Callable[[], None]]:
+        """What to do after which steps."""
+        every = self.config.lora_every
+        return {step: partial(self.save, step) for step in range(every, self.config.steps, every)} if every else {}
+
+    def save(self, step: int) -> None:
+        """Write this step's, and remove the one that is no longer among the last `loras_kept`."""
+        metadata = {**self.metadata, "step": str(step)}
+        save_lora(self.path(step), fold_all(self.adapters), self.key_format, self.architecture, metadata)
+        if self.config.loras_kept:
+            self.path(step - self.config.loras_kept * self.config.lora_every).unlink(missing_ok=True)
+
+    def path(self, step: int) -> Path:
+        """Where a step's is."""
+        return self.out.with_name(f"{self.out.stem}-step{step:05}{self.out.suffix}")
+
+    def check_free(self) -> None:
+        """Refuse, before any work, to write over another run's."""
+        for path in map(self.path, self.at()):
+            if path.exists():
+                raise UserError(f"{path} is of an earlier training. Choose another --out, or move it away.")
+
+
+def model_spec(metadata: dict[str, str], architecture: Architecture) -> dict[str, str]:
+    """The fields of Stability's model metadata standard that other programs show. No date: same run, same bytes."""
+    name = {"flux.1-dev": "flux-1-dev", "flux.1-schnell": "flux-1-schnell"}.get(architecture.name, architecture.name)
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{name}/lora",
+        "modelspec.title": f"Meta-LoRA of one {metadata.get('domain', 'person')}",
+        "modelspec.description": f"Rank {metadata.get('rank', '?')}; learned with: {metadata.get('caption', '?')}",
+    }
