@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import metalora
-from metalora.config import FEWEST_PEOPLE
-from metalora.measure.intervals import bootstrap, paired
+from metalora.jobs.benchmark.plan import PlannedPerson
+from metalora.jobs.benchmark.summary import comparisons, summary
 
 MINI = Path(metalora.__file__).parent / "data" / "mini_benchmark"
 VARIANTS = (
@@ -25,6 +25,7 @@ VARIANTS = (
 LIKENESS = {"none": 0.16, "meta-lora": 0.62, "lora": 0.40, "lora-crops": 0.58}
 LABELS = {"none": "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA, whole photo", "lora-crops": "LoRA + crops"}
 HASH = "0123456789abcdef" * 4
+FLOOR, CEILING = 0.143, 0.771
 
 
 def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2, variants: Any = VARIANTS) -> Path:
@@ -74,8 +75,8 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
                 "name": "sface",
                 "sha256": HASH,
                 "licence": "Apache-2.0",
-                "genuine_mean": 0.771,
-                "impostor_mean": 0.143,
+                "genuine_mean": CEILING,
+                "impostor_mean": FLOOR,
                 "detected": sum(map(len, photos.values())),
             },
             "clip": {"name": "ViT-B-32 openai", "sha256": HASH, "truncated": []},
@@ -83,7 +84,7 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
         "variants": [made_up_variant(folder, m, s, references, photos, asked, seeds) for m, s in variants],
         "comparisons": [],
     }
-    record["comparisons"] = comparisons(record["variants"])
+    record["comparisons"] = comparisons(record["variants"], set(photos))
     write(folder, record)
     return folder
 
@@ -108,6 +109,7 @@ def made_up_variant(
 ) -> dict[str, Any]:
     name = f"{method}-{steps}-r1" if steps else method
     drawn = random.Random(name)
+    planned = [PlannedPerson(row["identity"], row["class"], row["part"], "", 0, 0) for row in people]
     images, of_photo = [], {row["path"]: row["sha256"] for rows in photos.values() for row in rows}
     for person in people:
         nearest = [person["identity"]] * (2 if method == "none" else 15) + [who["identity"] for who in people]
@@ -148,91 +150,5 @@ def made_up_variant(
         "lora_sha256": {person["identity"]: HASH for person in people} if steps else {},
         "images": images,
         "missing": [],
-        "summary": summary(images, people),
+        "summary": summary(images, planned, set(photos), FLOOR, CEILING),
     }
-
-
-def summary(images: list[dict], people: list) -> dict[str, Any]:
-    def face(name: str) -> dict[str, Any]:
-        return {misses: figure(person_means(images, name, misses)) for misses in ("left out", "as zero")}
-
-    reached = figure(person_means(images, "held_out"))
-    classes = {person["identity"]: person["class"] for person in people}
-    return {
-        "r_facesim": face("held_out"),
-        "facesim": face("reference"),
-        "copying": face("copying"),
-        "identified": figure(person_means(images, "identified")),
-        "clip_t": figure(person_means(images, "clip_t")),
-        "clip_i": None,
-        "shown": {"background": figure(person_means(images, "background"))},
-        "detection_rate": sum(image["faces"] > 0 for image in images) / len(images) if images else None,
-        "position": (reached["mean"] - 0.143) / (0.771 - 0.143) if reached else None,
-        "by_class": grouped(images, lambda image: classes[image["identity"]]),
-        "by_prompt": grouped(images, lambda image: image["prompt"]),
-    }
-
-
-def person_means(images: list[dict], name: str, misses: str = "left out") -> dict[str, float]:
-    """Not the real averaging (over prompts first): all images here weigh the same."""
-    found: dict[str, list[float]] = {}
-    for image in images:
-        value = value_of(image, name)
-        if value is None and misses == "as zero":
-            value = 0.0
-        if value is not None:
-            found.setdefault(image["identity"], []).append(value)
-    return {identity: sum(values) / len(values) for identity, values in found.items()}
-
-
-def value_of(image: dict, name: str) -> float | None:
-    if name == "background":
-        return image["shown"]["background"]
-    if name == "identified":
-        return float(image["nearest"] == image["identity"])
-    if name != "copying":
-        return image[name]
-    return None if image["held_out"] is None else image["reference"] - image["held_out"]
-
-
-def grouped(images: list[dict], key: Any) -> dict[str, dict[str, float | None]]:
-    names = sorted({key(image) for image in images})
-    return {
-        name: {score: mean_of(figure(person_means([i for i in images if key(i) == name], field)))}
-        | {"clip_t": mean_of(figure(person_means([i for i in images if key(i) == name], "clip_t")))}
-        for name in names
-        for score, field in (("r_facesim", "held_out"),)
-    }
-
-
-def mean_of(found: dict | None) -> float | None:
-    return found["mean"] if found else None
-
-
-def figure(means: dict[str, float]) -> dict[str, Any] | None:
-    if not means:
-        return None
-    values = list(means.values())
-    if len(values) < FEWEST_PEOPLE:
-        return {"mean": sum(values) / len(values), "low": None, "high": None, "count": len(values)}
-    interval = bootstrap(values, draws=500)
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
-
-
-def comparisons(variants: list[dict]) -> list[dict[str, Any]]:
-    found = []
-    for index, one in enumerate(variants):
-        for other in variants[index + 1 :]:
-            for score, name, misses in (
-                ("r_facesim", "held_out", "left out"),
-                ("r_facesim", "held_out", "as zero"),
-                ("clip_t", "clip_t", None),
-            ):
-                means = [person_means(v["images"], name, misses or "left out") for v in (one, other)]
-                shared = means[0].keys() & means[1].keys()
-                if len(shared) < FEWEST_PEOPLE:
-                    continue
-                interval = paired(*({key: values[key] for key in shared} for values in means))
-                ends = {"mean": interval.mean, "low": interval.low, "high": interval.high, "count": interval.count}
-                found.append({"one": one["id"], "other": other["id"], "score": score, "misses": misses, **ends})
-    return found

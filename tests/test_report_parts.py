@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_results import figure, made_up_run, read, write
+from made_up_results import made_up_run, read, write
 from PIL import Image
 from report_pages import Page
 
 from metalora.config import UserError
+from metalora.jobs.benchmark.summary import figure
 from metalora.store.report import page, pictures
 from metalora.store.report.charts import COLOURS, SHAPES, Chart, Row, interval_chart, scatter
 from metalora.store.report.page import differences, render
