@@ -116,15 +116,6 @@ def test_whole_differences_are_read_and_a_layers_two_loras_add_up():
 
 
 @pytest.mark.parametrize(
-    "name", ["attn.processor.to_q_lora", "attn.to_q.lora", "attn.to_q.lora.linear_layer", "attn.to_q_lora"]
-)
-def test_the_names_of_older_diffusers(name: str):
-    stem = f"transformer.transformer_blocks.0.{name}"
-    lora, _ = read_lora({f"{stem}.down.weight": LORA[A], f"{stem}.up.weight": LORA[B]}, SMALL)
-    assert torch.equal(delta(lora, Q), LORA[B] @ LORA[A])
-
-
-@pytest.mark.parametrize(
     ("key", "part"),
     [
         ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "text-encoder layers"),
