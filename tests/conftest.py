@@ -1,16 +1,19 @@
 """Fixtures that several tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from comfyui_server import Server, serving
+from runs import personalized
 from toy import ToyDenoiser, ToyNetwork
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.tiny_flux import TinyFlux
+from metalora.jobs.personalize import Personalized
 from metalora.store.cache import Cache
 from metalora.store.images import demo_portrait
 
@@ -57,6 +60,12 @@ def portrait() -> Path:
 def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """One cache for all tests that do not test the cache: the portrait's crops are encoded once."""
     return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def personalize(tiny: PipelineBackbone, portrait: Path, warm_cache: Cache) -> Callable[..., Personalized]:
+    """`runs.personalized` on the tiny FLUX and the portrait: what remains is where to, and how."""
+    return partial(personalized, tiny, warm_cache, portrait)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """Short runs of the user's jobs on the tiny FLUX."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from metalora.backbones.pipeline import PipelineBackbone
-from metalora.config import CropConfig, PersonalizeConfig
-from metalora.jobs import run
+from metalora.config import CropConfig, PersonalizeConfig, Step
+from metalora.jobs import Progress, run
 from metalora.jobs.personalize import Personalized, personalize_photos
 from metalora.method.adapter import random_meta_down
 from metalora.method.flow import generator_of
@@ -17,16 +18,30 @@ CROPS = CropConfig(resolution=64)
 
 def personalized(
     backbone: PipelineBackbone,
+    cache: Cache,
     photo: Path,
     out: Path,
-    cache: Cache,
     config: PersonalizeConfig = CONFIG,
     meta_down: str | None = "random",
+    show: Callable[[Progress], None] = lambda progress: None,
     **options: object,
 ) -> Personalized:
     if config.method != "meta-lora":
         meta_down = None
-    return run(personalize_photos(backbone, [photo], out, config, CROPS, meta_down=meta_down, cache=cache, **options))
+    job = personalize_photos(backbone, [photo], out, config, CROPS, meta_down=meta_down, cache=cache, **options)
+    return run(job, show)
+
+
+class Stopped(Exception):
+    """As whoever shows the progress may end a job."""
+
+
+def stopping_after(index: int, total: int) -> Callable[[Progress], None]:
+    def show(progress: Progress) -> None:
+        if isinstance(progress, Step) and (progress.index, progress.total) == (index, total):
+            raise Stopped
+
+    return show
 
 
 def meta_down_file(backbone: PipelineBackbone, path: Path, rank: int = 16, **metadata: str) -> Path:

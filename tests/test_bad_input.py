@@ -29,7 +29,7 @@ def attempt(tiny: PipelineBackbone, tmp_path: Path, warm_cache: Cache):
 
     def refused(photo: Path, sentence: str, config: PersonalizeConfig = CONFIG, **options: object) -> None:
         with pytest.raises(UserError, match=sentence):
-            personalized(tiny, photo, out, warm_cache, config, **options)
+            personalized(tiny, warm_cache, photo, out, config, **options)
         assert not list(out.parent.glob("*")), "something was written"
 
     return refused
@@ -85,27 +85,16 @@ def test_a_meta_down_that_does_not_fit(attempt, tiny: PipelineBackbone, portrait
     attempt(portrait, "needs --meta-down FILE", meta_down=None)
 
 
-def test_settings_that_mean_nothing(attempt, portrait: Path):
-    attempt(
-        portrait,
-        r"no sites called 'everything'; choose one of: all, attention",
-        replace(CONFIG, sites="everything"),
-    )
-    attempt(portrait, r"rank \(r2\) 17 is larger than meta_rank \(r1\) 16", replace(CONFIG, rank=17))
-
-
-def test_a_result_that_exists_is_not_replaced_unasked(
-    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
-):
+def test_a_result_that_exists_is_not_replaced_unasked(personalize, tmp_path: Path):
     out = tmp_path / "ada.safetensors"
     out.write_bytes(b"precious")
     with pytest.raises(UserError, match="exists already"):
-        personalized(tiny, portrait, out, warm_cache)
+        personalize(out)
     assert out.read_bytes() == b"precious"
 
 
 def test_a_disk_that_fills_up_during_the_run_loses_nothing(
-    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, monkeypatch: pytest.MonkeyPatch
+    personalize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out, write = tmp_path / "result" / "ada.safetensors", files.write
 
@@ -117,11 +106,11 @@ def test_a_disk_that_fills_up_during_the_run_loses_nothing(
 
     monkeypatch.setattr(files, "write", full)
     with pytest.raises(UserError, match="No space left on device"):
-        personalized(tiny, portrait, out, warm_cache)
+        personalize(out)
     assert [path.name for path in out.parent.iterdir()] == ["ada.state.safetensors"]
     monkeypatch.undo()
-    personalized(tiny, portrait, tmp_path / "whole.safetensors", warm_cache)
-    personalized(tiny, portrait, out, warm_cache)
+    personalize(tmp_path / "whole.safetensors")
+    personalize(out)
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
@@ -130,15 +119,15 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_photo_is_read(
 ):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="could not be written"):
-        personalized(tiny, tmp_path / "missing.jpg", tmp_path / "file" / "ada.safetensors", warm_cache)
+        personalized(tiny, warm_cache, tmp_path / "missing.jpg", tmp_path / "file" / "ada.safetensors")
 
 
-def test_a_meta_down_file_brings_its_own_r1(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+def test_a_meta_down_file_brings_its_own_r1(personalize, tiny: PipelineBackbone, tmp_path: Path):
     config = replace(CONFIG, rank=4, meta_rank=2, steps=1)
     with pytest.raises(UserError, match="larger than meta_rank"):
-        personalized(tiny, portrait, tmp_path / "random.safetensors", warm_cache, config)
+        personalize(tmp_path / "random.safetensors", config)
     wide = meta_down_file(tiny, tmp_path / "wide.meta.safetensors", rank=8)
-    personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, meta_down=str(wide))
+    personalize(tmp_path / "ada.safetensors", config, meta_down=str(wide))
 
 
 @pytest.mark.parametrize(
@@ -212,9 +201,9 @@ def test_a_device_without_numbers_is_no_device(tmp_path: Path, portrait: Path):
         metalora.personalize(portrait, backbone="tiny", device="meta", out=tmp_path / "ada.safetensors")
 
 
-def test_an_out_whose_name_is_no_utf_8_is_refused_before_the_work(tiny, portrait, tmp_path, warm_cache):
+def test_an_out_whose_name_is_no_utf_8_is_refused_before_the_work(personalize, tmp_path):
     with pytest.raises(UserError, match="no UTF-8"):
-        personalized(tiny, portrait, tmp_path / os.fsdecode(b"\xff.safetensors"), warm_cache, CONFIG)
+        personalize(tmp_path / os.fsdecode(b"\xff.safetensors"), CONFIG)
     assert not list(tmp_path.iterdir())
 
 

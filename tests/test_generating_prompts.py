@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import personalized
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.pipeline_folder import Miniature
@@ -99,9 +98,9 @@ def test_a_prompt_of_bytes_that_are_no_text_is_refused(tiny: PipelineBackbone, t
 
 @pytest.mark.slow
 def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
-    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache
+    personalize, tiny: PipelineBackbone, tmp_path: Path, warm_cache: Cache
 ):
-    lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
+    lora = personalize(tmp_path / "ada.safetensors").lora
     config = GenerateConfig(width=64, height=80, sampling_steps=2, images_per_prompt=2)
 
     def made(**options: object):
@@ -124,8 +123,8 @@ def test_images_are_made_with_and_without_the_lora_and_kept_when_repeated(
 
 
 @pytest.mark.slow
-def test_a_lora_of_another_base_is_refused(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
-    lora = personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache).lora
+def test_a_lora_of_another_base_is_refused(personalize, tiny: PipelineBackbone, tmp_path: Path, warm_cache: Cache):
+    lora = personalize(tmp_path / "ada.safetensors").lora
     tensors, metadata = files.read(lora, ("lora",))
     config, options = GenerateConfig(width=64, height=64, sampling_steps=1), {"compare": False, "cache": warm_cache}
 

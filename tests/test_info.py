@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import meta_down_file, personalized
+from runs import meta_down_file
 from safetensors.torch import save_file
 
 from metalora.backbones.architecture import FluxShape
@@ -16,16 +16,15 @@ from metalora.config import UserError
 from metalora.jobs.info import describe
 from metalora.jobs.lora import merge_adapter
 from metalora.store import files
-from metalora.store.cache import Cache
 
 SMALL = FluxShape(8, 2, 2, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
 Q = "transformer_blocks.0.attn.to_q"
 nan = float("nan")
 
 
-def test_info_says_what_each_file_is(tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache):
+def test_info_says_what_each_file_is(personalize, tiny: PipelineBackbone, tmp_path: Path):
     source = meta_down_file(tiny, tmp_path / "woman.safetensors")
-    personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, meta_down=str(source))
+    personalize(tmp_path / "ada.safetensors", meta_down=str(source))
     assert "Meta-Down" in describe(source)
     assert "class: woman" in describe(tmp_path / "ada.adapter.safetensors")
     described = describe(tmp_path / "ada.safetensors")

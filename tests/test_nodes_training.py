@@ -56,7 +56,7 @@ def trained(parts, crops, folder, cache, config=CONFIG, meta_down="random", show
 def test_the_lora_is_that_of_the_headless_run(portrait, tmp_path, method: str, network: str):
     config = PersonalizeConfig(**{**vars(CONFIG), "method": method})
     cache, out = Cache(tmp_path / "one"), tmp_path / "headless.safetensors"
-    wanted = personalized(headless(network), portrait, out, cache, config)
+    wanted = personalized(headless(network), cache, portrait, out, config)
     meta_down = "random" if method == "meta-lora" else None
     found = trained(small_parts(network), crops_of(portrait), tmp_path, tmp_path / "two", config, meta_down)
     assert_same(wanted, found)
@@ -78,7 +78,7 @@ def assert_same(reference, found) -> None:
 def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path):
     settings = {"method": "lora", "background_weight": 0.1, "time_shift": 0.5, "ema_steps": 5}
     config = PersonalizeConfig(**{**vars(CONFIG), **settings})
-    wanted = personalized(tiny, portrait, tmp_path / "headless.safetensors", Cache(tmp_path / "one"), config)
+    wanted = personalized(tiny, Cache(tmp_path / "one"), portrait, tmp_path / "headless.safetensors", config)
     photo = read_photo(portrait).movedim(0, -1)[None]
     inputs = {"face": "only", "resolution": 64, "max_upscale": 4.0, "finder": "sface"}
     shapes = {"ratios": "16:9, 4:3, 1:1, 3:4, 9:16", "scales": "1.5, 2, 2.5, 3.5, 4.5"}

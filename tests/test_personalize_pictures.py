@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import CONFIG, CROPS, personalized
+from runs import CONFIG, CROPS
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import PersonalizeConfig, Step, UserError
@@ -44,13 +44,11 @@ def trained(
 
 
 def test_masks_of_the_head_give_the_lora_of_the_photo(
-    tiny: PipelineBackbone, portrait: Path, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
+    personalize, tiny: PipelineBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
 ):
     crops, heads = pixels_and_masks(planned)
     found = trained(tiny, crops, tmp_path, warm_cache, heads).adapters.tensors()
-    wanted, _ = files.read(
-        personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, HEAD_FIRST).adapter, ("adapter",)
-    )
+    wanted, _ = files.read(personalize(tmp_path / "ada.safetensors", HEAD_FIRST).adapter, ("adapter",))
     assert found.keys() == wanted.keys()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
     everything = [torch.ones_like(head) for head in heads]

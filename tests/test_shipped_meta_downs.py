@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 from benchmarks import INPUTS, planned
-from runs import CONFIG, meta_down_file, personalized
+from runs import CONFIG, meta_down_file
 
 from metalora.backbones.pipeline import PipelineBackbone, open_backbone
 from metalora.backbones.protocol import Backbone
 from metalora.config import BaseConfig, UserError
 from metalora.jobs import training_files
 from metalora.store import files
-from metalora.store.cache import Cache
 
 
 @pytest.fixture
@@ -23,22 +22,20 @@ def shipped(tiny: PipelineBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "shipped"
 
 
-def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class(
-    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
-):
+def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class(personalize, tmp_path: Path, shipped: Path):
     config = replace(CONFIG, steps=1, class_name="woman")
     for out, source in (("default", None), ("named", str(next(shipped.iterdir())))):
-        personalized(tiny, portrait, tmp_path / f"{out}.safetensors", warm_cache, config, source)
+        personalize(tmp_path / f"{out}.safetensors", config, source)
     default, named = ((tmp_path / f"{out}.adapter.safetensors").read_bytes() for out in ("default", "named"))
     assert default == named
 
 
 def test_another_class_has_none_and_is_told_which_there_are(
-    tiny: PipelineBackbone, portrait: Path, tmp_path: Path, warm_cache: Cache, shipped: Path
+    personalize, tiny: PipelineBackbone, tmp_path: Path, shipped: Path
 ):
     config = replace(CONFIG, steps=1, class_name="person")
     with pytest.raises(UserError, match=f"For {tiny.name} there are shipped ones: say --class woman"):
-        personalized(tiny, portrait, tmp_path / "ada.safetensors", warm_cache, config, None)
+        personalize(tmp_path / "ada.safetensors", config, None)
 
 
 def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: PipelineBackbone, tmp_path: Path, shipped: Path):

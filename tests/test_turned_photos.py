@@ -51,7 +51,7 @@ def test_a_turned_photo_is_refused_by_every_method_and_nothing_is_written(
     turned: Path, tmp_path: Path, tiny: PipelineBackbone, warm_cache: Cache, method: str
 ):
     with pytest.raises(UserError, match=r"turned\.png is turned: .* after (a quarter|half a) turn.*--turn auto"):
-        personalized(tiny, turned, tmp_path / "out" / "a.safetensors", warm_cache, replace(CONFIG, method=method))
+        personalized(tiny, warm_cache, turned, tmp_path / "out" / "a.safetensors", replace(CONFIG, method=method))
     assert not (tmp_path / "out").exists()
 
 
