@@ -1,6 +1,5 @@
 """What a benchmark plans: settings, learning rates, captions, prompts; and what it refuses."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,15 +75,6 @@ def test_meta_lora_needs_a_meta_down_of_every_class(tiny: PipelineBackbone, tmp_
 
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(UserError, match="`metalora benchmark plan"):
-        read_plan(tmp_path)
-
-
-def test_a_plan_with_a_setting_of_another_version_is_refused(tiny: PipelineBackbone, tmp_path: Path):
-    planned(tmp_path, tiny)
-    record = json.loads((tmp_path / "plan.json").read_text())
-    record["training"]["heads"] = "mean"
-    (tmp_path / "plan.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"is not a plan of this version .*heads.* Plan again in another folder"):
         read_plan(tmp_path)
 
 

@@ -53,11 +53,3 @@ def test_the_kernel_and_compiling_are_part_of_the_plan_too(tiny: PipelineBackbon
     assert planned(tmp_path / "plain", tiny, methods=("none",), people=1, prompts_each=1).speed == {}
     with pytest.raises(UserError, match=r"how the base is run \(planned: attention math, compiled blocks\)"):
         finished(tmp_path, tiny, warm_cache)
-
-
-def test_a_plan_with_an_unknown_way_to_run_the_base_is_refused(tiny: PipelineBackbone, tmp_path: Path):
-    planned(tmp_path, tiny, methods=("none",), people=1, prompts_each=1)
-    path = tmp_path / "plan.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "speed": {"by_magic": True}}))
-    with pytest.raises(UserError, match="is not a plan of this version"):
-        read_plan(tmp_path)

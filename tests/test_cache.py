@@ -18,6 +18,12 @@ LATENT = {"latent": torch.randn(16, 8, 8, generator=torch.Generator().manual_see
 KEY = Cache.key(what="latent")
 
 
+def test_a_key_is_of_the_content_in_whatever_order_it_is_named():
+    key = Cache.key(what="latent", photo="abc", box=[1.0, 2.0])
+    assert key == Cache.key(box=[1.0, 2.0], photo="abc", what="latent")
+    assert key != Cache.key(what="latent", photo="abd", box=[1.0, 2.0])
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

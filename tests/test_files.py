@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from metalora.config import UserError
 from metalora.store import files
-from metalora.store.cache import Cache
 
 TENSORS = {"b.down": torch.randn(4, 8), "a.up": torch.randn(3, 1)}
 FACTS = {"base": "flux.1-dev", "rank": "1", "options": '{"steps": 375}', "modelspec.title": "t"}
@@ -148,13 +147,3 @@ def test_a_digest_sees_names_shapes_and_values():
         {**TENSORS, "b.down": TENSORS["b.down"].reshape(8, 4)},
     ]
     assert digest not in {files.digest_of_tensors(tensors) for tensors in changed}
-
-
-def test_the_cache_gives_back_what_was_put_under_the_same_content(tmp_path: Path):
-    cache, latent = Cache(tmp_path), torch.randn(16, 4, 4).to(torch.bfloat16)
-    key = cache.key(what="latent", photo="abc", box=[1.0, 2.0])
-    assert key not in cache
-    cache.put(key, {"latent": latent})
-    assert torch.equal(cache.get(key)["latent"], latent)
-    assert cache.key(box=[1.0, 2.0], photo="abc", what="latent") == key
-    assert cache.key(what="latent", photo="abd", box=[1.0, 2.0]) not in cache

@@ -56,6 +56,22 @@ def test_the_mini_benchmarks_prompts_keep_their_ids_and_say_what_they_ask():
     assert all(prompt.asks for prompt in prompts)
 
 
+OF_WRONG_TYPES = [
+    {"several-photos": "a"},
+    {"several-photos": {"a": 1}},
+    {"several-photos": [{"id": 3, "prompt": "a"}]},
+    {"several-photos": [{"prompt": "a", "asks": ["x"]}]},
+    {"several-photos": [{"prompt": "a", "asks": {"x": []}}]},
+    {"single-photo": ["a"]},
+    {"single-photo": {"woman": ["a"]}},
+    {"single-photo": {"woman": {"g": "abc"}}},
+    {"several-photos": ["a"], "tags": ["a"]},
+    {"several-photos": ["a"], "tags": {"age": 3}},
+    {"several-photos": ["a"], "tags": {"age": [["a"]]}},
+    {"several-photos": ["a"], "alternatives": {"x": {"y": ["z"]}}},
+]
+
+
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
@@ -76,6 +92,7 @@ def test_the_mini_benchmarks_prompts_keep_their_ids_and_say_what_they_ask():
         ),
         ({"unsplash": ["a"], "alternatives": {"sky": {"a": "b"}}}, "must be at least two different phrases"),
         ({"unsplash": ["a"], "flickr": []}, "unknown key 'flickr'"),
+        *((record, "problems") for record in OF_WRONG_TYPES),
     ],
 )
 def test_what_is_wrong_with_prompts_is_said(tmp_path: Path, record: object, sentence: str):

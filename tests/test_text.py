@@ -104,26 +104,3 @@ def test_templates_take_names_and_nothing_else(tmp_path: Path, field: str):
 def test_a_setting_of_bytes_that_are_no_text_is_refused():
     with pytest.raises(UserError, match="UTF-8 is needed"):
         PersonalizeConfig(class_name="caf\udce9")
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"several-photos": "a"},
-        {"several-photos": {"a": 1}},
-        {"several-photos": [{"id": 3, "prompt": "a"}]},
-        {"several-photos": [{"prompt": "a", "asks": ["x"]}]},
-        {"several-photos": [{"prompt": "a", "asks": {"x": []}}]},
-        {"single-photo": ["a"]},
-        {"single-photo": {"woman": ["a"]}},
-        {"single-photo": {"woman": {"g": "abc"}}},
-        {"several-photos": ["a"], "tags": ["a"]},
-        {"several-photos": ["a"], "tags": {"age": 3}},
-        {"several-photos": ["a"], "tags": {"age": [["a"]]}},
-        {"several-photos": ["a"], "alternatives": {"x": {"y": ["z"]}}},
-    ],
-)
-def test_prompts_of_wrong_types_are_problems(tmp_path: Path, record: object):
-    (tmp_path / "prompts.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="problems"):
-        read_prompts(tmp_path / "prompts.json")

@@ -25,23 +25,8 @@ from metalora.store.report import scores
 from metalora.store.report.reading import read_results
 from metalora.store.text import problem_of_name, problems_of_names
 
-NOT_PLAIN = [
-    "CON",
-    "con.txt",
-    "nul",
-    "COM1",
-    "lpt9.x",
-    "COM¹",
-    "a:b",
-    "ada.",
-    "ada ",
-    "a/b",
-    "../x",
-    "a\\b",
-    ".a",
-    "-a",
-]
-NOT_PLAIN += ["", "a\nb", "a\0b", "x" * 300, "\ud800", "a*", "a?", 'a"b', "a|b"]
+NOT_PLAIN = ["CON", "con.txt", "nul", "COM1", "lpt9.x", "COM¹", "a:b", "ada.", "ada ", "a/b", "../x", "a\\b", ".a"]
+NOT_PLAIN += ["-a", "", "a\nb", "a\0b", "x" * 300, "\ud800", "a*", "a?", 'a"b', "a|b"]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +99,8 @@ def test_a_damaged_plan_is_refused_by_the_name_of_its_field(run_folder: Path, tm
         ({"people": []}, "people, their seeds, steps and ranks must be there"),
         ({"training": {**record["training"], "batch": "x"}}, "batch must be int"),
         ({"training": {**record["training"], "__class__": 1}}, "unexpected keyword"),
+        ({"training": {**record["training"], "heads": "mean"}}, r"version .*heads.* Plan again in another folder"),
+        ({"speed": {"by_magic": True}}, "is not a plan of this version"),
         ({"surprise": 1}, "surprise: "),
         ({"format": "metalora-plan-0"}, "has the format 'metalora-plan-0'"),
     ):
