@@ -189,12 +189,3 @@ def test_too_few_people_and_settings_of_the_other_objective_are_one_sentence(her
     said = capsys.readouterr().err
     assert "flips is for objective paper" in said
     assert "Traceback" not in said
-
-
-def test_photos_that_cannot_be_read_are_all_in_one_message(here: Path, capsys: pytest.CaptureFixture):
-    for folder in sorted((here / "people").iterdir())[:2]:
-        (folder / "1.jpg").write_bytes(b"no photo")
-    assert main([*COMMAND, "--out", "x.safetensors"]) == 1
-    said = capsys.readouterr().err
-    assert "people has 2 problems" in said
-    assert "Nothing was started" in said

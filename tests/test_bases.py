@@ -9,7 +9,6 @@ import diffusers
 import pytest
 import torch
 from benchmarks import finished, planned
-from runs import CROPS, personalized
 from tiny_bases import (
     PIPELINES,
     PROMPT,
@@ -31,10 +30,8 @@ from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main
-from metalora.config import PersonalizeConfig, Step, UserError
-from metalora.jobs import run
+from metalora.config import UserError
 from metalora.jobs.lora import load_lora
-from metalora.jobs.personalize import personalize_photos
 from metalora.jobs.training_files import save_lora
 from metalora.method.adapter import fold_all, merged, new_adapters
 from metalora.method.flow import joined
@@ -217,27 +214,6 @@ def test_a_person_a_benchmark_and_a_meta_down_from_the_command_line(
     assert base.name in capsys.readouterr().out
     planned(tmp_path / "plan", base, methods=("lora",), people=1, step_counts=(2,))
     assert b"lora" in finished(tmp_path / "plan", base, Cache(tmp_path / "cache"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", TRAINED, indirect=True)
-def test_a_stopped_run_goes_on_to_the_same_bytes(base: PipelineBackbone, portrait: Path, tmp_path: Path):
-    class Stop(Exception):
-        pass
-
-    def stop(progress: object) -> None:
-        if isinstance(progress, Step) and (progress.total, progress.index) == (6, 4):
-            raise Stop
-
-    cache, config = Cache(tmp_path / "cache"), PersonalizeConfig(steps=6, learning_rate=1e-3, save_every=3)
-    whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
-    personalized(base, portrait, whole, cache, config)
-    job = personalize_photos(base, [portrait], halves, config, CROPS, meta_down="random", cache=cache)
-    with pytest.raises(Stop):
-        run(job, stop)
-    assert not halves.exists()
-    personalized(base, portrait, halves, cache, config)
-    assert halves.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from runs import personalized
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from trained import PROMPT, adapters_of, gradients
@@ -15,7 +14,6 @@ from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
 from metalora.backbones.speed import Checkpointing, Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
-from metalora.store.cache import Cache
 
 CPU = torch.device("cpu")
 
@@ -184,14 +182,6 @@ def test_each_copy_is_begun_one_block_ahead_but_the_very_first(
     gradients(denoiser, adapters_of(tiny), ((8, 8), (8, 8)))
     once = [(2, 1), (3, 2), (1, 2), (0, 1)]
     assert copies == [(0, None), (1, 0), *once, *once]
-
-
-def test_the_lora_file_is_the_same_bytes(tiny: PipelineBackbone, portrait: Path, warm_cache: Cache, tmp_path: Path):
-    files = [
-        personalized(backbone, portrait, tmp_path / f"{name}.safetensors", warm_cache).lora.read_bytes()
-        for name, backbone in (("resident", tiny), ("swapped", swapped(4)))
-    ]
-    assert files[0] == files[1]
 
 
 def test_an_error_on_the_way_leaves_nothing_behind(tiny: PipelineBackbone):

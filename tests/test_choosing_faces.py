@@ -1,13 +1,11 @@
 """Which of the faces on a photo is meant, and what is said where that is not clear."""
 
 import pytest
-import torch
-from photos import LANDMARKS, portrait
+from photos import LANDMARKS
 
 from metalora.config import UserError
-from metalora.measure.faces import Face, choose_face, load_faces, numbered
+from metalora.measure.faces import Face, choose_face, numbered
 from metalora.method.crops import Box
-from metalora.store.images import resize_crop
 
 
 def face_at(left: float, size: float) -> Face:
@@ -45,12 +43,3 @@ def test_a_number_that_is_not_there_is_refused(choice):
 def test_no_face_says_what_a_photo_needs(choice):
     with pytest.raises(UserError, match=r"No face was found in a\.jpg.*upright"):
         choose_face([], choice, "a.jpg")
-
-
-def test_two_people_on_a_real_photo_are_told_apart_by_their_numbers():
-    photo = torch.cat([resize_crop(portrait(), Box(0, 0, 512, 512), 400, 400), portrait()[:, :400, :]], 2)
-    found = load_faces("sface").find(photo)
-    with pytest.raises(UserError, match=r"two\.jpg shows 2 faces"):
-        choose_face(found, "only", "two.jpg")
-    assert choose_face(found, "1", "two.jpg").box.left > 400
-    assert choose_face(found, "2", "two.jpg").box.left < 400

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opencv_faces import opencv_faces
 from photos import FACE, LANDMARKS, empty_wall, overlap, placed, portrait
-from PIL import Image
 
 from metalora.config import UserError
 from metalora.measure import face_models
@@ -21,7 +20,7 @@ from metalora.measure.face import TEMPLATE, aligned, pixels, similarity
 from metalora.measure.faces import Face, FaceAnalyser, load_faces
 from metalora.measure.sface import SFace, with_longer_side
 from metalora.method.crops import Box
-from metalora.store.images import read_photo, resize_crop, to_pil
+from metalora.store.images import resize_crop
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +199,6 @@ def test_a_face_cut_by_the_border_is_found_and_its_box_stays_inside(faces, part)
     assert min(face.box.left, face.box.top) >= 0
     assert max(face.box.right, face.box.bottom) <= 512
     assert face.box.width > 60
-
-
-def test_a_photo_rotated_by_exif_gives_the_same_face(faces, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    to_pil(portrait()).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
-    assert faces.find(read_photo(tmp_path / "phone.png")) == faces.find(portrait())
 
 
 def test_several_faces_are_found_largest_first(faces):

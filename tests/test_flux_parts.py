@@ -143,18 +143,6 @@ def test_shape_sizes_and_missing_files_are_known_without_loading_a_weight(copied
     assert copied.missing() == []
 
 
-def test_diffusers_own_pipeline_opens_the_folder_and_makes_an_image(pipeline_folder: Path):
-    from diffusers import FluxPipeline
-
-    pipeline = FluxPipeline.from_pretrained(pipeline_folder)
-    pipeline.set_progress_bar_config(disable=True)
-    image = pipeline(
-        PROMPT, height=32, width=32, num_inference_steps=2, max_sequence_length=64, output_type="pt"
-    ).images
-    assert image.shape == (1, 3, 32, 32)
-    assert image.isfinite().all()
-
-
 def test_one_file_may_hold_all_parts(single_files, single, tmp_path: Path):
     prefixes = {
         "transformer": "model.diffusion_model.",
@@ -187,14 +175,6 @@ def test_an_fp8_t5_with_scales_is_read(single_files, single, tmp_path: Path):
     original = TinyFlux().text_encoders("cpu", torch.float32)["text_encoder_2"]
     for name, weight in original.state_dict().items():
         torch.testing.assert_close(t5.state_dict()[name], weight, rtol=1 / 15, atol=1e-3)
-
-
-def test_files_that_were_mixed_up_are_told_apart(single_files, single):
-    mixed = single(clip_l=single_files["t5xxl"], vae=single_files["clip_l"])
-    with pytest.raises(UserError, match=r"t5xxl\.safetensors does not fit this base's CLIPTextModel"):
-        mixed.text_encoders("cpu", torch.float32)
-    with pytest.raises(UserError, match=r"clip_l\.safetensors does not fit this base's AutoencoderKL"):
-        mixed.autoencoder("cpu", torch.float32)
 
 
 def test_another_models_autoencoder_or_text_encoder_is_refused(single_files, single, tmp_path: Path):

@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,6 @@ from PIL import Image
 from tools.miniature import captions, people, photo
 from tools.miniature.check_people import recognition
 from tools.miniature.people import SPLITS, person
-
-
-def test_a_number_is_always_the_same_person_with_the_same_photos():
-    np.testing.assert_equal(asdict(person(7)), asdict(person(7)))
-    np.testing.assert_equal(asdict(photo.photo(person(7), 3)), asdict(photo.photo(person(7), 3)))
 
 
 def test_the_people_of_this_world_stay_who_they_are():

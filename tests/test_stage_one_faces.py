@@ -19,7 +19,7 @@ from metalora.measure.faces import load_faces
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import deal
 from metalora.method.crops import Box, cells_within, grown
-from metalora.method.flow import flow_loss, flow_losses, generator_of
+from metalora.method.flow import generator_of
 from metalora.method.meta_train import MetaTraining, planned
 from metalora.method.world import ALONE
 from metalora.store.cache import Cache
@@ -114,20 +114,6 @@ def test_every_batch_brings_the_weights_of_its_own_photos(source: Path, tiny: Pi
     (held_out,) = people.held_out_people()
     assert torch.equal(held_out.weights[1], held_out.weights[0].flip(2))
     assert [one.weights.shape[:2] for one in held_out.unseen] == [(1, 1)] * len(held_out.unseen)
-
-
-def test_a_weighted_loss_is_the_mean_of_weighted_errors(denoiser):
-    latents, prompt = torch.randn(2, 1, 4, 4), torch.ones(2, 8)
-    weights = torch.rand(2, 1, 4, 4)
-    whole = flow_loss(denoiser, latents, prompt, generator_of("a"))
-    assert torch.equal(flow_loss(denoiser, latents, prompt, generator_of("a"), weights=torch.ones(2, 1, 4, 4)), whole)
-    found = flow_loss(denoiser, latents, prompt, generator_of("a"), weights=weights)
-    assert torch.equal(found, flow_losses(denoiser, [latents], prompt, [generator_of("a")], weights=[weights])[0])
-    parts = [
-        flow_loss(denoiser, latents, prompt, generator_of("a"), weights=torch.eye(16)[cell].view(1, 1, 4, 4))
-        for cell in range(16)
-    ]
-    torch.testing.assert_close(torch.stack(parts).sum(), whole)
 
 
 def test_a_mirrored_photo_has_mirrored_weights():
