@@ -9,6 +9,7 @@ import diffusers
 import pytest
 import torch
 import transformers
+from comfy_files import save_pipeline
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
@@ -16,7 +17,7 @@ from metalora.backbones.families import FAMILIES
 from metalora.backbones.families.flux import clip_config, t5_config
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.tiny_flux import clip_tokenizer, t5_tokenizer
+from metalora.backbones.tiny_flux import TinyFlux, clip_tokenizer, t5_tokenizer
 from metalora.jobs import run
 from metalora.method.adapter import Adapters, new_adapters, random_meta_down
 
@@ -212,6 +213,8 @@ class Bases:
 
 def save_tiny_base(family: str, folder: Path, seed: int = 0, **settings: Any) -> Path:
     """The folder of a tiny pipeline; settings are the pipeline's own, such as is_distilled."""
+    if family == "flux.1":
+        return save_pipeline(TinyFlux(), folder)
     skip_without(family)
     name, builders, own = PIPELINES[family]
     models = {part: drawn(build, seed * 8 + index) for index, (part, build) in enumerate(builders().items())}
