@@ -1,4 +1,7 @@
-"""One LoRA in every key format: exact round trips, other makers' variants, and what is never written."""
+"""LoRAs in every key format: exact round trips, the key lists of the full FLUX.1-dev, other makers' names."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,15 +16,14 @@ from metalora.config import UserError
 
 SMALL = FluxShape(8, 2, 2, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
 TINY = FluxShape(128, 2, 2, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True)
+DEV = FluxShape(3072, 19, 38, in_channels=64, joint_dim=4096, pooled_dim=768, guidance=True)
 QKV = "transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_k", "transformer_blocks.0.attn.to_v"
 FUSED_QKV = "diffusion_model.double_blocks.0.img_attn.qkv"
 
 
-def random_lora(shape: FluxShape, preset: str = "all", rank: int = 1, seed: int = 0) -> LoRA:
-    g = torch.Generator().manual_seed(seed)
+def random_lora(shape: FluxShape) -> LoRA:
     return {
-        site.name: (torch.randn(rank, site.in_features, generator=g), torch.randn(site.out_features, rank, generator=g))
-        for site in shape.sites(preset)
+        site.name: (torch.randn(1, site.in_features), torch.randn(site.out_features, 1)) for site in shape.sites("all")
     }
 
 
@@ -147,3 +149,68 @@ def test_diffusers_own_converter_reads_a_lora_of_the_full_width(key_format: str)
     converted, unmatched = read_lora(FluxPipeline.lora_state_dict(format_lora(lora, key_format, dev)), dev)
     assert not unmatched
     assert same(converted, lora)
+
+
+RECORDED = json.loads((Path(__file__).parent / "data" / "flux1_dev_keys.json").read_text())
+
+
+def test_architectures_have_names():
+    schnell = FluxShape(3072, 19, 38, 64, 4096, 768, guidance=False)
+    small = FluxShape(256, 3, 5, 64, 64, 32, guidance=False)
+    assert [s.name for s in (DEV, schnell, TINY, small)] == [
+        "flux.1-dev",
+        "flux.1-schnell",
+        "flux-128x2x2",
+        "flux-256x3x5-schnell",
+    ]
+
+
+def test_all_sites_are_all_linear_layers_of_the_blocks():
+    linears = {name.removesuffix(".weight") for name, shape in RECORDED["diffusers"]["keys"].items() if len(shape) == 2}
+    in_blocks = {name for name in linears if "transformer_blocks." in name}
+    assert {site.name for site in DEV.sites("all")} == in_blocks
+    assert len(in_blocks) == 19 * 14 + 38 * 6
+
+
+def test_slices_cover_each_fused_layer_without_gap_or_overlap():
+    covered: dict[str, int] = {}
+    for site in DEV.fused:
+        assert (site.start or 0) == covered.get(site.module, 0)
+        covered[site.module] = covered.get(site.module, 0) + site.out_features
+    for module, rows in covered.items():
+        assert RECORDED["bfl"]["keys"][f"{module}.weight"][0] == rows
+
+
+def test_the_attention_preset_holds_attention_projections_alone():
+    names = [site.name for site in DEV.sites("attention")]
+    assert len(names) == 19 * 8 + 38 * 3
+    assert all(".attn." in name for name in names)
+
+
+def test_sites_come_in_the_order_of_the_blocks_in_both_namings():
+    assert [s.name for s in DEV.sites("all")] == [s.name for s in DEV.fused]
+    blocks = [int(site.name.split(".")[1]) for site in DEV.sites("all")]
+    assert blocks == sorted(blocks[: 19 * 14]) + sorted(blocks[19 * 14 :])
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"'atention'.*all, attention"):
+        DEV.sites("atention")
+
+
+@pytest.mark.parametrize("key_format", ["diffusers", "bfl"])
+@pytest.mark.parametrize("preset", ["all", "attention"])
+def test_every_key_and_shape_of_a_rank_1_lora_fits_the_full_flux(key_format: str, preset: str):
+    prefix = {"diffusers": "transformer.", "bfl": "diffusion_model."}[key_format]
+    recorded = RECORDED[key_format]["keys"]
+    lora = {
+        site.name: (torch.ones(1, site.in_features), torch.ones(site.out_features, 1)) for site in DEV.sites(preset)
+    }
+    tensors = format_lora(lora, key_format, DEV)
+    modules = {key.removeprefix(prefix).rsplit(".lora_", 1)[0] for key in tensors if not key.endswith(".alpha")}
+    assert all(key.startswith(prefix) and "lora_mid" not in key for key in tensors)
+    down_name, up_name = ("lora_A", "lora_B") if key_format == "diffusers" else ("lora_down", "lora_up")
+    for module in modules:
+        down, up = (tensors[f"{prefix}{module}.{role}.weight"] for role in (down_name, up_name))
+        assert [up.shape[0], down.shape[1]] == recorded[f"{module}.weight"]
+        assert up.shape[1] == down.shape[0]
