@@ -197,7 +197,7 @@ def meta_train(people: File, given: dict[str, Any]) -> "MetaTrained":
     from .backbones.pipeline import how_it_runs, open_backbone
     from .jobs.meta_train import meta_train_people
     from .jobs.meta_train.memory import check_memory
-    from .jobs.processes import device_of_process, joined_processes, process_index
+    from .method.world import device_of_process, joined_processes, process_index
     from .store.cache import Cache, default_folder
     from .store.identities import skipped_of
 

@@ -21,8 +21,7 @@ from .settings import PRESETS, checked, read_settings
 
 FAMILIES = {  # which file has a command; only that of the command that runs is imported
     "personal": ("crops", "personalize", "generate", "merge"),
-    "meta_train": ("meta-train",),
-    "meta_down": ("meta-down",),
+    "meta_down": ("meta-train", "meta-down"),
     "evaluate": ("evaluate",),
     "benchmark": ("benchmark",),
     "machine": ("info", "doctor", "cache"),

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step
-from ..metalora.jobs import Progress, run
+from ..metalora.jobs import Progress, loss_curve, run
 from ..metalora.jobs.photos import prompt_embeddings
-from ..metalora.jobs.plots import loss_curve
 from ..metalora.store.cache import Cache
 from ..metalora.store.images import to_pil
 from ..metalora.store.pictures import grid

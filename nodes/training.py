@@ -11,6 +11,7 @@ from ..metalora.backbones.architecture import PRESETS
 from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
 from ..metalora.backbones.weight_files import fingerprint_of_file
 from ..metalora.config import PersonalizeConfig, UserError
+from ..metalora.jobs import save_loss_curve
 from ..metalora.jobs.info import describe
 from ..metalora.jobs.lora import read_adapter
 from ..metalora.jobs.personalize_pictures import (
@@ -20,7 +21,6 @@ from ..metalora.jobs.personalize_pictures import (
     personalize_pictures,
     resolution_of,
 )
-from ..metalora.jobs.plots import save_loss_curve
 from ..metalora.jobs.training_files import save_lora
 from ..metalora.method.adapter import fold_all
 from ..metalora.store.cache import Cache, default_folder

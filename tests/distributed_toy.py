@@ -19,11 +19,9 @@ from toy import ToyDenoiser, ToyNetwork
 
 from metalora.config import Phase
 from metalora.config_meta_train import MetaTrainConfig
-from metalora.jobs.meta_train import train
-from metalora.jobs.meta_train.logs import Checkpoints, TensorBoard
+from metalora.jobs.meta_train import Checkpoints, TensorBoard, train
 from metalora.jobs.meta_train.objectives import PaperRun, Run
-from metalora.jobs.processes import joined_processes
-from metalora.method.world import World
+from metalora.method.world import World, joined_processes
 
 CONFIGS = {"paper": stage_one.CONFIG, "across-photos": across_toy.CONFIG}
 

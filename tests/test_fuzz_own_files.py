@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from metalora.config import UserError
 from metalora.jobs.info import describe
-from metalora.jobs.meta_train.logs import Checkpoints
+from metalora.jobs.meta_train import Checkpoints
 from metalora.store import files
 from metalora.store.cache import Cache, entries
 

@@ -26,7 +26,7 @@ import torch
 from torch.distributed import HashStore
 
 from metalora.config_meta_train import OBJECTIVES
-from metalora.jobs.processes import agreed_start
+from metalora.method.world import agreed_start
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,7 @@ from metalora.config import Phase
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs import run
 from metalora.jobs.meta_train.data import prepared
-from metalora.jobs.meta_train.faces import cell_weights
-from metalora.jobs.meta_train.people import People
+from metalora.jobs.meta_train.people import People, cell_weights
 from metalora.jobs.photos import HEAD
 from metalora.measure.faces import load_faces
 from metalora.method.adapter import random_meta_down

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from metalora.config import UserError
-from metalora.jobs import plots, run
+from metalora.jobs import optional_drawing, run, save_loss_curve
 from metalora.jobs.benchmark import shares
 from metalora.jobs.benchmark.shares import Partners, Share
 
@@ -154,6 +154,6 @@ def test_a_partner_that_finishes_is_no_reason_to_complain(tmp_path: Path):
 def test_what_is_finished_is_not_refused_because_its_plot_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     said: list[str] = []
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with plots.optional_drawing("x.loss.png", said):
-        plots.save_loss_curve(tmp_path / "x.loss.png", {"lora": [1.0]})
+    with optional_drawing("x.loss.png", said):
+        save_loss_curve(tmp_path / "x.loss.png", {"lora": [1.0]})
     assert "x.loss.png could not be drawn" in said[0]

@@ -5,6 +5,7 @@ its result. Whoever drives it shows the progress, and stops it between two steps
 `run` drives one in silence or for a caller who shows it, `driven` on a terminal.
 """
 
+import io
 import logging
 import os
 import signal
@@ -14,13 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from statistics import fmean
 from types import FrameType
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
-from ..config import Phase, Step
+from ..config import Phase, Step, UserError
 
 SMOOTHING = 25  # steps that a shown loss is the mean of: a single one is mostly the luck of the drawn time
 
@@ -143,3 +145,50 @@ def driven(job: Job[Result], *, quiet: bool = False) -> Result:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that 4 bits on a CPU could use
     with Console(quiet=quiet).listening() as console:
         return run(job, console)
+
+
+def save_loss_curve(path: Path, losses: dict[str, list[float]]) -> None:
+    """Write `loss_curve`."""
+    from ..store.files import write_bytes  # imports torch, which the command line's help does without
+
+    write_bytes(path, loss_curve(losses))
+
+
+@contextmanager
+def optional_drawing(what: str, said: list[str]) -> Iterator[None]:
+    """Draw inside. A failure is one sentence more in `said`: a picture of the work is not the work."""
+    try:
+        yield
+    except (UserError, ImportError, OSError, RuntimeError, ValueError) as error:
+        said.append(f"{what} could not be drawn ({error}); all else is there")
+
+
+def loss_curve(losses: dict[str, list[float]]) -> bytes:
+    """A PNG, one line a run: faint single losses, and their running mean over the last `SMOOTHING` steps."""
+    figure, axes = new_figure(7, 4)
+    for label, values in losses.items():
+        steps = range(1, len(values) + 1)
+        means = [sum(values[max(0, i - SMOOTHING) : i]) / min(i, SMOOTHING) for i in steps]
+        (line,) = axes.plot(steps, means, linewidth=2, label=label)
+        axes.plot(steps, values, linewidth=0.7, alpha=0.25, color=line.get_color())
+    axes.set(xlabel="step", ylabel="flow-matching loss", title=f"training loss, mean of {SMOOTHING} steps")
+    axes.legend()
+    return png(figure)
+
+
+def new_figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes, below each other if there are several, with a grid."""
+    from matplotlib.figure import Figure  # imported late: not every job draws
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, sharex=True)
+    for each in figure.axes:
+        each.grid(alpha=0.3)
+    return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    """The file: no version of a program is in it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()

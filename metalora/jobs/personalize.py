@@ -26,7 +26,7 @@ from ..method.personalize import (
 )
 from ..store import files
 from ..store.cache import Cache
-from . import Job
+from . import Job, optional_drawing, save_loss_curve
 from .memory import memory_warning, wants_checkpointing
 from .photos import (
     PlannedPhoto,
@@ -38,7 +38,6 @@ from .photos import (
     prompt_embeddings,
     said_of_turns,
 )
-from .plots import optional_drawing, save_loss_curve
 from .training_files import IntermediateLoras, SavedRun, check_output, save_lora, starting_adapters
 
 

@@ -1,41 +1,6 @@
-"""Pictures of numbers."""
+"""Pictures of scores."""
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-from ..config import UserError
-from ..store.files import write_bytes
-from . import SMOOTHING
-
-
-def save_loss_curve(path: Path, losses: dict[str, list[float]]) -> None:
-    """Write `loss_curve`."""
-    write_bytes(path, loss_curve(losses))
-
-
-@contextmanager
-def optional_drawing(what: str, said: list[str]) -> Iterator[None]:
-    """Draw inside. A failure is one sentence more in `said`: a picture of the work is not the work."""
-    try:
-        yield
-    except (UserError, ImportError, OSError, RuntimeError, ValueError) as error:
-        said.append(f"{what} could not be drawn ({error}); all else is there")
-
-
-def loss_curve(losses: dict[str, list[float]]) -> bytes:
-    """A PNG, one line a run: faint single losses, and their running mean over the last `SMOOTHING` steps."""
-    figure, axes = new_figure(7, 4)
-    for label, values in losses.items():
-        steps = range(1, len(values) + 1)
-        means = [sum(values[max(0, i - SMOOTHING) : i]) / min(i, SMOOTHING) for i in steps]
-        (line,) = axes.plot(steps, means, linewidth=2, label=label)
-        axes.plot(steps, values, linewidth=0.7, alpha=0.25, color=line.get_color())
-    axes.set(xlabel="step", ylabel="flow-matching loss", title=f"training loss, mean of {SMOOTHING} steps")
-    axes.legend()
-    return png(figure)
+from . import new_figure, png
 
 
 def likeness_plot(held_out: list[float | None], reference: list[float | None]) -> bytes:
@@ -63,21 +28,3 @@ def frontier_plot(curves: dict[str, list[tuple[float, float, str]]]) -> bytes:
     axes.set(xlabel="CLIP-T: shows what was asked", ylabel="R-FaceSim: is like the person", title="above is better")
     axes.legend()
     return png(figure)
-
-
-def new_figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
-    """A figure of so many inches and its axes, below each other if there are several, with a grid."""
-    from matplotlib.figure import Figure  # imported late: not every job draws
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, sharex=True)
-    for each in figure.axes:
-        each.grid(alpha=0.3)
-    return figure, axes
-
-
-def png(figure: Any) -> bytes:
-    """The file: no version of a program is in it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()

@@ -18,7 +18,7 @@ from ...settings import config_of
 from ...store import files
 from ...store.cache import Cache
 from ...store.pictures import save_image
-from .. import Job
+from .. import Job, save_loss_curve
 from ..benchmark.images import decoded, wearing_lora
 from ..crops import write_crops
 from ..generate import Image, image_metadata, plan_images
@@ -26,7 +26,6 @@ from ..lora import load_lora, lora_adapters
 from ..memory import memory_warning, wants_checkpointing
 from ..personalize import person_of, plan_photos, run_metadata, train
 from ..photos import crop_latents, prompt_embeddings
-from ..plots import save_loss_curve
 from ..training_files import RANDOM, SavedRun, save_lora, shipped_meta_down, starting_adapters
 from .page import EQUALLY_OBEDIENT, Demonstration, Trained, labels_of, write_page
 from .people import DemoPerson

@@ -1,10 +1,16 @@
-"""Those whom stage 1 trains on and holds out: their latents and prompts, streamed from disk batch by batch."""
+"""Those whom stage 1 trains on and holds out: their latents, prompts and faces, from disk batch by batch.
+
+Of each photo the largest face counts: its embedding, and where its head is, so that the loss can count it most: what
+surrounds people is chance, which wall, which light. Faces are found once and kept in the cache, a file a person.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ...backbones.protocol import Backbone, Prompt
 from ...config_meta_train import MetaTrainConfig
@@ -19,12 +25,31 @@ from ...method.meta_train import Batch, MetaTraining
 from ...store import files
 from ...store.cache import Cache
 from ...store.identities import Identity
-from ..photos import Crop
-from .faces import Faces, cell_weights, head_on
+from ..photos import HEAD, Crop
+from ..training_files import ALL
 
 KEPT_PROMPTS = 32  # of captions, in memory; FLUX's are 4 MB each
 UNSEEN = 4  # photos of a held-out person that are measured
-ALL = "all"
+
+
+class Faces(NamedTuple):
+    """The largest face of each of someone's photos.
+
+    boxes [photos, 4], in the photo's pixels, of no size where no face was found; sizes [photos, 2], width and height of
+    the photo; embeddings [photos, d].
+    """
+
+    boxes: Tensor
+    sizes: Tensor
+    embeddings: Tensor
+
+    def of(self, photos: Sequence[int]) -> "Faces":
+        """Those of some of the photos."""
+        return Faces(*(part[list(photos)] for part in self))
+
+    def found(self) -> list[bool]:
+        """Whether each photo shows a face."""
+        return (self.boxes[:, 2] > self.boxes[:, 0]).tolist()
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,7 @@ class People:
         shapes = self.cache.shapes(self.keys[name])
         return [shapes[str(photo)] for photo in range(len(shapes))]
 
-    def latents(self, name: str, photo: int, view: int = 0) -> torch.Tensor:
+    def latents(self, name: str, photo: int, view: int = 0) -> Tensor:
         """[c, h, w], in float32, as it is or (view 1) mirrored."""
         return self.cache.get_row(self.keys[name], str(photo), view)
 
@@ -78,7 +103,7 @@ class People:
         analyser = load_faces(self.config.faces)
         return f"{analyser.name} {analyser.digest}"
 
-    def weights(self, name: str, photo: int, mirrored: bool) -> torch.Tensor | None:
+    def weights(self, name: str, photo: int, mirrored: bool) -> Tensor | None:
         """[1, h, w], what each cell of a photo's latents counts in the loss; None where all count 1."""
         if self.config.background_weight == 1:
             return None
@@ -125,7 +150,7 @@ class People:
 
     def read(
         self, photos: Sequence[tuple[str, int, bool]], captions: Sequence[str] = ()
-    ) -> tuple[torch.Tensor, Prompt | None, torch.Tensor | None]:
+    ) -> tuple[Tensor, Prompt | None, Tensor | None]:
         """Of photos (whose, which, mirrored): latents [b, c, h, w] and what their cells count on the device; prompts.
 
         Without captions, their own.
@@ -171,3 +196,17 @@ def shortened(caption: str, config: MetaTrainConfig, *key: object) -> str:
         if toss >= (config.identity_dropout if words & set(phrase.split()) else config.phrase_dropout)
     ]
     return ", ".join([first, *kept])
+
+
+def head_on(faces: Faces, photo: int, frame: Crop, size: tuple[int, int]) -> Box:
+    """Where the head lies on what is trained on of a photo, which has this (width, height); nowhere without a face."""
+    box = Box(*faces.boxes[photo].tolist())
+    if box.right <= box.left:
+        return Box(0.0, 0.0, 0.0, 0.0)
+    return crops.seen_in(crops.grown(box, HEAD), frame.box, size)
+
+
+def cell_weights(head: Box, background: float, height: int, width: int, mirrored: bool) -> Tensor:
+    """[1, height, width], what each cell of a photo's latents counts: 1 on the head (in cells), `background` around."""
+    weights = torch.where(crops.cells_within(torch.tensor(head), height, width), 1.0, background)
+    return weights.flip(2) if mirrored else weights
