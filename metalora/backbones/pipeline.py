@@ -131,7 +131,8 @@ class PipelineBackbone:
     def denoiser(self) -> Iterator["PipelineDenoiser"]:
         """The frozen transformer."""
         self.speed.check(self.device)
-        first = torch.device("cpu") if self.speed.made_in_main_memory else self.device
+        # Made ready in main memory where the card may not hold it as it comes.
+        first = torch.device("cpu") if self.speed.weights or self.speed.swapped_blocks else self.device
         with lean_imports(*self.family.unasked, *self.family.unasked_by_models):
             network = self.parts.transformer(first, self.dtype).eval().requires_grad_(False)
         network = place(prepare(network, self.speed), self.speed, self.device)

@@ -69,11 +69,6 @@ class Speed:
             )
 
     @property
-    def made_in_main_memory(self) -> bool:
-        """Whether the network is made ready there: the card it is for may not hold it as it comes."""
-        return self.eight_bit or self.four_bit or self.swapped_blocks > 0
-
-    @property
     def weights(self) -> str | None:
         """The numbers that the blocks' weights are kept in; None: the backbone's own."""
         return "int8" if self.eight_bit else "nf4" if self.four_bit else None

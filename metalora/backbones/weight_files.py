@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -92,21 +91,16 @@ def read_weights(path: Path, part: str, dtype: torch.dtype, device: torch.device
                         raise UserError(_packed(path, name, entry.kind))
                     continue  # positions, or a tokenizer
                 tensor = file.get_tensor(key)
-                scale = _scale_of(name, entries, file)
-                if scale is not None and scale.numel() not in (1, len(tensor)):
-                    raise UserError(_packed(path, name, f"one scale for each block of {entry.kind} numbers"))
-                if scale is not None:
+                scales = [name.removesuffix(".weight") + ending for ending in SCALES if name.endswith(".weight")]
+                if there := [entries[one][0] for one in scales if one in entries]:
+                    scale = file.get_tensor(there[0])
+                    if scale.numel() not in (1, len(tensor)):
+                        raise UserError(_packed(path, name, f"one scale for each block of {entry.kind} numbers"))
                     tensor = tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
                 found[name] = tensor.to(device, dtype, copy=True)  # a copy: safetensors returns a view of the file
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Copy it again.") from error
     return found
-
-
-def _scale_of(name: str, entries: dict[str, tuple[str, Entry]], file: Any) -> Tensor | None:
-    layer = name.removesuffix(".weight")
-    keys = [entries[layer + ending][0] for ending in SCALES if name.endswith(".weight") and layer + ending in entries]
-    return file.get_tensor(keys[0]) if keys else None
 
 
 def _packed(path: Path, name: str, kind: str) -> str:

@@ -131,15 +131,13 @@ def training_memory(
     )
 
 
-def image_blocks(architecture: Architecture) -> list[BlockSize]:
-    """Those that the image's tokens go through: Z-Image has two for the few of the prompt alone."""
-    named = zip(architecture.blocks, block_sizes(architecture), strict=True)
-    return [block for name, block in named if "context_refiner" not in name]
-
-
 def activation_numbers(architecture: Architecture, tokens: int, *, meta: bool, checkpointing: int) -> float:
     """Numbers at the worst moment. Checkpointing keeps a part of every block, and all of the one that is computed."""
-    blocks, (share, in_hand) = image_blocks(architecture), shares(architecture, meta)
+    named, (share, in_hand) = (
+        zip(architecture.blocks, block_sizes(architecture), strict=True),
+        shares(architecture, meta),
+    )
+    blocks = [block for name, block in named if "context_refiner" not in name]  # Z-Image's for the prompt alone
     kept = sum(block.kept(share, checkpointing) for block in blocks)
     if checkpointing != Checkpointing.NONE:
         kept += max(block.kept(share, Checkpointing.NONE) for block in blocks)

@@ -85,7 +85,9 @@ class Heads:
         rows, slot = self.rows.unique(return_inverse=True)
         device = self.weights.device
         self.steps[rows] += 1
-        self.gradient = torch.cat([_gradient(parameter).flatten(1) for parameter in self.parameters], dim=1)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        assert len(gradients) == len(self.parameters), "no loss has been sent backward through the worn heads"
+        self.gradient = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
         corrections = [(1 - beta ** self.steps[rows])[:, None].to(self.weights) for beta in BETAS]
         rows, slot = rows.to(device), slot.to(device)
         gradient = self.weights.new_zeros(len(rows), self.weights.shape[1]).index_add_(0, slot, self.gradient)
@@ -94,11 +96,6 @@ class Heads:
         change = (mean / corrections[0]) / ((square / corrections[1]).sqrt_().add_(EPSILON))
         self.weights[rows] = self.weights[rows].mul_(1 - rate * weight_decay).sub_(change, alpha=rate)
         self.mean[rows], self.square[rows] = mean, square
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None, "no loss has been sent backward through the worn heads"
-    return parameter.grad
 
 
 def fresh_heads(shapes: Sequence[tuple[str, torch.Size]], *key: object) -> Tensor:

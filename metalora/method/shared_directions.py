@@ -17,16 +17,13 @@ def shared_directions(loras: Sequence[tuple[Tensor, Tensor]], meta_rank: int, ge
     """
     stacked = torch.cat([weighted(down.double(), up.double()) for down, up in loras])
     _, strengths, directions = torch.linalg.svd(stacked, full_matrices=False)
-    found = directions[: min(meta_rank, directions_in(strengths))]
+    more_than_rounding = strengths > 1e-9 * max([1e-30, *strengths.tolist()])
+    found = directions[: min(meta_rank, int(more_than_rounding.sum()))]
     random = torch.randn(meta_rank - len(found), stacked.shape[1], generator=generator, dtype=torch.float64)
     basis, _ = torch.linalg.qr(torch.cat([found, random]).T)
     rows = basis.T[:meta_rank]
-    return (rows * signs(rows) * ROW_LENGTH).float()
-
-
-def signs(rows: Tensor) -> Tensor:
-    """[r, 1]: of each row's largest number. A singular vector's own sign is a library's whim."""
-    return rows.gather(1, rows.abs().argmax(dim=1, keepdim=True)).sign()
+    signs = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True)).sign()  # a singular vector's own is a library's whim
+    return (rows * signs * ROW_LENGTH).float()
 
 
 def weighted(down: Tensor, up: Tensor) -> Tensor:
@@ -37,8 +34,3 @@ def weighted(down: Tensor, up: Tensor) -> Tensor:
     small = torch.linalg.qr(up).R @ down
     norm = small.norm()
     return small / norm if norm > 0 else small
-
-
-def directions_in(strengths: Tensor) -> int:
-    """How many singular values are more than rounding."""
-    return int((strengths > 1e-9 * strengths.max().clamp_min(1e-30)).sum()) if len(strengths) else 0

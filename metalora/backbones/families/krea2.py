@@ -40,10 +40,6 @@ class Krea2(Family):
         )[0]
         return unpack(predicted, h, w)
 
-    def guided(self, with_prompt: Tensor, without: Tensor, guidance: float) -> Tensor:
-        """Counted from the velocity with the prompt."""
-        return with_prompt + guidance * (with_prompt - without)
-
     def shift(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> float:
         """Raw's grows with the image, Turbo's does not."""
         return TURBO_SHIFT if settings.get("is_distilled") else linear_shift(config, tokens)

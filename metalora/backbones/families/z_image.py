@@ -36,10 +36,6 @@ class ZImage(Family):
         """Its settings count channels, not those of a token."""
         return config["in_channels"], height // 8, width // 8
 
-    def guided(self, with_prompt: Tensor, without: Tensor, guidance: float) -> Tensor:
-        """Counted from the velocity with the prompt."""
-        return with_prompt + guidance * (with_prompt - without)
-
     def overhead(self, tokenizer: Any) -> int:
         """The start of a user's turn."""
         return len(tokenizer("<|im_start|>user\n", add_special_tokens=False).input_ids)

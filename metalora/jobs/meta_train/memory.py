@@ -5,7 +5,6 @@ follows it, so that without this a run would break off after hours.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +15,6 @@ from ...backbones.speed import AS_IT_IS
 from ...config import UserError
 from ...config_meta_train import MetaTrainConfig
 from ...method.across_photos import NARROW, WIDE
-from ...method.adapter import Site
 from ...method.crops import training_size
 from ..memory import TrainingMemory, adapter_numbers, free_memory, training_memory
 
@@ -41,28 +39,17 @@ def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int
         speed=speed,
     )
     if config.objective == "paper":
+        # The Meta-Down and the heads of so many people, with AdamW's moments; the worn copies with their gradients.
         people = -(-config.bucket_people // processes)
-        return replace(need, adapters=bucket_bytes(sites, config, people, share))
-    return replace(need, adapters=across_photos_bytes(sites, config, share, bytes_per_number))
-
-
-def bucket_bytes(sites: Sequence[Site], config: MetaTrainConfig, people: int, worn: int) -> int:
-    """The Meta-Down and the heads of so many people, with AdamW's moments; the worn copies with their gradients."""
-    heads, down = adapter_numbers(list(sites), config.rank, config.meta_rank)
-    return 4 * (4 * down + 3 * people * heads + 4 * worn * heads)
-
-
-def across_photos_bytes(sites: Sequence[Site], config: MetaTrainConfig, samples: int, bytes_per_number: int) -> int:
-    """Meta-Down, shared up and generator, with gradients and AdamW's moments; each sample's gains, with gradients.
-
-    Layers compute in the base's precision: where that is not float32, the matrices' copies wait for backward.
-    """
-    sites = list(sites)
+        heads, down = adapter_numbers(sites, config.rank, config.meta_rank)
+        return replace(need, adapters=4 * (4 * down + 3 * people * heads + 4 * share * heads))
+    # Meta-Down, shared up and generator, with gradients and AdamW's moments; each sample's gains, with gradients.
     matrices, _ = adapter_numbers(sites, config.meta_rank, None)
     gains = config.meta_rank * len(sites)
     generator = (EMBEDDING + 1) * WIDE + (WIDE + 1) * NARROW + (NARROW + 1) * gains
+    # Layers compute in the base's precision: where that is not float32, the matrices' copies wait for backward.
     copies = bytes_per_number * matrices if bytes_per_number < 4 else 0
-    return 4 * (4 * (matrices + generator) + 2 * samples * gains) + copies
+    return replace(need, adapters=4 * (4 * (matrices + generator) + 2 * share * gains) + copies)
 
 
 def check_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> None:
