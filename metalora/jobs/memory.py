@@ -133,10 +133,8 @@ def training_memory(
 
 def activation_numbers(architecture: Architecture, tokens: int, *, meta: bool, checkpointing: int) -> float:
     """Numbers at the worst moment. Checkpointing keeps a part of every block, and all of the one that is computed."""
-    named, (share, in_hand) = (
-        zip(architecture.blocks, block_sizes(architecture), strict=True),
-        shares(architecture, meta),
-    )
+    share, in_hand = shares(architecture, meta)
+    named = zip(architecture.blocks, block_sizes(architecture), strict=True)
     blocks = [block for name, block in named if "context_refiner" not in name]  # Z-Image's for the prompt alone
     kept = sum(block.kept(share, checkpointing) for block in blocks)
     if checkpointing != Checkpointing.NONE:

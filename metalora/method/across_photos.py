@@ -79,16 +79,6 @@ class GeneratedAdapter(Adapter):
         return (inner * gains.view(len(gains), *[1] * (x.ndim - 2), -1)) @ self.up.to(x.dtype).t()
 
 
-def generated_adapters(sites: Sequence[Site], meta_down: dict[str, Tensor]) -> dict[str, GeneratedAdapter]:
-    """On a Meta-Down, with a shared up of zeros: a new one changes nothing, whatever the gains are."""
-    return {
-        site.name: GeneratedAdapter(
-            meta_down[site.name].clone(), None, torch.zeros(site.out_features, len(meta_down[site.name]))
-        )
-        for site in sites
-    }
-
-
 class Pair(NamedTuple):
     """A sample: its slot in the batch, whose it is, the photo A that heads are made from, the photo B that judges."""
 
@@ -171,7 +161,10 @@ class AcrossPhotos:
         world: World = ALONE,
     ):
         self.config, self.world = config, world
-        self.by_name: dict[str, GeneratedAdapter] = generated_adapters(sites, meta_down)
+        self.by_name: dict[str, GeneratedAdapter] = {}
+        for site in sites:  # with a shared up of zeros: at first they change nothing, whatever the gains are
+            down = meta_down[site.name].clone()
+            self.by_name[site.name] = GeneratedAdapter(down, None, torch.zeros(site.out_features, len(down)))
         self.adapters = Adapters(sites, dict(self.by_name)).to(device)
         self.generator = generator.to(device)
         matrices = self.adapters.parameters()

@@ -249,12 +249,11 @@ def fold(down: Tensor, mid: Tensor | None, up: Tensor, scale: float) -> tuple[Te
 
 def fold_all(adapters: Adapters) -> dict[str, tuple[Tensor, Tensor]]:
     """The ordinary LoRA by site name, on the CPU."""
-    return {name: _folded(adapter) for name, adapter in adapters.by_name.items()}
-
-
-def _folded(adapter: Adapter) -> tuple[Tensor, Tensor]:
-    mid = None if adapter.mid is None else adapter.mid.detach().cpu()
-    return fold(adapter.down.detach().cpu(), mid, adapter.up.detach().cpu(), adapter.scale)
+    folded = {}
+    for name, adapter in adapters.by_name.items():
+        on_cpu = {role: weight.detach().cpu() for role, weight in adapter.weights().items()}
+        folded[name] = fold(on_cpu["down"], on_cpu.get("mid"), on_cpu["up"], adapter.scale)
+    return folded
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...method.flow import shifted
 from ..architecture import HEAD, FluxShape
 from ..family import Family, linear_shift, pack, positions, unpack
+from ..protocol import Prompt
 
 FOR_CLIP = 77  # tokens
 # Of FlowMatchEulerDiscreteScheduler; not read from it, since its file imports scipy.
@@ -67,9 +68,7 @@ class Flux(Family):
         pooled = clip(_ids(encoders["tokenizer"], text, FOR_CLIP, clip.device)).pooler_output
         return {"tokens": tokens, "pooled": pooled}
 
-    def velocity(
-        self, network: Any, latents: Tensor, t: Tensor, prompt: Mapping[str, Tensor], guidance: float
-    ) -> Tensor:
+    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
         """All of the text is at the origin."""
         b, _, h, w = latents.shape
         device = latents.device

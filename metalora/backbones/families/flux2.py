@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..family import Family, Releases, positions
+from ..protocol import Prompt
 
 
 class Flux2Klein(Family):
@@ -24,9 +25,7 @@ class Flux2Klein(Family):
         """The padding is read as well: nothing masks it."""
         return {"tokens": encoders.encode_prompt(text, device=encoders.text_encoder.device)[0]}
 
-    def velocity(
-        self, network: Any, latents: Tensor, t: Tensor, prompt: Mapping[str, Tensor], guidance: float
-    ) -> Tensor:
+    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
         """A position is (image, row, column, place in the text)."""
         b, c, h, w = latents.shape
         tokens = prompt["tokens"]

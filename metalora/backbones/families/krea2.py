@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..family import MASK, Family, Releases, linear_shift, pack, positions, unpack
+from ..protocol import Prompt
 
 TURBO_SHIFT = 1.15  # the exponent that its pipeline takes for Turbo, whatever the size of the image
 
@@ -24,9 +25,7 @@ class Krea2(Family):
         tokens, real = encoders.encode_prompt(text, device=encoders.text_encoder.device)
         return {"tokens": tokens[:, real[0]]}
 
-    def velocity(
-        self, network: Any, latents: Tensor, t: Tensor, prompt: Mapping[str, Tensor], guidance: float
-    ) -> Tensor:
+    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
         """All of the text is at the origin, in front of the image."""
         _, _, h, w = latents.shape
         text = torch.zeros(prompt["tokens"].shape[1], 3)

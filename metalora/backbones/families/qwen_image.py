@@ -1,11 +1,11 @@
 """Qwen-Image: prompts are of any length, and guidance leaves each token's velocity its length."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ..family import MASK, Family, Releases, pack, unpack
+from ..protocol import Prompt
 
 
 class QwenImage(Family):
@@ -23,9 +23,7 @@ class QwenImage(Family):
         """The last layer of a Qwen2.5-VL, without the template before the prompt."""
         return {"tokens": encoders.encode_prompt(text, device=encoders.text_encoder.device)[0]}
 
-    def velocity(
-        self, network: Any, latents: Tensor, t: Tensor, prompt: Mapping[str, Tensor], guidance: float
-    ) -> Tensor:
+    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
         """Positions come from the size of the image."""
         b, _, h, w = latents.shape
         predicted = network(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..family import MASK, Family, Releases
+from ..protocol import Prompt
 
 
 class ZImage(Family):
@@ -22,9 +23,7 @@ class ZImage(Family):
         device = encoders.text_encoder.device
         return {"tokens": encoders.encode_prompt(text, device=device, do_classifier_free_guidance=False)[0][0][None]}
 
-    def velocity(
-        self, network: Any, latents: Tensor, t: Tensor, prompt: Mapping[str, Tensor], guidance: float
-    ) -> Tensor:
+    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
         """The class takes lists, a sample each, with an axis of frames."""
         texts = list(prompt["tokens"])
         if (real := prompt.get("tokens" + MASK)) is not None:
