@@ -8,7 +8,7 @@ from stage_one import CONFIG, PEOPLE, latents_of, toy_batches, toy_run, toy_trai
 from toy import ToyDenoiser, ToyNetwork
 
 from metalora.config import UserError
-from metalora.method.adaptability import HeldOut, Unseen, adaptability
+from metalora.method.adaptability import HeldOut, adaptability
 from metalora.method.flow import flow_loss, generator_of
 from metalora.method.meta_train import Batch, Heads, generators, meta_train
 
@@ -148,7 +148,7 @@ def test_a_look_at_held_out_people_leaves_everything_as_it_was_also_when_it_is_s
     training, _ = toy_run(denoiser, replace(CONFIG, steps=8))
     photos = torch.stack([latents_of("someone new", photo) for photo in range(3)])
     prompt = torch.ones(1, 8)
-    person = HeldOut("someone new", photos[:1], prompt, None, [Unseen(photo[None], prompt) for photo in photos[1:]])
+    person = HeldOut("someone new", photos[:1], prompt, None, [(photo[None], prompt, None) for photo in photos[1:]])
 
     def state() -> list[torch.Tensor]:
         worn = [parameter.detach().clone() for parameter in training.heads.parameters]

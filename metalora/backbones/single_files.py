@@ -6,7 +6,7 @@ are known. Other programs' names for layers are turned into diffusers' by diffus
 missing unset. Here every weight must be there and fit.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,12 @@ def filled(kind: Any, config: Mapping[str, Any], weights: dict[str, Tensor], pat
     expected = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
     if not expected.keys() <= weights.keys():
         weights = converted(kind, config, weights, path)
-    check_fit(path, kind, expected, weights)
+    wrong = [
+        f"{name} is {list(weights[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    refuse_misfit(path, kind, expected.keys() - weights.keys(), weights.keys() - expected.keys(), wrong)
     model.load_state_dict(weights, strict=False, assign=True)  # the counter of a batch norm is no weight
     return model.eval()
 
@@ -196,12 +201,12 @@ def text_encoder(
         )
     finally:
         logging.set_verbosity(level)
-    missing = [name for name in sorted(found["missing_keys"]) if not name.startswith(UNASKED)]
-    strange = [name for name in sorted(found["unexpected_keys"]) if not name.startswith(UNASKED)]
+    missing, strange = (
+        {name for name in found[keys] if not name.startswith(UNASKED)} for keys in ("missing_keys", "unexpected_keys")
+    )
     sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     wrong = [misshapen(key, weights, sizes) for key in sorted(found["mismatched_keys"])]
-    if problems := told(missing, "are missing") + told(strange, "are not known") + told(wrong, "have another shape"):
-        raise UserError(misfit(path, kind, problems))
+    refuse_misfit(path, kind, missing, strange, wrong)
     return model.eval()
 
 
@@ -216,25 +221,12 @@ def misshapen(key: str | tuple[str, Size, Size], weights: Mapping[str, Tensor], 
     return f"{key[0]} is {list(key[1])}, not {list(key[2])}"
 
 
-def check_fit(path: Path, kind: Any, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def refuse_misfit(path: Path, kind: Any, missing: Set[str], strange: Set[str], wrong: list[str]) -> None:
     """One UserError tells of all weights that are missing, strange or of another shape."""
-    problems = told(sorted(expected.keys() - found.keys()), "are missing")
-    problems += told(sorted(found.keys() - expected.keys()), "are not known")
-    wrong = [name for name in expected if name in found and expected[name].shape != found[name].shape]
-    shown = [f"{name} is {list(found[name].shape)}, not {list(expected[name].shape)}" for name in wrong]
-    problems += told(shown, "have another shape")
+    found = ((sorted(missing), "are missing"), (sorted(strange), "are not known"), (wrong, "have another shape"))
+    problems = [f"{len(names)} weights {what} ({', '.join(names[:3])})" for names, what in found if names]
     if problems:
-        raise UserError(misfit(path, kind, problems))
-
-
-def told(names: list[str], what: str) -> list[str]:
-    """In one phrase, or none."""
-    return [f"{len(names)} weights {what} ({', '.join(names[:3])})"] if names else []
-
-
-def misfit(path: Path, kind: Any, problems: list[str]) -> str:
-    """The sentence."""
-    return (
-        f"{path} does not fit this base's {kind.__name__}: {'; '.join(problems)}. It is of another model or of another "
-        "size (--backbone), or was cut by a tool."
-    )
+        raise UserError(
+            f"{path} does not fit this base's {kind.__name__}: {'; '.join(problems)}. It is of another model or of "
+            "another size (--backbone), or was cut by a tool."
+        )

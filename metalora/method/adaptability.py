@@ -14,23 +14,17 @@ TIMES = 8  # at which each unseen photo is measured, evenly spread
 
 
 @dataclass(frozen=True)
-class Unseen:
-    """A photo that is not adapted to: latents [1, c, h, w], its prompt, what cells count [1, 1, h, w], if not 1."""
-
-    latents: Tensor
-    prompt: Any
-    weights: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class HeldOut:
-    """Someone who is not trained on: latents [views, c, h, w] of one photo, prompts, what cells count; unseen ones."""
+    """Someone who is not trained on: latents [views, c, h, w] of one photo, prompts, and what cells count, if not 1.
+
+    Unseen are photos that are not adapted to, each (latents [1, c, h, w], prompt, what cells count [1, 1, h, w]).
+    """
 
     name: str
     reference: Tensor
     prompt: Any
     weights: Tensor | None
-    unseen: list[Unseen]
+    unseen: list[tuple[Tensor, Any, Tensor | None]]
 
 
 def adaptability(denoiser: Denoiser, training: MetaTraining, people: Sequence[HeldOut]) -> tuple[float, float]:
@@ -70,9 +64,9 @@ def adapted(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> tupl
 def unseen_loss(denoiser: Denoiser, training: MetaTraining, person: HeldOut) -> float:
     """The mean flow loss at fixed times and noise."""
     losses = []
-    for photo, one in enumerate(person.unseen):
+    for photo, (latents, prompt, weights) in enumerate(person.unseen):
         training.heads.load(torch.zeros(1, dtype=torch.long))
         for index in range(TIMES):
             t, noise = torch.full((1,), (index + 0.5) / TIMES), generator_of("unseen", photo, index)
-            losses.append(loss_at(denoiser, one.latents, one.prompt, t, noise, one.weights))
+            losses.append(loss_at(denoiser, latents, prompt, t, noise, weights))
     return sum(losses) / len(losses)

@@ -17,7 +17,7 @@ from ...config_meta_train import MetaTrainConfig
 from ...measure.faces import load_faces
 from ...method import crops
 from ...method.across_photos import Pair, PairBatch
-from ...method.adaptability import HeldOut, Unseen
+from ...method.adaptability import HeldOut
 from ...method.buckets import Person, Sample
 from ...method.crops import RATIOS, Box
 from ...method.flow import generator_of, joined
@@ -140,10 +140,7 @@ class People:
             HeldOut(
                 person.name,
                 *self.read([(person.name, 0, mirrored) for mirrored in (False, True)[: 1 + self.config.flips]]),
-                [
-                    Unseen(*self.read([(person.name, photo, False)]))
-                    for photo in range(1, min(len(person.sizes), 1 + UNSEEN))
-                ],
+                [self.read([(person.name, photo, False)]) for photo in range(1, min(len(person.sizes), 1 + UNSEEN))],
             )
             for person in self.held_out
         ]
