@@ -1,9 +1,7 @@
 """A base model, opened by its name, folder or single files: through diffusers' own classes, whichever family it is of.
 
-Each part is loaded only while in use.
-
-What one family does its own way is a small class, a `Family`, in the folder families/; docs/adding-a-base.md shows how
-one is written.
+Each part is loaded only while in use. What one family does its own way is a small class, a `Family`, in the folder
+families/; docs/adding-a-base.md shows how one is written.
 """
 
 import gc
@@ -28,7 +26,7 @@ from .family import NO, Autoencoder, Family, TextEncoders
 from .pipeline_folder import MINIATURE, Miniature, PipelineFolder
 from .protocol import Prompt
 from .single_files import SingleFiles
-from .speed import AS_IT_IS, Speed, attention_that_runs, place, prepare, set_checkpointing, speed_of
+from .speed import AS_IT_IS, Speed, attention_that_runs, choose_device, place, prepare, set_checkpointing, speed_of
 from .tiny_flux import TinyFlux
 from .weight_files import header_of
 
@@ -181,31 +179,12 @@ def default_base(files: Mapping[str, Path]) -> str:
 
 def find_parts(name: str, files: Mapping[str, Path]) -> Parts:
     """Where the parts come from."""
-    if files and name == "tiny":
-        raise UserError("tiny is drawn from a seed: single files are not of it. Name their base with --backbone.")
+    hub = BASES[name].hub if name in BASES else name
     if files:
-        return SingleFiles(MINIATURE if name == "miniature" else BASES[name].hub if name in BASES else name, files)
-    if name == "miniature":
-        return Miniature()
-    if name == "tiny":
-        return TinyFlux()
-    return PipelineFolder(BASES[name].hub if name in BASES else name)
-
-
-def choose_device(name: str) -> torch.device:
-    """auto: the first CUDA device, Apple's GPU, or the CPU."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()  # the meta device makes tensors, but holds no numbers
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {name} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."
-        ) from error
-    return device
+        if name == "tiny":
+            raise UserError("tiny is drawn from a seed: single files are not of it. Name their base with --backbone.")
+        return SingleFiles(MINIATURE if name == "miniature" else hub, files)
+    return Miniature() if name == "miniature" else TinyFlux() if name == "tiny" else PipelineFolder(hub)
 
 
 class PipelineDenoiser:

@@ -90,6 +90,22 @@ def speed_of(how: SpeedConfig) -> Speed:
     return Speed(how.compile, how.attention, how.eight_bit, how.four_bit, how.swap_blocks)
 
 
+def choose_device(name: str) -> torch.device:
+    """auto: the first CUDA device, Apple's GPU, or the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # the meta device makes tensors, but holds no numbers
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."
+        ) from error
+    return device
+
+
 def prepare(network: Any, speed: Speed) -> Any:
     """The same network, to be run in this way."""
     if speed.eight_bit or speed.four_bit:
