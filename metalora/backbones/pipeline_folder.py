@@ -40,14 +40,7 @@ class PipelineFolder:
             return folder
         if folder.is_absolute() or self.name.count("/") != 1 or self.name.startswith((".", "~")):
             raise UserError(f"{self.name} is neither a folder nor a hub name such as Tongyi-MAI/Z-Image.")
-        return snapshot(self.name, SETTINGS, self._otherwise)
-
-    @property
-    def _otherwise(self) -> str:
-        """What to do where the hub does not give it."""
-        if self.name in ON_HUB:
-            return ON_HUB[self.name].gate
-        return "Check the name; where it is gated, accept its licence there and run `hf auth login`."
+        return snapshot(self.name, SETTINGS)
 
     @property
     def _on_hub(self) -> bool:
@@ -71,11 +64,7 @@ class PipelineFolder:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What model_index.json says beside the components."""
-        return {
-            key: value
-            for key, value in self.index.items()
-            if not key.startswith("_") and key not in self._components and not _is_component(value)
-        }
+        return {key: value for key, value in self.index.items() if not key.startswith("_") and not _is_component(value)}
 
     @property
     def _components(self) -> dict[str, tuple[str, str]]:
@@ -210,7 +199,7 @@ class PipelineFolder:
 
     def _fetch(self, names: list[str]) -> None:
         if self._on_hub:
-            snapshot(self.name, [*SETTINGS, *(f"{name}/*.safetensors" for name in names)], self._otherwise)
+            snapshot(self.name, [*SETTINGS, *(f"{name}/*.safetensors" for name in names)])
 
     def _absent(self, name: str) -> list[str]:
         """The files of one component that should be there and are not."""
@@ -230,7 +219,10 @@ class PipelineFolder:
         return "the first run fetches it." if self._on_hub else f"copy the pipeline's {name} folder there."
 
 
-def snapshot(name: str, files: list[str], otherwise: str) -> Path:
+GATED = "Check the name; where it is gated, accept its licence there and run `hf auth login`."
+
+
+def snapshot(name: str, files: list[str], otherwise: str = "") -> Path:
     """The folder of a hub repository with the named files; `otherwise` tells the user what to do if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -239,9 +231,10 @@ def snapshot(name: str, files: list[str], otherwise: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         lines = str(error).strip().splitlines() or [""]
+        then = otherwise or (ON_HUB[name].gate if name in ON_HUB else GATED)
         raise UserError(
             f"{name} is neither in the Hugging Face cache nor could it be fetched "
-            f"({type(error).__name__}: {lines[0]}). {otherwise}"
+            f"({type(error).__name__}: {lines[0]}). {then}"
         ) from error
 
 

@@ -55,25 +55,26 @@ class TinyFlux:
         t5 = T5Config(**t5_config(len(t5_words), SHAPE.joint_dim, 128, 2, 4, 16))
         return {
             "tokenizer": clip_words,
-            "text_encoder": _moved(self._drawn(1, CLIPTextModel, clip), device, dtype),
+            "text_encoder": self._drawn(1, device, dtype, CLIPTextModel, clip),
             "tokenizer_2": t5_words,
-            "text_encoder_2": _moved(self._drawn(2, T5EncoderModel, t5), device, dtype),
+            "text_encoder_2": self._drawn(2, device, dtype, T5EncoderModel, t5),
         }
 
     def autoencoder(self, device: torch.device | str, dtype: torch.dtype) -> Any:
         """8 x 8 pixels to 16 numbers, like FLUX's own."""
         from diffusers import AutoencoderKL
 
-        vae = self._drawn(3, AutoencoderKL, **autoencoder_config((32, 32, 32, 64), 1, SHAPE.in_channels // 4))
+        config = autoencoder_config((32, 32, 32, 64), 1, SHAPE.in_channels // 4)
+        vae = self._drawn(3, device, dtype, AutoencoderKL, **config)
         with torch.no_grad():
             vae.encoder.conv_out.weight *= LATENTS
-        return _moved(vae, device, dtype)
+        return vae
 
     def transformer(self, device: torch.device | str, dtype: torch.dtype) -> Any:
         """One attention head wide, two double and two single blocks."""
         from diffusers import FluxTransformer2DModel
 
-        return _moved(self._drawn(4, FluxTransformer2DModel, **transformer_config(SHAPE)), device, dtype)
+        return self._drawn(4, device, dtype, FluxTransformer2DModel, **transformer_config(SHAPE))
 
     def fingerprint(self, part: str) -> str:
         """sha256 of the part's weights: they take less time to draw than to explain another rule."""
@@ -101,28 +102,26 @@ class TinyFlux:
         build = {"autoencoder": self.autoencoder, "transformer": self.transformer}[part]
         return [build("cpu", torch.float32)]
 
-    def _drawn(self, stream: int, build: Any, *args: Any, **settings: Any) -> Any:
+    @torch.no_grad()
+    def _drawn(
+        self, stream: int, device: torch.device | str, dtype: torch.dtype, build: Any, *args: Any, **settings: Any
+    ) -> Any:
         """A model with weights from our own generator: what libraries draw differs between their versions."""
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the caller's
             model = build(*args, **settings).eval()
         generator = torch.Generator().manual_seed(self.seed * 8 + stream)
+
+        def draw(weight: Tensor, deviation: float) -> None:
+            weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
+
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                _draw(module.weight, module.weight[0].numel() ** -0.5, generator)
+                draw(module.weight, module.weight[0].numel() ** -0.5)
                 if module.bias is not None:
-                    _draw(module.bias, 0.1, generator)
+                    draw(module.bias, 0.1)
             elif isinstance(module, nn.Embedding):
-                _draw(module.weight, 1.0, generator)
-        return model
-
-
-@torch.no_grad()
-def _draw(weight: Tensor, deviation: float, generator: torch.Generator) -> None:
-    weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
-
-
-def _moved(model: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Any:
-    return nn.Module.to(model, device, dtype)  # diffusers' own `to` warns about layers that no FLUX has
+                draw(module.weight, 1.0)
+        return nn.Module.to(model, device, dtype)  # diffusers' own `to` warns about layers that no FLUX has
 
 
 def clip_tokenizer(merges: Sequence[tuple[str, str]] = ()) -> Any:
