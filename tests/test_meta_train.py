@@ -8,9 +8,8 @@ from stage_one import CONFIG, PEOPLE, latents_of, toy_batches, toy_run, toy_trai
 from toy import ToyDenoiser, ToyNetwork
 
 from metalora.config import UserError
-from metalora.method.adaptability import HeldOut, adaptability
 from metalora.method.flow import flow_loss, generator_of
-from metalora.method.meta_train import Batch, Heads, generators, meta_train
+from metalora.method.meta_train import Batch, Heads, HeldOut, adaptability, generators, meta_train
 
 
 def test_meta_down_is_bit_identical_after_warm_up_only(denoiser: ToyDenoiser):

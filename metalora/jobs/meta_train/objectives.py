@@ -14,11 +14,10 @@ from ...backbones.protocol import Backbone, Denoiser
 from ...config import Step
 from ...config_meta_train import MetaTrainConfig
 from ...method.across_photos import AcrossPhotos, HeadGenerator, PairBatch, Pairs, across_photos, unseen_likeness
-from ...method.adaptability import adaptability
 from ...method.adapter import Adapters, random_meta_down
 from ...method.buckets import deal, place
 from ...method.flow import generator_of
-from ...method.meta_train import MetaTraining, meta_train, planned
+from ...method.meta_train import MetaTraining, adaptability, meta_train, planned
 from ...method.world import World
 from ..training_files import load_optimizer, optimizer_tensors
 from .people import People

@@ -17,11 +17,10 @@ from ...config_meta_train import MetaTrainConfig
 from ...measure.faces import load_faces
 from ...method import crops
 from ...method.across_photos import Pair, PairBatch
-from ...method.adaptability import HeldOut
 from ...method.buckets import Person, Sample
 from ...method.crops import RATIOS, Box
 from ...method.flow import generator_of, joined
-from ...method.meta_train import Batch, MetaTraining
+from ...method.meta_train import Batch, HeldOut, MetaTraining
 from ...store import files
 from ...store.cache import Cache
 from ...store.identities import Identity
