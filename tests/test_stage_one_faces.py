@@ -112,7 +112,7 @@ def test_every_batch_brings_the_weights_of_its_own_photos(source: Path, tiny: Pi
         assert batch.weights.shape == (len(batch.latents), 1, *batch.latents.shape[2:])
     (held_out,) = people.held_out_people()
     assert torch.equal(held_out.weights[1], held_out.weights[0].flip(2))
-    assert [one.weights.shape[:2] for one in held_out.unseen] == [(1, 1)] * len(held_out.unseen)
+    assert [weights.shape[:2] for _, _, weights in held_out.unseen] == [(1, 1)] * len(held_out.unseen)
 
 
 def test_a_mirrored_photo_has_mirrored_weights():
