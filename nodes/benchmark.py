@@ -9,14 +9,13 @@ from torch import Tensor
 from ..metalora.backbones.weight_files import fingerprint_of_files
 from ..metalora.config import METHODS, NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..metalora.config_benchmark import BenchmarkConfig
-from ..metalora.jobs.benchmark.layout import Layout
-from ..metalora.jobs.benchmark.plan import Plan
+from ..metalora.jobs.benchmark.plan import Layout, Plan
 from ..metalora.jobs.benchmark.plan_file import read_plan
 from ..metalora.jobs.benchmark.prepare import ANY_CLASS, Inputs, make_plan, meta_phd_prompts, mini_benchmark
 from ..metalora.jobs.benchmark.report import benchmark_report
 from ..metalora.jobs.benchmark.run import run_benchmark
 from ..metalora.jobs.benchmark.shares import Share
-from ..metalora.measure.faces import ANALYSERS
+from ..metalora.measure import ANALYSERS
 from ..metalora.settings import config_of
 from ..metalora.store.cache import Cache, default_folder
 from ..metalora.store.images import read_photo

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..metalora.config import CropConfig, UserError
 from ..metalora.jobs.crops import crop_sheet
 from ..metalora.jobs.photos import PlannedPhoto, plan_pixels, whole_pixels
-from ..metalora.measure.faces import ANALYSERS, FaceAnalyser, load_faces, numbered
+from ..metalora.measure import ANALYSERS, load_faces
+from ..metalora.measure.faces import FaceAnalyser, numbered
 from ..metalora.method.crops import RATIOS, SCALES, SQUARE, Ratio
 from ..metalora.store.images import to_pil
 from ..metalora.store.pictures import draw_boxes, table

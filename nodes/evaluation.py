@@ -10,9 +10,9 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ..metalora.jobs.evaluate.pictures import PictureReport, evaluate_pictures
+from ..metalora.jobs.evaluate.images import PictureReport, evaluate_pictures
 from ..metalora.jobs.plots import likeness_plot
-from ..metalora.measure.faces import ANALYSERS
+from ..metalora.measure import ANALYSERS
 from ..metalora.measure.similarity import ImageScore
 from ..metalora.store import files
 from ..metalora.store.images import to_tensor

@@ -11,7 +11,7 @@ from typing import Any
 
 import metalora
 from metalora.jobs.benchmark.plan import PlannedPerson
-from metalora.jobs.benchmark.summary import comparisons, summary
+from metalora.jobs.benchmark.results import comparisons, summary
 
 MINI = Path(metalora.__file__).parent / "data" / "mini_benchmark"
 VARIANTS = (

@@ -11,8 +11,7 @@ from opencv_faces import opencv_faces
 from photos import FACE, overlap, portrait
 
 from metalora.config import UserError
-from metalora.measure import arcface
-from metalora.measure.faces import load_faces
+from metalora.measure import arcface, load_faces
 
 
 def test_arcface_without_insightface_says_what_to_install(monkeypatch):

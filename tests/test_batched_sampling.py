@@ -13,8 +13,7 @@ from metalora.backbones.speed import Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.jobs import run
 from metalora.jobs.benchmark import images
-from metalora.jobs.benchmark.layout import Layout
-from metalora.jobs.benchmark.plan import filled_texts
+from metalora.jobs.benchmark.plan import Layout, filled_texts
 from metalora.jobs.benchmark.train import Bench
 from metalora.jobs.training_files import save_lora
 from metalora.method.adapter import Adapters, fold_all, new_adapters

@@ -15,15 +15,14 @@ from metalora.backbones.pipeline_folder import Miniature
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.jobs import run
-from metalora.jobs.benchmark.layout import Layout
-from metalora.jobs.benchmark.plan import Plan
+from metalora.jobs.benchmark.plan import Layout, Plan
 from metalora.jobs.benchmark.plan_file import located, read_plan
 from metalora.jobs.benchmark.prepare import mini_benchmark
 from metalora.jobs.benchmark.run import run_benchmark
 from metalora.jobs.benchmark.shares import Share, units_of
-from metalora.jobs.evaluate.faces import only_embedding
+from metalora.jobs.evaluate.photos import only_embedding
 from metalora.jobs.personalize import personalize_photos
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.store.cache import Cache
 from metalora.store.manifest import Identity
 from metalora.store.pictures import read_image_metadata

@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metalora.jobs.benchmark.pictures import PictureScorer, as_bytes, truncation
 from metalora.jobs.benchmark.plan import PlannedPrompt
-from metalora.jobs.benchmark.scores import RealFaces
-from metalora.jobs.benchmark.summary import (
+from metalora.jobs.benchmark.results import (
     comparisons,
     figure,
     genuine_and_impostor,
@@ -17,6 +15,8 @@ from metalora.jobs.benchmark.summary import (
     identity_values,
     shown,
 )
+from metalora.jobs.benchmark.scores import PictureScorer, RealFaces
+from metalora.jobs.evaluate.whole import as_bytes, truncation
 from metalora.measure.clip import load_clip
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from metalora.jobs import run
 from metalora.jobs.crops import write_crops
 from metalora.jobs.personalize import plan_photos
 from metalora.jobs.photos import plan_photo
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.method.crops import SCALES, Box
 from metalora.store.images import read_photo
 

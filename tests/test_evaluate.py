@@ -11,12 +11,13 @@ import torch
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
-from metalora.jobs.benchmark.pictures import as_bytes
-from metalora.jobs.evaluate.faces import all_embeddings
-from metalora.jobs.evaluate.images import evaluate_images, group_of, prompt_of
+from metalora.jobs.evaluate.images import evaluate_images
 from metalora.jobs.evaluate.pairs import evaluate_pairs
+from metalora.jobs.evaluate.people import group_of, prompt_of
+from metalora.jobs.evaluate.photos import all_embeddings
+from metalora.jobs.evaluate.whole import as_bytes
+from metalora.measure import load_faces
 from metalora.measure.clip import load_clip
-from metalora.measure.faces import load_faces
 from metalora.measure.verification import auc, equal_error_rate, verify
 from metalora.store.images import read_photo
 from metalora.store.pictures import save_image

@@ -12,12 +12,11 @@ from photos import empty_wall
 from metalora.cli import main
 from metalora.config import Phase, UserError
 from metalora.jobs import run
-from metalora.jobs.evaluate.images import ImageReport, evaluate_images
+from metalora.jobs.evaluate.images import ImageReport, evaluate_images, evaluate_pictures
 from metalora.jobs.evaluate.pairs import evaluate_pairs
 from metalora.jobs.evaluate.photos import look_at, problems_of
-from metalora.jobs.evaluate.pictures import evaluate_pictures
 from metalora.jobs.generate import Image, write_comparison
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.store.images import demo_portrait, read_photo
 from metalora.store.pictures import save_image
 

@@ -11,8 +11,9 @@ from photos import portrait
 
 from metalora.config import UserError
 from metalora.measure import facenet as facenet_file
+from metalora.measure import load_faces
 from metalora.measure.facenet import FaceNet, InceptionResnetV1
-from metalora.measure.faces import Face, load_faces
+from metalora.measure.faces import Face
 from metalora.method.crops import Box
 
 RECORDED = Path(__file__).parent / "data" / "facenet_pytorch.npz"  # by tests/record_facenet.py

@@ -15,9 +15,8 @@ from opencv_faces import opencv_faces
 from photos import FACE, LANDMARKS, empty_wall, overlap, placed, portrait
 
 from metalora.config import UserError
-from metalora.measure import face_models
-from metalora.measure.face import TEMPLATE, aligned, pixels, similarity
-from metalora.measure.faces import Face, FaceAnalyser, load_faces
+from metalora.measure import face_models, load_faces
+from metalora.measure.faces import TEMPLATE, Face, FaceAnalyser, aligned, pixels, similarity
 from metalora.measure.sface import SFace, with_longer_side
 from metalora.method.crops import Box
 from metalora.store.images import resize_crop

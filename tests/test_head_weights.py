@@ -13,7 +13,7 @@ from metalora.backbones.protocol import Backbone
 from metalora.config import CropConfig, PersonalizeConfig, UserError
 from metalora.jobs.personalize import plan_photos
 from metalora.jobs.photos import HEAD, PlannedPhoto, head_weights, plan_pixels
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.method.crops import grown
 from metalora.method.flow import Times, flow_losses, generator_of, noised, velocity
 from metalora.store.pictures import save_image

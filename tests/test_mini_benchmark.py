@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.store.images import read_photo
 from tools.miniature import export_benchmark
 from tools.miniature.captions import PHRASES, describe, understand

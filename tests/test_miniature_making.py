@@ -19,7 +19,7 @@ from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.config import GenerateConfig
 from metalora.jobs import run
 from metalora.jobs.generate import generate_images
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.store.cache import Cache
 from tools.miniature import check_autoencoder, check_flow, encode, export, train_autoencoder, train_flow, train_guidance
 from tools.miniature.encode import find_faces, framed

@@ -10,7 +10,7 @@ from runs import CROPS, personalized
 
 from metalora.config import PersonalizeConfig
 from metalora.jobs.photos import plan_photo
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.store import files
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo

@@ -14,7 +14,7 @@ from metalora.jobs import run
 from metalora.jobs.lora import read_adapter
 from metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, as_started, personalize_pictures
 from metalora.jobs.photos import PlannedPhoto, plan_photo
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.store import files
 from metalora.store.cache import Cache
 

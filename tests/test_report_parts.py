@@ -14,7 +14,7 @@ from PIL import Image
 from report_pages import Page
 
 from metalora.config import UserError
-from metalora.jobs.benchmark.summary import figure
+from metalora.jobs.benchmark.results import figure
 from metalora.store.report import page, pictures
 from metalora.store.report.charts import COLOURS, SHAPES, Chart, Row, interval_chart, scatter
 from metalora.store.report.page import differences, render

@@ -14,7 +14,7 @@ from metalora.jobs import run
 from metalora.jobs.meta_train.data import prepared
 from metalora.jobs.meta_train.people import People, cell_weights
 from metalora.jobs.photos import HEAD
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import deal
 from metalora.method.crops import Box, cells_within, grown

@@ -14,7 +14,7 @@ from metalora.jobs import run
 from metalora.jobs.crops import write_crops
 from metalora.jobs.personalize import plan_photos
 from metalora.jobs.photos import plan_photo
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 from metalora.measure.sface import quarter_turns
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo

@@ -12,7 +12,7 @@ from ..settings import EvaluateSettings, LookSettings
 
 if TYPE_CHECKING:
     from ..jobs.evaluate.images import ImageRow
-    from ..jobs.evaluate.prompts import WholeReport
+    from ..jobs.evaluate.whole import WholeReport
 
 SHOWN = 40  # images of the table
 

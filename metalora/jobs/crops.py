@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..config import CropConfig, Phase, Step, UserError
-from ..measure.faces import load_faces, numbered
+from ..measure import load_faces
+from ..measure.faces import numbered
 from ..method.crops import Box
 from ..store import files
 from ..store.images import read_photo, resize_crop

@@ -12,7 +12,7 @@ import torch
 from ..backbones.bases import BASES
 from ..backbones.pipeline import PipelineBackbone
 from ..config import CropConfig, PersonalizeConfig, UserError
-from ..measure.faces import load_faces
+from ..measure import load_faces
 from .fitting import table
 from .memory import estimate, fits, free_memory
 

@@ -12,7 +12,7 @@ import torch
 
 from ..backbones.protocol import Backbone, Denoiser, Prompt
 from ..config import CropConfig, PersonalizeConfig, Phase, UserError
-from ..measure.faces import load_faces
+from ..measure import load_faces
 from ..method.adapter import Adapters, fold_all
 from ..method.personalize import (
     FUSED_ADAMW,

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import UserError
-from .face import Face, FaceAnalyser, aligned, faces_from, pixels
 from .face_models import providers
+from .faces import Face, FaceAnalyser, aligned, faces_from, pixels
 
 
 class Pack(NamedTuple):
@@ -36,7 +37,6 @@ FOLDER = Path("~/.insightface/models")
 PACKS_PAGE = "https://github.com/deepinsight/insightface/tree/master/python-package#model-zoo"
 SCORE_THRESHOLD = 0.5  # insightface's own
 DETECTION_SIDES = (640, 320, 1280)  # the usual one; then for a face that fills the frame, and for a tiny one
-BATCH = 16
 LICENCE = "insightface's models: non-commercial research only"
 
 
@@ -44,6 +44,7 @@ class ArcFace(FaceAnalyser):
     """SCRFD finds, ArcFace embeds."""
 
     licence = LICENCE
+    batch, length = 16, 512
 
     def __init__(self, folder: Path | None = None) -> None:
         if importlib.util.find_spec("insightface") is None:
@@ -70,13 +71,10 @@ class ArcFace(FaceAnalyser):
         """[112, 112, 3] uint8: the face upright."""
         return aligned(pixels(photo), np.array(face.landmarks))
 
-    def vectors(self, cuts: Sequence[np.ndarray]) -> Tensor:
+    def vectors_of_batch(self, cuts: Sequence[np.ndarray]) -> Tensor:
         """[n, 512], each of length 1."""
-        parts = [np.empty((0, 512), np.float32)]
-        for start in range(0, len(cuts), BATCH):
-            images = [np.ascontiguousarray(cut[..., ::-1]) for cut in cuts[start : start + BATCH]]
-            parts.append(self.embedder.get_feat(images).astype(np.float32))
-        return torch.nn.functional.normalize(torch.from_numpy(np.concatenate(parts)), dim=1)
+        images = [np.ascontiguousarray(cut[..., ::-1]) for cut in cuts]
+        return F.normalize(torch.from_numpy(self.embedder.get_feat(images).astype(np.float32)), dim=1)
 
 
 def _find_pack(folder: Path | None) -> tuple[Pack, Path]:

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config import UserError
-from .face import Face, FaceAnalyser, faces_from, pixels
 from .face_models import YUNET
+from .faces import Face, FaceAnalyser, faces_from, pixels
 from .sface import YuNet
 
 FILE = "20180402-114759-vggface2.pt"
@@ -36,6 +36,7 @@ class FaceNet(FaceAnalyser):
     """YuNet finds, InceptionResnetV1 embeds."""
 
     licence = f"MIT (FaceNet; the right to VGGFace2's photos is unresolved), {YUNET.licence} (YuNet)"
+    length = 512
 
     def __init__(self, path: Path | None = None, device: torch.device | None = None) -> None:
         path = path or fetched()
@@ -62,13 +63,10 @@ class FaceNet(FaceAnalyser):
         return np.array(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
     @torch.no_grad()
-    def vectors(self, cuts: Sequence[np.ndarray]) -> Tensor:
+    def vectors_of_batch(self, cuts: Sequence[np.ndarray]) -> Tensor:
         """[n, 512], each of length 1."""
-        parts = [torch.empty(0, LENGTH)]
-        for start in range(0, len(cuts), self.batch):
-            faces = torch.from_numpy(np.stack(cuts[start : start + self.batch])).to(self.device)
-            parts.append(self.embedder((faces.permute(0, 3, 1, 2).float() - 127.5) / 128).cpu())
-        return torch.cat(parts)
+        faces = torch.from_numpy(np.stack(cuts)).to(self.device)
+        return self.embedder((faces.permute(0, 3, 1, 2).float() - 127.5) / 128).cpu()
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -118,7 +116,6 @@ def _bytes_of(path: Path) -> bytes:
 
 
 SIDE = 160  # pixels of the square face
-LENGTH = 512  # numbers of an embedding
 EPSILON = 0.001  # of all batch norms, as in TensorFlow
 
 
@@ -143,13 +140,10 @@ class Branches(nn.Module):
         super().__init__()
         for number, branch in enumerate(branches):
             self.add_module(f"branch{number}", branch)
-        self.count = len(branches)
-
-    def joined(self, x: Tensor) -> Tensor:
-        return torch.cat([self.get_submodule(f"branch{number}")(x) for number in range(self.count)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.joined(x)
+        branches = [part for name, part in self.named_children() if name.startswith("branch")]
+        return torch.cat([branch(x) for branch in branches], dim=1)
 
 
 class Residual(Branches):
@@ -161,7 +155,7 @@ class Residual(Branches):
         self.scale, self.last = scale, last
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.scale * self.conv2d(self.joined(x))
+        x = x + self.scale * self.conv2d(super().forward(x))
         return x if self.last else F.relu(x)
 
 
@@ -221,8 +215,8 @@ class InceptionResnetV1(nn.Module):
         self.mixed_7a = mixed_7a()
         self.repeat_3 = nn.Sequential(*(block8() for _ in range(5)))
         self.block8 = block8(last=True)
-        self.last_linear = nn.Linear(1792, LENGTH, bias=False)
-        self.last_bn = nn.BatchNorm1d(LENGTH, EPSILON)
+        self.last_linear = nn.Linear(1792, FaceNet.length, bias=False)
+        self.last_bn = nn.BatchNorm1d(FaceNet.length, EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(x)))

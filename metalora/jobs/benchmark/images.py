@@ -22,8 +22,7 @@ from .. import Job
 from ..generate import Image, image_metadata
 from ..lora import load_lora, lora_adapters
 from ..memory import free_memory
-from .layout import Layout
-from .plan import Plan, PlannedPerson, PlannedPrompt, Variant
+from .plan import Layout, Plan, PlannedPerson, PlannedPrompt, Variant
 from .train import Bench
 
 DECODED_AT_ONCE = 1024 * 1024  # pixels: FLUX's autoencoder takes several GB for that many, in float32

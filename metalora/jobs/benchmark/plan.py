@@ -7,6 +7,7 @@ same run, and one whose inputs changed is refused.
 import json
 from dataclasses import asdict, dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from ...backbones.pipeline import PipelineBackbone
@@ -21,6 +22,7 @@ from ...store.prompts import BenchmarkPrompt
 
 FORMAT = "metalora-plan-3"
 STRICT = {"extra": "forbid"}  # of pydantic, which reads these dataclasses from JSON
+EXTERNAL = "external"
 LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA"}
 
 
@@ -47,7 +49,7 @@ class PlannedPrompt:
     class_name: str | None
     group: str | None
     text: str
-    tags: list[str]
+    tags: tuple[str, ...]
     asks: dict[str, str]
     filled: dict[str, str]  # by class
     noise_seeds: dict[str, int]  # by seed
@@ -135,6 +137,53 @@ class Plan:
         return files.digest(json.dumps(asdict(self), sort_keys=True).encode())
 
 
+class Layout:
+    """Where a run keeps what: every file by the variant and the person it belongs to."""
+
+    def __init__(self, run: Path):
+        self.run = run
+
+    @property
+    def results(self) -> Path:
+        """What was measured: the same bytes from the same plan."""
+        return self.run / "results.json"
+
+    @property
+    def facts(self) -> Path:
+        """When, how long and on what: everything that may differ from run to run."""
+        return self.run / "run.json"
+
+    def lora(self, variant: Variant, person: PlannedPerson) -> Path:
+        """A finished LoRA."""
+        return self.run / "loras" / variant.id / f"{person.identity}.safetensors"
+
+    def state(self, method: str, rank: int, group: int) -> Path:
+        """The training of a group, when it was stopped."""
+        return self.run / "states" / f"{method}-r{rank}-group-{group}.safetensors"
+
+    def image(self, variant: Variant, person: PlannedPerson, prompt: PlannedPrompt, seed: int) -> Path:
+        """An image. Without a LoRA it is the same for everyone of a class, and is made once."""
+        name = f"{prompt.id}-{seed}.png"
+        if variant.id.startswith(EXTERNAL + "-"):
+            return self.run / EXTERNAL / variant.method / person.identity / name
+        whose = person.class_name if variant.method == NONE else person.identity
+        return self.run / "images" / variant.id / whose / name
+
+    def scores(self, variant: Variant, person: PlannedPerson) -> Path:
+        """The scores of a person's images."""
+        return self.run / "scores" / variant.id / f"{person.identity}.json"
+
+    def relative(self, path: Path) -> str:
+        """As results.json names it."""
+        return path.relative_to(self.run).as_posix()
+
+    def external_variants(self) -> list[Variant]:
+        """A row for each method whose images were brought: the sub-folders of `external`."""
+        folder = self.run / EXTERNAL
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        return [Variant(f"{EXTERNAL}-{name}", name, name, None, None) for name in names]
+
+
 def planned_people(manifest: Manifest, config: BenchmarkConfig, seed: int) -> list[PlannedPerson]:
     """The people of the asked parts; those of one class are put together, in the manifest's order."""
     chosen = [person for person in manifest.people if person.part in config.parts]
@@ -164,28 +213,15 @@ def planned_prompts(
         kind = (prompt.part, prompt.class_name, prompt.group)
         counts[kind] = counts.get(kind, 0) + 1
         if classes and not (config.prompts_each and counts[kind] > config.prompts_each):
-            planned.append(planned_prompt(prompt, classes, config.seeds))
+            filled = {class_name: prompt.filled(class_name) for class_name in classes}
+            noise = {str(seed): generator_of("image", prompt.id, seed).initial_seed() for seed in config.seeds}
+            planned.append(PlannedPrompt(**vars(prompt), filled=filled, noise_seeds=noise))
     alone = [p.identity for p in people if not any(prompt.asked_of(p) for prompt in planned)]
     if alone:
         raise UserError(
             f"The prompts ask nothing of {len(alone)} people, such as {alone[0]}: see their class and part."
         )
     return planned
-
-
-def planned_prompt(prompt: BenchmarkPrompt, classes: list[str], seeds: tuple[int, ...]) -> PlannedPrompt:
-    """With what it says for each class."""
-    return PlannedPrompt(
-        id=prompt.id,
-        part=prompt.part,
-        class_name=prompt.class_name,
-        group=prompt.group,
-        text=prompt.text,
-        tags=list(prompt.tags),
-        asks=prompt.asks,
-        filled={class_name: prompt.filled(class_name) for class_name in classes},
-        noise_seeds={str(seed): generator_of("image", prompt.id, seed).initial_seed() for seed in seeds},
-    )
 
 
 def filled_texts(prompts: list[PlannedPrompt]) -> list[str]:

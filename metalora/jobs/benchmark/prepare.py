@@ -9,18 +9,18 @@ from typing import Any
 from ...backbones.protocol import Backbone
 from ...config import METHODS, CropConfig, GenerateConfig, PersonalizeConfig, Phase, UserError
 from ...config_benchmark import BenchmarkConfig
+from ...measure import load_faces
 from ...measure.clip import load_clip
-from ...measure.faces import load_faces
 from ...store import files
 from ...store.images import read_photo
 from ...store.manifest import read_manifest
 from ...store.pictures import save_image
 from ...store.prompts import read_prompts, without
 from .. import Job
+from ..evaluate.whole import truncation
 from ..training_files import RANDOM, read_meta_down, shipped_meta_down, untrained_meta_down
-from .layout import EXTERNAL
-from .pictures import truncation
 from .plan import (
+    EXTERNAL,
     FORMAT,
     Plan,
     PlannedPerson,

@@ -1,16 +1,31 @@
-"""results.json from the files of a run: the same bytes however the work was cut, stopped or dealt."""
+"""results.json from the files of a run, with every figure and its interval.
+
+The same bytes however the work was cut, stopped or dealt: pure functions of the scores of images.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from statistics import mean
+from typing import Any, get_args
 
+import torch
+
+from ...config import FEWEST_PEOPLE
+from ...measure.intervals import bootstrap
+from ...measure.similarity import Misses, cosines, means_of, position
 from ...store import files
-from .layout import Layout
-from .plan import Plan, PlannedPerson, PlannedPrompt, Variant, filled_texts
+from .plan import Layout, Plan, PlannedPerson, PlannedPrompt, Variant, filled_texts
 from .scores import RealFaces, Scorer, read_scores
-from .summary import comparisons, genuine_and_impostor, summary
 
 FORMAT = "metalora-results-2"
+Record = dict[str, Any]
+MISSES: tuple[Misses, ...] = get_args(Misses)
+FACE_SCORES = ("r_facesim", "facesim", "copying")
+COUNTED = ("identified",)  # of faces too, but an image without one counts
+PICTURE_SCORES = ("clip_t", "clip_i")
+SCORES = FACE_SCORES + COUNTED + PICTURE_SCORES
 
 
 def write_results(
@@ -51,7 +66,7 @@ def write_results(
     files.write_bytes(layout.results, text.encode())
 
 
-def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any]:
+def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> Record:
     """Whom and what the benchmark asks for."""
     people = [picked(person, "identity", "class", "part", "reference") for person in plan.people]
     return {
@@ -65,14 +80,14 @@ def benchmark_record(plan: Plan, real: Mapping[str, RealFaces]) -> dict[str, Any
     }
 
 
-def picked(planned: PlannedPerson | PlannedPrompt, *names: str) -> dict[str, Any]:
+def picked(planned: PlannedPerson | PlannedPrompt, *names: str) -> Record:
     """Some of its fields, as JSON calls them: `class` is a word of Python."""
     return {name: getattr(planned, "class_name" if name == "class" else name) for name in names}
 
 
 def variant_record(
     variant: Variant, plan: Plan, layout: Layout, compared: set[str], floor: float | None, ceiling: float | None
-) -> dict[str, Any]:
+) -> Record:
     """One variant with all its images and figures."""
     scores = [read_scores(layout.scores(variant, person)) for person in plan.people]
     images = [image for score in scores for image in score["images"]]
@@ -84,11 +99,7 @@ def variant_record(
         loras = {p.identity: files.digest(layout.lora(variant, p).read_bytes()) for p in plan.people}
     downs = {class_name: down["sha256"] for class_name, down in plan.meta_downs.items()}
     return {
-        "id": variant.id,
-        "method": variant.method,
-        "label": variant.label,
-        "steps": variant.steps,
-        "rank": variant.rank,
+        **asdict(variant),
         "settings": settings,
         "meta_down_sha256": downs if variant.method == "meta-lora" else None,
         "lora_sha256": loras,
@@ -96,3 +107,126 @@ def variant_record(
         "missing": [path for score in scores for path in score["missing"]],
         "summary": summary(images, plan.people, compared, floor, ceiling),
     }
+
+
+def value_of(image: Record, score: str, misses: Misses | None) -> float | None:
+    """One image's score; `misses` says what an image without a face counts for face scores."""
+    if score in PICTURE_SCORES:
+        return image[score]
+    if score in COUNTED:
+        return float(image["nearest"] == image["identity"])
+    if image["faces"] == 0:
+        return 0.0 if misses == "as zero" else None
+    if score == "copying":
+        return image["reference"] - image["held_out"]
+    return image["held_out" if score == "r_facesim" else "reference"]
+
+
+def identity_values(
+    images: Iterable[Record], score: str, misses: Misses | None, compared: set[str]
+) -> dict[str, float]:
+    """Each identity's mean over prompts of means over images; face scores only of people with held-out photos."""
+    return means_of(
+        (image["identity"], image["prompt"], value_of(image, score, misses))
+        for image in images
+        if score in PICTURE_SCORES or image["identity"] in compared
+    )
+
+
+def figure(values: Mapping[str, float], share: bool = False) -> Record | None:
+    """A mean over identities; with its interval, if there are enough of them, which for a share ends at 0 and 1."""
+    if not values:
+        return None
+    if len(values) < FEWEST_PEOPLE:
+        return {"mean": mean(values.values()), "low": None, "high": None, "count": len(values)}
+    interval = bootstrap([values[identity] for identity in sorted(values)])
+    return asdict(interval.of_a_share() if share else interval)
+
+
+def summary(
+    images: Sequence[Record],
+    people: Sequence[PlannedPerson],
+    compared: set[str],
+    floor: float | None,
+    ceiling: float | None,
+) -> Record:
+    """Every figure of one variant."""
+    by_misses = {
+        score: {misses: figure(identity_values(images, score, misses, compared)) for misses in MISSES}
+        for score in FACE_SCORES
+    }
+    overall = by_misses["r_facesim"]["left out"]
+    place = None
+    if overall is not None and floor is not None and ceiling is not None and floor < ceiling:
+        place = position(overall["mean"], floor, ceiling)
+    class_of = {person.identity: person.class_name for person in people}
+    return {
+        **by_misses,
+        **{
+            score: figure(identity_values(images, score, None, compared), share=score in COUNTED)
+            for score in COUNTED + PICTURE_SCORES
+        },
+        "shown": shown(images),
+        "detection_rate": mean(float(image["faces"] > 0) for image in images) if images else None,
+        "position": place,
+        "by_class": grouped_means(images, lambda image: class_of[image["identity"]], compared),
+        "by_prompt": grouped_means(images, lambda image: image["prompt"], compared),
+    }
+
+
+def shown(images: Sequence[Record]) -> dict[str, Record | None]:
+    """By attribute that has alternatives: the share of images that show the asked one, by CLIP's choice."""
+    attributes = sorted({attribute for image in images for attribute in image["shown"] or {}})
+    return {
+        attribute: figure(
+            means_of((i["identity"], i["prompt"], i["shown"].get(attribute)) for i in images if i["shown"] is not None),
+            share=True,
+        )
+        for attribute in attributes
+    }
+
+
+def grouped_means(
+    images: Iterable[Record], group_of: Callable[[Record], str], compared: set[str]
+) -> dict[str, dict[str, float | None]]:
+    """Every score's mean over identities in each group, without an interval; images without a face are left out."""
+    groups: dict[str, list[Record]] = {}
+    for image in images:
+        groups.setdefault(group_of(image), []).append(image)
+    return {
+        group: {
+            score: mean(values.values()) if (values := identity_values(own, score, "left out", compared)) else None
+            for score in SCORES
+        }
+        for group, own in sorted(groups.items())
+    }
+
+
+def comparisons(variants: Sequence[Record], compared: set[str]) -> list[Record]:
+    """Every two variants, paired over the identities that both have a score of."""
+    found = []
+    kinds: list[tuple[str, Misses | None]] = [(score, misses) for score in FACE_SCORES for misses in MISSES]
+    kinds += [(score, None) for score in COUNTED + PICTURE_SCORES]
+    for score, misses in kinds:
+        values = {v["id"]: identity_values(v["images"], score, misses, compared) for v in variants}
+        for one, other in combinations(values, 2):
+            common = sorted(values[one].keys() & values[other].keys())
+            if common:
+                gains = figure({identity: values[one][identity] - values[other][identity] for identity in common})
+                found.append({"one": one, "other": other, "score": score, "misses": misses, **(gains or {})})
+    return found
+
+
+def genuine_and_impostor(real: Mapping[str, RealFaces]) -> tuple[float | None, float | None]:
+    """(ceiling, floor) on real photos: of one person, mean over people; of two, mean over pairs of people.
+
+    As in R-FaceSim, nobody weighs more for having more photos.
+    """
+    photos = {identity: faces.all() for identity, faces in real.items()}
+    own = []
+    for vectors in photos.values():
+        if len(vectors) > 1:
+            ones, others = torch.triu_indices(len(vectors), len(vectors), offset=1)
+            own.append(cosines(vectors, vectors)[ones, others].mean().item())
+    strangers = [cosines(photos[a], photos[b]).mean().item() for a, b in combinations(photos, 2)]
+    return mean(own) if own else None, mean(strangers) if strangers else None

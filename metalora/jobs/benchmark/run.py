@@ -18,23 +18,22 @@ import torch
 from ...backbones.protocol import Autoencoder, Backbone, Denoiser
 from ...backbones.speed import Speed
 from ...config import Phase, Step, UserError
+from ...measure import load_faces
 from ...measure.clip import load_clip
-from ...measure.faces import load_faces
 from ...store import files
 from ...store.cache import Cache
 from ...store.manifest import Identity, read_manifest
 from ...store.prompts import read_prompts
-from .. import Job, Progress
+from .. import Job
+from ..evaluate.whole import truncation
 from ..photos import prompt_embeddings
 from ..training_files import read_meta_down
 from .images import batches_left, make_images
-from .layout import Layout
-from .pictures import PictureScorer, truncation
-from .plan import Plan, filled_texts, identity_of, speed_of
+from .plan import Layout, Plan, filled_texts, identity_of, speed_of
 from .plan_file import located, read_plan
 from .results import write_results
-from .scores import RealFaces, Scorer, Subject, gallery_of, is_scored, real_faces, score_person
-from .shares import Cell, Partners, Share, Unit, units_of
+from .scores import PictureScorer, Scorer, Subject, gallery_of, is_scored, real_faces, score_person
+from .shares import Partners, Share, Unit, units_of
 from .train import Bench, encode_crops, is_trained, train_group
 
 
@@ -65,8 +64,11 @@ def do_share(
         yield Step(index, len(plan.people))
     units = units_of(plan, layout)
     yield from make_everything(share.of(units), plan, layout, people, backbone, draws, cache)
-    subjects = {id(unit): [subject_of(cell, people, real) for cell in unit.scores] for unit in units}
-    own = [subject for unit in share.of(units) for subject in subjects[id(unit)]]
+
+    def subjects(of: Share) -> list[Subject]:
+        return [Subject(*cell, real[cell[1].identity]) for unit in of.of(units) for cell in unit.scores]
+
+    own = subjects(share)
     yield Phase(f"scoring the images of {len(own)} times a person")
     if scorer.pictures.clip and (cut := truncation(scorer.pictures.clip, filled_texts(plan.prompts))):
         yield Phase(cut)
@@ -75,10 +77,7 @@ def do_share(
         yield Step(index, len(own))
     if share.rank > 0:
         return None
-    shares = {
-        rank: [subject for unit in Share(rank, share.processes).of(units) for subject in subjects[id(unit)]]
-        for rank in range(1, share.processes)
-    }
+    shares = {rank: subjects(Share(rank, share.processes)) for rank in range(1, share.processes)}
     yield from partners.wait_for(shares, lambda subject: is_scored(subject, plan, layout, scorer))
     yield Phase("intervals and comparisons")
     write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, scorer)
@@ -136,14 +135,6 @@ def checked_people(plan: Plan, backbone: Backbone, draws: Backbone, run: Path) -
     return {person.name: person for person in manifest.people}
 
 
-def subject_of(cell: Cell, people: Mapping[str, Identity], real: Mapping[str, RealFaces]) -> Subject:
-    """A cell with what its images are compared with."""
-    variant, person = cell
-    own = people[person.identity]
-    photos = [own.reference.sha256, *(photo.sha256 for photo in own.held_out)]
-    return Subject(variant, person, real[person.identity], photos)
-
-
 def make_everything(
     units: Sequence[Unit],
     plan: Plan,
@@ -169,9 +160,7 @@ def make_everything(
     for training in trainings:
         yield from encode_crops(training, bench)
     sampling_steps = plan.sampling["sampling_steps"]
-    left = TimeLeft(
-        {"training": sum(max(t.variants) for t in trainings), "images": sampling_steps * batches},
-    )
+    left = TimeLeft({"training": sum(max(t.variants) for t in trainings), "images": sampling_steps * batches})
     yield Phase("loading the transformer and the autoencoder")
     if draws is not backbone:
         if trainings:
@@ -193,7 +182,7 @@ def train_unit(unit: Unit, bench: Bench, denoiser: Denoiser, left: "TimeLeft") -
     for training in unit.trainings:
         if not is_trained(training, bench.layout):
             yield Phase(f"{unit.name}: {training.method}, rank {training.rank}; {left}")
-            yield from timed(train_group(training, bench, denoiser), left, "training")
+            yield from left.timed(train_group(training, bench, denoiser), "training")
 
 
 def draw_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoencoder, left: "TimeLeft") -> Job[None]:
@@ -205,7 +194,7 @@ def draw_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoenc
             yield Phase(f"{unit.name}: images of {variant.id}; {left}")
             numbers = (Step(index, steps) for index in count(1))
             for person in people:
-                yield from timed(make_images(variant, person, bench, denoiser, autoencoder), left, "images", numbers)
+                yield from left.timed(make_images(variant, person, bench, denoiser, autoencoder), "images", numbers)
 
 
 def texts_of(plan: Plan) -> list[str]:
@@ -232,53 +221,34 @@ def write_facts(layout: Layout, backbone: Backbone, share: Share, seconds: float
 
 
 class TimeLeft:
-    """Counts steps of several kinds, each with its own pace."""
+    """Steps of several kinds that are left, each with its own pace."""
 
-    def __init__(self, totals: dict[str, int]):
-        self.left = dict(totals)
-        self.seconds = dict.fromkeys(totals, 0.0)
-        self.timed = dict.fromkeys(totals, 0)
+    def __init__(self, left: dict[str, int]):
+        self.left = left
+        self.pace = {kind: (0, 0.0) for kind in left}  # steps that were timed, and their seconds
 
-    def did(self, kind: str, steps: int, seconds: float | None) -> None:
-        """Some steps are done; `seconds` is None for steps that an earlier call did."""
-        self.left[kind] = max(0, self.left[kind] - steps)
-        if seconds is not None:
-            self.seconds[kind] += seconds
-            self.timed[kind] += steps
+    def timed(self, job: Job[None], kind: str, numbers: Iterator[Step] | None = None) -> Job[None]:
+        """The same job; its steps are timed, and have other `numbers` where they are part of something longer."""
+        last, clock = 0, time.perf_counter()
+        with closing(job):
+            for progress in job:
+                if not isinstance(progress, Step):
+                    yield progress
+                    continue
+                steps, seconds = self.pace[kind]
+                self.pace[kind] = steps + 1, seconds + time.perf_counter() - clock
+                done = progress.index - last if progress.index > last else 1  # more than one: an earlier call's
+                self.left[kind], last = max(0, self.left[kind] - done), progress.index
+                yield progress if numbers is None else next(numbers)
+                clock = time.perf_counter()
 
     def __str__(self) -> str:
         """In words; what has not been timed yet is named."""
-        known = [kind for kind in self.left if self.timed[kind]]
-        unknown = [kind for kind in self.left if not self.timed[kind] and self.left[kind]]
-        minutes = sum(self.left[kind] * self.seconds[kind] / self.timed[kind] for kind in known) / 60
-        said = f"about {in_words(minutes)} left" if known else "time left not known yet"
-        return said + (f", without {' and '.join(unknown)}" if known and unknown else "")
-
-
-def in_words(minutes: float) -> str:
-    """As long as it is worth saying."""
-    if minutes < 1:
-        return "a minute"
-    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
-
-
-def timed(job: Job[None], left: TimeLeft, kind: str, renumbered: Iterator[Step] | None = None) -> Job[None]:
-    """The same job; its steps are timed, and numbered anew where they are part of something longer."""
-    last = 0
-    clock = time.perf_counter()
-    with closing(job):
-        for progress in job:
-            if not isinstance(progress, Step):
-                yield progress
-                continue
-            advance = progress.index - last if progress.index > last else 1
-            left.did(kind, advance - 1, None)
-            left.did(kind, 1, time.perf_counter() - clock)
-            last = progress.index
-            yield shown(progress, renumbered)
-            clock = time.perf_counter()
-
-
-def shown(step: Step, renumbered: Iterator[Step] | None) -> Progress:
-    """The step as a progress bar is to have it."""
-    return step if renumbered is None else next(renumbered)
+        known = {kind: seconds / steps for kind, (steps, seconds) in self.pace.items() if steps}
+        unknown = [kind for kind, left in self.left.items() if left and kind not in known]
+        if not known:
+            return "time left not known yet"
+        minutes = sum(self.left[kind] * pace for kind, pace in known.items()) / 60
+        long = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+        said = f"about {long if minutes >= 1 else 'a minute'} left"
+        return said + (f", without {' and '.join(unknown)}" if unknown else "")

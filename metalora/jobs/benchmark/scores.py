@@ -1,25 +1,28 @@
-"""Scores of a benchmark's images, person by person, each kept in a file with the hashes of all it was made from."""
+"""Scores of a benchmark's images, person by person, each kept in a file with the hashes of all it was made from.
+
+Of faces; and of whole pictures: CLIP-T, CLIP-I, and whether what was asked is what CLIP sees.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ...measure.clip import ClipScorer
 from ...measure.faces import FaceAnalyser
 from ...measure.similarity import ImageScore, cosines, nearest, score_image
 from ...store import files
 from ...store.cache import Cache
 from ...store.images import read_photo
 from ...store.manifest import Identity, Photo
-from ..evaluate.faces import only_embedding
-from .images import Wanted, wanted_of
-from .layout import Layout
-from .pictures import PictureScorer
-from .plan import Plan, PlannedPerson, PlannedPrompt, Variant
+from ..evaluate.photos import only_embedding
+from ..evaluate.whole import as_bytes
+from .images import wanted_of
+from .plan import Layout, Plan, PlannedPerson, PlannedPrompt, Variant
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class RealFaces:
 
     reference: Tensor  # [d]
     held_out: Tensor
+    sha256: Sequence[str] = ()  # of the files, the reference first
 
     def all(self) -> Tensor:
         """[1 + m, d]."""
@@ -36,8 +40,10 @@ class RealFaces:
 
 def real_faces(person: Identity, analyser: FaceAnalyser, cache: Cache) -> RealFaces:
     """Every photo must show a face; the file without one is named."""
-    reference, *held_out = [real_face(photo, analyser, cache) for photo in (person.reference, *person.held_out)]
-    return RealFaces(reference, torch.stack(held_out) if held_out else torch.empty(0, len(reference)))
+    photos = [person.reference, *person.held_out]
+    reference, *held_out = [real_face(photo, analyser, cache) for photo in photos]
+    stacked = torch.stack(held_out) if held_out else torch.empty(0, len(reference))
+    return RealFaces(reference, stacked, [photo.sha256 for photo in photos])
 
 
 def real_face(photo: Photo, analyser: FaceAnalyser, cache: Cache) -> Tensor:
@@ -63,6 +69,51 @@ def gallery_of(plan: Plan, people: Mapping[str, Identity], analyser: FaceAnalyse
     return Gallery(faces, files.digest("".join(p.sha256 for own in photos.values() for p in own).encode()))
 
 
+class PictureScorer:
+    """A CLIP, where there is one; every score is null where there is none."""
+
+    def __init__(self, clip: ClipScorer | None, alternatives: Mapping[str, Mapping[str, str]]) -> None:
+        self.clip, self.alternatives = clip, alternatives
+        self.known: dict[tuple[str, ...], Tensor] = {}  # everyone of a class is asked the same
+
+    def score(
+        self, paths: Sequence[Path], prompts: Sequence[PlannedPrompt], class_name: str, reference: Path
+    ) -> list[dict[str, Any]]:
+        """clip_t and clip_i (cosines times 100) and shown (by attribute 0 or 1) of each picture.
+
+        All pictures of a person go through together, always: rounding depends on it.
+        """
+        if not paths or self.clip is None:
+            return [{"clip_t": None, "clip_i": None, "shown": None} for _ in paths]
+        seen, known = self.clip.images([as_bytes(path) for path in paths]), self.clip.images([as_bytes(reference)])
+        texts = self.texts([prompt.filled[class_name] for prompt in prompts])
+        return [
+            {
+                "clip_t": 100 * cosines(image[None], text[None]).item(),
+                "clip_i": 100 * cosines(image[None], known).item(),
+                "shown": self.shown(image, prompt),
+            }
+            for image, text, prompt in zip(seen, texts, prompts, strict=True)
+        ]
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """[n, d], embedded once."""
+        assert self.clip is not None
+        key = tuple(texts)
+        if key not in self.known:
+            self.known[key] = self.clip.texts(texts)
+        return self.known[key]
+
+    def shown(self, image: Tensor, prompt: PlannedPrompt) -> dict[str, int]:
+        """By attribute with alternatives: whether the asked one's phrase is the nearest of all (0 or 1)."""
+        found = {}
+        for attribute, phrases in self.alternatives.items():
+            if attribute in prompt.asks:
+                nearest = int(cosines(image[None], self.texts(list(phrases.values())))[0].argmax())
+                found[attribute] = int(nearest == list(phrases).index(prompt.asks[attribute]))
+        return found
+
+
 @dataclass
 class Scorer:
     """Who scores; an image's faces are embedded once, though several people may be compared with it."""
@@ -79,18 +130,15 @@ class Scorer:
         return self.seen[sha256]
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """A variant's images of one person, with what they are compared with."""
 
     variant: Variant
     person: PlannedPerson
     real: RealFaces
-    photos: Sequence[str]  # sha256 of the real photos
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(NamedTuple):
     """An image that is there."""
 
     prompt: PlannedPrompt
@@ -99,43 +147,39 @@ class Made:
     sha256: str
 
 
-def images_there(plan: Plan, layout: Layout, subject: Subject) -> tuple[list[Made], list[str]]:
-    """(the images that are there, the paths of the missing)."""
+def to_score(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> tuple[list[Made], dict[str, Any]]:
+    """(the images that are there, all that the scores depend on)."""
     there: list[Made] = []
     missing = []
-    for wanted in wanted_of_person(plan, subject):
-        path = layout.image(subject.variant, subject.person, wanted.prompt, wanted.seed)
+    for prompt, seed in wanted_of(plan, subject.variant, subject.person):
+        path = layout.image(subject.variant, subject.person, prompt, seed)
+        if not prompt.asked_of(subject.person):
+            continue  # an image that is everyone's, and asked of others
         if path.exists():
-            there.append(Made(wanted.prompt, wanted.seed, path, files.digest(path.read_bytes())))
+            there.append(Made(prompt, seed, path, files.digest(path.read_bytes())))
         else:
             missing.append(layout.relative(path))
-    return there, missing
-
-
-def wanted_of_person(plan: Plan, subject: Subject) -> list[Wanted]:
-    """What this person is compared on, also where the images are everyone's."""
-    asked = {prompt.id for prompt in plan.prompts_of(subject.person)}
-    return [wanted for wanted in wanted_of(plan, subject.variant, subject.person) if wanted.prompt.id in asked]
-
-
-def inputs_of(scorer: Scorer, subject: Subject, there: Sequence[Made]) -> dict[str, Any]:
-    """The hashes that the scores depend on."""
-    return {
+    inputs = {
         "images": [[made.prompt.id, made.seed, made.sha256] for made in there],
-        "photos": list(subject.photos),
+        "photos": list(subject.real.sha256),
         "faces": scorer.analyser.digest,
         "gallery": scorer.gallery.digest,
         "clip": scorer.pictures.clip and scorer.pictures.clip.digest,
     }
+    return there, {"inputs": inputs, "missing": missing}
+
+
+def is_scored(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> bool:
+    """Whether the scores are there and of these images: another process may not have come to them yet."""
+    _, depends = to_score(subject, plan, layout, scorer)
+    return depends.items() <= read_scores(layout.scores(subject.variant, subject.person)).items()
 
 
 def score_person(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> None:
     """Write the scores of a person's images, unless they are there and nothing they depend on has changed."""
-    there, missing = images_there(plan, layout, subject)
-    inputs = inputs_of(scorer, subject, there)
+    there, depends = to_score(subject, plan, layout, scorer)
     path = layout.scores(subject.variant, subject.person)
-    known = read_scores(path)
-    if known.get("inputs") == inputs and known.get("missing") == missing:
+    if depends.items() <= read_scores(path).items():
         return
     pictures = scorer.pictures.score(
         [made.path for made in there],
@@ -146,43 +190,22 @@ def score_person(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -
     images = [
         {**image_record(made, subject, layout, scorer), **others} for made, others in zip(there, pictures, strict=True)
     ]
-    record = {"inputs": inputs, "images": images, "missing": missing}
-    files.write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def is_scored(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> bool:
-    """Whether the scores are there and of these images: another process may not have come to them yet."""
-    record = read_scores(layout.scores(subject.variant, subject.person))
-    there, missing = images_there(plan, layout, subject)
-    return record.get("inputs") == inputs_of(scorer, subject, there) and record.get("missing") == missing
+    text = json.dumps({**depends, "images": images}, indent=1) + "\n"
+    files.write_bytes(path, text.encode())
 
 
 def image_record(made: Made, subject: Subject, layout: Layout, scorer: Scorer) -> dict[str, Any]:
-    """What results.json says of an image's faces."""
-    faces = scorer.faces(made.path, made.sha256)
-    looked_for = len(faces) and len(subject.real.held_out)  # not of a person of one photo
-    score = face_score(subject, made.prompt.id, faces)
-    return {
-        "identity": score.identity,
-        "prompt": score.prompt,
-        "seed": made.seed,
-        "path": layout.relative(made.path),
-        "sha256": made.sha256,
-        "faces": score.faces,
-        "held_out": score.held_out,
-        "reference": score.reference,
-        "best": score.best,
-        "nearest": nearest(faces[0], scorer.gallery.photos) if looked_for else None,
-    }
-
-
-def face_score(subject: Subject, prompt: str, faces: Tensor) -> ImageScore:
-    """Against the held-out photos and the reference; a person of one photo has the reference alone."""
-    identity, real = subject.person.identity, subject.real
+    """What results.json says of an image's faces, against the held-out photos and the reference."""
+    faces, real = scorer.faces(made.path, made.sha256), subject.real
+    name, prompt, looked_for = subject.person.identity, made.prompt.id, None
     if len(real.held_out):
-        return score_image(identity, prompt, faces, real.held_out, real.reference)
-    to_reference = cosines(faces[:1], real.reference[None]).item() if len(faces) else None
-    return ImageScore(identity, prompt, len(faces), None, to_reference, None)
+        score = score_image(name, prompt, faces, real.held_out, real.reference)
+        looked_for = nearest(faces[0], scorer.gallery.photos) if len(faces) else None
+    else:  # a person of one photo
+        alike = cosines(faces[:1], real.reference[None]).item() if len(faces) else None
+        score = ImageScore(name, prompt, len(faces), None, alike, None)
+    file = {"seed": made.seed, "path": layout.relative(made.path), "sha256": made.sha256}
+    return {"identity": name, "prompt": prompt, **file, **asdict(score), "nearest": looked_for}
 
 
 def read_scores(path: Path) -> dict[str, Any]:

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
 from ...config import NONE, Phase, Step, UserError
 from ...store import files
 from .. import Job, Result
-from .layout import Layout
-from .plan import Plan, PlannedPerson, Variant
+from .plan import Layout, Plan, PlannedPerson, Variant
 from .train import Training, trainings_of
 
 Cell = tuple[Variant, PlannedPerson]  # a person's images of a variant
@@ -56,33 +56,19 @@ class Unit:
 
 
 def units_of(plan: Plan, layout: Layout) -> list[Unit]:
-    """The whole run."""
-    return [*group_units(plan, layout), *class_units(plan)]
-
-
-def group_units(plan: Plan, layout: Layout) -> list[Unit]:
-    """A unit for each group of people."""
+    """The whole run: a unit for each group of people and, where no LoRA is worn, for each class."""
     learned = [variant for variant in plan.variants() if variant.method != NONE]
     groups = sorted({person.group for person in plan.people})
     units = []
     for group in groups:
         people = [person for person in plan.people if person.group == group]
         name = f"group {group + 1} of {len(groups)}, {len(people)} x {people[0].class_name}"
-        made = [(variant, person) for variant in learned for person in people]
-        brought = [(variant, person) for variant in layout.external_variants() for person in people]
+        made, brought = list(product(learned, people)), list(product(layout.external_variants(), people))
         units.append(Unit(name, trainings_of(plan, group), made, made + brought))
-    return units
-
-
-def class_units(plan: Plan) -> list[Unit]:
-    """A unit for each class where no LoRA is worn: one person's images are everyone's."""
-    units = []
-    for variant in plan.variants():
-        if variant.method == NONE:
-            for class_name in dict.fromkeys(person.class_name for person in plan.people):
-                people = [person for person in plan.people if person.class_name == class_name]
-                cells = [(variant, person) for person in people]
-                units.append(Unit(f"{class_name} without a LoRA", [], cells[:1], cells))
+    bare = [variant for variant in plan.variants() if variant.method == NONE]
+    for variant, class_name in product(bare, dict.fromkeys(person.class_name for person in plan.people)):
+        cells = [(variant, person) for person in plan.people if person.class_name == class_name]
+        units.append(Unit(f"{class_name} without a LoRA", [], cells[:1], cells))  # one person's images are everyone's
     return units
 
 

@@ -16,8 +16,7 @@ from ..memory import wants_checkpointing
 from ..personalize import person_of, plan_photos, run_metadata, train
 from ..photos import crop_latents, prior_images
 from ..training_files import SavedRun, save_lora, starting_adapters
-from .layout import Layout
-from .plan import Plan, PlannedPerson, Variant
+from .plan import Layout, Plan, PlannedPerson, Variant
 from .plan_file import located
 
 

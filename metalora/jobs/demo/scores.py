@@ -7,11 +7,12 @@ from statistics import mean
 
 import torch
 
+from ...measure import load_faces
 from ...measure.clip import ClipScorer, clip_problem, load_clip
-from ...measure.faces import FaceAnalyser, load_faces
+from ...measure.faces import FaceAnalyser
 from ...measure.similarity import cosines, identity_means, means_of, score_image
-from ..benchmark.pictures import as_bytes
-from ..evaluate.faces import all_embeddings, only_embedding
+from ..evaluate.photos import all_embeddings, only_embedding
+from ..evaluate.whole import as_bytes
 from ..generate import Image
 from .people import DemoPerson
 

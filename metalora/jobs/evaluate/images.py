@@ -1,22 +1,23 @@
-"""How like a person are generated images, from any method? R-FaceSim of folders of pictures."""
+"""How like a person are generated images, from any method? R-FaceSim of folders of pictures, or of pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from ...config import FEWEST_PEOPLE, Phase, Step, UserError
-from ...measure.faces import FaceAnalyser, load_faces
+from ...measure import load_faces
+from ...measure.faces import FaceAnalyser
 from ...measure.intervals import Interval, bootstrap
 from ...measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
-from ...store.folders import people_in, pictures_in, skipped
-from ...store.images import photo_digest, read_photo, size_of
-from ...store.pictures import SHEET, made_here
+from ...store.folders import skipped
+from ...store.images import photo_digest
 from ...store.tables import read_image_prompts
 from .. import Job
-from .faces import all_embeddings
-from .photos import Look, compared_faces, look_at, problems_of, refuse_odd, said_of_turned
-from .prompts import WholeImage, WholeReport, evaluate_whole
+from .people import LeftOut, asked_of, group_of, people_of, wanted_images
+from .photos import all_embeddings, checked, compared_faces, look_at, look_at_one
+from .whole import WholeImage, WholeReport, evaluate_whole
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,6 @@ class ImageRow:
     faces: int
     held_out: float | None
     reference: float | None
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A picture among the images that was not asked for."""
-
-    file: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -85,15 +78,10 @@ def evaluate_images(
         yield Phase(beside)
     yield Phase(f"looking at {sum(map(len, compared))} photos to compare with")
     looks = {person: list(look_at(analyser, paths, turn)) for person, paths in zip(people, compared, strict=True)}
-    if turned := said_of_turned([look for of_person in looks.values() for look in of_person]):
-        yield Phase(turned)
     wanted, left_out = wanted_images(people, looks, images, listed)
     for picture in left_out:
         yield Phase(f"left out: {picture.file} ({picture.why})")
-    odd = problems_of(list(looks.values()))
-    refuse_odd(odd, as_they_are)
-    for problem in odd:
-        yield Phase(f"as it is: {problem}")
+    odd = yield from checked(list(looks.values()), as_they_are)
     asked = asked_of([path for _, path in wanted], images, prompts, listed)
     yield Phase(f"{len(people)} {'people' if len(people) > 1 else 'person'}, {len(wanted)} images")
     real = {person: compared_faces(of_person) for person, of_person in looks.items()}
@@ -103,9 +91,8 @@ def evaluate_images(
         scores.append(score_image(person.name, group_of(path, asked), faces, *real[person]))
         yield Step(len(scores), len(wanted))
     files = [path.relative_to(images).as_posix() for _, path in wanted]
-    without = [file for file, score in zip(files, scores, strict=True) if not score.faces]
     report = replace(
-        summarized(scores, without, analyser),
+        summarized(scores, files, analyser),
         rows=[
             ImageRow(file, score.identity, score.prompt, score.faces, score.held_out, score.reference)
             for file, score in zip(files, scores, strict=True)
@@ -121,132 +108,54 @@ def evaluate_images(
 
 
 @dataclass(frozen=True)
-class Person:
-    """Where one person's pictures are."""
+class PictureReport:
+    """The summary, and each image's scores in the images' order."""
 
-    name: str
-    images: Path
-    photos: Path
-    reference: Path
-
-    def held_out(self) -> list[Path]:
-        """The photos that were not trained on, at least one."""
-        paths = pictures_in(self.photos)
-        if not paths:
-            raise UserError(f"{self.photos} has no photo; held-out photos of {self.name} are needed.")
-        return paths
+    summary: ImageReport
+    scores: list[ImageScore]
 
 
-def people_of(images: Path, photos: Path, reference: Path) -> list[Person]:
-    """One person, or one for each sub-folder of `images`; whatever is missing is named at once."""
-    if photos.exists() and photos.samefile(images):
-        raise UserError(f"--photos is {photos}, the folder that is scored: give photos of the person, not images.")
-    if pictures_in(images):
-        return [Person(images.name, images, photos, reference)]
-    names = [path.name for path in people_in(images) if pictures_in(path)]
-    if not names:
-        raise UserError(f"{images} has neither pictures nor sub-folders with pictures.")
-    absent = [str(folder / name) for name in names for folder in (photos, reference) if not (folder / name).is_dir()]
-    if absent:
-        raise UserError(f"{images} has sub-folders as people, but these folders are missing: {', '.join(absent)}.")
-    people = []
-    for name in names:
-        references = pictures_in(reference / name)
-        if len(references) != 1:
-            raise UserError(f"{reference / name} has {len(references)} pictures; exactly one is the reference.")
-        people.append(Person(name, images / name, photos / name, references[0]))
-    return people
+def evaluate_pictures(
+    images: Sequence[Tensor],
+    held_out: Sequence[Tensor],
+    reference: Tensor,
+    prompts: Sequence[str],
+    embedder: str,
+    *,
+    as_they_are: bool = False,
+) -> Job[PictureReport]:
+    """Images [3, H, W] of one person against photos that were not trained on, and against the one that was.
 
-
-def wanted_images(
-    people: Sequence[Person], looks: Mapping[Person, Sequence[Look]], images: Path, listed: Mapping[str, str] | None
-) -> tuple[list[tuple[Person, Path]], list[LeftOut]]:
-    """(what is scored, what lies beside it): images made with a LoRA or by other programs, and those of a table.
-
-    Where all images were made without a LoRA, they are what was asked for.
+    The photos are looked at first: turned ones, strangers and the like are refused, unless `as_they_are`. `prompts`
+    names what each image shows: one for each, or one for all; R-FaceSim averages over prompts.
     """
-    wanted, left_out = [], []
-    for person in people:
-        paths = pictures_in(person.images)
-        made = {path: made_here(path) for path in paths}
-        known = known_photos(paths, looks[person])
-        if len(looks[person]) > 2 and {look.path for look in looks[person][1:]} <= set(known.values()):
-            raise UserError(
-                f"All photos of {person.photos} are among the images of {person.images}: give photos of the person."
-            )
-        reasons = {
-            path: None if listed and path.relative_to(images).as_posix() in listed else why_left_out(path, made, known)
-            for path in paths
-        }
-        if BARE in reasons.values() and not {None} & set(reasons.values()):
-            reasons = {path: None if why == BARE else why for path, why in reasons.items()}
-        for path, why in reasons.items():
-            if why is None:
-                wanted.append((person, path))
-            else:
-                left_out.append(LeftOut(path.relative_to(images).as_posix(), why))
-        if not {None} & set(reasons.values()):
-            named = "; ".join(f"{path.name} ({why})" for path, why in list(reasons.items())[:5])
-            raise UserError(f"{person.images} has no image to score: {named}.")
-    return wanted, left_out
-
-
-BARE = "made without a LoRA"
-
-
-def why_left_out(path: Path, made: Mapping[Path, Mapping[str, Any] | None], known: Mapping[Path, Path]) -> str | None:
-    """Why a picture is no image to score; None for one that is."""
-    metadata = made[path]
-    if path in known:
-        return f"it is the photo {known[path]}"
-    if metadata is not None and metadata.get("kind") == SHEET:
-        return "a page of images"
-    if metadata is not None:
-        return BARE if metadata.get("lora", "") is None else None
-    twin = path.with_name(path.stem.removesuffix("-base") + path.suffix)
-    if twin != path and twin in made:
-        return BARE
-    if path.stem == SHEET:
-        return "a page of images"
-    return "it does not say how it was made, as the others do" if any(made.values()) else None
-
-
-def known_photos(paths: Sequence[Path], looks: Sequence[Look]) -> dict[Path, Path]:
-    """Images that are photos which images are compared with: the same pixels, in any lossless file."""
-    photos = {look.digest: look.path for look in looks}
-    sizes = {size for look in looks for size in (size_of(look.path), size_of(look.path)[::-1])}
-    found = {path: photos.get(photo_digest(read_photo(path))) for path in paths if size_of(path) in sizes}
-    return {path: photo for path, photo in found.items() if photo}
-
-
-def asked_of(
-    paths: Sequence[Path], images: Path, table: Path | None, listed: Mapping[str, str] | None
-) -> dict[Path, str | None]:
-    """The prompt of each image: from the table, which then must name all of them, or from our own PNGs."""
-    if listed is None:
-        return {path: prompt_of(path) for path in paths}
-    names = {path: path.relative_to(images).as_posix() for path in paths}
-    if absent := [name for name in names.values() if name not in listed]:
+    named = list(prompts) * len(images) if len(prompts) == 1 else list(prompts)
+    if not images or not held_out:
+        raise UserError(f"There are {len(images)} images and {len(held_out)} held-out photos; each needs at least one.")
+    if len(named) != len(images):
         raise UserError(
-            f"{table} has no prompt for {len(absent)} of {len(paths)} images in {images}, such as {absent[0]}. Name "
-            f"every image relative to that folder; {table} begins with {next(iter(listed))}."
+            f"There are {len(prompts)} prompts for {len(images)} images; give one for each, or one for all."
         )
-    return {path: listed[name] for path, name in names.items()}
+    analyser = load_faces(embedder)
+    yield Phase(f"{len(images)} images, {len(held_out)} held-out photos, {embedder}")
+    photos = [(reference, "the reference photo")]
+    photos += [(photo, f"held-out photo {number}") for number, photo in enumerate(held_out, 1)]
+    looks = [look_at_one(analyser, photo, Path(name)) for photo, name in photos]
+    digests = {photo_digest(image): number for number, image in enumerate(images, 1)}
+    scored_too = [f"{look.path} is image {digests[look.digest]} itself" for look in looks if look.digest in digests]
+    yield from checked([looks], as_they_are, more=scored_too)
+    unseen, trained = compared_faces(looks)
+    scores = []
+    for count, (image, prompt) in enumerate(zip(images, named, strict=True), 1):
+        scores.append(score_image("the person", prompt, analyser.embeddings(image), unseen, trained))
+        yield Step(count, len(images))
+    return PictureReport(
+        summarized(scores, [f"image {count}" for count in range(1, len(images) + 1)], analyser), scores
+    )
 
 
-def prompt_of(path: Path) -> str | None:
-    """What one of our PNGs says it shows."""
-    prompt = (made_here(path) or {}).get("prompt")
-    return prompt if isinstance(prompt, str) else None
-
-
-def group_of(path: Path, asked: Mapping[Path, str | None]) -> str:
-    """What R-FaceSim averages first: the prompt, or else the file's name without its number."""
-    return asked[path] or path.stem.rstrip("0123456789").rstrip("-_ ")
-
-
-def summarized(scores: list[ImageScore], without: list[str], analyser: FaceAnalyser) -> ImageReport:
-    """Both ways of counting images without a face, side by side."""
+def summarized(scores: Sequence[ImageScore], names: Sequence[str], analyser: FaceAnalyser) -> ImageReport:
+    """Of images with these names; both ways of counting those without a face, side by side."""
 
     def means(score: Score) -> dict[str, float]:
         policies: tuple[Misses, ...] = ("left out", "as zero")
@@ -265,5 +174,5 @@ def summarized(scores: list[ImageScore], without: list[str], analyser: FaceAnaly
         copying=sum(copying.values()) / len(copying) if copying else None,
         interval=bootstrap(list(by_identity.values())) if len(by_identity) >= FEWEST_PEOPLE else None,
         by_identity=by_identity,
-        without_a_face=without,
+        without_a_face=[name for name, score in zip(names, scores, strict=True) if not score.faces],
     )

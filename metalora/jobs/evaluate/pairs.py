@@ -1,20 +1,18 @@
 """Does an embedder tell these people apart? What its scores mean, shown on photos of known people."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from ...config import Phase, Step
-from ...measure.faces import load_faces
+from ...measure import load_faces
 from ...measure.verification import Verification, verify
 from ...store.folders import people_in, skipped
-from ...store.tables import Pair, pairs_of_people, read_pairs
+from ...store.tables import pairs_of_people, read_pairs
 from .. import Job
-from .photos import Look, look_at, problems_of, refuse_odd, said_of_turned
+from .photos import Look, checked, look_at
 
 
 @dataclass(frozen=True)
@@ -44,21 +42,11 @@ def evaluate_pairs(
     for look in look_at(analyser, paths, turn):
         looks.append(look)
         yield Step(len(looks), len(paths))
-    if turned := said_of_turned(looks):
-        yield Phase(turned)
     by_person = [list(group) for _, group in groupby(looks, key=lambda look: look.path.parent)]
-    odd = problems_of([looks] if table else by_person, same_person=table is None)
-    refuse_odd(odd, as_they_are)
-    for problem in odd:
-        yield Phase(f"as it is: {problem}")
+    odd = yield from checked([looks] if table else by_person, as_they_are, same_person=table is None)
     found = {look.path: look.faces[0] for look in looks if len(look.faces)}
     usable = [pair for pair in pairs if pair.first in found and pair.second in found]
     undetected = [str(path.relative_to(folder)) for path in paths if path not in found]
-    test = verified(usable, found)
+    scores = np.array([float(found[pair.first] @ found[pair.second]) for pair in usable])
+    test = verify(scores, np.array([pair.same for pair in usable], dtype=bool))
     return PairReport(analyser.name, analyser.digest, analyser.licence, len(paths), undetected, test, odd)
-
-
-def verified(pairs: Sequence[Pair], found: dict[Path, Tensor]) -> Verification:
-    """The verification test over the pairs with a face in both photos."""
-    scores = np.array([float(found[first] @ found[second]) for first, second, _ in pairs])
-    return verify(scores, np.array([same for *_, same in pairs], dtype=bool))

@@ -1,26 +1,35 @@
-"""The photos that others are compared with, looked at first: a wrong one makes every score wrong, in silence."""
+"""The faces of picture files; photos that others are compared with are looked at first.
 
-from collections.abc import Iterator, Sequence
+A wrong one makes every score wrong, in silence.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...config import UserError
+from ...config import Phase, UserError
 from ...measure.faces import FaceAnalyser
 from ...measure.sface import TURNS, quarter_turns
 from ...measure.similarity import cosines
 from ...store.images import photo_digest, read_photo
 from ...store.near_duplicates import near_hashes, perceptual_hash
 from ...store.pictures import made_here
-from .faces import by_threads
+from .. import Job
+
+Found = TypeVar("Found")
 
 STRANGER = 0.2  # cosine to the photos that are most alike; of different people's photos it is about 0.1
 UNLIKE = 0.25  # by how much a photo is less alike than the person's others usually are
 SPREAD = 5.0  # or by so many times their median deviation, if that is more
 AS_THEY_ARE = "--photos-as-they-are"
+MOST_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,25 @@ class Look:
     digest: str
     bits: np.ndarray
     mirrored: np.ndarray
+
+
+def only_embedding(analyser: FaceAnalyser, path: Path) -> Tensor:
+    """The largest face [d] of a real photo."""
+    faces = analyser.embeddings(read_photo(path))
+    if not len(faces):
+        raise UserError(f"No face was found in {path}. Every photo that others are compared with must show one.")
+    return faces[0]
+
+
+def all_embeddings(analyser: FaceAnalyser, paths: Sequence[Path]) -> Iterator[Tensor]:
+    """[k, d] of each picture, in their order: every face, the largest first."""
+    return by_threads(lambda path: analyser.embeddings(read_photo(path)), paths)
+
+
+def by_threads(work: Callable[[Path], Found], paths: Sequence[Path]) -> Iterator[Found]:
+    """What `work` finds in each file; nearly all of its time is spent in libraries that let go of Python's lock."""
+    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, MOST_THREADS))) as pool:
+        yield from pool.map(work, paths)
 
 
 def look_at(analyser: FaceAnalyser, paths: Sequence[Path], turn: str = "refuse") -> Iterator[Look]:
@@ -54,6 +82,25 @@ def look_at_one(
     faces = analyser.embeddings(photo)
     bits, mirrored = perceptual_hash(photo), perceptual_hash(photo.flip(-1))
     return Look(path, faces, turned, mended, generated, photo_digest(photo), bits, mirrored)
+
+
+def checked(
+    people: Sequence[Sequence[Look]], as_they_are: bool, *, same_person: bool = True, more: Sequence[str] = ()
+) -> Job[list[str]]:
+    """What is odd about everyone's photos, and `more`; one UserError, unless they are wanted as they are."""
+    turned = [look for looks in people for look in looks if look.turned and look.mended]
+    if turned:
+        yield Phase("turned: " + ", ".join(f"{look.path} by {TURNS[look.turned]}" for look in turned))
+    odd = [*problems_of(people, same_person=same_person), *more]
+    if odd and not as_they_are:
+        listed = "\n  ".join(odd)
+        raise UserError(
+            f"{len(odd)} of what images would be compared with is odd:\n  {listed}\n"
+            f"Mend or remove these photos (--turn auto sets turned ones upright), or go on with {AS_THEY_ARE}."
+        )
+    for problem in odd:
+        yield Phase(f"as it is: {problem}")
+    return odd
 
 
 def problems_of(people: Sequence[Sequence[Look]], *, same_person: bool = True) -> list[str]:
@@ -107,19 +154,3 @@ def compared_faces(looks: Sequence[Look]) -> tuple[Tensor, Tensor]:
             others = f" and {len(photos) - 1} others" if len(photos) > 1 else ""
             raise UserError(f"No face was found in {photos[0].path}{others}: there is nothing to compare with.")
     return torch.stack([look.faces[0] for look in held_out if len(look.faces)]), reference.faces[0]
-
-
-def said_of_turned(looks: Sequence[Look]) -> str | None:
-    """A sentence that names the photos that were set upright."""
-    turned = [f"{look.path} by {TURNS[look.turned]}" for look in looks if look.turned and look.mended]
-    return f"turned: {', '.join(turned)}" if turned else None
-
-
-def refuse_odd(problems: Sequence[str], as_they_are: bool) -> None:
-    """One UserError for all problems, unless the photos are wanted as they are."""
-    if problems and not as_they_are:
-        listed = "\n  ".join(problems)
-        raise UserError(
-            f"{len(problems)} of what images would be compared with is odd:\n  {listed}\n"
-            f"Mend or remove these photos (--turn auto sets turned ones upright), or go on with {AS_THEY_ARE}."
-        )

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...backbones.protocol import Autoencoder, Backbone
 from ...config import Phase, Step, UserError
 from ...config_meta_train import MetaTrainConfig
-from ...measure.faces import load_faces
+from ...measure import load_faces
 from ...method import crops
 from ...method.buckets import Person
 from ...method.world import World

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...backbones.protocol import Backbone, Prompt
 from ...config_meta_train import MetaTrainConfig
-from ...measure.faces import load_faces
+from ...measure import load_faces
 from ...method import crops
 from ...method.across_photos import Pair, PairBatch
 from ...method.buckets import Person, Sample

@@ -6,13 +6,14 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from torch import Tensor
 
 from ...config import FEWEST_PEOPLE, Phase, Step
-from ...measure.clip import load_clip
+from ...measure.clip import ClipScorer, load_clip
 from ...measure.intervals import Interval, bootstrap
 from ...measure.similarity import cosines, means_of
+from ...store.images import read_photo
 from .. import Job
-from ..benchmark.pictures import as_bytes, truncation
 
 AT_ONCE = 32  # images; memory does not grow with the folder
 
@@ -58,7 +59,7 @@ def evaluate_whole(images: Sequence[WholeImage], clip: str) -> Job[WholeReport]:
         yield Step(min(start + AT_ONCE, len(images)), len(images))
     seen = torch.cat(parts)
 
-    def scored(others: Sequence[torch.Tensor]) -> WholeScore:
+    def scored(others: Sequence[Tensor]) -> WholeScore:
         """As in the benchmark: over the images of a prompt, over prompts, over people."""
         values = [100 * cosines(one[None], other[None]).item() for one, other in zip(seen, others, strict=True)]
         found = means_of((image.identity, image.group, value) for image, value in zip(images, values, strict=True))
@@ -74,3 +75,16 @@ def evaluate_whole(images: Sequence[WholeImage], clip: str) -> Job[WholeReport]:
         cut, texts = truncation(scorer, asked), dict(zip(asked, scorer.texts(asked), strict=True))
         clip_t = scored([texts[image.prompt or ""] for image in images])
     return WholeReport(scorer.name, scorer.digest, clip_t, clip_i, cut, without)
+
+
+def truncation(clip: ClipScorer, texts: Sequence[str]) -> str | None:
+    """A sentence that names the prompts of which CLIP reads only the beginning; None where there is none."""
+    cut = clip.truncated(texts)
+    if not cut:
+        return None
+    return f"{clip.name} reads only the beginning of {len(cut)} of {len(texts)} prompts: " + "; ".join(map(repr, cut))
+
+
+def as_bytes(path: Path) -> Tensor:
+    """A picture file as [3, H, W] uint8."""
+    return read_photo(path).mul(255).round().to(torch.uint8)
