@@ -26,7 +26,7 @@ from metalora.measure import load_faces
 from metalora.store.cache import Cache
 from metalora.store.manifest import Identity
 from metalora.store.pictures import read_image_metadata
-from metalora.store.report.reading import problems
+from metalora.store.report.results import problems
 
 pytestmark = pytest.mark.slow
 

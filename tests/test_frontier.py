@@ -13,7 +13,7 @@ from metalora.config import UserError
 from metalora.jobs import run
 from metalora.jobs.benchmark.frontier import LIKENESS, PROMPT, Setting, check_comparable, frontier, undominated
 from metalora.measure.frontier import Scores, above
-from metalora.store.report.reading import read_results
+from metalora.store.report.results import read_results
 
 PEOPLE = [f"person {n}" for n in range(24)]
 

@@ -20,7 +20,7 @@ from metalora.jobs.benchmark.report import benchmark_report
 from metalora.store.files import digest
 from metalora.store.report.charts import likeness, scatter
 from metalora.store.report.page import ENVIRONMENT
-from metalora.store.report.reading import read_results
+from metalora.store.report.results import read_results
 
 TEMPLATES = Path(metalora.__file__).parent / "store" / "report" / "templates"
 ONE = (("lora-crops", 375),)

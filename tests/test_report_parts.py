@@ -19,8 +19,7 @@ from metalora.store.report import page, pictures
 from metalora.store.report.charts import COLOURS, SHAPES, Chart, Row, interval_chart, scatter
 from metalora.store.report.page import differences, render
 from metalora.store.report.pictures import SIZES, choose, extremes, read_small, shown_people, shown_variants, thumbnails
-from metalora.store.report.reading import read_results
-from metalora.store.report.results import Figure, Results
+from metalora.store.report.results import Figure, Results, read_results
 from metalora.store.report.scores import number, ranked, share, verdict
 
 TWO = (("meta-lora", 375), ("lora-crops", 375))

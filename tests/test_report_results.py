@@ -10,7 +10,7 @@ import pytest
 from made_up_results import made_up_run, read, write
 
 from metalora.config import UserError
-from metalora.store.report.reading import read_results
+from metalora.store.report.results import read_results
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from metalora.store.images import read_photo
 from metalora.store.manifest import read_manifest
 from metalora.store.prompts import read_prompts
 from metalora.store.report import scores
-from metalora.store.report.reading import read_results
+from metalora.store.report.results import read_results
 from metalora.store.text import problem_of_name, problems_of_names
 
 NOT_PLAIN = ["CON", "con.txt", "nul", "COM1", "lpt9.x", "COM¹", "a:b", "ada.", "ada ", "a/b", "../x", "a\\b", ".a"]

@@ -178,7 +178,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
     from ..jobs.benchmark.run import run_benchmark as job
     from ..jobs.benchmark.shares import share_from_environment
     from ..store.cache import Cache, default_folder
-    from ..store.report.reading import read_results
+    from ..store.report.results import read_results
     from ..store.report.scores import CLIP_T, R_FACESIM, number
 
     share, plan = share_from_environment(), read_plan(args.run)

@@ -10,8 +10,7 @@ from ...config import FEWEST_PEOPLE, Phase, UserError
 from ...measure.frontier import Scores, above
 from ...measure.intervals import Interval
 from ...store.files import write_bytes
-from ...store.report.reading import read_results
-from ...store.report.results import Embedder, Results, Variant
+from ...store.report.results import Embedder, Results, Variant, read_results
 from .. import Job
 from ..plots import frontier_plot
 

@@ -7,11 +7,10 @@ from PIL import Image
 
 from ...config import Phase, Step, UserError
 from ...store.files import write_bytes
-from ...store.manifest import Manifest, read_manifest
+from ...store.manifest import read_manifest
 from ...store.report.page import report_page
 from ...store.report.pictures import choose, read_small, thumbnails
-from ...store.report.reading import read_results
-from ...store.report.results import Results
+from ...store.report.results import Results, read_results
 from ...store.report.scores import images_csv, variants_csv
 from .. import Job
 from .plan_file import located, read_plan
@@ -57,17 +56,11 @@ def benchmark_report(run: Path, out: Path | None = None) -> Job[Report]:
 
 
 def held_out_photos(results: Results) -> dict[str, Path]:
-    """One photo a person that was not trained on, from the plan's manifest; empty where that is not at hand."""
-    manifest = _manifest(results)
-    if manifest is None:
-        return {}
-    return {person.name: person.held_out[0].path for person in manifest.people if person.held_out}
-
-
-def _manifest(results: Results) -> Manifest | None:
-    """The manifest that the run was made from, where it is still there and still the same."""
+    """One photo a person that was not trained on; empty where the plan's manifest is elsewhere, or another now."""
     try:
         manifest = read_manifest(Path(located(read_plan(results.folder).manifest, results.folder)), look=False)
-    except UserError:  # a plan or photos that are elsewhere cost the page one picture a person, not the page
-        return None
-    return manifest if manifest.sha256 == results.manifest_sha256 else None
+    except UserError:  # this costs the page one picture a person, not the page
+        return {}
+    if manifest.sha256 != results.manifest_sha256:
+        return {}
+    return {person.name: person.held_out[0].path for person in manifest.people if person.held_out}

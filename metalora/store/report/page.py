@@ -12,7 +12,7 @@ from ...config import UserError
 from ..prompts import WORDS, BenchmarkPrompt
 from . import charts, scores
 from .pictures import Choice, Thumbnails, shown_people, shown_variants
-from .results import Comparison, Misses, Person, Prompt, Results
+from .results import Comparison, Misses, Person, Results
 from .scores import ALL, AS_ZERO, FACES, R_FACESIM, Score, present, turned
 
 OPEN_PEOPLE = 3  # the others unfold: a page of 16 people is long on a phone
@@ -82,11 +82,10 @@ def faces_found(results: Results) -> bool:
     return any(image.faces for variant in results.variants for image in variant.images)
 
 
-def filled(prompt: Prompt, person: Person) -> str:
+def filled(prompt: BenchmarkPrompt, person: Person) -> str:
     """The prompt as this person's images were asked for; as the file has it where that cannot be told."""
-    text = BenchmarkPrompt(prompt.id, prompt.part, prompt.class_name, prompt.group, prompt.text)
     try:
-        return text.filled(person.class_name) if person.class_name in WORDS else prompt.text
+        return prompt.filled(person.class_name) if person.class_name in WORDS else prompt.text
     except UserError:
         return prompt.text
 

@@ -10,8 +10,10 @@ from PIL import Image
 
 from ...config import UserError
 from ..files import digest
-from ..images import RESAMPLER, decode
-from .results import ImageRow, Person, Prompt, Results, Variant
+from ..images import decode
+from ..pictures import scaled
+from ..prompts import BenchmarkPrompt
+from .results import ImageRow, Person, Results, Variant
 
 MOST_PICTURES = 360  # in the strips; at 128 pixels such a page has about 3 MB
 MOST_PEOPLE = 16
@@ -28,7 +30,7 @@ class Strip:
     """One person: for each shown prompt, the image of each shown variant, None where there is none."""
 
     person: Person
-    rows: list[tuple[Prompt, list[tuple[Variant, ImageRow | None]]]]
+    rows: list[tuple[BenchmarkPrompt, list[tuple[Variant, ImageRow | None]]]]
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,7 @@ def _strips(results: Results) -> list[Strip]:
     room = (MOST_PICTURES - 2 * len(people)) // max(1, len(people) * len(variants))
     strips = []
     for person in people:
-        asked = [
-            prompt
-            for prompt in results.prompts
-            if prompt.part == person.part and prompt.class_name in (None, person.class_name)
-        ]
+        asked = [prompt for prompt in results.prompts if prompt.asked_of(person.class_name, person.part)]
         rows = [
             (prompt, [(variant, images.get((variant.id, person.identity, prompt.id))) for variant in variants])
             for prompt in _spread(asked, max(1, min(MOST_PROMPTS, room)))
@@ -129,7 +127,7 @@ def _strips(results: Results) -> list[Strip]:
     return strips
 
 
-def _spread(prompts: list[Prompt], most: int) -> list[Prompt]:
+def _spread(prompts: list[BenchmarkPrompt], most: int) -> list[BenchmarkPrompt]:
     """At most so many, evenly spread: prompts that stand together in a file are often alike."""
     if len(prompts) <= most:
         return prompts
@@ -173,9 +171,7 @@ def thumbnails(pictures: Mapping[str, Image.Image | str], shown: Iterable[str], 
 
 
 def _reduced(picture: Image.Image, side: int) -> Image.Image:
-    scale = min(1.0, side / max(picture.size))
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture if scale == 1 else picture.resize(size, RESAMPLER)
+    return scaled(picture, min(1.0, side / max(picture.size)))
 
 
 def jpeg_uri(picture: Image.Image, **settings: int) -> str:
