@@ -17,7 +17,7 @@ import importlib.util
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import UserError
+
+Input = TypeVar("Input")
 
 MINIATURE, OPENAI = "miniature", "openai"
 OPENAI_MODEL = "ViT-B-32-quickgelu"
@@ -43,23 +45,18 @@ class ClipScorer:
         self._model, self._preprocess, self._tokens = model.eval().requires_grad_(False), preprocess, tokens
         self._device = next(model.parameters()).device
 
-    @torch.no_grad()
     def images(self, pictures: Sequence[Tensor]) -> Tensor:
         """[n, d] of pictures [3, H, W] uint8, each of any size."""
-        parts = []
-        for start in range(0, len(pictures), BATCH):
-            signals = [self._preprocess(to_pil(picture)) for picture in pictures[start : start + BATCH]]
-            parts.append(self._model.encode_image(torch.stack(signals).to(self._device)))
-        return normalized(parts)
 
-    @torch.no_grad()
+        def encoded(some: Sequence[Tensor]) -> Tensor:
+            signals = torch.stack([self._preprocess(to_pil(picture)) for picture in some])
+            return self._model.encode_image(signals.to(self._device))
+
+        return in_batches(pictures, encoded)
+
     def texts(self, texts: Sequence[str]) -> Tensor:
         """[n, d] of prompts. One that is too long is cut and keeps its end token; `truncated` names it."""
-        parts = []
-        for start in range(0, len(texts), BATCH):
-            tokens = self._tokens(list(texts[start : start + BATCH]))
-            parts.append(self._model.encode_text(tokens.to(self._device)))
-        return normalized(parts)
+        return in_batches(texts, lambda some: self._model.encode_text(self._tokens(list(some)).to(self._device)))
 
     def truncated(self, texts: Sequence[str]) -> list[str]:
         """Those of the prompts that the model reads only the beginning of."""
@@ -90,12 +87,13 @@ def load_clip(name_or_path: str = MINIATURE, device: torch.device | str = "cpu")
     if name_or_path == MINIATURE:
         return _of_folder(Path(__file__).parents[1] / "data" / "clip", "clip-miniature", device)
     if name_or_path == OPENAI:
-        return _of_file(_openai_weights(), "clip-vit-b-32-openai", device)
+        weights = _openai_weights()
+        return _opened(OPENAI_MODEL, str(weights), weights, "clip-vit-b-32-openai", device)
     path = Path(name_or_path)
     if path.is_dir():
         return _of_folder(path, f"clip-{path.resolve().name}", device)
     if path.is_file():
-        return _of_file(path, f"clip-vit-b-32-{path.stem}", device)
+        return _opened(OPENAI_MODEL, str(path), path, f"clip-vit-b-32-{path.stem}", device)
     raise UserError(
         f"There is no CLIP {name_or_path!r}: it is neither {MINIATURE!r} nor {OPENAI!r}, nor a folder with {CONFIG}, "
         "nor a file of weights of the ViT-B/32."
@@ -128,10 +126,6 @@ def _of_folder(folder: Path, name: str, device: torch.device | str) -> ClipScore
     return _opened(f"local-dir:{folder}", None, weights, name, device)
 
 
-def _of_file(path: Path, name: str, device: torch.device | str) -> ClipScorer:
-    return _opened(OPENAI_MODEL, str(path), path, name, device)
-
-
 def _opened(model: str, pretrained: str | None, weights: Path, name: str, device: torch.device | str) -> ClipScorer:
     import open_clip
     from safetensors import SafetensorError
@@ -154,9 +148,11 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def normalized(parts: Sequence[Tensor]) -> Tensor:
-    """Parts [k, d] as one [n, d] of rows of length 1; without any row [0, 0]."""
-    return F.normalize(torch.cat(list(parts)).float(), dim=-1).cpu() if parts else torch.empty(0, 0)
+@torch.no_grad()
+def in_batches(inputs: Sequence[Input], encoded: Callable[[Sequence[Input]], Tensor]) -> Tensor:
+    """The embeddings [n, d] of all inputs, each of length 1; without any input [0, 0]."""
+    parts = [encoded(inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)]
+    return F.normalize(torch.cat(parts).float(), dim=-1).cpu() if parts else torch.empty(0, 0)
 
 
 def end_of(tokens: Tensor) -> int:

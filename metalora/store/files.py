@@ -31,7 +31,13 @@ from torch import Tensor
 
 from ..config import UserError
 
-KINDS = ("meta-down", "adapter", "lora", "state", "checkpoint")
+KINDS = {
+    "meta-down": "a Meta-Down file",
+    "adapter": "an adapter file",
+    "lora": "a finished LoRA file",
+    "state": "the saved state of a stopped run",
+    "checkpoint": "a checkpoint of meta-train",
+}
 RESUMED = ("state", "checkpoint")  # kinds that a run goes on from
 PREFIX = "metalora."
 PARTIAL = re.compile(r"\.(?:([0-9a-f]{6})-)?([0-9]{1,9})\.partial$")
@@ -69,7 +75,8 @@ def read(path: Path, kinds: tuple[str, ...], base: str | None = None) -> tuple[d
         kind = metadata.get("kind", "unknown")
         if kind not in kinds:
             raise UserError(
-                f"{path} is {_named(kind)}, but {' or '.join(map(_named, kinds))} is needed here. "
+                f"{path} is {KINDS.get(kind, 'not a file of this project')}, but "
+                f"{' or '.join(KINDS[wanted] for wanted in kinds)} is needed here. "
                 "`metalora info FILE` shows what a file is."
             )
         check_base(path, metadata, base)
@@ -220,13 +227,3 @@ def digest_of_file(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     """sha256 of all that a run goes on from: one changed bit would be another run, in silence."""
     said = {key: value for key, value in metadata.items() if key != "kind"}
     return digest((json.dumps(said, sort_keys=True) + digest_of_tensors(tensors)).encode())
-
-
-def _named(kind: str) -> str:
-    return {
-        "meta-down": "a Meta-Down file",
-        "adapter": "an adapter file",
-        "lora": "a finished LoRA file",
-        "state": "the saved state of a stopped run",
-        "checkpoint": "a checkpoint of meta-train",
-    }.get(kind, "not a file of this project")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,10 @@ def draw_boxes(photo: Tensor, boxes: Sequence[Box], labels: Sequence[str] | None
     draw, line = ImageDraw.Draw(picture), max(2, round(max(picture.size) / 320))
     font = readable_font(max(picture.size) / 36)
     for index, box in enumerate(boxes):
-        corners = tuple(round(edge * scale) for edge in box)
-        draw.rectangle(grown(corners, line // 2 + 1), outline="white", width=line + 2)  # seen on any background
-        draw.rectangle(corners, outline=COLORS[index % len(COLORS)], width=line)
+        left, top, right, bottom = (round(edge * scale) for edge in box)
+        grown = (left - line // 2 - 1, top - line // 2 - 1, right + line // 2 + 1, bottom + line // 2 + 1)
+        draw.rectangle(grown, outline="white", width=line + 2)  # seen on any background
+        draw.rectangle((left, top, right, bottom), outline=COLORS[index % len(COLORS)], width=line)
     for index, (box, label) in enumerate(zip(boxes, labels, strict=True)):  # last, so that no box crosses a tag
         draw_tag(draw, box, scale, label, font, COLORS[index % len(COLORS)])
     return to_tensor(picture)
@@ -120,36 +122,17 @@ def line_height(font: Font) -> int:
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
     """The text in at most two lines of this width; what does not fit ends in an ellipsis."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    shown = lines[:CAPTION_LINES]
-    if len(lines) > CAPTION_LINES:
-        shown[-1] += "…"
-    return [shortened(line, font, width) for line in shown]
-
-
-def shortened(line: str, font: Font, width: int) -> str:
-    """The line, cut so that it fits."""
-    while font.getlength(line) > width and len(line) > 1:
-        line = line.rstrip("…")[:-1] + "…"
-    return line
+    for letters in range(len(text), 0, -1):
+        lines = textwrap.wrap(text, letters, max_lines=CAPTION_LINES, placeholder="…")
+        if all(font.getlength(line) <= width for line in lines):
+            return lines
+    return []
 
 
 def scaled(picture: Image.Image, scale: float) -> Image.Image:
     """The picture this many times as large."""
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture if size == picture.size else picture.resize(size, RESAMPLER)
-
-
-def grown(corners: tuple[int, ...], by: int) -> tuple[int, int, int, int]:
-    """The rectangle, larger on every side."""
-    left, top, right, bottom = corners
-    return left - by, top - by, right + by, bottom + by
 
 
 def save_image(photo: Tensor, path: Path, metadata: dict[str, str] | None = None) -> None:

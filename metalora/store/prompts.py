@@ -20,6 +20,7 @@ from .text import decoded, parse_json, problems_of_names
 
 SEVERAL, SINGLE = PARTS
 PAPER_PARTS = {"unsplash": SEVERAL, "ffhq": SINGLE}
+SHAPES = {SEVERAL: "be a list of prompts", SINGLE: "map classes to groups, and each group to a list of prompts"}
 # What stands for {possessive} and {pronoun}; the keys are the classes a benchmark knows.
 WORDS = {
     "woman": ("her", "she"),
@@ -131,10 +132,11 @@ def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
         part = PAPER_PARTS.get(key, key)
         if part not in (SEVERAL, SINGLE):
             continue
-        if wrong := problem_of_part(part, value):
-            problems.append(f"{key} {wrong}")
+        lists = groups(part, value)
+        if lists is None:
+            problems.append(f"{key} must {SHAPES[part]}")
             continue
-        for (class_name, group), entries in groups(part, value).items():
+        for (class_name, group), entries in lists.items():
             name = "-".join(word for word in (key, class_name, group) if word)
             for number, entry in enumerate(entries, 1):
                 try:
@@ -153,23 +155,13 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def problem_of_part(part: str, value: Any) -> str | None:
-    """What is wrong with the shape of a part, if something is."""
-    if part == SEVERAL:
-        return None if isinstance(value, list) else "must be a list of prompts"
-    by_class = value.values() if isinstance(value, dict) else [None]
-    if all(isinstance(one, dict) and all(isinstance(entries, list) for entries in one.values()) for one in by_class):
+def groups(part: str, value: Any) -> dict[tuple[str | None, str | None], list[Any]] | None:
+    """(class, group) -> entries; None where a part has another shape."""
+    by_class = {None: {None: value}} if part == SEVERAL else value
+    if not isinstance(by_class, dict) or not all(isinstance(by_group, dict) for by_group in by_class.values()):
         return None
-    return "must map classes to groups, and each group to a list of prompts"
-
-
-def groups(part: str, value: Any) -> dict[tuple[str | None, str | None], list[Any]]:
-    """(class, group) -> entries."""
-    if part == SEVERAL:
-        return {(None, None): value}
-    return {
-        (class_name, group): entries for class_name, by_group in value.items() for group, entries in by_group.items()
-    }
+    found = {(name, group): entries for name, by_group in by_class.items() for group, entries in by_group.items()}
+    return found if all(isinstance(entries, list) for entries in found.values()) else None
 
 
 def one_prompt(
