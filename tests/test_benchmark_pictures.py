@@ -90,7 +90,7 @@ def test_pictures_are_the_files_own_bytes(tmp_path: Path):
 
 IMAGES = [
     {"identity": i, "prompt": p, "faces": f, "held_out": h, "reference": r, "clip_t": c}
-    | {"clip_i": None, "nearest": n}
+    | {"clip_i": None, "nearest": n, "best": h}
     for i, p, f, h, r, c, n in [
         ("ada", "beach", 1, 0.6, 0.8, 30.0, "ada"),
         ("ada", "beach", 0, None, None, 20.0, None),

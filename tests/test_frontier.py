@@ -11,8 +11,16 @@ from made_up_results import made_up_run, read, write
 from metalora.cli import main
 from metalora.config import UserError
 from metalora.jobs import run
-from metalora.jobs.benchmark.frontier import LIKENESS, PROMPT, Setting, check_comparable, frontier, undominated
-from metalora.measure.frontier import Scores, above
+from metalora.jobs.benchmark.frontier import (
+    LIKENESS,
+    PROMPT,
+    Scores,
+    Setting,
+    above,
+    check_comparable,
+    frontier,
+    undominated,
+)
 from metalora.store.report.results import read_results
 
 PEOPLE = [f"person {n}" for n in range(24)]

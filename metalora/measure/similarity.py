@@ -11,7 +11,7 @@ prompt with more seeds, does not weigh more.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +21,7 @@ from ..config import UserError
 # What an image without a face does to the mean. Both are reported: the first says how alike the faces are that were
 # made, the second also how often none was.
 Misses = Literal["left out", "as zero"]
+MISSES: tuple[Misses, ...] = get_args(Misses)
 Score = Literal["held_out", "reference", "best", "copying"]
 
 

@@ -5,27 +5,26 @@ The same bytes however the work was cut, stopped or dealt: pure functions of the
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import combinations
 from statistics import mean
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from ...config import FEWEST_PEOPLE
 from ...measure.intervals import bootstrap
-from ...measure.similarity import Misses, cosines, means_of, position
+from ...measure.similarity import MISSES, ImageScore, Misses, Score, cosines, identity_means, means_of, position
 from ...store import files
 from .plan import Layout, Plan, PlannedPerson, PlannedPrompt, Variant, filled_texts
 from .scores import RealFaces, Scorer, read_scores
 
 FORMAT = "metalora-results-2"
 Record = dict[str, Any]
-MISSES: tuple[Misses, ...] = get_args(Misses)
-FACE_SCORES = ("r_facesim", "facesim", "copying")
+FACE_SCORES: dict[str, Score] = {"r_facesim": "held_out", "facesim": "reference", "copying": "copying"}
 COUNTED = ("identified",)  # of faces too, but an image without one counts
 PICTURE_SCORES = ("clip_t", "clip_i")
-SCORES = FACE_SCORES + COUNTED + PICTURE_SCORES
+SCORES = (*FACE_SCORES, *COUNTED, *PICTURE_SCORES)
 
 
 def write_results(
@@ -109,28 +108,19 @@ def variant_record(
     }
 
 
-def value_of(image: Record, score: str, misses: Misses | None) -> float | None:
-    """One image's score; `misses` says what an image without a face counts for face scores."""
-    if score in PICTURE_SCORES:
-        return image[score]
-    if score in COUNTED:
-        return float(image["nearest"] == image["identity"])
-    if image["faces"] == 0:
-        return 0.0 if misses == "as zero" else None
-    if score == "copying":
-        return image["reference"] - image["held_out"]
-    return image["held_out" if score == "r_facesim" else "reference"]
-
-
 def identity_values(
     images: Iterable[Record], score: str, misses: Misses | None, compared: set[str]
 ) -> dict[str, float]:
     """Each identity's mean over prompts of means over images; face scores only of people with held-out photos."""
-    return means_of(
-        (image["identity"], image["prompt"], value_of(image, score, misses))
-        for image in images
-        if score in PICTURE_SCORES or image["identity"] in compared
-    )
+    if score in PICTURE_SCORES:
+        return means_of((image["identity"], image["prompt"], image[score]) for image in images)
+    of_faces = [image for image in images if image["identity"] in compared]
+    if score in COUNTED:
+        return means_of(
+            (image["identity"], image["prompt"], float(image["nearest"] == image["identity"])) for image in of_faces
+        )
+    scores = [ImageScore(*(image[one.name] for one in fields(ImageScore))) for image in of_faces]
+    return identity_means(scores, FACE_SCORES[score], misses or "left out")
 
 
 def figure(values: Mapping[str, float], share: bool = False) -> Record | None:

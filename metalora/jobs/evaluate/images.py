@@ -10,7 +10,7 @@ from ...config import FEWEST_PEOPLE, Phase, Step, UserError
 from ...measure import load_faces
 from ...measure.faces import FaceAnalyser
 from ...measure.intervals import Interval, bootstrap
-from ...measure.similarity import ImageScore, Misses, Score, detection_rate, identity_means, score_image
+from ...measure.similarity import MISSES, ImageScore, Score, detection_rate, identity_means, score_image
 from ...store.folders import skipped
 from ...store.images import photo_digest
 from ...store.tables import read_image_prompts
@@ -158,8 +158,7 @@ def summarized(scores: Sequence[ImageScore], names: Sequence[str], analyser: Fac
     """Of images with these names; both ways of counting those without a face, side by side."""
 
     def means(score: Score) -> dict[str, float]:
-        policies: tuple[Misses, ...] = ("left out", "as zero")
-        by_policy = {misses: identity_means(scores, score, misses) for misses in policies}
+        by_policy = {misses: identity_means(scores, score, misses) for misses in MISSES}
         return {misses: sum(found.values()) / len(found) for misses, found in by_policy.items() if found}
 
     by_identity = identity_means(scores, "held_out", "left out")
