@@ -29,6 +29,7 @@ from .text import decoded, json_rows, problems_of_names
 
 REQUIRED = ("identity", "class", "part", "role", "path", "sha256", "source", "author", "licence")
 OPTIONAL = ("number", "caption", "attributes", "gender", "age", "age_group", "ethnicity", "skin_tone")
+AS_IT_IS = ("identity", "part", "role", "sha256", "caption", "attributes")  # what a photo takes from its line
 CHOICES = {"part": (SEVERAL, SINGLE), "role": ("reference", "held-out"), "class": tuple(WORDS)}
 SHOWN = 40  # problems; a manifest with more is wrong as a whole
 
@@ -104,24 +105,9 @@ def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[st
         found = problems_of_row(row)
         problems += [f"line {number}: {problem}" for problem in found]
         if not found:
-            photos.append(photo_of(number, row, folder))
+            said = {key: row[key] for key in AS_IT_IS if key in row}
+            photos.append(Photo(number, class_name=row["class"], name=row["path"], path=folder / row["path"], **said))
     return photos, problems
-
-
-def photo_of(line: int, row: dict[str, Any], folder: Path) -> Photo:
-    """A checked line as a photo."""
-    return Photo(
-        line=line,
-        identity=row["identity"],
-        class_name=row["class"],
-        part=row["part"],
-        role=row["role"],
-        name=row["path"],
-        path=folder / row["path"],
-        sha256=row["sha256"],
-        caption=row.get("caption", ""),
-        attributes=row.get("attributes", {}),
-    )
 
 
 def problems_of_row(row: Any) -> list[str]:
