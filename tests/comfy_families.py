@@ -1,14 +1,17 @@
-"""Tiny random models of ComfyUI's real classes, a family each, with what a text encoder of theirs would make."""
+"""Tiny random models of ComfyUI's real classes, a family each, their prompts, and gradients of adapters on them."""
 
 import hashlib
 import inspect
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
+from comfyui import pack
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
+TIMES = torch.tensor([0.35, 0.8])
 FLUX = {"patch_size": 2, "context_in_dim": 40, "hidden_size": 64, "num_heads": 2, "depth": 2, "depth_single_blocks": 2}
 FLUX |= {"mlp_ratio": 4.0, "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True, "txt_ids_dims": []}
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ComfyUI's class of settings, a model's sizes
@@ -129,15 +132,18 @@ def in_diffusers(family: str) -> tuple[nn.Module, Any]:
     return model, vars(lora_pipeline)[f"{'Flux' if name == 'Chroma' else name}LoraLoaderMixin"]
 
 
-def known(family: str) -> bool:
-    """Whether this ComfyUI has the family."""
+def skip_without(family: str) -> None:
+    """Skip a test of a family that this ComfyUI does not have."""
+    pack("nodes.backbone")  # which settles that ComfyUI runs on the CPU
     import comfy.supported_models
 
-    return SIZES[family][0] in vars(comfy.supported_models)
+    if SIZES[family][0] not in vars(comfy.supported_models):
+        pytest.skip(f"this ComfyUI has no {family}")
 
 
 def build(family: str, stored: torch.dtype = torch.float32, quantized: bool = False) -> Any:
     """A MODEL of the family, with the same numbers in every precision."""
+    skip_without(family)
     import comfy.ldm.flux.model
     import comfy.model_patcher
     import comfy.supported_models
@@ -207,3 +213,74 @@ def clip(family: str) -> Any:
     tokenizer = FluxTokenizer.__new__(FluxTokenizer)
     tokenizer.t5xxl = SimpleNamespace(min_length=5)
     return SimpleNamespace(tokenizer=tokenizer, cond_stage_model=nn.Identity())
+
+
+def backbone_of(family: str, model: Any):
+    return pack("nodes.backbone").ComfyBackbone(model, clip(family), Vae(model))
+
+
+def adapters_of(backbone, dtype: torch.dtype = torch.float32):
+    """Three layers at every site, none of them zero."""
+    adapter, generator = pack("metalora.method.adapter"), torch.Generator().manual_seed(3)
+    sites = backbone.sites("all")
+    made = adapter.new_adapters(sites, 1, generator, meta_down=adapter.random_meta_down(sites, 4, generator))
+    for one in made.by_name.values():
+        one.up.data = 0.3 * torch.randn(one.up.shape, generator=generator)
+        one.to(dtype)
+    return made
+
+
+def gradients(
+    family: str,
+    model: Any,
+    *,
+    checkpointing: bool = False,
+    dtype: torch.dtype = torch.float32,
+    check: bool = True,
+    inputs_too: bool = False,
+) -> dict[str, Tensor | None]:
+    """Of the loss, by adapter; float64 is the truth, and not checked against it."""
+    backbone = backbone_of(family, model)
+    adapters, clean = adapters_of(backbone, dtype), latents(family)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(6))
+    flow, words = pack("metalora.method.flow"), {name: cast(part, dtype) for name, part in prompt(family).items()}
+    clean, noise, t = clean.to(dtype), noise.to(dtype), TIMES.to(dtype)
+    clean.requires_grad_(inputs_too)
+    words["cross_attn"].requires_grad_(inputs_too)
+    with backbone.denoiser() as denoiser, adapters.attached(denoiser.network):
+        denoiser.checked = not check or dtype == torch.float64
+        denoiser.checkpointing(checkpointing)
+        predicted = denoiser(flow.noised(clean, noise, t), t, words)
+        (predicted - flow.velocity(clean, noise)).square().mean().backward()
+    return {name: gradient_of(adapter) for name, adapter in adapters.by_name.items()}
+
+
+def gradient_of(adapter) -> Tensor | None:
+    """Of its three matrices, as one vector."""
+    weights = [weight.grad for weight in adapter.weights().values()]
+    return None if weights[0] is None else torch.cat([weight.flatten() for weight in weights])
+
+
+def cast(part: Tensor, dtype: torch.dtype) -> Tensor:
+    return part.to(dtype) if part.is_floating_point() else part
+
+
+def exact_gradients(family: str) -> dict[str, Tensor | None]:
+    """In float64, also where ComfyUI's networks go through float32."""
+    to_float = Tensor.float
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Tensor, "float", lambda self: self if self.dtype == torch.float64 else to_float(self))
+        return gradients(family, build(family, torch.float64), dtype=torch.float64)
+
+
+def worst(found: dict[str, Tensor | None], truth: dict[str, Tensor | None]) -> float:
+    """The largest relative error of an adapter's gradient."""
+    errors = []
+    for name, wanted in truth.items():
+        if wanted is None or not wanted.any():
+            assert found[name] is None or not found[name].any(), name
+        else:
+            assert found[name] is not None, f"{name} has no gradient"
+            errors.append(((found[name].double() - wanted.double()).norm() / wanted.double().norm()).item())
+    assert len(errors) > 0.8 * len(truth)
+    return max(errors)

@@ -10,7 +10,7 @@ from typing import Any
 import comfy_families
 import pytest
 import torch
-from comfy_families import Vae, build, clip, known, prompt
+from comfy_families import TIMES, Vae, build, clip, prompt, skip_without
 from comfy_files import write
 from comfyui import needs_comfyui, pack
 from tiny_bases import save_tiny_base
@@ -26,7 +26,6 @@ from metalora.method.flow import generator_of
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 
 pytestmark = [needs_comfyui, pytest.mark.slow]
-TIMES = torch.tensor([0.35, 0.8])
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ours, and what its tiny transformer has otherwise
     "flux2": ("flux.2-klein", {}),
     "zimage": (
@@ -45,9 +44,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ours, and what its
 @pytest.fixture(params=SIZES)
 def both(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any, PipelineBackbone]:
     """(family, ComfyUI's backbone, ours of the same weights)."""
-    pack("nodes.bridge.models")
-    if not known(request.param):
-        pytest.skip(f"this ComfyUI has no {request.param}")
+    skip_without(request.param)
     family, changed = SIZES[request.param]
     if family == "z-image":  # below the real width the two programs' classes give the time another one
         kind, sizes = comfy_families.SIZES["zimage"]

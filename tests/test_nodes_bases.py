@@ -1,14 +1,28 @@
 """Every base that ComfyUI loads, as tiny random models of its real classes: gradients, LoRAs, refusals."""
 
-import contextlib
 import json
 from typing import Any
 
 import pytest
 import torch
-from comfy_families import DIFFUSERS, Vae, build, clip, in_diffusers, known, latents, prompt
+from comfy_families import (
+    DIFFUSERS,
+    TIMES,
+    Vae,
+    adapters_of,
+    backbone_of,
+    build,
+    clip,
+    exact_gradients,
+    gradients,
+    in_diffusers,
+    latents,
+    prompt,
+    skip_without,
+    worst,
+)
 from comfyui import needs_comfyui, pack
-from torch import Tensor
+from loras_of_bases import deltas_of
 
 pytestmark = [needs_comfyui, pytest.mark.slow]
 BASES = ["flux1", "flux2", "zimage", "qwen", "krea2", "sd3", "chroma", "sdxl", "lumina2"]
@@ -20,80 +34,16 @@ QUANTIZED: dict[str, tuple[str, Settings, Settings]] = {  # ComfyUI's layout, wh
     "int8_convrot": ("TensorWiseINT8Layout", {"format": "int8_tensorwise"} | ROTATED, {"per_channel": True} | ROTATED),
     "nvfp4": ("TensorCoreNVFP4Layout", {"format": "nvfp4"}, {}),
 }
-TIMES = torch.tensor([0.35, 0.8])
 
 
 @pytest.fixture(params=BASES)
 def family(request) -> str:
-    pack("nodes.bridge.models")
-    if not known(request.param):
-        pytest.skip(f"this ComfyUI has no {request.param}")
+    skip_without(request.param)
     return request.param
 
 
-def backbone_of(family: str, model: Any):
-    return pack("nodes.backbone").ComfyBackbone(model, clip(family), Vae(model))
-
-
-def adapters_of(backbone, dtype: torch.dtype = torch.float32):
-    """Three layers at every site, none of them zero."""
-    adapter, generator = pack("metalora.method.adapter"), torch.Generator().manual_seed(3)
-    sites = backbone.sites("all")
-    made = adapter.new_adapters(sites, 1, generator, meta_down=adapter.random_meta_down(sites, 4, generator))
-    for one in made.by_name.values():
-        one.up.data = 0.3 * torch.randn(one.up.shape, generator=generator)
-        one.to(dtype)
-    return made
-
-
-def gradients(family: str, model: Any, *, checkpointing: bool = False, dtype: torch.dtype = torch.float32):
-    backbone = backbone_of(family, model)
-    adapters, clean = adapters_of(backbone, dtype), latents(family)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(6))
-    flow, words = pack("metalora.method.flow"), {name: cast(part, dtype) for name, part in prompt(family).items()}
-    clean, noise, t = clean.to(dtype), noise.to(dtype), TIMES.to(dtype)
-    with backbone.denoiser() as denoiser, adapters.attached(denoiser.network):
-        denoiser.checked = dtype == torch.float64
-        denoiser.checkpointing(checkpointing)
-        predicted = denoiser(flow.noised(clean, noise, t), t, words)
-        (predicted - flow.velocity(clean, noise)).square().mean().backward()
-    return {name: gradient_of(adapter) for name, adapter in adapters.by_name.items()}
-
-
-def gradient_of(adapter) -> Tensor | None:
-    """Of its three matrices, as one vector."""
-    weights = [weight.grad for weight in adapter.weights().values()]
-    return None if weights[0] is None else torch.cat([weight.flatten() for weight in weights])
-
-
-def cast(part: Tensor, dtype: torch.dtype) -> Tensor:
-    return part.to(dtype) if part.is_floating_point() else part
-
-
-@contextlib.contextmanager
-def float_means_double(monkeypatch):
-    """ComfyUI's networks go through float32 in places; the reference does not."""
-    to_float = Tensor.float
-    with monkeypatch.context() as patched:
-        patched.setattr(Tensor, "float", lambda self: self if self.dtype == torch.float64 else to_float(self))
-        yield
-
-
-def worst(found: dict[str, Tensor | None], truth: dict[str, Tensor | None]) -> float:
-    errors = []
-    for name, wanted in truth.items():
-        if wanted is None or not wanted.any():
-            assert found[name] is None or not found[name].any(), name
-        else:
-            assert found[name] is not None, f"{name} has no gradient"
-            errors.append(((found[name].double() - wanted.double()).norm() / wanted.double().norm()).item())
-    assert len(errors) > 0.8 * len(truth)
-    return max(errors)
-
-
-def test_every_adapters_gradient_is_that_of_float64_however_the_model_is_kept(family: str, monkeypatch):
-    with float_means_double(monkeypatch):
-        truth = gradients(family, build(family, torch.float64), dtype=torch.float64)
+def test_every_adapters_gradient_is_that_of_float64_however_the_model_is_kept(family: str):
+    truth = exact_gradients(family)
     with torch.inference_mode():  # as a loader node runs
         loaded = build(family)
     with torch.inference_mode():
@@ -192,7 +142,6 @@ def test_a_guidance_patch_is_refused_by_name(kind: str):
 
 @pytest.mark.parametrize("how", ["in the network's place", "around the model"])
 def test_a_compiled_model_trains_like_the_plain_one_and_leaves_it_plain(how: str):
-    pack("nodes.bridge.models")
     model = build("flux1")
     wanted = gradients("flux1", model)
     compiled = model.clone()
@@ -221,11 +170,9 @@ def test_a_model_is_trained_as_its_patches_make_it_compute():
 
 
 def test_a_base_without_a_backward_is_refused_by_the_check():
-    pack("nodes.bridge.models")
-    if not known("ernie"):
-        pytest.skip("this ComfyUI has no ErnieImage")
+    model = build("ernie")
     with pytest.raises(pack("metalora.config").UserError, match=r"gradients of this model's .* are wrong"):
-        gradients("ernie", build("ernie"))
+        gradients("ernie", model)
 
 
 def test_parts_that_do_not_belong_together_are_refused_in_a_sentence():
@@ -265,24 +212,38 @@ def test_files_say_their_base_and_another_bases_are_refused_with_both_names(tmp_
 def test_the_file_opens_in_diffusers_with_the_same_change_of_every_layer(family: str, tmp_path):
     """Diffusers' own class of the same sizes, through its LoRA loader and peft."""
     pytest.importorskip("peft")
-    pack("nodes.bridge.models")
-    if not known(family):
-        pytest.skip(f"this ComfyUI has no {family}")
-    model, loader = in_diffusers(family)
     backbone = backbone_of(family, build(family))
+    model, loader = in_diffusers(family)
     merged = pack("metalora.method.adapter").fold_all(adapters_of(backbone))
     path = tmp_path / "ada.safetensors"
-    pack("metalora.jobs.training_files").save_lora(
-        path, merged, "diffusers", backbone.architecture, {"base": backbone.name}
-    )
+    files, said = pack("metalora.jobs.training_files"), {"base": backbone.name}
+    files.save_lora(path, merged, "diffusers", backbone.architecture, said)
     given = {"transformer": model, "adapter_name": "ada", "low_cpu_mem_usage": False}
     given |= {"network_alphas": None} if family in ("flux1", "chroma") else {}
     loader.load_lora_into_transformer(loader.lora_state_dict(str(path)), **given)
-    found = {
-        layer: part.scaling["ada"] * part.lora_B["ada"].weight @ part.lora_A["ada"].weight
-        for layer, part in model.named_modules()
-        if "ada" in vars(part).get("_modules", {}).get("lora_A", {})
-    }
+    found = deltas_of(model, "ada")
     assert found.keys() == merged.keys()
     for layer, (down, up) in merged.items():
         torch.testing.assert_close(found[layer], up @ down, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "cfg"),
+    [
+        ("flux1", "flux1-schnell.safetensors", False),
+        ("zimage", "z_image_bf16.safetensors", True),
+        ("zimage", "z_image_turbo_bf16.safetensors", False),
+        ("flux2", "flux-2-klein-base-4b.safetensors", True),
+        ("flux2", "flux-2-klein-4b.safetensors", False),
+        ("sdxl", None, True),
+    ],
+)
+def test_previews_use_cfg_where_the_base_needs_it(family: str, file: str | None, cfg: bool):
+    model, models, previews = build(family), pack("nodes.bridge.models"), pack("nodes.previews")
+    if file:
+        model.cached_patcher_init = (None, (f"/models/{file}", {}))  # as ComfyUI's loader leaves it
+    assert models.needs_cfg(model) == cfg
+    words = prompt(family)
+    backbone = pack("nodes.backbone").ComfyBackbone(model, clip(family), Vae(model))
+    assert (previews.ImagePreview(backbone, words, words, 64, 1, 1).negative is not None) == cfg
+    assert previews.ImagePreview(backbone, words, words, 64, 1, 1, cfg=1.0).negative is None

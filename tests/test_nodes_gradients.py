@@ -1,4 +1,4 @@
-"""Gradients through ComfyUI's own FLUX, against diffusers' FLUX in float64: right with the guard, wrong without it."""
+"""Gradients through ComfyUI's own FLUX, against float64: right with the guard, wrong without it."""
 
 import contextlib
 import json
@@ -6,95 +6,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comfy_families import backbone_of, build, exact_gradients, gradients, worst
 from comfyui import ROOT, needs_comfyui, pack
 from torch import Tensor
 
 from metalora.backbones.architecture import FluxShape
-from metalora.backbones.families.flux import FLUX, scheduler_config
 from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
-from metalora.backbones.pipeline import PipelineDenoiser
-from metalora.backbones.protocol import Prompt
-from metalora.backbones.tiny_flux import SHAPE, TinyFlux
-from metalora.method.adapter import Adapters, linears, new_adapters, random_meta_down
+from metalora.method.adapter import linears
 
-pytestmark = needs_comfyui
-
-
-def loaded(stored: torch.dtype = torch.float32):
-    """A backbone over the tiny FLUX, made as a loader node makes its parts."""
-    small = pack("nodes.bridge.small")
-    tiny = pack("metalora.backbones.tiny_flux").TinyFlux()
-    with torch.inference_mode():
-        model, clip, vae = small.small_parts(tiny)
-        if stored != torch.float32:
-            model = small.small_model(tiny, stored)
-    return pack("nodes.backbone").ComfyBackbone(model, clip, vae)
+pytestmark = [needs_comfyui, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def backbone():
-    return loaded()
+def truth() -> dict[str, Tensor | None]:
+    return exact_gradients("flux1")
 
 
-def adapters(fused: bool, *, meta: bool) -> Adapters:
-    found = SHAPE.fused if fused else SHAPE.places
-    generator = torch.Generator().manual_seed(1)
-    downs = random_meta_down(found, 4, generator) if meta else None
-    made = new_adapters(found, 2, generator, meta_down=downs)
-    for weight in made.parameters(("up",)):
-        weight.data = torch.randn(weight.shape, generator=generator) * 0.05
-    return made
-
-
-def gradients(denoiser, worn: Adapters, dtype: torch.dtype, inputs_too: bool = False) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-
-    def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(dtype)
-
-    latents, target = drawn(2, 16, 8, 6), drawn(2, 16, 8, 6)
-    tokens, pooled = drawn(1, 12, SHAPE.joint_dim).requires_grad_(inputs_too), drawn(1, SHAPE.pooled_dim)
-    latents.requires_grad_(inputs_too)
-    names = ("tokens", "pooled") if isinstance(denoiser, PipelineDenoiser) else ("cross_attn", "pooled_output")
-    with worn.attached(denoiser.network):
-        made = denoiser(
-            latents, torch.tensor([0.25, 0.75], dtype=dtype), Prompt(zip(names, (tokens, pooled), strict=True))
-        )
-        (made - target).square().mean().backward()
-    return {
-        f"{name}.{role}": weight.grad
-        for name, adapter in worn.by_name.items()
-        for role, weight in adapter.weights().items()
-    }
-
-
-def in_comfyui(backbone, *, meta: bool, checkpointing: bool, checked: bool = True, inputs_too: bool = False):
-    with backbone.denoiser() as denoiser:
-        denoiser.checkpointing(checkpointing)
-        denoiser.checked = not checked
-        return gradients(denoiser, adapters(fused=True, meta=meta), torch.float32, inputs_too)
-
-
-def reference(*, meta: bool) -> dict[str, Tensor]:
-    network = TinyFlux().transformer("cpu", torch.float64).requires_grad_(False)
-    worn = adapters(fused=False, meta=meta)
-    for adapter in worn.by_name.values():
-        adapter.double()
-    denoiser = PipelineDenoiser(FLUX, network, scheduler_config(SHAPE), {})
-    return gradients(denoiser, worn, torch.float64)
-
-
-def errors(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
-    return {name: ((found[name].double() - truth[name]).norm() / truth[name].norm()).item() for name in truth}
-
-
-@pytest.mark.parametrize("meta", [True, False], ids=["three layers", "plain LoRA"])
-@pytest.mark.parametrize("checkpointing", [True, False])
-def test_every_adapters_gradient_is_that_of_the_reference(backbone, checkpointing: bool, meta: bool):
-    found = in_comfyui(backbone, meta=meta, checkpointing=checkpointing)
-    worst = max(errors(found, reference(meta=meta)).items(), key=lambda item: item[1])
-    print(f"worst relative error: {worst[1]:.1e}")
-    assert worst[1] < 1e-5, worst
+def found(model=None, **how: bool) -> dict[str, Tensor | None]:
+    return gradients("flux1", model or build("flux1"), **how)
 
 
 def unguarded(monkeypatch) -> None:
@@ -113,40 +42,39 @@ def unguarded(monkeypatch) -> None:
     monkeypatch.setattr(guard, "recomputed", recomputed)
 
 
-def test_without_the_guard_checkpointed_gradients_are_wrong_and_nothing_says_so(backbone, monkeypatch):
+def test_without_the_guard_checkpointed_gradients_are_wrong_and_nothing_says_so(truth, monkeypatch):
     unguarded(monkeypatch)
     # As in the core's trainer, which trains the first layers too, so that what enters the blocks needs a gradient.
-    found = in_comfyui(backbone, meta=True, checkpointing=True, checked=False, inputs_too=True)
-    worst = max(errors(found, reference(meta=True)).values())
-    print(f"worst relative error without the guard: {worst:.1e}")
-    assert worst > 0.05
+    error = worst(found(checkpointing=True, check=False, inputs_too=True), truth)
+    print(f"worst relative error without the guard: {error:.1e}")
+    assert error > 0.05
 
 
-def test_without_the_guard_and_without_checkpointing_autograd_notices(backbone, monkeypatch):
+def test_without_the_guard_and_without_checkpointing_autograd_notices(monkeypatch):
     unguarded(monkeypatch)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        in_comfyui(backbone, meta=True, checkpointing=False, checked=False)
+        found(check=False)
 
 
 @pytest.mark.parametrize("missing", ["guarded_norms", "own_copy"])
-def test_the_check_of_a_users_model_finds_either_half_of_the_guard_missing(backbone, monkeypatch, missing: str):
+def test_the_check_of_a_users_model_finds_either_half_of_the_guard_missing(monkeypatch, missing: str):
     without = {"guarded_norms": lambda network: contextlib.nullcontext(), "own_copy": lambda value: value}
     monkeypatch.setattr(pack("nodes.gradients"), missing, without[missing])
     with pytest.raises(pack("metalora.config").UserError, match="are wrong"):
-        in_comfyui(backbone, meta=True, checkpointing=True)
+        found(checkpointing=True)
 
 
 def test_fp8_weights_give_the_gradients_of_the_numbers_they_stand_for():
     """Layers cast such weights in each forward pass; their copies must not all be kept for backward."""
-    stored, plain = loaded(torch.float8_e4m3fn), loaded()
-    with torch.inference_mode():
-        plain.model.model.diffusion_model.load_state_dict(stored.model.model.diffusion_model.state_dict())
-    assert stored.dtype == torch.float32
-    for backbone, casts in ((stored, True), (plain, False)):
+    with torch.inference_mode():  # as a loader node runs
+        stored, plain = build("flux1", torch.float8_e4m3fn), build("flux1")
+        plain.model.diffusion_model.load_state_dict(stored.model.diffusion_model.state_dict())
+    for model, casts in ((stored, True), (plain, False)):
+        backbone = backbone_of("flux1", model)
+        assert backbone.dtype == torch.float32
         with backbone.denoiser() as denoiser:
             assert denoiser.casts_weights == denoiser.recomputing.on == casts
-    found, wanted = (in_comfyui(backbone, meta=True, checkpointing=False) for backbone in (stored, plain))
-    assert max(errors(found, wanted).values()) < 1e-5
+    assert worst(found(stored), found(plain)) < 1e-5
 
 
 def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
@@ -172,7 +100,7 @@ def test_flux_dev_itself_has_every_site_and_the_core_knows_every_key():
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-def test_weights_cast_into_a_buffer_that_is_used_again_need_copies_of_their_own(monkeypatch, guarded: bool):
+def test_weights_cast_into_a_buffer_that_is_used_again_need_copies_of_their_own(truth, monkeypatch, guarded: bool):
     """As newer ComfyUIs cast what does not stay on the device; autograd does not see the buffer change."""
     import comfy.model_management
 
@@ -185,20 +113,20 @@ def test_weights_cast_into_a_buffer_that_is_used_again_need_copies_of_their_own(
         buffer.data.copy_(weight.data)
         return buffer
 
-    backbone, training = loaded(), pack("nodes.bridge.training")
-    for layer in backbone.model.model.diffusion_model.modules():
+    model, training = build("flux1"), pack("nodes.bridge.training")
+    for layer in model.model.diffusion_model.modules():
         if isinstance(layer, torch.nn.Linear):
             layer.comfy_cast_weights = True
     monkeypatch.setattr(comfy.model_management, "cast_to", into_a_buffer)
     if not guarded:
         monkeypatch.setattr(training, "own_copies", lambda network: contextlib.nullcontext())
-    found = in_comfyui(backbone, meta=True, checkpointing=True, checked=False)
-    worst = max(errors(found, reference(meta=True)).values())
-    print(f"worst relative error, copies of their own {guarded}: {worst:.1e}")
-    assert worst < 1e-5 if guarded else worst > 0.05, worst
+    error = worst(found(model, checkpointing=True, check=False), truth)
+    print(f"worst relative error, copies of their own {guarded}: {error:.1e}")
+    assert error < 1e-4 if guarded else error > 0.05, error
 
 
-def test_newer_comfyuis_are_told_that_this_is_training_so_that_they_leave_kernels_without_backward(backbone):
+def test_newer_comfyuis_are_told_that_this_is_training_so_that_they_leave_kernels_without_backward():
+    backbone = backbone_of("flux1", build("flux1"))
     import comfy.model_management
 
     before = vars(comfy.model_management).get("in_training", False)
@@ -208,7 +136,7 @@ def test_newer_comfyuis_are_told_that_this_is_training_so_that_they_leave_kernel
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_the_check_of_a_users_model_finds_a_kernel_that_loses_a_gradient(backbone, monkeypatch, lost: int):
+def test_the_check_of_a_users_model_finds_a_kernel_that_loses_a_gradient(monkeypatch, lost: int):
     """As an attention whose rotation of queries or keys has no backward."""
     attention = pack("nodes.bridge.training").differentiable_attention
 
@@ -216,5 +144,5 @@ def test_the_check_of_a_users_model_finds_a_kernel_that_loses_a_gradient(backbon
         return attention(original, *(x.detach() if i == lost else x for i, x in enumerate(streams)), **options)
 
     monkeypatch.setattr(pack("nodes.bridge.models"), "differentiable_attention", losing)
-    with backbone.denoiser() as denoiser, pytest.raises(pack("metalora.config").UserError, match="qkv gets none"):
-        gradients(denoiser, adapters(fused=True, meta=True), torch.float32)
+    with pytest.raises(pack("metalora.config").UserError, match="qkv gets none"):
+        found()
