@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import diffusers
 import pytest
 import torch
 from benchmarks import finished, planned
+from runs import Stopped, personalized, stopping_after
 from tiny_bases import (
     PIPELINES,
     PROMPT,
@@ -31,7 +33,7 @@ from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Checkpointing, Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
-from metalora.config import UserError
+from metalora.config import PersonalizeConfig, UserError
 from metalora.jobs.lora import load_lora
 from metalora.jobs.training_files import save_lora
 from metalora.method.adapter import fold_all, merged, new_adapters
@@ -219,6 +221,20 @@ def test_a_person_a_benchmark_and_a_meta_down_from_the_command_line(
     assert base.name in capsys.readouterr().out
     planned(tmp_path / "plan", base, methods=("lora",), people=1, step_counts=(2,))
     assert b"lora" in finished(tmp_path / "plan", base, Cache(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TRAINED, indirect=True)
+def test_a_stopped_run_goes_on_to_the_same_bytes(base: PipelineBackbone, portrait: Path, tmp_path: Path):
+    config = PersonalizeConfig(steps=6, learning_rate=1e-3, save_every=3)
+    personalize = partial(personalized, base, Cache(tmp_path / "cache"), portrait, config=config)
+    whole, halves = tmp_path / "whole.safetensors", tmp_path / "halves.safetensors"
+    personalize(whole)
+    with pytest.raises(Stopped):
+        personalize(halves, show=stopping_after(4, config.steps))
+    assert not halves.exists()
+    personalize(halves)
+    assert halves.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.slow
