@@ -1,6 +1,8 @@
 """What a benchmark plans: settings, learning rates, captions, prompts; and what it refuses."""
 
+import itertools
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from metalora.backbones.speed import Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.commands.benchmark import planned_backbone
-from metalora.config import METHODS, UserError
+from metalora.config import METHODS, Step, UserError
 from metalora.config_benchmark import BenchmarkConfig
 from metalora.jobs.benchmark.plan_file import read_plan
 from metalora.jobs.benchmark.prepare import meta_phd_prompts
+from metalora.jobs.benchmark.run import TimeLeft
 from metalora.store import files
 from metalora.store.cache import Cache
 
@@ -131,3 +134,15 @@ def test_the_kernel_and_compiling_are_part_of_the_plan_too(tiny: PipelineBackbon
     assert planned(tmp_path / "plain", tiny, methods=("none",), people=1, prompts_each=1).speed == {}
     with pytest.raises(UserError, match=r"how the base is run \(planned: attention math, compiled blocks\)"):
         finished(tmp_path, tiny, warm_cache)
+
+
+def test_a_run_says_the_hours_that_are_left_from_the_steps_that_it_has_timed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(time, "perf_counter", itertools.count().__next__)  # a second a step
+    left = TimeLeft({"training": 7_300, "images": 10})
+    assert str(left) == "time left not known yet"
+    list(left.timed((Step(index, 7_300) for index in (100, 101, 102)), "training"))  # 99 were done before
+    assert left.left["training"] == 7_300 - 102
+    assert str(left) == "about 2.0 hours left, without images"
+    numbered = list(left.timed((Step(1, 5) for _ in range(10)), "images", (Step(n, 10) for n in itertools.count(1))))
+    assert [step.index for step in numbered] == list(range(1, 11))
+    assert str(left) == "about 2.0 hours left"
