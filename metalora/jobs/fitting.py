@@ -125,16 +125,15 @@ def training(backbone: PipelineBackbone, config: PersonalizeConfig, crop_config:
 def sampling(backbone: PipelineBackbone, config: GenerateConfig) -> Asked:
     """An image: there is nothing to compute again."""
     number, architecture = torch.finfo(backbone.dtype).bits // 8, backbone.architecture
-    size = (config.width, config.height)
-    tokens = tokens_of(size, backbone.caption_tokens)
+    size, text = (config.width, config.height), backbone.caption_tokens
 
     def need(way: Way) -> TrainingMemory:
-        text_tokens = backbone.caption_tokens
-        return sampling_memory(
-            architecture, size=size, bytes_per_number=number, text_tokens=text_tokens, speed=way.speed
-        )
+        return sampling_memory(architecture, size=size, bytes_per_number=number, text_tokens=text, speed=way.speed)
 
-    return Asked(need, lambda way: image_seconds(architecture, way, tokens, number), (Checkpointing.NONE,))
+    def seconds(way: Way) -> float:
+        return step_seconds(architecture, way, tokens_of(size, text), 1, number, trained=False)
+
+    return Asked(need, seconds, (Checkpointing.NONE,))
 
 
 def choose(backbone: PipelineBackbone, asked: Asked, free: float, among: Iterable[Way]) -> Choice | None:
@@ -216,23 +215,29 @@ def fastest(
     return min(alike, key=lambda way: round(times[way], 3))  # of equally fast ones the first: it does the least
 
 
-def step_seconds(architecture: Architecture, way: Way, tokens: int, batch: int, bytes_per_number: int) -> float:
-    """Of one training step with so many tokens an image, on the assumed card."""
-    full = way.checkpointing == Checkpointing.FULL
+def step_seconds(
+    architecture: Architecture, way: Way, tokens: int, batch: int, bytes_per_number: int, trained: bool = True
+) -> float:
+    """Of one step of training with so many tokens an image, or else of sampling, on the assumed card."""
     linear, attention = operations(architecture, tokens, batch)
-    products = (3 * linear + 4.5 * attention) if full else (2 * linear + 3.5 * attention)
-    passes = 2 if way.checkpointing == Checkpointing.NONE else 3
-    moved = passes * widened_bytes(architecture, way, bytes_per_number)
-    if way.checkpointing == Checkpointing.SELECTIVE:
-        moved += 2 * recomputed_numbers(architecture, tokens * batch) * bytes_per_number
-    return max(products / PRODUCTS + moved / MEMORY, 2 * copied_bytes(architecture, way, bytes_per_number) / LINK)
-
-
-def image_seconds(architecture: Architecture, way: Way, tokens: int, bytes_per_number: int) -> float:
-    """Of one sampling step, on the same card."""
-    moved = widened_bytes(architecture, way, bytes_per_number)
-    computed = sum(operations(architecture, tokens, 1)) / PRODUCTS + moved / MEMORY
-    return max(computed, copied_bytes(architecture, way, bytes_per_number) / LINK)
+    if not trained:
+        passes, products = 1, linear + attention
+    elif way.checkpointing == Checkpointing.FULL:
+        passes, products = 3, 3 * linear + 4.5 * attention
+    else:
+        passes, products = (2 if way.checkpointing == Checkpointing.NONE else 3), 2 * linear + 3.5 * attention
+    moved = 0.0
+    if way.speed.four_bit:  # read packed, written and read again wide, in each pass over the blocks
+        moved += passes * parameter_count(architecture) * (FOUR_BIT_BYTES + 2 * bytes_per_number)
+    if way.checkpointing == Checkpointing.SELECTIVE:  # all that they do not keep is computed again
+        share, _ = shares(architecture, meta=True)
+        none, some = (
+            sum(block.kept(share, how) for block in block_sizes(architecture))
+            for how in (Checkpointing.NONE, Checkpointing.SELECTIVE)
+        )
+        moved += 2 * tokens * batch * (none - some) * bytes_per_number
+    copied = (2 if trained else 1) * copied_bytes(architecture, way, bytes_per_number)
+    return max(products / PRODUCTS + moved / MEMORY, copied / LINK)
 
 
 def operations(architecture: Architecture, tokens: int, batch: int) -> tuple[float, float]:
@@ -240,21 +245,6 @@ def operations(architecture: Architecture, tokens: int, batch: int) -> tuple[flo
     blocks = block_sizes(architecture)
     linear = 2.0 * sum(block.products for block in blocks)
     return linear * tokens * batch, 4.0 * tokens**2 * sum(block.width for block in blocks) * batch
-
-
-def recomputed_numbers(architecture: Architecture, tokens: int) -> float:
-    """What selective checkpoints compute again: all that they do not keep."""
-    share, _ = shares(architecture, meta=True)
-    none, some = (
-        sum(block.kept(share, how) for block in block_sizes(architecture))
-        for how in (Checkpointing.NONE, Checkpointing.SELECTIVE)
-    )
-    return tokens * (none - some)
-
-
-def widened_bytes(architecture: Architecture, way: Way, bytes_per_number: int) -> float:
-    """Read packed, written and read again wide: 4-bit weights in each pass over the blocks."""
-    return parameter_count(architecture) * (FOUR_BIT_BYTES + 2 * bytes_per_number) if way.speed.four_bit else 0.0
 
 
 def copied_bytes(architecture: Architecture, way: Way, bytes_per_number: int) -> float:
