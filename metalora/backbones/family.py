@@ -31,8 +31,7 @@ class Family:
     multiple = 16  # image sides must be multiples of this: the autoencoder's 8 times the patches' 2
     max_tokens = 512  # of a prompt
     padded = False  # whether every prompt is filled up to `max_tokens`
-    # Guidance above this is classifier-free guidance, counted from the velocity without the prompt, or where it is 0
-    guided_from = 1.0  # from that with it; infinite where the network itself takes it
+    guided_from = 1.0  # guidance above this is classifier-free guidance; infinite where the network itself takes it
     unasked: tuple[str, ...] = ()  # packages that diffusers and transformers would load, and the family does not need
     unasked_by_models: tuple[str, ...] = ()  # nor do its transformer and autoencoder these
     releases: ClassVar[Releases] = {}
@@ -55,7 +54,10 @@ class Family:
         return config["in_channels"] // 4, height // 8, width // 8
 
     def guided(self, with_prompt: Tensor, without: Tensor, guidance: float) -> Tensor:
-        """Classifier-free guidance: the velocity to follow, of those with the prompt and with the empty one."""
+        """Classifier-free guidance: the velocity to follow, of those with the prompt and with the empty one.
+
+        Guidance that begins at 0 is added to the velocity with the prompt, any other to the one without.
+        """
         return (without if self.guided_from else with_prompt) + guidance * (with_prompt - without)
 
     def shift(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> float | None:
