@@ -37,6 +37,15 @@ def test_the_same_content_gives_the_same_bytes_in_every_process(tmp_path: Path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_a_file_that_was_trained_on_other_weights_of_its_base_says_so():
+    said = {"base": "flux-256x2x4", "base_fingerprint": "ab-torch.float32"}
+    (sentence,) = files.of_other_weights(Path("ada.safetensors"), said, "cd-torch.float32")
+    assert "ada.safetensors was trained on other weights of flux-256x2x4" in sentence
+    for fingerprint in ("ab-torch.bfloat16", "cd"):  # another precision of the same files; ComfyUI's, of no files
+        assert not files.of_other_weights(Path("ada.safetensors"), said, fingerprint)
+    assert not files.of_other_weights(Path("of-another-maker.safetensors"), {}, "cd-torch.float32")
+
+
 def test_nan_is_never_written(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(UserError, match=r"1 tensors hold NaN or infinity, w among them"):

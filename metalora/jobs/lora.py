@@ -32,7 +32,7 @@ LARGEST_CONFIG = 10_000_000  # bytes
 
 
 def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
-    """(an ordinary LoRA of any maker and key format, a sentence for each part of its file that was left out)."""
+    """(an ordinary LoRA of any maker and key format, a sentence for what was left out, or is of other weights)."""
     with files.opened(path) as file:
         metadata = file.metadata() or {}
         own = files.own_metadata(metadata)
@@ -52,9 +52,10 @@ def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
     except UserError as error:
         raise UserError(f"{path} cannot be read as a LoRA of {backbone.name}: {error}.") from error
     said = notices(reading.left, tensors)
+    elsewhere = files.of_other_weights(path, own, backbone.fingerprint("transformer"))
     if of_peft and declared is None and not any(key.endswith(".alpha") for key in tensors):
         said.append(f"no {CONFIG_FILE} lies beside it, so alpha is taken to be the rank")
-    return reading.lora, [f"{path.name}: {sentence}" for sentence in said]
+    return reading.lora, [*elsewhere, *(f"{path.name}: {sentence}" for sentence in said)]
 
 
 def text_of(config: Path) -> str | None:

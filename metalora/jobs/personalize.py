@@ -38,7 +38,15 @@ from .photos import (
     prompt_embeddings,
     said_of_turns,
 )
-from .training_files import IntermediateLoras, SavedRun, check_output, save_lora, starting_adapters
+from .training_files import (
+    RANDOM,
+    IntermediateLoras,
+    SavedRun,
+    check_output,
+    default_meta_down,
+    save_lora,
+    starting_adapters,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ def personalize_photos(
     )
     check_output(out, overwrite or state_path.exists())
     adapters, origin = starting_adapters(backbone, config, meta_down)
+    for sentence in said_of_meta_down(backbone, config, meta_down):
+        yield Phase(sentence)
     planned = plan_photos(photos, config, crop_config, backbone, embedder)
     captions = [caption_beside(path, config) for path in photos]
     planned = [replace(photo, caption=caption) for photo, caption in zip(planned, captions, strict=True)]
@@ -248,6 +258,16 @@ def plan_photos(
     faceless = crop_config.learn_from == "whole" and config.background_weight == 1
     faces = None if faceless else load_faces(embedder)
     return [plan_photo(path, crop_config, faces, backbone.multiple) for path in photos]
+
+
+def said_of_meta_down(backbone: Backbone, config: PersonalizeConfig, meta_down: str | None) -> list[str]:
+    """What a user should know of the Meta-Down that `starting_adapters` takes."""
+    if config.method != "meta-lora" or meta_down == RANDOM:
+        return []
+    path = Path(meta_down or default_meta_down(backbone.name, config.class_name))
+    with files.opened(path) as file:
+        metadata = files.own_metadata(file.metadata())
+    return files.of_other_weights(path, metadata, backbone.fingerprint("transformer"))
 
 
 def run_metadata(

@@ -103,6 +103,17 @@ def check_base(path: Path, metadata: dict[str, str], base: str | None) -> None:
         )
 
 
+def of_other_weights(path: Path, metadata: dict[str, str], fingerprint: str) -> list[str]:
+    """A sentence where the file says that it was trained on other weight files of its base.
+
+    `fingerprint` is the transformer's. ComfyUI's models have no files and are named otherwise: nothing is said of them.
+    """
+    theirs, ours = (one.rpartition("-")[0] for one in (metadata.get("base_fingerprint", ""), fingerprint))
+    if not theirs or not ours or theirs == ours:
+        return []
+    return [f"{path.name} was trained on other weights of {metadata.get('base')} than these: it may fit them less well"]
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[safe_open]:
     """A safetensors file open for reading; everything that can be wrong with it is a UserError."""
