@@ -2,8 +2,8 @@
 
 python -m tools.miniature.check_flow --pipeline data/miniature/guided/pipeline --photos data/miniature/validation
 
-The drawn pictures are kept as a shard, with what their prompts asked for: `check_clip --photos` on that folder says
-whether they show it.
+The first 48 pictures, none left out, are a sheet beside the report. All are kept as a shard, with what their prompts
+asked for: `check_clip --photos` on that folder says whether they show it.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
         f"strangers within {NEAR}": None not in strangers and abs(strangers[0] - strangers[1]) <= NEAR,
     }
     write_report(report, arguments.out)
-    Image.fromarray(_pairs(real, drawn)).save(arguments.out.with_suffix(".png"))
+    Image.fromarray(sheet(drawn)).save(arguments.out.with_suffix(".png"))
 
 
 def draw(pipeline: FluxPipeline, prompts: list[str], size: int, arguments: argparse.Namespace) -> np.ndarray:
@@ -123,14 +123,10 @@ def second_opinions(
     ]
 
 
-def _pairs(real: np.ndarray, drawn: np.ndarray, columns: int = 8, rows: int = 3) -> np.ndarray:
-    """Rows of real photos, each above the pictures drawn for the same captions."""
-    columns = min(columns, len(real))
-    count = min(columns * rows, len(real) // columns * columns)
-    lines = []
-    for start in range(0, count, columns):
-        for pictures in (real, drawn):
-            lines.append(np.concatenate(list(pictures[start : start + columns]), axis=1))
+def sheet(pictures: np.ndarray, columns: int = 8, rows: int = 6) -> np.ndarray:
+    """The first of the pictures, none left out: [h, w, 3]."""
+    count = min(columns * rows, len(pictures) // columns * columns) or len(pictures)
+    lines = [np.concatenate(list(pictures[start : start + columns]), axis=1) for start in range(0, count, columns)]
     return np.concatenate(lines)
 
 
@@ -140,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it never saw")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--two-passes", action="store_true", help="guidance with an empty prompt: not distilled yet")
     parser.add_argument("--second-opinion", action="store_true", help="ask dlib too")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
