@@ -3,8 +3,7 @@
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
-from saved import bytes_of, kept_for_backward
-from torch import nn
+from torch import Tensor, nn
 
 from metalora.backbones.architecture import FluxShape
 from metalora.backbones.families.flux import transformer_config
@@ -17,6 +16,27 @@ from metalora.method.personalize import new_optimizer
 
 TEXT, IMAGE = 64, 1024  # 1,088 tokens
 BF16 = torch.bfloat16  # as bases are trained through; rotary embedding and norms keep some of it in float32
+
+
+def kept_for_backward(model: nn.Module, own: list[Tensor], forward) -> dict[int, Tensor]:
+    """Storage address -> a tensor on it, for everything a forward pass saves beside the weights."""
+    weights = {w.untyped_storage().data_ptr() for w in [*model.parameters(), *own]}
+    kept: dict[int, Tensor] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in weights:
+            kept[address] = tensor  # holding it keeps its address from being used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        forward()
+    return kept
+
+
+def bytes_of(kept: dict[int, Tensor]) -> int:
+    """Their storages, each counted once."""
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def network(shape: FluxShape) -> nn.Module:
