@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, int | float | str | bool]] = {
         "width": 128,
         "height": 128,
         "sampling_steps": 24,
-        "guidance": 3.0,
+        "guidance": 2.5,
         "steps": 150,
         "learning_rate": 2e-3,
         "rank": 16,
