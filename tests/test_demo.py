@@ -155,9 +155,9 @@ def test_a_base_that_knows_real_people_gets_a_real_one():
 
 def test_the_miniature_gets_people_of_both_classes_with_prompts_of_their_own():
     people = demo_people("miniature")
-    assert len(people) == 5
+    assert len(people) == 4
     assert {person.class_name for person in people} == {"woman", "man"}
-    assert len({person.prompts for person in people}) == 5
+    assert len({person.prompts for person in people}) == 4
     for number in (0, 17):
         with pytest.raises(UserError, match="1 to 16"):
             demo_people("miniature", number)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
+from metalora.jobs.demo.people import PEOPLE
 from metalora.store.files import write_bytes
 from metalora.store.pictures import readable_font
 
@@ -35,7 +36,7 @@ def thumbnail(name: str) -> io.BytesIO:
 def pictures_of(number: int) -> Sequence[Sequence[Image.Image]]:
     """Rows of pictures for the workflow of this number."""
     demo, data = Image.open(ROOT / "docs/demo.jpg"), ROOT / "metalora" / "data"
-    corners = [[(6 + column * STEP[0], 6 + row * STEP[1]) for column in range(5)] for row in range(4)]
+    corners = [[(6 + column * STEP[0], 6 + row * STEP[1]) for column in range(PEOPLE)] for row in range(4)]
     photos, without, plain, with_lora = ([demo.crop((x, y, x + CELL, y + CELL)) for x, y in row] for row in corners)
     people = [Image.open(path) for path in sorted((data / "mini_benchmark/photos").glob("*-0.jpg"))]
     return {
