@@ -52,7 +52,7 @@ def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
     except UserError as error:
         raise UserError(f"{path} cannot be read as a LoRA of {backbone.name}: {error}.") from error
     said = notices(reading.left, tensors)
-    elsewhere = files.of_other_weights(path, own, backbone.fingerprint("transformer"))
+    elsewhere = files.of_other_weights(path, own, backbone.fingerprint("transformer")) if own else []
     if of_peft and declared is None and not any(key.endswith(".alpha") for key in tensors):
         said.append(f"no {CONFIG_FILE} lies beside it, so alpha is taken to be the rank")
     return reading.lora, [*elsewhere, *(f"{path.name}: {sentence}" for sentence in said)]
