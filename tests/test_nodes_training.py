@@ -70,7 +70,7 @@ def assert_same(reference, found) -> None:
     usual, worst = median(errors.values()), max(errors.values())
     print(f"relative difference {usual:.2e} in the median tensor, {worst:.2e} in the worst")
     assert usual < 1e-5, usual
-    assert worst < 5e-4, max(errors.items(), key=lambda item: item[1])
+    assert worst < 5e-3, max(errors.items(), key=lambda item: item[1])
     losses = (torch.tensor(one.training.losses) for one in (found, reference))
     torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
 
