@@ -32,7 +32,7 @@ from .config_meta_train import META_PRESETS, MetaTrainConfig
 
 # A backbone's own defaults, where they differ from the paper's for FLUX.1-dev.
 PRESETS: dict[str, dict[str, int | float | str | bool]] = {
-    # After 150 steps the gain holds over two noises (docs/reproduction.md). Its photos are close portraits: no crops.
+    # Rate and steps: sought on its earlier weights (docs/reproduction.md). Its photos are close portraits: no crops.
     "miniature": {
         "resolution": 128,
         "width": 128,

@@ -111,7 +111,8 @@ def of_other_weights(path: Path, metadata: dict[str, str], fingerprint: str) -> 
     theirs, ours = (one.rpartition("-")[0] for one in (metadata.get("base_fingerprint", ""), fingerprint))
     if not theirs or not ours or theirs == ours:
         return []
-    return [f"{path.name} was trained on other weights of {metadata.get('base')} than these: it may fit them less well"]
+    base = metadata.get("base", "its base")
+    return [f"{path.name} was trained on other weights of {base} than these: it may fit them less well"]
 
 
 @contextmanager
