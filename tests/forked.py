@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MODULES = (
     "metalora.cli metalora.jobs.personalize metalora.jobs.meta_train metalora.jobs.benchmark.run matplotlib.figure "
-    "metalora.measure.sface metalora.backbones.pipeline metalora.backbones.tiny_flux metalora.jobs.fitting pydantic "
+    "metalora.measure.sface metalora.backbones.pipeline metalora.backbones.tiny_flux metalora.jobs.fitting jsonschema "
     "diffusers.models.transformers.transformer_flux diffusers.models.autoencoders.autoencoder_kl transformers psutil "
     "cv2 onnx matplotlib.backends.backend_agg"
 )

@@ -26,7 +26,7 @@ from metalora.measure import load_faces
 from metalora.store.cache import Cache
 from metalora.store.manifest import Identity
 from metalora.store.pictures import read_image_metadata
-from metalora.store.report.results import problems
+from metalora.store.text import problems_by_schema
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def variant_of(folder: Path, name: str) -> dict:
 
 
 def test_the_results_keep_to_the_published_schema(done: Path):
-    assert problems(results_of(done)) == []
+    assert problems_by_schema(results_of(done), "results") == []
     assert results_of(done)["embedders"]["clip"]["truncated"] == []
 
 

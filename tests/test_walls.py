@@ -94,14 +94,14 @@ def test_a_foreign_plan_names_no_file_outside_its_folder(run_folder: Path, tmp_p
 def test_a_damaged_plan_is_refused_by_the_name_of_its_field(run_folder: Path, tmp_path: Path):
     draw, record = random.Random(3), json.loads((run_folder / "plan.json").read_text())
     for change, said in (
-        ({"seeds": "0"}, "seeds: Input should be a valid array"),
+        ({"seeds": "0"}, "seeds: '0' is not of type 'array'"),
         ({"threads": 0}, "threads must be at least 1"),
-        ({"people": []}, "people, their seeds, steps and ranks must be there"),
+        ({"people": []}, r"people: \[\] "),
         ({"training": {**record["training"], "batch": "x"}}, "batch must be int"),
         ({"training": {**record["training"], "__class__": 1}}, "unexpected keyword"),
-        ({"training": {**record["training"], "heads": "mean"}}, r"version .*heads.* Plan again in another folder"),
+        ({"training": {**record["training"], "heads": "mean"}}, r"(?s)version.*heads.*Plan again in another folder"),
         ({"speed": {"by_magic": True}}, "is not a plan of this version"),
-        ({"surprise": 1}, "surprise: "),
+        ({"surprise": 1}, "'surprise' was unexpected"),
         ({"format": "metalora-plan-0"}, "has the format 'metalora-plan-0'"),
     ):
         (tmp_path / "plan.json").write_text(json.dumps({**record, **change}))

@@ -8,13 +8,13 @@ is a text file beside its photo: ada/1.txt.
 from dataclasses import dataclass
 from os.path import isfile
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ..config import UserError
 from .folders import people_in, pictures_in, skipped
-from .text import json_rows, read_lines, read_text
+from .text import json_rows, read_lines, read_text, refuse
 
-SHOWN = 10  # problems of one message
+NOTHING_STARTED = "Nothing was started."
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_identities(source: Path) -> list[Identity]:
         kinds = {kind for _, kind in photos}
         if len(kinds) > 1:
             problems.append(f"{name} has {len(kinds)} classes: {', '.join(sorted(map(str, kinds)))}")
-    refuse(source, problems)
+    refuse(str(source), problems, NOTHING_STARTED)
     if len(people) < 2:
         raise UserError(
             f"{source} has {len(people)} people with photos; meta-training needs many. Give a folder with one "
@@ -64,15 +64,6 @@ def read_identities(source: Path) -> list[Identity]:
     return [
         Identity(name, photos[0][1], tuple(photo for photo, _ in photos)) for name, photos in sorted(people.items())
     ]
-
-
-def refuse(source: Path, problems: list[str]) -> None:
-    """One UserError for all problems, if there are any."""
-    if problems:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise UserError(
-            f"{source} has {len(problems)} problems: {'; '.join(problems[:SHOWN])}{more}. Nothing was started."
-        )
 
 
 def _folder_rows(folder: Path) -> tuple[list[Row], list[str]]:
@@ -101,23 +92,7 @@ def skipped_of(source: Path) -> str | None:
 def _manifest_rows(manifest: Path) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     problems: list[str] = []
-    for number, row in json_rows(read_lines(manifest, "The manifest"), problems):
-        if wrong := _wrong(row):
-            problems.append(f"line {number}: {wrong}")
-        else:
-            photo = Photo(manifest.parent / row["path"], row.get("caption"), row.get("mirrored_caption"))
-            rows.append((f"line {number}", row["identity"], row.get("class"), photo))
+    for number, row in json_rows(read_lines(manifest, "The manifest"), "people", problems):
+        photo = Photo(manifest.parent / row["path"], row.get("caption"), row.get("mirrored_caption"))
+        rows.append((f"line {number}", row["identity"], row.get("class"), photo))
     return rows, problems
-
-
-def _wrong(row: Any) -> str:
-    """What is wrong with a manifest line, or nothing."""
-    if not isinstance(row, dict):
-        return f"an object is needed, not {type(row).__name__}"
-    for key in ("identity", "path"):
-        if not isinstance(row.get(key), str) or not row[key]:
-            return f"{key} must be a text, got {row.get(key)!r}"
-    for key in ("class", "caption", "mirrored_caption"):
-        if key in row and (not isinstance(row[key], str) or not row[key]):
-            return f"{key} must be a text or left out, got {row[key]!r}"
-    return ""

@@ -1,37 +1,21 @@
 """A benchmark's photos: a manifest with one line of JSON a photo, read whole and checked whole.
 
-| field | what |
-|---|---|
-| identity | who it is; becomes a folder name |
-| class | woman, man, ... |
-| part | several-photos (a reference and held-out photos: R-FaceSim) or single-photo (the reference alone: CLIP-T) |
-| role | reference (the photo that is trained on) or held-out (never trained on) |
-| path | of the photo, from the manifest's folder, with forward slashes |
-| sha256 | of the file |
-| source, author, licence | where the photo is from, and what may be done with it |
-
-Optional: number, caption, attributes, gender, age, age_group, ethnicity, skin_tone.
+What a line holds stands in `data/manifest.schema.json`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os.path import isfile
 from pathlib import Path
-from typing import Any
 
 from ..config import UserError
 from .files import digest
 from .images import read_photo
 from .near_duplicates import near_hashes, perceptual_hash
 from .prompts import SEVERAL, SINGLE, WORDS
-from .text import decoded, json_rows, problems_of_names
+from .text import decoded, json_rows, problems_of_names, refuse
 
-REQUIRED = ("identity", "class", "part", "role", "path", "sha256", "source", "author", "licence")
-OPTIONAL = ("number", "caption", "attributes", "gender", "age", "age_group", "ethnicity", "skin_tone")
 AS_IT_IS = ("identity", "part", "role", "sha256", "caption", "attributes")  # what a photo takes from its line
-CHOICES = {"part": (SEVERAL, SINGLE), "role": ("reference", "held-out"), "class": tuple(WORDS)}
-SHOWN = 40  # problems; a manifest with more is wrong as a whole
 
 
 @dataclass(frozen=True)
@@ -90,10 +74,7 @@ def read_manifest(path: Path, *, look: bool = True) -> Manifest:
         problems += problems_of_pictures(photos)
     if not photos and not problems:
         problems = ["it has no line"]
-    if problems:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        listed = "\n  ".join(problems[:SHOWN] + more)
-        raise UserError(f"The manifest {path} has {len(problems)} problem{'s' * (len(problems) > 1)}:\n  {listed}")
+    refuse(f"The manifest {path}", problems)
     return Manifest(path, digest(data), [identity_of(own) for own in people.values()])
 
 
@@ -101,39 +82,10 @@ def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[st
     """(photos, problems); a line with a problem gives no photo."""
     photos: list[Photo] = []
     problems: list[str] = []
-    for number, row in json_rows(lines, problems):
-        found = problems_of_row(row)
-        problems += [f"line {number}: {problem}" for problem in found]
-        if not found:
-            said = {key: row[key] for key in AS_IT_IS if key in row}
-            photos.append(Photo(number, class_name=row["class"], name=row["path"], path=folder / row["path"], **said))
+    for number, row in json_rows(lines, "manifest", problems):
+        said = {key: row[key] for key in AS_IT_IS if key in row}
+        photos.append(Photo(number, class_name=row["class"], name=row["path"], path=folder / row["path"], **said))
     return photos, problems
-
-
-def problems_of_row(row: Any) -> list[str]:
-    """What is wrong with one line by itself."""
-    if not isinstance(row, dict):
-        return [f"a JSON object is needed, not {type(row).__name__}"]
-    problems = [f"{key} is missing" for key in REQUIRED if key not in row]
-    problems += [f"unknown field {key!r}" for key in row if key not in REQUIRED + OPTIONAL]
-    for key in REQUIRED:
-        value = row.get(key)
-        if key in row and not (isinstance(value, str) and value):
-            problems.append(f"{key} must be a text that is not empty, got {value!r}")
-        elif key in CHOICES and key in row and value not in CHOICES[key]:
-            problems.append(f"{key} is {value!r}, not one of {', '.join(CHOICES[key])}")
-    attributes = row.get("attributes", {})
-    if not (isinstance(attributes, dict) and all(isinstance(value, str) for value in attributes.values())):
-        problems.append(f"attributes must be an object of texts, got {attributes!r}")
-    if not isinstance(row.get("caption", ""), str):
-        problems.append(f"caption must be a text, got {row['caption']!r}")
-    if problems:
-        return problems
-    if not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
-        problems.append(f"sha256 must be 64 digits of 0-9a-f, got {row['sha256']!r}")
-    if Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts or "\\" in row["path"]:
-        problems.append(f"path {row['path']!r} must lie in the manifest's folder, with forward slashes")
-    return problems
 
 
 def problems_of_files(photos: Sequence[Photo]) -> list[str]:
@@ -168,6 +120,8 @@ def problems_of_identity(name: str, photos: Sequence[Photo]) -> list[str]:
     for what, values in (("class", {p.class_name for p in photos}), ("part", {p.part for p in photos})):
         if len(values) > 1:
             problems.append(f"{name} has more than one {what}: {', '.join(sorted(values))}")
+    if unknown := {photo.class_name for photo in photos} - WORDS.keys():
+        problems.append(f"{name} is of the class {' and '.join(sorted(unknown))}, not one of {', '.join(WORDS)}")
     held_out = len(photos) - len(references)
     if photos[0].part == SEVERAL and not held_out:
         problems.append(f"{name} has no held-out photo: R-FaceSim needs at least one beside the reference")

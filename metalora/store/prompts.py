@@ -5,10 +5,11 @@ A file is JSON with the parts as keys. `several-photos` (the paper: unsplash) is
 and, as `asks`, the attributes it asks for. `tags` maps a tag to the texts that have it: `age` marks a prompt that asks
 for another age, which a run may leave out. `alternatives` may map an asked attribute to all that it could be, each with
 the phrase for it: {"background": {"green room": "green room background", ...}}. Whether an image shows
-what was asked is then read by choosing among these phrases.
+what was asked is then read by choosing among these phrases. `data/prompts.schema.json` has all of it.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from typing import Any
 from ..config import UserError, fill_in
 from ..config_benchmark import PARTS
 from .files import digest
-from .text import decoded, parse_json, problems_of_names
+from .text import decoded, parse_json, problems_by_schema, problems_of_names, refuse
 
 SEVERAL, SINGLE = PARTS
-PAPER_PARTS = {"unsplash": SEVERAL, "ffhq": SINGLE}
-SHAPES = {SEVERAL: "be a list of prompts", SINGLE: "map classes to groups, and each group to a list of prompts"}
+KEYS = {SEVERAL: SEVERAL, SINGLE: SINGLE, "unsplash": SEVERAL, "ffhq": SINGLE}  # of a file, and their parts
 # What stands for {possessive} and {pronoun}; the keys are the classes a benchmark knows.
 WORDS = {
     "woman": ("her", "she"),
@@ -79,110 +79,68 @@ def read_prompts(path: Path) -> Prompts:
         record = parse_json(decoded(data, f"The prompts {path}"))
     except (OSError, ValueError) as error:
         raise UserError(f"The prompts {path} cannot be read as JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{path} must be a JSON object with the parts {SEVERAL} and {SINGLE}.")
-    prompts, problems = parsed(record)
-    alternatives = record.get("alternatives", {})
-    problems += problems_of_alternatives(alternatives, prompts)
-    if not prompts and not problems:
-        problems = [f"it has no prompt: neither {SEVERAL} (or unsplash) nor {SINGLE} (or ffhq)"]
-    if problems:
-        raise UserError(f"{path} has {len(problems)} problems: {'; '.join(problems)}.")
+    refuse(str(path), problems_by_schema(record, "prompts"))
+    prompts, alternatives = parsed(record), record.get("alternatives", {})
+    problems = [*problems_of_prompts(prompts, record), *problems_of_alternatives(alternatives, prompts)]
+    refuse(str(path), problems)
     return Prompts(path, digest(data), prompts, alternatives)
 
 
-def problems_of_alternatives(given: Any, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
-    """What is wrong with them; every value that a prompt asks for must be among its attribute's."""
-    if not isinstance(given, dict):
-        return [f"alternatives must be an object, got {type(given).__name__}"]
-    problems = []
-    for attribute, phrases in given.items():
-        if not (isinstance(phrases, dict) and all(isinstance(p, str) and p for p in phrases.values())):
-            problems.append(f"alternatives of {attribute} must map values to phrases")
-            continue
-        if len(set(phrases.values())) < max(2, len(phrases)):
-            problems.append(f"alternatives of {attribute} must be at least two different phrases")
-        asked = {prompt.asks[attribute]: prompt.id for prompt in prompts if attribute in prompt.asks}
-        problems += [
-            f"{name} asks for the {attribute} {value!r}, which is not among its alternatives"
-            for value, name in asked.items()
-            if value not in phrases
-        ]
-    return problems
-
-
-def parsed(record: dict[str, Any]) -> tuple[list[BenchmarkPrompt], list[str]]:
-    """(prompts, problems) of the file's object."""
+def parsed(record: dict[str, Any]) -> list[BenchmarkPrompt]:
+    """The prompts of a file's object, which has the right shape."""
     tags_of: dict[str, list[str]] = {}
-    prompts: list[BenchmarkPrompt] = []
-    problems: list[str] = []
-    tags = record.get("tags", {})
-    if not isinstance(tags, dict) or not all(_is_texts(texts) for texts in tags.values()):
-        problems.append("tags must map each tag to a list of texts")
-        tags = {}
-    for tag, texts in tags.items():
+    for tag, texts in record.get("tags", {}).items():
         for text in texts:
             tags_of.setdefault(text, []).append(tag)
-    problems += [
-        f"unknown key {key!r}"
-        for key in record
-        if key not in {"source", "tags", "alternatives", SEVERAL, SINGLE, *PAPER_PARTS}
-    ]
-    for key, value in record.items():
-        part = PAPER_PARTS.get(key, key)
-        if part not in (SEVERAL, SINGLE):
+    prompts = []
+    for key, class_name, group, entries in lists_of(record):
+        name = "-".join(word for word in (key, class_name, group) if word)
+        for number, entry in enumerate(entries, 1):
+            given: dict[str, Any] = {"prompt": entry} if isinstance(entry, str) else entry
+            text, own_id = given["prompt"], given.get("id", f"{name}-{number:02d}")
+            tags = tuple(tags_of.get(text, ()))
+            prompts.append(BenchmarkPrompt(own_id, KEYS[key], class_name, group, text, tags, given.get("asks", {})))
+    return prompts
+
+
+def lists_of(record: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None, list[Any]]]:
+    """(key, class, group, entries) of each list of prompts."""
+    for key in (key for key in record if key in KEYS):
+        for class_name, by_group in ({None: {None: record[key]}} if KEYS[key] == SEVERAL else record[key]).items():
+            for group, entries in by_group.items():
+                yield key, class_name, group, entries
+
+
+def problems_of_prompts(prompts: Sequence[BenchmarkPrompt], record: dict[str, Any]) -> Iterator[str]:
+    """What the schema cannot say of them: each can be filled in, has a name of its own, and every tag has a prompt."""
+    if not prompts:
+        yield f"it has no prompt: neither {SEVERAL} (or unsplash) nor {SINGLE} (or ffhq)"
+    for prompt in prompts:
+        if prompt.class_name not in (None, *WORDS):
+            yield f"{prompt.id} is for the class {prompt.class_name!r}, not one of {', '.join(WORDS)}"
             continue
-        lists = groups(part, value)
-        if lists is None:
-            problems.append(f"{key} must {SHAPES[part]}")
-            continue
-        for (class_name, group), entries in lists.items():
-            name = "-".join(word for word in (key, class_name, group) if word)
-            for number, entry in enumerate(entries, 1):
-                try:
-                    prompts.append(one_prompt(entry, f"{name}-{number:02d}", part, class_name, group, tags_of))
-                except UserError as error:
-                    problems.append(str(error).rstrip("."))
-    ids = [prompt.id for prompt in prompts]
-    problems += [f"the id {name} is there {ids.count(name)} times" for name in sorted(set(ids)) if ids.count(name) > 1]
-    problems += problems_of_names(ids, "the id")
-    unused = set(tags_of) - {prompt.text for prompt in prompts}
-    problems += [f"a tag names a prompt that is not there: {text!r}" for text in sorted(unused)]
-    return prompts, problems
+        try:
+            prompt.filled(prompt.class_name or "person")
+        except UserError as error:
+            yield str(error).rstrip(".")
+    ids = Counter(prompt.id for prompt in prompts)
+    yield from (f"the id {name} is there {times} times" for name, times in ids.items() if times > 1)
+    yield from problems_of_names(ids, "the id")
+    tagged = {text for texts in record.get("tags", {}).values() for text in texts}
+    for text in sorted(tagged - {prompt.text for prompt in prompts}):
+        yield f"a tag names a prompt that is not there: {text!r}"
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def groups(part: str, value: Any) -> dict[tuple[str | None, str | None], list[Any]] | None:
-    """(class, group) -> entries; None where a part has another shape."""
-    by_class = {None: {None: value}} if part == SEVERAL else value
-    if not isinstance(by_class, dict) or not all(isinstance(by_group, dict) for by_group in by_class.values()):
-        return None
-    found = {(name, group): entries for name, by_group in by_class.items() for group, entries in by_group.items()}
-    return found if all(isinstance(entries, list) for entries in found.values()) else None
-
-
-def one_prompt(
-    entry: Any, name: str, part: str, class_name: str | None, group: str | None, tags_of: dict[str, list[str]]
-) -> BenchmarkPrompt:
-    """A prompt from its text or object, checked."""
-    given = {"prompt": entry} if isinstance(entry, str) else entry
-    if not isinstance(given, dict) or not isinstance(given.get("prompt"), str):
-        raise UserError(f"{name} is neither a text nor an object with a prompt")
-    if unknown := given.keys() - {"id", "prompt", "asks"}:
-        raise UserError(f"{name} has the unknown fields {', '.join(sorted(unknown))}")
-    if class_name is not None and class_name not in WORDS:
-        raise UserError(f"{name} is for the class {class_name!r}, not one of {', '.join(WORDS)}")
-    asks, text = given.get("asks", {}), given["prompt"]
-    if not isinstance(asks, dict) or not all(isinstance(value, str) for value in asks.values()):
-        raise UserError(f"{name} has asks that are not an object of texts: {asks!r}")
-    if not isinstance(given.get("id", name), str) or not given.get("id", name):
-        raise UserError(f"{name} has the id {given['id']!r}, which is not a text")
-    prompt = BenchmarkPrompt(given.get("id", name), part, class_name, group, text, tuple(tags_of.get(text, ())), asks)
-    prompt.filled(class_name or "person")
-    return prompt
+def problems_of_alternatives(
+    alternatives: dict[str, dict[str, str]], prompts: Sequence[BenchmarkPrompt]
+) -> Iterator[str]:
+    """Every value that a prompt asks for must be among its attribute's."""
+    for attribute, phrases in alternatives.items():
+        if len(set(phrases.values())) < max(2, len(phrases)):
+            yield f"alternatives of {attribute} must be at least two different phrases"
+        for prompt in prompts:
+            if (value := prompt.asks.get(attribute)) not in (None, *phrases):
+                yield f"{prompt.id} asks for the {attribute} {value!r}, which is not among its alternatives"
 
 
 def without(prompts: Sequence[BenchmarkPrompt], tags: Sequence[str]) -> list[BenchmarkPrompt]:

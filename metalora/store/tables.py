@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..config import UserError
 from .folders import people_in, pictures_in
-from .text import parse_json, read_text
+from .text import parse_json, read_text, refuse
 
 PROMPT_COLUMNS = ("image", "prompt")
 PLACE = "external/METHOD/"  # in the list of a plan
@@ -42,9 +42,7 @@ def read_image_prompts(table: Path) -> dict[str, str]:
             problems.append(f"line {number}: {name} has two prompts")
     if not found and not problems:
         problems = [f"it needs a header line {','.join(PROMPT_COLUMNS)} and a row an image"]
-    if problems:
-        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise UserError(f"The prompts {table} have {len(problems)} problems: {'; '.join(problems[:10])}{more}.")
+    refuse(f"The table of prompts {table}", problems)
     return found
 
 
@@ -103,7 +101,5 @@ def read_pairs(table: Path, folder: Path) -> list[Pair]:
         files = [folder / (row[column] or "") for column in PAIR_COLUMNS[:2]]
         problems += [f"line {number}: {path} does not exist" for path in files if not isfile(path)]
         pairs.append(Pair(files[0], files[1], label in SAME))
-    if problems:
-        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        raise UserError(f"{table} has {len(problems)} problems: {shown}.")
+    refuse(str(table), problems)
     return pairs

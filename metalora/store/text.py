@@ -1,18 +1,27 @@
 """Text files that people write: prompts, captions, manifests, tables. UTF-8, with or without a byte order mark.
 
-And the names in them that become names of files.
+JSON is checked by the schemas that ship in `data/`, every problem at once. And the names in such files that become
+names of files.
 """
 
 import codecs
+import functools
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import UserError
 
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
+
 MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+SCHEMAS = Path(__file__).parents[1] / "data"
+SHOWN = 20  # problems of one message
+LONGEST = 200  # letters of a problem
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 LONGEST_NAME = 120  # bytes: endings, seeds and the name of an unfinished file need room too
@@ -51,16 +60,51 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def json_rows(lines: Iterable[str], problems: list[str]) -> Iterator[tuple[int, Any]]:
-    """(its number, its value) of each line that is not empty; what is no JSON is one of the problems."""
+def json_rows(lines: Iterable[str], schema: str, problems: list[str]) -> Iterator[tuple[int, Any]]:
+    """(its number, its value) of each line that is not empty; what is no JSON of this schema is one of the problems."""
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                value = parse_json(line)
-            except ValueError as error:
-                problems.append(f"line {number}: not JSON ({error})")
-                continue
+        if not line.strip():
+            continue
+        try:
+            value = parse_json(line)
+            found = problems_by_schema(value, schema)
+        except ValueError as error:
+            found = [f"not JSON ({error})"]
+        problems += [f"line {number}: {problem}" for problem in found]
+        if not found:
             yield number, value
+
+
+def problems_by_schema(value: Any, schema: str) -> list[str]:
+    """What is wrong by `data/<schema>.schema.json`, each after the path of its field: `variants[0].images[3].faces`."""
+    found = [
+        (error.json_path.removeprefix("$").removeprefix("."), error) for error in _validator(schema).iter_errors(value)
+    ]
+    return [f"{path}: {_said(error)}" if path else _said(error) for path, error in found]
+
+
+@functools.cache
+def _validator(schema: str) -> "Validator":
+    from jsonschema import Draft202012Validator, validators  # imported late: most jobs read no JSON of a user
+
+    whole = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # 1.0 is none
+    strict = validators.extend(Draft202012Validator, type_checker=whole)
+    return strict(json.loads((SCHEMAS / f"{schema}.schema.json").read_text(encoding="utf-8")))
+
+
+def _said(error: "ValidationError") -> str:
+    """The library's words, which repeat the whole value, however long it is; of a pattern, what it stands for."""
+    means = error.schema.get("description") if error.validator == "pattern" else None
+    message = f"{error.instance!r} must be {means}" if means else error.message
+    return message if len(message) <= LONGEST else f"...{message[-LONGEST:]}"
+
+
+def refuse(what: str, problems: Sequence[str], then: str = "") -> None:
+    """One UserError for all problems that something has, if there are any; `then` says what to do."""
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        listed = "\n  ".join([*problems[:SHOWN], *more])
+        raise UserError(f"{what} has {len(problems)} problem{'s' * (len(problems) > 1)}:\n  {listed}\n{then}".rstrip())
 
 
 def problem_of_name(name: str) -> str | None:

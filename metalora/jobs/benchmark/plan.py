@@ -21,7 +21,6 @@ from ...store.manifest import Manifest
 from ...store.prompts import BenchmarkPrompt
 
 FORMAT = "metalora-plan-3"
-STRICT = {"extra": "forbid"}  # of pydantic, which reads these dataclasses from JSON
 EXTERNAL = "external"
 LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA"}
 
@@ -30,7 +29,6 @@ LABELS = {NONE: "no LoRA", "meta-lora": "Meta-LoRA", "lora": "LoRA"}
 class PlannedPerson:
     """Someone to be personalized, with the seed of all that is drawn for them."""
 
-    __pydantic_config__ = STRICT
     identity: str
     class_name: str
     part: str
@@ -43,7 +41,6 @@ class PlannedPerson:
 class PlannedPrompt:
     """A prompt, what it says for each class, and the seeds of its images' noise: the same for every method."""
 
-    __pydantic_config__ = STRICT
     id: str
     part: str
     class_name: str | None
@@ -74,7 +71,6 @@ class Variant:
 class Plan:
     """What `plan.json` holds."""
 
-    __pydantic_config__ = STRICT
     format: str
     name: str
     manifest: str

@@ -16,8 +16,9 @@ from ...method.buckets import Person
 from ...method.world import World
 from ...store import files
 from ...store.cache import Cache
-from ...store.identities import Identity, Photo, read_identities, refuse
+from ...store.identities import NOTHING_STARTED, Identity, Photo, read_identities
 from ...store.images import read_photo, resize_crop
+from ...store.text import refuse
 from .. import Job
 from ..photos import encoded_prompts
 from ..training_files import ALL
@@ -140,7 +141,7 @@ def check(own: Sequence[Identity], source: Path, config: MetaTrainConfig, multip
             if enlarged > config.max_upscale:
                 problems.append(f"{photo.path} is {width} x {height}, to be enlarged {enlarged:.1f} times")
         yield Step(count, len(own))
-    refuse(source, problems)
+    refuse(str(source), problems, NOTHING_STARTED)
 
 
 def encode(
@@ -199,7 +200,7 @@ def found_faces(
         sizes = torch.tensor([photo.shape[:0:-1] for photo in photos])
         cache.put(keys[one.name], Faces(boxes, sizes, embeddings)._asdict())
         yield Step(count, len(own))
-    refuse(source, problems)
+    refuse(str(source), problems, NOTHING_STARTED)
     world.wait()
     return {name: Faces(**cache.get(key)) for name, key in keys.items()}
 

@@ -9,19 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ...config import UserError
 from ..prompts import BenchmarkPrompt
-from ..text import decoded
+from ..text import decoded, problems_by_schema, refuse
 
-if TYPE_CHECKING:
-    from jsonschema import ValidationError
-
-SCHEMA = Path(__file__).parents[2] / "data" / "results.schema.json"
-SHOWN_PROBLEMS = 8
 LEFT = ("dino", "adherence")  # scores of format 1 that nobody reads any more
-LONGEST = 200  # letters of a problem
 Kind = TypeVar("Kind")
 Misses = Literal["left out", "as zero"]
 
@@ -160,13 +154,11 @@ def read_results(run: Path) -> Results:
     """The results of a run's folder, or of the file itself; one UserError that names every broken field."""
     path = run / "results.json" if run.is_dir() else run
     record = _read_json(path)
-    found = problems(record) or list(_broken_references(record))
-    if found:
-        more = f"; and {len(found) - SHOWN_PROBLEMS} more" if len(found) > SHOWN_PROBLEMS else ""
-        raise UserError(
-            f"{path} is not a results.json of `metalora benchmark run`: {'; '.join(found[:SHOWN_PROBLEMS])}{more}. "
-            "Run the benchmark again with this version, or give another run."
-        )
+    refuse(
+        str(path),
+        problems_by_schema(record, "results") or list(_broken_references(record)),
+        "Run the benchmark again with this version, or give the results.json of another run.",
+    )
     return _parsed(record, path.parent)
 
 
@@ -244,17 +236,3 @@ def _of(kind: type[Kind], record: dict[str, Any]) -> Kind:
     """Its fields alone: format 1 has more. `class` is a word of Python."""
     names = {one.name: one.name.replace("class_name", "class") for one in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: record[key] for name, key in names.items()})
-
-
-def problems(record: Any) -> list[str]:
-    """What is wrong by the schema, each with the path of its field, such as `variants[0].images[3].faces`."""
-    from jsonschema import Draft202012Validator  # imported late: only a report needs it
-
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    errors = Draft202012Validator(schema).iter_errors(record)
-    return [f"{error.json_path.removeprefix('$').removeprefix('.') or 'the file'}: {_said(error)}" for error in errors]
-
-
-def _said(error: "ValidationError") -> str:
-    """The library's words, which repeat the whole value, however long it is."""
-    return error.message if len(error.message) <= LONGEST else f"...{error.message[-LONGEST:]}"
