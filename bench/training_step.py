@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalora.backbones.architecture import Architecture, FluxShape
+from metalora.backbones.architecture import Architecture
 from metalora.backbones.bases import BASES, klein
-from metalora.backbones.families.flux import FLUX, transformer_config
+from metalora.backbones.families.flux import FLUX, FluxShape, transformer_config
 from metalora.backbones.families.flux2 import Flux2Klein
 from metalora.backbones.families.z_image import ZImage
 from metalora.backbones.family import Family, diffusers_class

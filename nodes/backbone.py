@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..metalora.backbones.architecture import Architecture, FluxShape, chosen
-from ..metalora.backbones.families.flux import schedule, scheduler_config
+from ..metalora.backbones.architecture import Architecture, chosen
+from ..metalora.backbones.families.flux import FluxShape, schedule, scheduler_config
 from ..metalora.backbones.pipeline import noise_of
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError

@@ -7,8 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..metalora.backbones.architecture import PRESETS
-from ..metalora.backbones.lora_formats import KEY_FORMATS, format_lora
+from ..metalora.backbones.architecture import KEY_FORMATS, PRESETS, format_lora
 from ..metalora.backbones.weight_files import fingerprint_of_file
 from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs import save_loss_curve

@@ -19,7 +19,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from metalora.backbones.architecture import FluxShape, chosen
+from metalora.backbones.architecture import chosen
+from metalora.backbones.families.flux import FluxShape
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.jobs.lora import load_lora
 

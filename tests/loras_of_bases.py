@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metalora.backbones.architecture import Architecture
 from metalora.backbones.families import FAMILIES
-from metalora.backbones.lora_formats import makers_names
+from metalora.backbones.lora_reading import makers_names
 
 R = 4
 Tensors = dict[str, Tensor]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metalora.backbones.architecture import FluxShape
+from metalora.backbones.families.flux import FluxShape
 from metalora.backbones.pipeline import PipelineBackbone, open_backbone
 from metalora.backbones.speed import Checkpointing, Speed
 from metalora.cli import main

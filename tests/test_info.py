@@ -9,7 +9,7 @@ import torch
 from runs import meta_down_file
 from safetensors.torch import save_file
 
-from metalora.backbones.architecture import FluxShape
+from metalora.backbones.families.flux import FluxShape
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import UserError

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metalora.backbones.architecture import FluxShape
-from metalora.backbones.lora_formats import KEY_FORMATS, LoRA, check_lora, format_lora
+from metalora.backbones.architecture import KEY_FORMATS, LoRA, check_lora, format_lora
+from metalora.backbones.families.flux import FluxShape
 from metalora.backbones.lora_reading import read_lora
 from metalora.config import UserError
 

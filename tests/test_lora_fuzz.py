@@ -19,8 +19,8 @@ from fuzzing import Fuzz
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metalora.backbones.architecture import FluxShape
-from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
+from metalora.backbones.architecture import KEY_FORMATS, format_lora
+from metalora.backbones.families.flux import FluxShape
 from metalora.jobs import run
 from metalora.jobs.info import describe, inspect_meta_down
 from metalora.jobs.lora import load_lora, merge_adapter, meta_down_from_loras

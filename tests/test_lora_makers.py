@@ -11,8 +11,8 @@ from lora_makers import MAKERS, differences, pairs
 from loras_of_bases import R, Tensors, base_pipeline
 from safetensors.torch import save_file
 
-from metalora.backbones.architecture import FluxShape
-from metalora.backbones.lora_formats import LoRA, format_lora
+from metalora.backbones.architecture import LoRA, format_lora
+from metalora.backbones.families.flux import FluxShape
 from metalora.backbones.lora_products import declared_in
 from metalora.backbones.lora_reading import read_lora
 from metalora.backbones.pipeline import PipelineBackbone

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from bench import training_step
-from metalora.backbones.architecture import FluxShape
 from metalora.backbones.bases import klein
 from metalora.backbones.families import FAMILIES
-from metalora.backbones.families.flux import transformer_config
+from metalora.backbones.families.flux import FluxShape, transformer_config
 from metalora.backbones.speed import Speed
 from metalora.jobs.memory import training_memory
 

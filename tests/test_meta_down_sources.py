@@ -9,7 +9,7 @@ from runs import meta_down_file
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
+from metalora.backbones.architecture import KEY_FORMATS, format_lora
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.cli import main
 from metalora.config import PersonalizeConfig

@@ -16,7 +16,7 @@ from comfyui import needs_comfyui, pack
 from tiny_bases import save_tiny_base
 from torch import Tensor
 
-from metalora.backbones.lora_formats import format_lora
+from metalora.backbones.architecture import format_lora
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.single_files import SingleFiles

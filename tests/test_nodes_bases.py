@@ -58,7 +58,7 @@ def test_every_adapters_gradient_is_that_of_float64_however_the_model_is_kept(fa
 
 
 def test_the_stock_loader_gives_what_the_adapters_gave_and_knows_every_key(family: str):
-    loras, formats = pack("nodes.bridge.models"), pack("metalora.backbones.lora_formats")
+    loras, formats = pack("nodes.bridge.models"), pack("metalora.backbones.architecture")
     model, words, x = build(family), prompt(family), latents(family)
     backbone = backbone_of(family, model)
     adapters = adapters_of(backbone)

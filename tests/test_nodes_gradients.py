@@ -10,8 +10,8 @@ from comfy_families import backbone_of, build, exact_gradients, gradients, worst
 from comfyui import ROOT, needs_comfyui, pack
 from torch import Tensor
 
-from metalora.backbones.architecture import FluxShape
-from metalora.backbones.lora_formats import KEY_FORMATS, format_lora
+from metalora.backbones.architecture import KEY_FORMATS, format_lora
+from metalora.backbones.families.flux import FluxShape
 from metalora.method.adapter import linears
 
 pytestmark = [needs_comfyui, pytest.mark.slow]

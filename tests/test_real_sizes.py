@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.training_step import SIZES, peak_memory
+from metalora.backbones.architecture import format_lora
 from metalora.backbones.bases import BASES
-from metalora.backbones.lora_formats import format_lora
 from metalora.backbones.lora_reading import read_lora
 from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.protocol import Prompt

@@ -5,8 +5,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
-from metalora.backbones.architecture import FluxShape
-from metalora.backbones.families.flux import transformer_config
+from metalora.backbones.families.flux import FluxShape, transformer_config
 from metalora.backbones.family import positions
 from metalora.config import PersonalizeConfig
 from metalora.jobs.memory import activation_numbers

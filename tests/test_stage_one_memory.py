@@ -9,7 +9,7 @@ import torch
 from test_saved_activations import BF16, IMAGE, TEXT, bytes_of, forward, kept_for_backward, network, shape_of
 from torch import Tensor, nn
 
-from metalora.backbones.architecture import FluxShape
+from metalora.backbones.families.flux import FluxShape
 from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.speed import Speed

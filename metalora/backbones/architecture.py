@@ -1,21 +1,34 @@
-"""A base model as files, memory estimates and LoRAs know it: a name and its sites.
+"""A base model as memory estimates and LoRAs know it: a name, its sites, and what LoRA files call them.
 
-FLUX.1's sites have two names: diffusers', which sites carry, and Black Forest Labs', as ComfyUI has the layers. These
-fuse the layers that read the same input (q, k, v and, in single blocks, the first layer of the MLP) into one matrix;
-there a site is a slice of its output rows.
+In memory a LoRA is {site name: (down [rank, in], up [out, rank])}, in files one of the key formats that programs read:
+
+| key_format | keys | read by |
+|---|---|---|
+| diffusers | transformer.<diffusers module>.lora_A.weight, .lora_B.weight; of a UNet, as kohya | diffusers, ComfyUI |
+| bfl | diffusion_model.<fused module>.lora_down.weight, .lora_up.weight, .alpha | ComfyUI |
+| kohya | lora_unet_<fused module, underscores>.lora_down.weight, .lora_up.weight, .alpha | diffusers, ComfyUI, kohya |
+
+FLUX.1 has all three, every other base the first. alpha is always written equal to the rank: nothing is rescaled. Where
+a format fuses k layers, their LoRAs of rank r become one of rank k * r: the downs stacked, the ups on the diagonal of a
+block matrix. A layer without a LoRA has a block of zeros in both, and a lower rank is filled up with zeros; reading
+takes off what is zero in down and up alike.
 """
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
-from typing import NamedTuple
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from ..config import UserError
 from ..method.adapter import Site
 
+LoRA = dict[str, tuple[Tensor, Tensor]]
+
+KEY_FORMATS = ("diffusers", "bfl", "kohya")
+STRONGEST = 1e6  # of a delta's numbers; a layer's own weights are below 10
 PRESETS = ("all", "attention")
 ATTENTION = re.compile(r"(^|[._])(self_|cross_)?(attn\d*|attention)\.")  # "attn.to_q", "img_attn.qkv", "attention.out"
 VECTOR = re.compile(r"(^|[._])(ada_?ln|mod(ulation)?|(ada)?norm)|emb_layers|time_|distilled_guidance", re.IGNORECASE)
@@ -107,98 +120,103 @@ def chosen(sites: Iterable[Site], preset: str) -> list[Site]:
     return [site for site in sites if preset == "all" or ATTENTION.search(site.name)]
 
 
-@dataclass(frozen=True)
-class FluxShape(Architecture):
-    """What distinguishes one FLUX architecture from another: enough to know every layer's name and shape."""
-
-    width: int
-    double_blocks: int
-    single_blocks: int
-    in_channels: int  # of a token: 4 times the latents' channels
-    joint_dim: int  # of T5's embeddings
-    pooled_dim: int  # of CLIP's
-    guidance: bool  # whether guidance is embedded: dev has it, schnell has not
-    mlp_ratio: int = 4
-
-    @property
-    def name(self) -> str:
-        """The architecture as files name it."""
-        if (self.width, self.double_blocks, self.single_blocks) == (3072, 19, 38):
-            return "flux.1-dev" if self.guidance else "flux.1-schnell"
-        return f"flux-{self.width}x{self.double_blocks}x{self.single_blocks}{'' if self.guidance else '-schnell'}"
-
-    @property
-    def places(self) -> tuple[Site, ...]:
-        """See `Architecture`; as diffusers has the layers."""
-        return layers_in_blocks(self, fused=False)
-
-    @property
-    def fused(self) -> tuple[Site, ...]:
-        """See `Architecture`."""
-        return layers_in_blocks(self, fused=True)
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """See `Architecture`: all sizes."""
-        return {"shape": json.dumps(asdict(self))}
-
-    @property
-    def max_tokens(self) -> int:
-        """T5's tokens that a FLUX was trained with: 512 for dev, 256 for schnell."""
-        return 512 if self.guidance else 256
+def format_lora(lora: LoRA, key_format: str, architecture: Architecture) -> dict[str, Tensor]:
+    """The tensors of a LoRA file."""
+    layers = layers_of(key_format, architecture)
+    unknown = lora.keys() - {site.name for fused in layers.values() for site in fused}
+    if unknown:
+        raise UserError(
+            f"The LoRA has {len(unknown)} layers that {architecture.name} has not, {min(unknown)} among them. "
+            "It was made for another base."
+        )
+    tensors: dict[str, Tensor] = {}
+    for stem, fused in layers.items():
+        if any(site.name in lora for site in fused):
+            down, up = lora[fused[0].name] if len(fused) == 1 else fuse(fused, lora)
+            if has_no_alpha(key_format, architecture):
+                tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+            else:
+                alpha = torch.tensor(float(len(down)))
+                tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": alpha}
+    return tensors
 
 
-class Layer(NamedTuple):
-    """One linear layer of a block in both key formats; sizes in units of the model's width."""
-
-    name: str  # diffusers, inside the block
-    fused: str  # Black Forest Labs, inside the block
-    reads: int
-    writes: int
-    start: int | None = None  # of the slice of a fused layer
-
-
-def double_block(mlp: int) -> list[Layer]:
-    """The linear layers of a double block, the image's stream before the text's."""
-    layers = []
-    for stream, norm, inputs, out, ff in (
-        ("img", "norm1", ("to_q", "to_k", "to_v"), "to_out.0", "ff"),
-        ("txt", "norm1_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "to_add_out", "ff_context"),
-    ):
-        layers += [
-            Layer(f"{norm}.linear", f"{stream}_mod.lin", 1, 6),
-            *(Layer(f"attn.{q}", f"{stream}_attn.qkv", 1, 1, start) for start, q in enumerate(inputs)),
-            Layer(f"attn.{out}", f"{stream}_attn.proj", 1, 1),
-            Layer(f"{ff}.net.0.proj", f"{stream}_mlp.0", 1, mlp),
-            Layer(f"{ff}.net.2", f"{stream}_mlp.2", mlp, 1),
-        ]
-    return layers
-
-
-def single_block(mlp: int) -> list[Layer]:
-    """The linear layers of a single block. proj_out reads attention and MLP together, so it is no attention layer."""
-    return [
-        Layer("norm.linear", "modulation.lin", 1, 3),
-        *(Layer(f"attn.{q}", "linear1", 1, 1, start) for start, q in enumerate(("to_q", "to_k", "to_v"))),
-        Layer("proj_mlp", "linear1", 1, mlp, 3),
-        Layer("proj_out", "linear2", 1 + mlp, 1),
-    ]
+def check_lora(tensors: dict[str, Tensor], key_format: str, architecture: Architecture) -> None:
+    """Raise a UserError unless every key is one of the base's in this format, every shape fits, and all is finite."""
+    no_alpha = has_no_alpha(key_format, architecture)
+    roles = ("lora_A.weight", "lora_B.weight") if no_alpha else ("lora_down.weight", "lora_up.weight", "alpha")
+    layers = layers_of(key_format, architecture)
+    keys_of = {stem: [f"{stem}.{role}" for role in roles] for stem in layers}
+    known = {key for keys in keys_of.values() for key in keys}
+    problems = [f"{key} is unknown" for key in tensors if key not in known]
+    problems += [f"{key} is not finite" for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    for stem, keys in keys_of.items():
+        absent = [key for key in keys if key not in tensors]
+        if absent:
+            problems += [f"{absent[0]} is missing"] if len(absent) < len(keys) else []
+            continue
+        down, up, *alpha = (tensors[key] for key in keys)
+        reads, writes = layers[stem][0].in_features, sum(site.out_features for site in layers[stem])
+        if wrong := misfit(down, up, reads, writes):
+            problems.append(f"{stem}: {wrong}")
+        elif alpha and alpha[0].item() != len(down):
+            problems.append(f"{stem}.alpha is {alpha[0].item()}, not the rank {len(down)}")
+        elif (most := largest(down, up)) > STRONGEST:
+            problems.append(f"{stem} adds numbers of up to {most:.1e} to weights that are below 10")
+    if not tensors:
+        problems.append("it is empty")
+    if problems:
+        raise UserError(
+            f"The LoRA does not fit {architecture.name} ({len(problems)} problems): {'; '.join(problems[:3])}. "
+            "It was not written; was it trained on another base?"
+        )
 
 
-@cache
-def layers_in_blocks(shape: FluxShape, fused: bool) -> tuple[Site, ...]:
-    """All sites in the order of the blocks: modules as diffusers names them, or as Black Forest Labs fuses them."""
-    found = []
-    for blocks, bfl_blocks, count, layers in (
-        ("transformer_blocks", "double_blocks", shape.double_blocks, double_block(shape.mlp_ratio)),
-        ("single_transformer_blocks", "single_blocks", shape.single_blocks, single_block(shape.mlp_ratio)),
-    ):
-        for block in range(count):
-            for layer in layers:
-                name = f"{blocks}.{block}.{layer.name}"
-                module, start = name, None
-                if fused:
-                    module = f"{bfl_blocks}.{block}.{layer.fused}"
-                    start = None if layer.start is None else layer.start * shape.width
-                found.append(Site(name, module, layer.reads * shape.width, layer.writes * shape.width, start))
-    return tuple(found)
+def largest(down: Tensor, up: Tensor) -> float:
+    """No number of up @ down is larger."""
+    return float(up.double().norm(dim=1).max() * down.double().norm(dim=0).max())
+
+
+def fuse(fused: Iterable[Site], lora: LoRA) -> tuple[Tensor, Tensor]:
+    """One LoRA on a fused layer that does exactly what those on its slices do."""
+    fused = list(fused)
+    present = [lora[site.name] for site in fused if site.name in lora]
+    rank = max(len(down) for down, _ in present)
+    down = present[0][0].new_zeros(rank * len(fused), fused[0].in_features)
+    up = present[0][1].new_zeros(sum(site.out_features for site in fused), rank * len(fused))
+    for index, site in enumerate(fused):
+        if site.name in lora:
+            site_down, site_up = lora[site.name]
+            down[index * rank :][: len(site_down)] = site_down
+            up[site.rows, index * rank :][:, : len(site_down)] = site_up
+    return down, up
+
+
+def has_no_alpha(key_format: str, architecture: Architecture) -> bool:
+    """Whether a format is diffusers' own; of a UNet, kohya's is what both programs read."""
+    return key_format == "diffusers" and architecture.prefix.endswith(".")
+
+
+def layers_of(key_format: str, architecture: Architecture) -> dict[str, tuple[Site, ...]]:
+    """Key stem -> the sites of the layer it stands for, which are several where layers are fused."""
+    if key_format not in KEY_FORMATS:
+        raise UserError(f"There is no LoRA key format {key_format!r}; choose one of: {', '.join(KEY_FORMATS)}.")
+    if key_format == "diffusers":
+        spelled = (lambda name: name) if architecture.prefix.endswith(".") else (lambda name: name.replace(".", "_"))
+        return {architecture.prefix + spelled(site.name): (site,) for site in architecture.places}
+    if not architecture.fused:
+        raise UserError(
+            f"The key format {key_format!r} is FLUX.1's. For {architecture.name} use 'diffusers': ComfyUI reads it too."
+        )
+    grouped: dict[str, tuple[Site, ...]] = {}
+    for site in architecture.fused:
+        stem = f"diffusion_model.{site.module}" if key_format == "bfl" else f"lora_unet_{site.module.replace('.', '_')}"
+        grouped[stem] = (*grouped.get(stem, ()), site)
+    return grouped
+
+
+def misfit(down: Tensor, up: Tensor, reads: int, writes: int) -> str:
+    """What is wrong with the shapes of a LoRA on a layer of so many inputs and outputs, or nothing."""
+    if (down.ndim, up.ndim) == (2, 2) and (down.shape[1], up.shape[0]) == (reads, writes) and len(down) == up.shape[1]:
+        return ""
+    return f"down {list(down.shape)} and up {list(up.shape)} do not fit a layer of {reads} -> {writes}"

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..config import UserError
-from .lora_formats import STRONGEST, largest, misfit
+from .architecture import STRONGEST, largest, misfit
 
 Pair = tuple[Tensor, Tensor]
 KRON = "lokr_w1", "lokr_w2"

@@ -6,6 +6,8 @@ that is said.
 """
 
 import re
+from dataclasses import replace
+from itertools import accumulate, product
 from typing import NamedTuple
 
 import torch
@@ -13,11 +15,15 @@ from torch import Tensor
 
 from ..config import UserError
 from ..method.adapter import Site
-from .architecture import Architecture
+from .architecture import Architecture, LoRA, layers_of
 from .lora_foreign import UNKNOWN, notices, part_of, refuse_other_bases, refuse_other_methods
-from .lora_formats import PREFIXES, LoRA, known_layers, split
 from .lora_products import Declared, Pair, alpha_of, matrix_of, numbers_of, pair_of, scaled
 
+# Whatever stands before a layer's name in the files of other makers, in any order and number.
+PREFIXES = re.compile(
+    r"^(base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|transformer\.|unet\.|module\.|_orig_mod\.|"
+    r"lora_unet_|lora_transformer_|lycoris_)+"
+)
 # Roles; PEFT puts the adapter's name ("default") behind them, XLabs the stream (1 image, 2 text) before them.
 ROLES = (
     re.compile(
@@ -188,3 +194,105 @@ def refuse_the_useless(
     share = sum(tensors[key].numel() for key in unknown) / sum(tensor.numel() for tensor in tensors.values())
     if share > 0.5:
         raise UserError(f"{share:.0%} of it is not understood: {len(unknown)} tensors such as {unknown[0]}")
+
+
+def split(fused: tuple[Site, ...], down: Tensor, up: Tensor) -> LoRA:
+    """The LoRAs of a fused layer's slices: `fuse` undone, or, of a LoRA trained fused, the slices of its up."""
+    if len(fused) == 1:
+        return {fused[0].name: (down, up)}
+    rank = len(down) // len(fused)
+    columns = [slice(index * rank, (index + 1) * rank) for index in range(len(fused))]
+    on_diagonal = sum(int(up[site.rows, block].count_nonzero()) for site, block in zip(fused, columns, strict=True))
+    if len(down) % len(fused) or on_diagonal < int(up.count_nonzero()):
+        return {site.name: (down.clone(), up[site.rows].clone()) for site in fused}
+    lora = {}
+    for site, block in zip(fused, columns, strict=True):
+        site_down, site_up = down[block], up[site.rows, block]
+        used = site_down.any(dim=1) | site_up.any(dim=0)
+        if used.any():
+            site_rank = int(used.nonzero().max()) + 1
+            lora[site.name] = (site_down[:site_rank].clone(), site_up[:, :site_rank].clone())
+    return lora
+
+
+def known_layers(architecture: Architecture) -> dict[str, tuple[Site, ...]]:
+    """Every name a layer can have without its prefix, dotted or with underscores -> its sites."""
+    known: dict[str, tuple[Site, ...]] = {}
+    for key_format in ("diffusers", "bfl")[: 1 + bool(architecture.fused)]:
+        for stem, fused in layers_of(key_format, architecture).items():
+            name = PREFIXES.sub("", stem)
+            known |= {name: fused, name.replace(".", "_"): fused}
+    return known | (older_names(known, architecture) if architecture.fused else makers_names(architecture))
+
+
+# (makers' blocks, diffusers' blocks, what a makers' layer is in diffusers), by the beginning of a base's name.
+MAKERS_LAYERS = {
+    "flux.2": (
+        (
+            "double_blocks",
+            "transformer_blocks",
+            {
+                "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+                "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+                "img_attn.proj": ("attn.to_out.0",),
+                "txt_attn.proj": ("attn.to_add_out",),
+                "img_mlp.0": ("ff.linear_in",),
+                "img_mlp.2": ("ff.linear_out",),
+                "txt_mlp.0": ("ff_context.linear_in",),
+                "txt_mlp.2": ("ff_context.linear_out",),
+            },
+        ),
+        (
+            "single_blocks",
+            "single_transformer_blocks",
+            {"linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",)},
+        ),
+    ),
+    "z-image": tuple(
+        (
+            blocks,
+            blocks,
+            {
+                "attention.qkv": ("attention.to_q", "attention.to_k", "attention.to_v"),
+                "attention.out": ("attention.to_out.0",),
+            },
+        )
+        for blocks in ("layers", "noise_refiner", "context_refiner")
+    ),
+}
+
+
+def makers_names(architecture: Architecture) -> dict[str, tuple[Site, ...]]:
+    """The layers of a base that is known by diffusers' names, as those who made it call and fuse them."""
+    sites = {site.name: site for site in architecture.places}
+    found: dict[str, tuple[Site, ...]] = {}
+    for base, renamed in MAKERS_LAYERS.items():
+        for (theirs, ours, layers), block in product(renamed, architecture.blocks):
+            kind, _, number = block.rpartition(".")
+            if not architecture.name.startswith(base) or kind != ours:
+                continue
+            for layer, parts in layers.items():
+                name, own = f"{theirs}.{number}.{layer}", [sites[f"{block}.{part}"] for part in parts]
+                starts = accumulate((site.out_features for site in own), initial=0)
+                fused = tuple(replace(site, start=start) for site, start in zip(own, starts, strict=False))
+                found |= {name: fused, name.replace(".", "_"): fused}
+    return found
+
+
+def older_names(known: dict[str, tuple[Site, ...]], architecture: Architecture) -> dict[str, tuple[Site, ...]]:
+    """XLabs' names of FLUX.1's layers, with the stream behind them (1 image, 2 text), and diffusers' before PEFT."""
+    found: dict[str, tuple[Site, ...]] = {}
+    singles = sum(block.startswith("single_") for block in architecture.blocks)
+    for block in range(len(architecture.blocks) - singles):
+        stem, attention = f"double_blocks.{block}", f"transformer_blocks.{block}.attn"
+        for stream, theirs in (("1", "img_attn"), ("2", "txt_attn")):
+            found |= {f"{stem}.processor.{name}{stream}": known[f"{stem}.{theirs}.{name}"] for name in ("qkv", "proj")}
+        found[f"{attention}.to_out"] = found[f"{attention}.processor.to_out"] = known[f"{attention}.to_out.0"]
+        for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"):
+            found[f"{attention}.processor.{name}"] = known[f"{attention}.{name}"]
+    for block in range(singles):
+        stem, attention = f"single_blocks.{block}", f"single_transformer_blocks.{block}.attn"
+        found[f"{stem}.processor.qkv"] = known[f"{stem}.linear1"][:3]
+        found[f"{stem}.processor.proj"] = known[f"{stem}.linear2"]
+        found |= {f"{attention}.processor.{name}": known[f"{attention}.{name}"] for name in ("to_q", "to_k", "to_v")}
+    return found

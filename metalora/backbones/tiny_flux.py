@@ -14,8 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .architecture import HEAD, FluxShape
-from .families.flux import FLUX, autoencoder_config, clip_config, scheduler_config, t5_config, transformer_config
+from .architecture import HEAD
+from .families.flux import (
+    FLUX,
+    FluxShape,
+    autoencoder_config,
+    clip_config,
+    scheduler_config,
+    t5_config,
+    transformer_config,
+)
 
 SHAPE = FluxShape(
     width=HEAD, double_blocks=2, single_blocks=2, in_channels=64, joint_dim=64, pooled_dim=32, guidance=True

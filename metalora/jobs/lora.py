@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..backbones.architecture import PRESETS, Architecture, FluxShape, ListedArchitecture
+from ..backbones.architecture import PRESETS, Architecture, ListedArchitecture, LoRA
+from ..backbones.families.flux import FluxShape
 from ..backbones.lora_foreign import notices
-from ..backbones.lora_formats import LoRA
 from ..backbones.lora_products import CONFIG_FILE, declared_in
 from ..backbones.lora_reading import read_lora
 from ..backbones.protocol import Backbone

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..backbones.architecture import Architecture
-from ..backbones.lora_formats import STRONGEST, LoRA, check_lora, format_lora
+from ..backbones.architecture import STRONGEST, Architecture, LoRA, check_lora, format_lora
 from ..backbones.protocol import Backbone
 from ..config import PersonalizeConfig, UserError, is_text
 from ..method.adapter import Adapters, Site, fold_all, new_adapters, random_meta_down

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
-from ...metalora.backbones.architecture import FluxShape
+from ...metalora.backbones.families.flux import FluxShape
 from ...metalora.config import UserError
 from .training import differentiable_attention
 

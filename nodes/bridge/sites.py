@@ -10,7 +10,8 @@ import comfy.ldm.flux.model
 import comfy.lora
 from torch import nn
 
-from ...metalora.backbones.architecture import Architecture, FluxShape, ListedArchitecture, base_name
+from ...metalora.backbones.architecture import Architecture, ListedArchitecture, base_name
+from ...metalora.backbones.families.flux import FluxShape
 from ...metalora.config import UserError
 from ...metalora.method.adapter import Site, is_linear
 

@@ -15,8 +15,8 @@ from comfy.sd1_clip import SDTokenizer
 from torch import Tensor, nn
 from transformers import T5TokenizerFast  # type: ignore[attr-defined]  # the name that 4 and 5 share
 
-from ...metalora.backbones.architecture import HEAD, FluxShape
-from ...metalora.backbones.families.flux import AXES
+from ...metalora.backbones.architecture import HEAD
+from ...metalora.backbones.families.flux import AXES, FluxShape
 from ...metalora.backbones.pipeline import Parts, lean_imports
 
 CLIP_PREFIX, CLIP_EMBEDDINGS = "text_model.", "text_model.embeddings.token_embedding"

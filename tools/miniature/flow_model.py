@@ -9,8 +9,8 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from metalora.backbones.architecture import HEAD, FluxShape
-from metalora.backbones.families.flux import schedule, scheduler_config, transformer_config
+from metalora.backbones.architecture import HEAD
+from metalora.backbones.families.flux import FluxShape, schedule, scheduler_config, transformer_config
 from metalora.backbones.family import pack, positions, unpack
 from metalora.method.flow import Times, noised, velocity
 
