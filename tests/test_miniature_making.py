@@ -21,7 +21,16 @@ from metalora.jobs import run
 from metalora.jobs.generate import generate_images
 from metalora.measure import load_faces
 from metalora.store.cache import Cache
-from tools.miniature import check_autoencoder, check_flow, encode, export, train_autoencoder, train_flow, train_guidance
+from tools.miniature import (
+    check_autoencoder,
+    check_flow,
+    encode,
+    export,
+    flow_model,
+    train_autoencoder,
+    train_flow,
+    train_guidance,
+)
 from tools.miniature.encode import find_faces, framed
 from tools.miniature.photos import read_shards
 from tools.miniature.text import T5_TOKENS
@@ -54,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vae = root / "autoencoder" / "vae"
     on_cpu = ("--device", "cpu", "--threads", 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check_flow, "BATCH", 2)
+        patch.setattr(flow_model, "BATCH", 2)
         learn = ("--photos", photos, "--unseen", photos, "--steps", 2, *on_cpu)
         call(train_autoencoder.main, patch, *learn, "--out", vae.parent)
         check = ("--photos", photos, "--autoencoder", vae, "--out", root / "check_autoencoder.json")

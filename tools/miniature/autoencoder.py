@@ -8,22 +8,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from metalora.backbones.families.flux import autoencoder_config
+
 from .photos import to_pixels, to_signal
 
-CHANNELS = (32, 64, 128, 128)
-CONFIG = dict(
-    down_block_types=("DownEncoderBlock2D",) * len(CHANNELS),
-    up_block_types=("UpDecoderBlock2D",) * len(CHANNELS),
-    block_out_channels=CHANNELS,
-    layers_per_block=1,
-    latent_channels=16,
-    norm_num_groups=8,
-    sample_size=128,
-    use_quant_conv=False,
-    use_post_quant_conv=False,
-    scaling_factor=0.3611,  # FLUX's own two numbers; ComfyUI has them built in
-    shift_factor=0.1159,
-)
+# FLUX's own scale and shift of latents: ComfyUI has them built in.
+CONFIG = autoencoder_config((32, 64, 128, 128), 1, 16) | {"norm_num_groups": 8, "sample_size": 128}
 SCALES = 4  # compared at full, half, quarter and eighth size: the coarse ones see colours that are a little off
 EDGE_WEIGHT = 0.5
 

@@ -7,43 +7,38 @@ asked for: `check_clip --photos` on that folder says whether they show it.
 """
 
 import argparse
-import json
 import pathlib
 
 import numpy as np
 import torch
 from diffusers import FluxPipeline
-from PIL import Image
-from tqdm import tqdm
 
 from metalora.measure.verification import verify
 
-from .captions import Attributes, describe
-from .faces import SURE, DlibReader, Face, FaceReader
-from .photos import read_shards, to_pixels, to_signal, write_report
-from .text import T5_TOKENS
+from .captions import describe
+from .faces import SURE, DlibReader, FaceReader, Faces, compared, found_share
+from .flow_model import draw
+from .photos import read_shards, save_sheet, write_report, write_shard
 
 NEAR = 0.03  # how close the similarity of drawn strangers must come to that of real ones
-BATCH = 16
 
 
 def main() -> None:
     arguments = _parser().parse_args()
     photos, reader = read_shards(arguments.photos), FaceReader()
     chosen = np.random.default_rng(0).permutation(len(photos))[: arguments.images]
-    prompts = [describe(photos.attributes[index]) for index in chosen]
+    asked, owners = [photos.attributes[index] for index in chosen], photos.people[chosen]
     pipeline = FluxPipeline.from_pretrained(arguments.pipeline, torch_dtype=torch.float32).to(arguments.device)
-    drawn = draw(pipeline, prompts, photos.pixels.shape[-1], arguments)
-    real = to_pixels(to_signal(photos.pixels[torch.from_numpy(chosen)]))
-    owners = photos.people[chosen]
-    keep(drawn, [photos.attributes[index] for index in chosen], arguments.drawn)
-    report = {"images": len(prompts), "steps": arguments.steps, "guidance": arguments.guidance}
-    faces = {"drawn": [reader.read(picture) for picture in drawn], "real": [reader.read(picture) for picture in real]}
+    how = {"steps": arguments.steps, "guidance": arguments.guidance}
+    prompts, size = [describe(one) for one in asked], photos.pixels.shape[-1]
+    drawn = draw(pipeline, prompts, size, **how, two_passes=arguments.two_passes)
+    write_shard(arguments.drawn / "drawn.npz", drawn, range(len(drawn)), asked)  # every picture a person of its own
+    pictures = {"drawn": drawn, "real": photos.pixels[torch.from_numpy(chosen)].permute(0, 2, 3, 1).numpy()}
+    faces = {kind: [reader.read(picture) for picture in shown] for kind, shown in pictures.items()}
     # Pictures of one person's captions are no strangers, drawn or real: they were asked for alike.
-    report |= {kind: figures(seen, owners) for kind, seen in faces.items()}
+    report = {"images": len(drawn), **how} | {kind: figures(seen, owners) for kind, seen in faces.items()}
     if arguments.second_opinion:
-        opinions = second_opinions((drawn, faces["drawn"]), (real, faces["real"]), owners)
-        report["second_opinion"] = dict(zip(("drawn", "real"), opinions, strict=True))
+        report["second_opinion"] = second_opinions(pictures, faces, owners)
     strangers = [report[kind]["strangers"] for kind in ("drawn", "real")]
     report["passes"] = {
         "images >= 200": report["images"] >= 200,
@@ -51,83 +46,34 @@ def main() -> None:
         f"strangers within {NEAR}": None not in strangers and abs(strangers[0] - strangers[1]) <= NEAR,
     }
     write_report(report, arguments.out)
-    Image.fromarray(sheet(drawn)).save(arguments.out.with_suffix(".png"))
+    save_sheet(drawn[:48], 8, arguments.out.with_suffix(".png"))
 
 
-def draw(pipeline: FluxPipeline, prompts: list[str], size: int, arguments: argparse.Namespace) -> np.ndarray:
-    """[n, size, size, 3] bytes; picture i has seed i, whatever the batches are."""
-    pipeline.set_progress_bar_config(disable=True)
-    in_one, in_two = (1.0, arguments.guidance) if arguments.two_passes else (arguments.guidance, 1.0)
-    pictures = []
-    for start in tqdm(range(0, len(prompts), BATCH), desc="batches"):
-        some = prompts[start : start + BATCH]
-        seeds = [torch.Generator().manual_seed(start + index) for index in range(len(some))]
-        made = pipeline(
-            some,
-            height=size,
-            width=size,
-            num_inference_steps=arguments.steps,
-            max_sequence_length=T5_TOKENS,
-            generator=seeds,
-            output_type="np",
-            guidance_scale=in_one,
-            true_cfg_scale=in_two,
-            negative_prompt=[""] * len(some) if arguments.two_passes else None,
-        )
-        pictures.append((made.images * 255).round().astype(np.uint8))
-    return np.concatenate(pictures)
-
-
-def keep(drawn: np.ndarray, asked: list[Attributes], folder: pathlib.Path) -> None:
-    """As `read_shards` reads it; every picture is a person of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    captions = [json.dumps(one) for one in asked]
-    np.savez_compressed(folder / "drawn.npz", photos=drawn, people=np.arange(len(drawn)), captions=captions)
-
-
-def figures(faces: list[Face | None], people: np.ndarray) -> dict[str, float | None]:
+def figures(faces: Faces, people: np.ndarray) -> dict[str, float | None]:
     """How often a face is found, and the mean similarity of faces of different people (None of fewer than two)."""
-    found = np.array([face is not None for face in faces])
-    sure = [face is not None and face.score >= SURE for face in faces]
-    result = {"found_at_0.9": round(float(np.mean(sure)), 4), "strangers": None}
-    if found.sum() > 1:
-        embeddings, owners = np.stack([face.embedding for face in faces if face]), people[found]
-        scores = embeddings @ embeddings.T
-        result["strangers"] = round(float(scores[owners[:, None] != owners[None]].mean()), 4)
-    return result
+    cosines, same = compared(faces, faces, people)
+    strangers = round(float(cosines[~same].mean()), 4) if len(cosines) else None
+    return {"found_at_0.9": found_share(faces, SURE), "strangers": strangers}
 
 
-def second_opinions(
-    drawn: tuple[np.ndarray, list[Face | None]], real: tuple[np.ndarray, list[Face | None]], people: np.ndarray
-) -> list[dict[str, float]]:
+def second_opinions(pictures: dict[str, np.ndarray], faces: dict[str, Faces], people: np.ndarray) -> dict[str, dict]:
     """Of drawn and of real pictures: how often dlib finds a face, and how often it takes strangers for one person.
 
     It does at the similarity where it errs as often either way on the real ones.
     """
-    dlib, found, scores, same = DlibReader(), [], [], []
-    for pictures, faces in (drawn, real):
-        found.append(np.mean([dlib.finds(picture) for picture in pictures]))
-        seen = np.stack([dlib.embed(picture, face) for picture, face in zip(pictures, faces, strict=True) if face])
-        owners = people[[face is not None for face in faces]]
-        scores.append(seen @ seen.T)
-        same.append(owners[:, None] == owners)
-    pairs = ~np.eye(len(scores[1]), dtype=bool)
-    error = verify(scores[1][pairs], same[1][pairs]).eer
-    threshold = np.quantile(scores[1][~same[1]], 1 - error)
-    return [
-        {
-            "found": round(float(share), 4),
-            "strangers_taken_for_one": round(float((cosines[~one] >= threshold).mean()), 4),
+    dlib, pairs = DlibReader(), {}
+    for kind, shown in pictures.items():
+        seen = [face and dlib.read(picture, face) for picture, face in zip(shown, faces[kind], strict=True)]
+        pairs[kind] = compared(seen, seen, people)
+    cosines, same = pairs["real"]
+    threshold = np.quantile(cosines[~same], 1 - verify(cosines, same).eer)
+    return {
+        kind: {
+            "found": round(float(np.mean([dlib.finds(picture) for picture in pictures[kind]])), 4),
+            "strangers_taken_for_one": round(float((cosines[~same] >= threshold).mean()), 4),
         }
-        for share, cosines, one in zip(found, scores, same, strict=True)
-    ]
-
-
-def sheet(pictures: np.ndarray, columns: int = 8, rows: int = 6) -> np.ndarray:
-    """The first of the pictures, none left out: [h, w, 3]."""
-    count = min(columns * rows, len(pictures) // columns * columns) or len(pictures)
-    lines = [np.concatenate(list(pictures[start : start + columns]), axis=1) for start in range(0, count, columns)]
-    return np.concatenate(lines)
+        for kind, (cosines, same) in pairs.items()
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

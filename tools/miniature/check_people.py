@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from metalora.measure.verification import verify
 
-from .faces import LOOKED_AT, SURE, DlibReader, Face, FaceReader
+from .faces import SURE, DlibReader, Face, FaceReader, found_share
 from .people import KINDS, SPLITS, WORLD_SEED, person
 from .photo import photo
 from .photos import write_report
@@ -41,10 +41,10 @@ def main() -> None:
         rows += [np.hstack(pictures)] if len(rows) < SHOWN else []
         if second:
             seen = zip(pictures, faces[-1], strict=True)
-            others.append([second.embed(picture, face) for picture, face in seen if face])
+            others.append([second.read(picture, face).embedding for picture, face in seen if face])
     report = {"people": len(faces), "photos_each": arguments.photos, "size": renderer.size, "seed": WORLD_SEED}
     embeddings = [[face.embedding for face in photos if face] for photos in faces]
-    report |= detection(faces) | recognition(embeddings)
+    report |= detection([face for photos in faces for face in photos], renderer.size) | recognition(embeddings)
     report["by_kind"] = {kind: recognition(embeddings[first::2]) for first, kind in enumerate(KINDS)}
     report["passes"] = {
         "found at 0.9 >= 0.98": report["found_at_0.9"] >= 0.98,
@@ -59,13 +59,12 @@ def main() -> None:
     Image.fromarray(np.vstack(rows)).save(arguments.out.with_suffix(".png"))
 
 
-def detection(faces: list[list[Face | None]]) -> dict[str, float]:
-    every = [face for photos in faces for face in photos]
-    heights = [face.box[3] / LOOKED_AT for face in every if face]
+def detection(every: list[Face | None], size: int) -> dict[str, float]:
+    heights = [face.box.height / size for face in every if face]
     return {
         "images": len(every),
-        "found_at_0.6": round(len(heights) / len(every), 4),
-        "found_at_0.9": round(sum(face is not None and face.score >= SURE for face in every) / len(every), 4),
+        "found_at_0.6": found_share(every),
+        "found_at_0.9": found_share(every, SURE),
         "face_height_of_photo": np.percentile(heights, [0, 5, 50, 95, 100]).round(4).tolist(),
     }
 

@@ -21,7 +21,7 @@ from metalora.method.crops import Box, plan, seen_in, training_size
 from metalora.store.images import resize_crop
 
 from .captions import Attributes
-from .faces import LOOKED_AT, FaceReader
+from .faces import FaceReader
 from .latents import Latents, encoder_of, to_bytes, write_latents
 from .photos import Photos, read_shards, to_signal
 
@@ -39,14 +39,8 @@ class Framed:
 
 def find_faces(photos: Photos) -> list[Box | None]:
     """Each photo's most certain face, in its pixels."""
-    reader, side = FaceReader(), photos.pixels.shape[2]
-    found: list[Box | None] = []
-    for pixels in tqdm(photos.pixels, desc="faces", unit="photo"):
-        face = reader.read(pixels.permute(1, 2, 0).numpy())
-        if face:
-            left, top, width, height = (face.box * side / LOOKED_AT).tolist()
-        found.append(Box(left, top, left + width, top + height) if face else None)
-    return found
+    reader, pictures = FaceReader(), photos.pixels.permute(0, 2, 3, 1).numpy()
+    return [face and face.box for face in map(reader.read, tqdm(pictures, desc="faces", unit="photo"))]
 
 
 def framed(photos: Photos, faces: Sequence[Box | None], every: int, generator: torch.Generator) -> list[Framed]:

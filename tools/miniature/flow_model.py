@@ -1,22 +1,23 @@
 """The miniature's FLUX: diffusers' transformer and two text encoders, trained together, with what drives them."""
 
-import itertools
 import pathlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from metalora.backbones.architecture import HEAD
-from metalora.backbones.families.flux import FluxShape, schedule, scheduler_config, transformer_config
-from metalora.backbones.family import pack, positions, unpack
-from metalora.method.flow import Times, noised, velocity
+from metalora.backbones.families.flux import FLUX, FluxShape, scheduler_config, transformer_config
+from metalora.backbones.protocol import Prompt
+from metalora.method.flow import noised, velocity
 
 from .autoencoder import CONFIG as AUTOENCODER
 from .captions import Attributes, describe
-from .text import WIDTH, TextEncoders
+from .text import T5_TOKENS, WIDTH, TextEncoders
 
 # How often a caption leaves an attribute out, so that prompts may say little; and how often it is empty, for guidance.
 LEFT_OUT = {
@@ -24,6 +25,7 @@ LEFT_OUT = {
     "clothes": 0.08, "background": 0.08, "light": 0.25,
 }  # fmt: skip
 EMPTY = 0.10
+BATCH = 16  # of pictures that are drawn at once
 GUIDED = 0.85  # times above it are not guided: there guidance raises contrast and moves what is where, no more
 
 
@@ -71,25 +73,25 @@ class MiniatureFlux(nn.Module):
         blocks = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
         return [weight for block in blocks for weight in block.parameters() if weight.ndim == 2]
 
-    def forward(self, latents: Tensor, t: Tensor, captions: list[str]) -> Tensor:
-        """The velocity [n, 16, h, w] of noised latents at times [n]."""
-        tokens, pooled = self.text(*self.text.ids(captions))
-        return self.velocity(latents, t, tokens, pooled)
+    def velocity(
+        self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor | float = 1.0
+    ) -> Tensor:
+        """The velocity [n, 16, h, w] of noised latents at times [n].
 
-    def velocity(self, latents: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor | None = None):
-        """Guidance [n] is FLUX's input for it; 1, the default, is the plain velocity of the caption."""
-        height, width = latents.shape[2:]
-        predicted = self.transformer(
-            hidden_states=pack(latents),
-            encoder_hidden_states=tokens,
-            pooled_projections=pooled,
-            timestep=t,
-            guidance=torch.ones_like(t) if guidance is None else guidance,
-            img_ids=positions(height // 2, width // 2).to(latents),
-            txt_ids=torch.zeros(tokens.shape[1], 3).to(latents),
-            return_dict=False,
-        )[0]
-        return unpack(predicted.float(), height, width)
+        Guidance, one or [n], is FLUX's input for it; 1 is the plain velocity of the caption.
+        """
+        return FLUX.velocity(self.transformer, latents, t, Prompt(tokens=tokens, pooled=pooled), guidance)
+
+    def pipeline(self, autoencoder: AutoencoderKL) -> FluxPipeline:
+        return FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(**scheduler_config(self.size.shape())),
+            vae=autoencoder,
+            text_encoder=self.text.clip,
+            tokenizer=self.text.clip_tokenizer,
+            text_encoder_2=self.text.t5,
+            tokenizer_2=self.text.t5_tokenizer,
+            transformer=self.transformer,
+        )
 
     def loss(self, drawn: "Drawn") -> Tensor:
         """The flow's mean squared error, cell by cell as they count."""
@@ -117,23 +119,6 @@ class MiniatureFlux(nn.Module):
         empty = other.velocity(latents, t, *other.text(*other.text.ids([""] * len(latents))))
         return empty + strength * (self.velocity(latents, t, tokens, pooled) - empty)
 
-    @torch.no_grad()
-    def sample(
-        self, captions: list[str], size: int, guidance: float = 2.0, steps: int = 24, seed: int = 0, distilled=False
-    ) -> Tensor:
-        """Latents [n, 16, size, size] by Euler steps; a distilled model needs one pass a step, any other two."""
-        device = next(self.parameters()).device
-        generator = torch.Generator().manual_seed(seed)
-        latents = torch.randn(len(captions), AUTOENCODER["latent_channels"], size, size, generator=generator).to(device)
-        tokens, pooled = self.text(*self.text.ids(captions))
-        strength = torch.full((len(captions),), guidance, device=device)
-        velocity = self.velocity if distilled else self.guided
-        times = schedule(steps, size**2 // 4, scheduler_config(self.size.shape())).to(device)
-        for now, after in itertools.pairwise(times):
-            t = now.expand(len(captions))
-            latents = latents + (after - now) * velocity(latents, t, tokens, pooled, strength)
-        return latents
-
 
 class Drawn(NamedTuple):
     """A batch of n: latents [n, 16, h, w], their cells' weights, noise for them, times [n], their captions' ids."""
@@ -149,9 +134,32 @@ class Drawn(NamedTuple):
         return Drawn(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def noise_for(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(noise, times) drawn on the CPU, so that every device draws the same."""
-    return torch.randn(clean.shape, generator=generator), Times().draw(len(clean), generator)
+def draw(
+    pipeline: FluxPipeline, prompts: list[str], size: int, steps: int, guidance: float, two_passes: bool
+) -> np.ndarray:
+    """[n, size, size, 3] bytes; picture i has seed i, whatever the batches are.
+
+    Guidance that is not distilled takes two passes a step, one of them with an empty prompt.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    in_one, in_two = (1.0, guidance) if two_passes else (guidance, 1.0)
+    pictures = []
+    for start in tqdm(range(0, len(prompts), BATCH), desc="batches"):
+        some = prompts[start : start + BATCH]
+        made = pipeline(
+            some,
+            height=size,
+            width=size,
+            num_inference_steps=steps,
+            max_sequence_length=T5_TOKENS,
+            generator=[torch.Generator().manual_seed(start + index) for index in range(len(some))],
+            output_type="np",
+            guidance_scale=in_one,
+            true_cfg_scale=in_two,
+            negative_prompt=[""] * len(some) if two_passes else None,
+        )
+        pictures.append((made.images * 255).round().astype(np.uint8))
+    return np.concatenate(pictures)
 
 
 def spoken(attributes: Attributes, generator: torch.Generator) -> str:

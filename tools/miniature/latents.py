@@ -5,7 +5,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,12 +29,6 @@ class Batch(NamedTuple):
     clean: Tensor
     captions: list[str]
     weights: Tensor
-
-
-class Source(Protocol):
-    """Where batches come from."""
-
-    def draw(self, count: int, generator: torch.Generator) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -62,15 +56,14 @@ class Latents:
         return Batch(from_bytes(self.values[flips, index]), said, weights)
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Whole photos in most batches, crops of one size in the others, sizes as often as they have crops."""
+class Mixture(NamedTuple):
+    """Whole photos in most batches, crops of one size in the others if there are some, sizes as often as crops."""
 
     whole: Latents
     crops: Sequence[Latents]
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
-        if torch.rand((), generator=generator) >= CROPPED:
+        if not self.crops or torch.rand((), generator=generator) >= CROPPED:
             return self.whole.draw(count, generator)
         weights = torch.tensor([float(len(one.attributes)) for one in self.crops])
         return self.crops[int(torch.multinomial(weights, 1, generator=generator))].draw(count, generator)
@@ -114,12 +107,12 @@ def write_latents(latents: Latents, path: pathlib.Path, encoder: str) -> None:
     write_bytes(path, data.getvalue())
 
 
-def read_latents(folder: pathlib.Path, encoder: str) -> tuple[Latents, list[Latents]]:
-    """(whole photos, crops by size) of a folder that `tools.miniature.encode` wrote, all of this encoder."""
+def read_latents(folder: pathlib.Path, encoder: str) -> Mixture:
+    """Whole photos and crops by size of a folder that `tools.miniature.encode` wrote, all of this encoder."""
     if not (folder / "whole.npz").exists():
         raise SystemExit(f"{folder} holds no whole.npz. Make it with tools.miniature.encode.")
     crops = sorted(folder.glob("crops-*.npz"))
-    return _read(folder / "whole.npz", encoder), [_read(path, encoder) for path in crops]
+    return Mixture(_read(folder / "whole.npz", encoder), [_read(path, encoder) for path in crops])
 
 
 def _read(path: pathlib.Path, encoder: str) -> Latents:

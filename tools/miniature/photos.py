@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,14 @@ def read_shards(folder: pathlib.Path, people: int | None = None) -> Photos:
     return Photos(torch.from_numpy(pixels), np.array(owners[:count]), captions[:count])
 
 
+def write_shard(path: pathlib.Path, pictures: np.ndarray, people: Sequence[int], said: Sequence[Attributes]) -> None:
+    """Pictures [n, size, size, 3] of bytes, whose each is and what its caption says: there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, photos=pictures, people=np.array(people), captions=[json.dumps(one) for one in said])
+    partial.replace(path)
+
+
 def to_signal(pixels: Tensor) -> Tensor:
     """Bytes to -1..1, what autoencoders eat."""
     return pixels.float() / 127.5 - 1
@@ -50,6 +59,13 @@ def to_signal(pixels: Tensor) -> Tensor:
 def to_pixels(signal: Tensor) -> np.ndarray:
     """[n, 3, h, w] of -1..1 to [n, h, w, 3] bytes."""
     return ((signal.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def save_sheet(pictures: Sequence[np.ndarray], columns: int, path: pathlib.Path) -> None:
+    """Pictures [h, w, 3] of bytes, row by row; those of a last row that is not full are left out."""
+    columns = min(columns, len(pictures))
+    rows = [np.hstack(pictures[start : start + columns]) for start in range(0, len(pictures) - columns + 1, columns)]
+    Image.fromarray(np.vstack(rows)).save(path)
 
 
 def picture_file(picture: np.ndarray, quality: int | None = None) -> bytes:

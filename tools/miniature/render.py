@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .people import SPLITS, person
 from .photo import photo
+from .photos import write_shard
 
 PEOPLE_PER_SHARD = 20
 HEAD = pathlib.Path("data/miniature/head")  # the prepared mesh's cache
@@ -65,7 +66,7 @@ def renderer_of(cache: pathlib.Path, size: int = 128):
 
 def _render_shard(task: tuple[pathlib.Path, range, str, pathlib.Path]) -> int:
     path, numbers, split, cache = task
-    renderer, pictures, owners, captions = renderer_of(cache), [], [], []
+    renderer, pictures, owners, attributes = renderer_of(cache), [], [], []
     for number in numbers:
         who = person(number)
         figure = renderer.figure(who)
@@ -73,10 +74,8 @@ def _render_shard(task: tuple[pathlib.Path, range, str, pathlib.Path]) -> int:
             one = photo(who, index)
             pictures.append(renderer.render(who, figure, one))
             owners.append(number)
-            captions.append(json.dumps(one.attributes))
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, photos=np.stack(pictures), people=np.array(owners), captions=np.array(captions))
-    partial.replace(path)
+            attributes.append(one.attributes)
+    write_shard(path, np.stack(pictures), owners, attributes)
     return len(pictures)
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     def embedding(path: pathlib.Path) -> np.ndarray | None:
         picture = np.asarray(Image.open(path).convert("RGB"))
         face = faces.read(picture)
-        return None if face is None else dlib.embed(picture, face)
+        return None if face is None else dlib.read(picture, face).embedding
 
     for run in arguments.runs:
         results = json.loads((run / "results.json").read_text())

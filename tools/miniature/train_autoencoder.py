@@ -50,7 +50,7 @@ def start(path: pathlib.Path, steps: int, device: torch.device) -> Training:
 def fix_encoder(training: Training) -> None:
     """The encoder becomes its average, which is what was exported, and moves no more."""
     named = training.model.named_parameters()
-    for (name, weight), average in zip(named, training.average.weights, strict=True):
+    for (name, weight), average in zip(named, training.average.parameters(), strict=True):
         if name.startswith("encoder."):
             weight.copy_(average)
             weight.requires_grad_(False)

@@ -41,8 +41,7 @@ def main() -> None:
     arguments = parsed(parser)
     photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
     training = start(arguments.out / "state.pt", config(VISION, TEXT), arguments.steps, torch.device(arguments.device))
-    parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
-    print(f"{len(photos)} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
+    print(f"{len(photos)} photos, {training.description()}", flush=True)
     steps = training.run(loss_on(photos, arguments.batch))
     follow(training, steps, arguments, lambda: report(training, photos, unseen, arguments.out / "export"))
 

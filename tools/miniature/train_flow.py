@@ -8,41 +8,36 @@ import json
 import pathlib
 from dataclasses import asdict
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
-from PIL import Image
+from diffusers import AutoencoderKL
 from torch import Tensor
 
-from metalora.backbones.families.flux import scheduler_config
+from metalora.method.flow import Times
 
 from .captions import describe
-from .flow_model import Drawn, MiniatureFlux, Size, noise_for
-from .latents import Mixture, Source, encoder_of, read_latents
+from .flow_model import Drawn, MiniatureFlux, Size, draw
+from .latents import Latents, Mixture, encoder_of, read_latents
 from .people import SPLITS, person
 from .photo import photo
-from .photos import to_pixels
+from .photos import save_sheet
 from .text import TextEncoders
 from .training import Draw, Training, follow, parsed, parser_of
 
 PEAK_RATE = 4e-4
-PIXELS = 128  # of the sheet: what the photos have
+SHEET = {"size": 128, "steps": 24, "guidance": 2.0}  # the photos' pixels
 
 
 def main() -> None:
     arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
-    whole, crops = read_latents(arguments.latents, encoder_of(autoencoder))
-    source: Source = Mixture(whole, crops) if crops else whole
+    latents = read_latents(arguments.latents, encoder_of(autoencoder))
     size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
     training = start(arguments.out, size, arguments.steps, device, arguments.peak_rate, arguments.learned)
     if arguments.compile:
         training.model.transformer.compile_repeated_blocks(dynamic=False)  # a few sizes, each compiled for itself
-    parameters = sum(weight.numel() for weight in training.model.parameters()) / 1e6
-    print(f"{whole.values.shape[1]} photos, {parameters:.1f} M parameters, from step {training.step}", flush=True)
-    draw = draw_from(source, arguments.batch, training.model.text)
-    steps = training.run(loss, draw, arguments.workers)
+    print(f"{latents.whole.values.shape[1]} photos, {training.description()}", flush=True)
+    steps = training.run(loss, draw_from(latents, arguments.batch, training.model.text), arguments.workers)
     follow(training, steps, arguments, lambda: report(training.averaged(), autoencoder, arguments.out))
 
 
@@ -70,15 +65,16 @@ def start(
     return Training(folder / "state.pt", model.to(device), steps, peak_rate, matrices=model.matrices())
 
 
-def draw_from(latents: Source, batch: int, text: TextEncoders) -> Draw:
-    """Batches of these latents; of the text encoders only the tokenizers."""
+def draw_from(latents: Latents | Mixture, batch: int, text: TextEncoders) -> Draw:
+    """Batches of these latents, drawn on the CPU: every device draws the same. Of the encoders only the tokenizers."""
     ids = text.ids
 
-    def draw(generator: torch.Generator) -> Drawn:
+    def drawn(generator: torch.Generator) -> Drawn:
         clean, captions, weights = latents.draw(batch, generator)
-        return Drawn(clean, weights, *noise_for(clean, generator), *ids(captions))
+        noise = torch.randn(clean.shape, generator=generator)
+        return Drawn(clean, weights, noise, Times().draw(batch, generator), *ids(captions))
 
-    return draw
+    return drawn
 
 
 def loss(model: MiniatureFlux, drawn: Drawn) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -88,41 +84,16 @@ def loss(model: MiniatureFlux, drawn: Drawn) -> tuple[Tensor, dict[str, Tensor |
 
 
 def report(model: MiniatureFlux, autoencoder: AutoencoderKL, out: pathlib.Path, distilled: bool = False) -> None:
-    export(model, autoencoder, out / "pipeline")
-    draw_sheet(model, autoencoder, out / "samples.png", distilled)
+    """The folder that FluxPipeline.from_pretrained opens, and 24 pictures, 6 in a row.
+
+    They show what people of the validation split would be photographed as: full captions of nobody in the training set.
+    """
+    pipeline = model.pipeline(autoencoder)
+    pipeline.save_pretrained(out / "pipeline")
+    people = map(person, SPLITS["validation"].numbers[:24])
+    prompts = [describe(photo(who, 0).attributes) for who in people]
+    save_sheet(draw(pipeline, prompts, **SHEET, two_passes=not distilled), 6, out / "samples.png")
     print(f"see {out / 'samples.png'} and {out / 'pipeline'}", flush=True)
-
-
-def export(model: MiniatureFlux, autoencoder: AutoencoderKL, folder: pathlib.Path) -> None:
-    """A folder that FluxPipeline.from_pretrained opens."""
-    pipeline = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(**scheduler_config(model.size.shape())),
-        vae=autoencoder,
-        text_encoder=model.text.clip,
-        tokenizer=model.text.clip_tokenizer,
-        text_encoder_2=model.text.t5,
-        tokenizer_2=model.text.t5_tokenizer,
-        transformer=model.transformer,
-    )
-    pipeline.save_pretrained(folder)
-
-
-def prompts(count: int) -> list[str]:
-    """What people of the validation split would be photographed as: full captions of nobody in the training set."""
-    numbers = SPLITS["validation"].numbers[:count]
-    return [describe(photo(person(number), 0).attributes) for number in numbers]
-
-
-@torch.no_grad()
-def draw_sheet(model: MiniatureFlux, autoencoder: AutoencoderKL, path: pathlib.Path, distilled: bool) -> None:
-    """24 pictures of prompts it has not seen, 6 in a row."""
-    eager = torch.compiler.set_stance("force_eager")  # compiling for 24 pictures takes longer than drawing them
-    with eager, torch.autocast(autoencoder.device.type, torch.bfloat16):
-        latents = model.sample(prompts(24), PIXELS // 8, distilled=distilled)
-    config = autoencoder.config
-    pictures = to_pixels(autoencoder.decode(latents.float() / config.scaling_factor + config.shift_factor).sample.cpu())
-    rows = [np.concatenate(list(pictures[start : start + 6]), axis=1) for start in range(0, 24, 6)]
-    Image.fromarray(np.concatenate(rows)).save(path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from metalora.method.flow import noised
 
-from .flow_model import MiniatureFlux, Size, noise_for
+from .flow_model import MiniatureFlux, Size
 from .latents import Latents, encoder_of, read_latents
-from .train_flow import report, start
+from .train_flow import draw_from, report, start
 from .training import Loss, Training, follow, parsed, parser_of
 
 PEAK_RATE = 2e-4
@@ -27,13 +27,13 @@ def main() -> None:
     arguments = parsed(_parser())
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
-    latents, _ = read_latents(arguments.latents, encoder_of(autoencoder))
+    latents = read_latents(arguments.latents, encoder_of(autoencoder))
     size = Size(**json.loads((arguments.flow / "size.json").read_text()))
     teacher = start(arguments.flow, size, steps=1, device=device).averaged().requires_grad_(False)
     weak = MiniatureFlux.of(arguments.weak).to(device).eval() if arguments.weak else None
     student = student_of(teacher)
     training = Training(arguments.out / "state.pt", student, arguments.steps, PEAK_RATE, matrices=student.matrices())
-    steps = training.run(loss_on(latents, teacher, arguments.batch, weak))
+    steps = training.run(loss_on(latents.whole, teacher, arguments.batch, weak))
     follow(training, steps, arguments, lambda: report(training.averaged(), autoencoder, arguments.out, True))
 
 
@@ -45,18 +45,18 @@ def student_of(teacher: MiniatureFlux) -> MiniatureFlux:
 
 
 def loss_on(latents: Latents, teacher: MiniatureFlux, batch: int, weak: MiniatureFlux | None = None) -> Loss:
+    drawn = draw_from(latents, batch, teacher.text)
+
     def loss(model: torch.nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         device = next(model.parameters()).device
-        clean, captions, _ = latents.draw(batch, generator)
-        noise, t = noise_for(clean, generator)
-        clean, noise, t = (tensor.to(device) for tensor in (clean, noise, t))
-        strength = (LEAST + (MOST - LEAST) * torch.rand(len(clean), generator=generator)).to(device)
+        clean, _, noise, t, *ids = drawn(generator).to(device)
+        strength = (LEAST + (MOST - LEAST) * torch.rand(batch, generator=generator)).to(device)
         noisy = noised(clean, noise, t)
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
-                tokens, pooled = teacher.text(*teacher.text.ids(captions))
-                wanted = teacher.guided(noisy, t, tokens, pooled, strength, weak)
-            predicted = model.velocity(noisy, t, tokens, pooled, strength)
+                prompt = teacher.text(*ids)
+                wanted = teacher.guided(noisy, t, *prompt, strength, weak)
+            predicted = model.velocity(noisy, t, *prompt, strength)
         error = (predicted - wanted).square().mean()
         return error, {"loss": error.detach()}
 

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import io
 import json
 import pathlib
 import time
@@ -12,7 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
+
+from metalora.store.files import write_bytes
 
 # All that is random in a step comes from its generator. What a step needs is drawn from it on the CPU, ahead of time if
 # there are workers; a loss that draws as it goes is given the generator itself.
@@ -103,14 +107,17 @@ class Training:
         if matrices:  # at a rate that moves them as far as AdamW would
             muon = torch.optim.Muon(matrices, lr=peak_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
             self.optimizers.append(muon)
-        self.average = MovingAverage(model)
+        averages = [weight.detach() for weight in model.parameters()]
         if path.exists():
             state = torch.load(path, weights_only=True, map_location="cpu")
-            self.step, self.seconds = state["step"], state["seconds"]
+            self.step, self.seconds, averages = state["step"], state["seconds"], state["average"]["weights"]
             for one, stored in zip(self.optimizers, state["optimizers"], strict=True):
                 one.load_state_dict(stored)
             self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
+        self.average = AveragedModel(model, multi_avg_fn=self._move_average)
+        self.average.n_averaged.fill_(self.step)
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.average.parameters()), averages)
 
     def run(self, loss_of: Loss, draw: Draw = _as_it_is, workers: int = 0) -> Iterator[Step]:
         self.model.train()
@@ -125,20 +132,34 @@ class Training:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()
-            self.average.update(self.model)
+            self.average.update_parameters(self.model)
             self.step += 1
             self.seconds += time.perf_counter() - began
             yield Step(self.step - 1, figures)
             began = time.perf_counter()
 
+    def _move_average(self, averages: list[Tensor], weights: list[Tensor], _count: Tensor) -> None:
+        """Over about the last 1,000 steps; a young average forgets faster. The step is known without asking a GPU."""
+        torch._foreach_lerp_(averages, weights, max(1 / 1000, 1 / (1 + (self.step + 1) / 10)))
+
     def averaged(self) -> nn.Module:
-        return self.average.copy_to(copy.deepcopy(self.model)).eval()
+        return copy.deepcopy(self.average.module).eval()
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "average": self.average.state_dict()}
-        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
-        save_whole(state | {"step": self.step, "seconds": self.seconds}, self.path)
+        state = {
+            "model": self.model.state_dict(),
+            "average": {"weights": [weight.detach() for weight in self.average.parameters()]},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        data = io.BytesIO()
+        torch.save(state, data)
+        write_bytes(self.path, data.getvalue())
         self.path.with_name("facts.json").write_text(json.dumps(self.facts(), indent=1) + "\n")
+
+    def description(self) -> str:
+        return f"{self.facts()['parameters'] / 1e6:.1f} M parameters, from step {self.step}"
 
     def facts(self) -> dict[str, int | float | str]:
         """What a model card says of a training."""
@@ -175,41 +196,6 @@ def follow(
         if ended or time.time() - reported > 60 * arguments.report_minutes:
             reported = time.time()
             report()
-
-
-class MovingAverage:
-    """The weights averaged over about the last `horizon` steps; young averages forget faster."""
-
-    def __init__(self, model: nn.Module, horizon: float = 1000):
-        self.horizon, self.steps = horizon, 0
-        self.weights = [weight.detach().clone() for weight in model.parameters()]
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.steps += 1
-        share = max(1 / self.horizon, 1 / (1 + self.steps / 10))
-        torch._foreach_lerp_(self.weights, list(model.parameters()), share)
-
-    @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> nn.Module:
-        for weight, average in zip(model.parameters(), self.weights, strict=True):
-            weight.copy_(average)
-        return model
-
-    def state_dict(self) -> dict:
-        return {"steps": self.steps, "weights": self.weights}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.steps = state["steps"]
-        for weight, stored in zip(self.weights, state["weights"], strict=True):
-            weight.copy_(stored)
-
-
-def save_whole(content: dict, path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: int = 200, decay: float = 0.25) -> float:

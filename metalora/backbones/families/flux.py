@@ -170,14 +170,14 @@ class Flux(Family):
         pooled = clip(_ids(encoders["tokenizer"], text, FOR_CLIP, clip.device)).pooler_output
         return {"tokens": tokens, "pooled": pooled}
 
-    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float) -> Tensor:
-        """All of the text is at the origin."""
+    def velocity(self, network: Any, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float | Tensor) -> Tensor:
+        """All of the text is at the origin; guidance may be each sample's own [b]."""
         b, _, h, w = latents.shape
         device = latents.device
         predicted = network(
             hidden_states=pack(latents),
             timestep=t,
-            guidance=torch.full((b,), guidance, device=device) if network.config.guidance_embeds else None,
+            guidance=guidance * torch.ones(b, device=device) if network.config.guidance_embeds else None,
             encoder_hidden_states=prompt["tokens"],
             pooled_projections=prompt["pooled"],
             txt_ids=torch.zeros(prompt["tokens"].shape[1], 3, device=device),
