@@ -24,7 +24,7 @@ from .backbone import ComfyBackbone
 from .bridge import folders
 from .pictures import image_of
 from .running import driven, work
-from .sockets import CATEGORY, BenchmarkSocket, MetaDown, MetaDownSocket, widgets
+from .sockets import BenchmarkSocket, MetaDown, MetaDownSocket, schema, widgets
 
 SHIPPED, PAPER = "mini benchmark", "Meta-PHD (the paper's)"
 CLIPS = ("none", "miniature", "openai")
@@ -36,19 +36,15 @@ class PlanBenchmark(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MetaLoRA_BenchmarkPlan",
-            display_name="Benchmark Prompts",
-            category=CATEGORY,
-            description="Decides a benchmark and checks every input: people, prompts, methods, settings, seeds. Every "
-            "method gets the same people, prompts and noise.",
+        return schema(
+            "MetaLoRA_BenchmarkPlan",
             inputs=[
-                io.Model.Input("model", tooltip="The base of every method."),
-                io.Clip.Input("clip", tooltip="Its text encoders."),
-                io.Vae.Input("vae", tooltip="Its autoencoder."),
-                io.String.Input("name", default="benchmark", tooltip="The folder under output/meta_lora/benchmarks."),
-                io.String.Input("manifest", default="", tooltip="People as JSONL. Empty: the 16 rendered people."),
-                io.Combo.Input("prompts", options=[SHIPPED, PAPER], tooltip="Which prompts."),
+                io.Model.Input("model"),
+                io.Clip.Input("clip"),
+                io.Vae.Input("vae"),
+                io.String.Input("name", default="benchmark"),
+                io.String.Input("manifest", default=""),
+                io.Combo.Input("prompts", options=[SHIPPED, PAPER]),
                 io.String.Input(
                     "methods", default=f"{NONE}, lora", tooltip=f"Of {', '.join((NONE, *METHODS))}; with commas."
                 ),
@@ -56,14 +52,14 @@ class PlanBenchmark(io.ComfyNode):
                 *widgets(BenchmarkConfig, "people", "prompts_each", "images_at_once"),
                 *widgets(CropConfig, "resolution"),
                 *widgets(GenerateConfig, "width", "height", "sampling_steps", "guidance"),
-                io.Combo.Input("embedder", options=list(ANALYSERS), tooltip="Who recognizes faces."),
-                io.Combo.Input("prompt_scorer", options=list(CLIPS), tooltip="Which CLIP scores prompts; open_clip."),
-                MetaDownSocket.Input("meta_down", optional=True, tooltip="For the method meta-lora."),
+                io.Combo.Input("embedder", options=list(ANALYSERS)),
+                io.Combo.Input("prompt_scorer", options=list(CLIPS)),
+                MetaDownSocket.Input("meta_down", optional=True),
                 *widgets(CropConfig, "learn_from", optional=True),
             ],
             outputs=[
-                BenchmarkSocket.Output(display_name="benchmark", tooltip="For Benchmark Runner."),
-                io.String.Output(display_name="about", tooltip="How much will be made."),
+                BenchmarkSocket.Output(display_name="benchmark"),
+                io.String.Output(display_name="about"),
             ],
         )
 
@@ -109,23 +105,19 @@ class RunBenchmark(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MetaLoRA_BenchmarkRun",
-            display_name="Benchmark Runner",
-            category=CATEGORY,
-            description="Does what the plan says: personalizes, makes images batch by batch, scores them. Cancel keeps "
-            "everything that is finished; queue the same prompt to go on.",
+        return schema(
+            "MetaLoRA_BenchmarkRun",
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The model of the plan."),
-                io.Clip.Input("clip", tooltip="The text encoders of the plan."),
-                io.Vae.Input("vae", tooltip="The autoencoder of the plan."),
-                BenchmarkSocket.Input("plan", tooltip="From Benchmark Prompts."),
+                io.Model.Input("model"),
+                io.Clip.Input("clip"),
+                io.Vae.Input("vae"),
+                BenchmarkSocket.Input("plan"),
             ],
             outputs=[
-                BenchmarkSocket.Output(display_name="benchmark", tooltip="The finished run, for Report."),
-                io.Image.Output(display_name="images", tooltip="A page: people in rows, methods in columns."),
-                io.String.Output(display_name="results", tooltip="Where results.json is."),
+                BenchmarkSocket.Output(display_name="benchmark"),
+                io.Image.Output(display_name="images"),
+                io.String.Output(display_name="results"),
             ],
         )
 
@@ -141,15 +133,11 @@ class ReportBenchmark(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MetaLoRA_BenchmarkReport",
-            display_name="Benchmark Report",
-            category=CATEGORY,
-            description="Writes report.html of a finished run, one offline page with every table, chart and example, "
-            "and the tables as CSV.",
+        return schema(
+            "MetaLoRA_BenchmarkReport",
             is_output_node=True,
-            inputs=[BenchmarkSocket.Input("benchmark", tooltip="From Benchmark Runner.")],
-            outputs=[io.String.Output(display_name="page", tooltip="Where report.html is.")],
+            inputs=[BenchmarkSocket.Input("benchmark")],
+            outputs=[io.String.Output(display_name="page")],
         )
 
     @classmethod

@@ -1,6 +1,5 @@
 """Augment Face Crops: what a person's photo is learned from (paper, supplement)."""
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from ..metalora.store.pictures import draw_boxes, table
 from .bridge import execution
 from .pictures import image_of, photos_of
 from .running import work
-from .sockets import CATEGORY, schema, seldom, widget, widgets
+from .sockets import schema, widget, widgets
 
 CHOICES = ("only", "largest", *map(str, range(1, 11)))
 MULTIPLE = 16  # pixels of a token of FLUX
@@ -31,67 +30,26 @@ class AugmentFaceCrops(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        fields = {field.name: field for field in dataclasses.fields(CropConfig)}
         return schema(
+            "MetaLoRA_AugmentFaceCrops",
             search_aliases=["crop face", "face detection", "augment photo"],
-            node_id="MetaLoRA_AugmentFaceCrops",
-            display_name="Augment Face Crops",
-            category=CATEGORY,
-            description="Up to 25 crops of a photo around one face, in five shapes and five sizes, and a page that "
-            "shows them. Faces are found on your machine; nothing is uploaded.",
             inputs=[
-                io.Image.Input("photo", tooltip="One photo of the person, or several as a batch."),
-                widget(fields["face"], "largest", CHOICES),
+                io.Image.Input("photo"),
+                widget(CropConfig, "face", "largest", CHOICES),
                 *widgets(CropConfig, "resolution", "max_upscale"),
-                io.String.Input(
-                    "ratios",
-                    default=", ".join(f"{a}:{b}" for a, b in RATIOS),
-                    tooltip="Shapes of crops.",
-                    **seldom("ratios"),
-                ),
-                io.String.Input(
-                    "scales",
-                    default=", ".join(f"{scale:g}" for scale in SCALES),
-                    tooltip="Sizes of crops: the shorter side, in lengths of the face.",
-                    **seldom("scales"),
-                ),
+                io.String.Input("ratios", default=", ".join(f"{a}:{b}" for a, b in RATIOS)),
+                io.String.Input("scales", default=", ".join(f"{scale:g}" for scale in SCALES)),
                 *widgets(CropConfig, "learn_from"),
-                io.Combo.Input(
-                    "finder",
-                    options=list(ANALYSERS),
-                    tooltip="Who finds faces. arcface needs insightface.",
-                    **seldom("finder"),
-                ),
+                io.Combo.Input("finder", options=list(ANALYSERS)),
                 *widgets(CropConfig, "turn", optional=True),
-                io.String.Input(
-                    "caption",
-                    default="",
-                    optional=True,
-                    force_input=True,
-                    tooltip="What the photo shows, such as from Load Photos of a Folder, with its class: a photo of a "
-                    "woman on a beach. Empty: the training's own caption.",
-                ),
+                io.String.Input("caption", default="", optional=True, force_input=True),
             ],
             outputs=[
-                io.Image.Output(
-                    display_name="crops", is_output_list=True, tooltip="The crops at their training sizes."
-                ),
-                io.Image.Output(
-                    display_name="sheet", tooltip="A page: the photo with the face marked, and every crop."
-                ),
-                io.BBOX.Output(
-                    display_name="face_box", tooltip="(left, top, width, height) of the face, for each photo."
-                ),
-                io.Mask.Output(
-                    display_name="heads",
-                    is_output_list=True,
-                    tooltip="Where the head is on each crop: what counts most if background_weight is below 1.",
-                ),
-                io.String.Output(
-                    display_name="captions",
-                    is_output_list=True,
-                    tooltip="The caption for each crop; for Train Meta-LoRA Personalization.",
-                ),
+                io.Image.Output(display_name="crops", is_output_list=True),
+                io.Image.Output(display_name="sheet"),
+                io.BBOX.Output(display_name="face_box"),
+                io.Mask.Output(display_name="heads", is_output_list=True),
+                io.String.Output(display_name="captions", is_output_list=True),
             ],
         )
 

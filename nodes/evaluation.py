@@ -20,7 +20,7 @@ from ..metalora.store.pictures import grid
 from .bridge import folders
 from .pictures import image_of, photos_of
 from .running import driven, work
-from .sockets import CATEGORY, schema
+from .sockets import schema
 
 COLUMNS = 5  # of the page of images
 
@@ -31,49 +31,26 @@ class EvaluateLikeness(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
+            "MetaLoRA_Evaluate",
             search_aliases=["face similarity", "likeness", "identity score"],
-            node_id="MetaLoRA_Evaluate",
-            display_name="R-FaceSim Evaluate",
-            category=CATEGORY,
-            description="How like the person are these images? Compared with photos that were not trained on, so that "
-            "copying the trained photo earns nothing. Works for images of any method.",
             is_input_list=True,
             is_output_node=True,
             inputs=[
-                io.Image.Input("images", tooltip="What was generated: one person, any sizes."),
-                io.Image.Input("held_out", tooltip="Photos of the person that nothing was learned from."),
-                io.Image.Input("reference", tooltip="The photo that was learned from."),
-                io.String.Input(
-                    "prompts",
-                    multiline=True,
-                    default="",
-                    tooltip="One line for each image, or one for all. Scores are averaged over prompts first.",
-                ),
-                io.Combo.Input(
-                    "embedder",
-                    options=list(ANALYSERS),
-                    tooltip="Who recognizes faces. Scores of different ones are not comparable; arcface needs "
-                    "insightface.",
-                ),
-                io.String.Input("name", default="evaluation", tooltip="What results.json is called."),
-                io.Boolean.Input(
-                    "photos_as_they_are",
-                    default=False,
-                    optional=True,
-                    tooltip="Score although a photo is turned, shows a stranger or several faces, or is there twice.",
-                ),
+                io.Image.Input("images"),
+                io.Image.Input("held_out"),
+                io.Image.Input("reference"),
+                io.String.Input("prompts", multiline=True, default=""),
+                io.Combo.Input("embedder", options=list(ANALYSERS)),
+                io.String.Input("name", default="evaluation"),
+                io.Boolean.Input("photos_as_they_are", default=False, optional=True),
             ],
             outputs=[
-                io.Float.Output(
-                    display_name="r_facesim", tooltip="Mean cosine to the held-out photos, misses left out."
-                ),
-                io.Float.Output(display_name="facesim", tooltip="Mean cosine to the reference photo."),
-                io.Float.Output(display_name="detection_rate", tooltip="The share of images with a face."),
-                io.String.Output(display_name="table", tooltip="Every image's scores, as a Markdown table."),
-                io.Image.Output(display_name="page", tooltip="The images with their scores."),
-                io.Image.Output(
-                    display_name="plot", tooltip="Likeness to held-out photos and to the reference, image by image."
-                ),
+                io.Float.Output(display_name="r_facesim"),
+                io.Float.Output(display_name="facesim"),
+                io.Float.Output(display_name="detection_rate"),
+                io.String.Output(display_name="table"),
+                io.Image.Output(display_name="page"),
+                io.Image.Output(display_name="plot"),
             ],
         )
 

@@ -19,7 +19,7 @@ from ..metalora.store.text import read_text
 from .bridge import folders, small
 from .pictures import image_of
 from .running import work
-from .sockets import CATEGORY, MetaDown, MetaDownSocket, schema
+from .sockets import MetaDown, MetaDownSocket, schema
 
 CONTROL = "random (untrained control)"
 SHIPPED_MARK = "shipped: "
@@ -31,23 +31,12 @@ class LoadMetaDown(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MetaLoRA_LoadMetaDown",
-            display_name="Load Meta-Down",
-            category=CATEGORY,
-            description="The shared half of a LoRA, meta-trained for one class of one model. Files belong in "
-            "models/meta_lora.",
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=[*shipped(), *folders.meta_down_files(), CONTROL],
-                    tooltip="A Meta-Down for your model and class. The random one has learned nothing: it is the "
-                    "control that a trained one must beat.",
-                )
-            ],
+        return schema(
+            "MetaLoRA_LoadMetaDown",
+            inputs=[io.Combo.Input("file", options=[*shipped(), *folders.meta_down_files(), CONTROL])],
             outputs=[
-                MetaDownSocket.Output(display_name="meta_down", tooltip="For Train Meta-LoRA Personalization."),
-                io.String.Output(display_name="about", tooltip="What the file says of itself."),
+                MetaDownSocket.Output(display_name="meta_down"),
+                io.String.Output(display_name="about"),
             ],
         )
 
@@ -68,23 +57,13 @@ class LoadMiniature(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MetaLoRA_LoadMiniature",
-            display_name="Load Miniature FLUX",
-            category=CATEGORY,
-            description="A small, real FLUX of rendered people that comes with this pack: every workflow can be tried "
-            "in minutes on a CPU, without a download. Images are 128 x 128 pixels.",
-            inputs=[
-                io.Combo.Input(
-                    "network",
-                    options=list(SMALL),
-                    tooltip="miniature: the trained one. tiny: random weights, for tests; its images are noise.",
-                )
-            ],
+        return schema(
+            "MetaLoRA_LoadMiniature",
+            inputs=[io.Combo.Input("network", options=list(SMALL))],
             outputs=[
-                io.Model.Output(tooltip="The transformer."),
-                io.Clip.Output(tooltip="Both text encoders."),
-                io.Vae.Output(tooltip="The autoencoder."),
+                io.Model.Output(),
+                io.Clip.Output(),
+                io.Vae.Output(),
             ],
         )
 
@@ -112,17 +91,13 @@ class LoadDemoPerson(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MetaLoRA_LoadDemoPerson",
-            display_name="Load Demo Person",
-            category=CATEGORY,
-            description="A rendered person of the miniature's world, nobody real: one photo to learn from, and others "
-            "that stay unseen. Replace it with Load Image when you use your own photos.",
-            inputs=[io.Combo.Input("person", options=list(people()), tooltip="Who; all are in no training.")],
+        return schema(
+            "MetaLoRA_LoadDemoPerson",
+            inputs=[io.Combo.Input("person", options=list(people()))],
             outputs=[
-                io.Image.Output(display_name="photo", tooltip="The photo to learn from."),
-                io.Image.Output(display_name="held_out", is_output_list=True, tooltip="Photos that stay unseen."),
-                io.String.Output(display_name="class_name", tooltip="woman or man."),
+                io.Image.Output(display_name="photo"),
+                io.Image.Output(display_name="held_out", is_output_list=True),
+                io.String.Output(display_name="class_name"),
             ],
         )
 
@@ -146,26 +121,12 @@ class LoadPhotos(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
+            "MetaLoRA_LoadPhotos",
             search_aliases=["load images", "image folder", "batch load"],
-            node_id="MetaLoRA_LoadPhotos",
-            display_name="Load Photos of a Folder",
-            category=CATEGORY,
-            description="Every picture of a folder in the order of their names, upright, each at its own size: photos "
-            "that stay unseen, or images that another program made.",
-            inputs=[
-                io.String.Input(
-                    "photos_folder",
-                    default="",
-                    tooltip="A folder under ComfyUI's input folder, or its full path there, in output or in models.",
-                )
-            ],
+            inputs=[io.String.Input("photos_folder", default="")],
             outputs=[
-                io.Image.Output(display_name="photos", is_output_list=True, tooltip="One image for each file."),
-                io.String.Output(
-                    display_name="captions",
-                    is_output_list=True,
-                    tooltip="What ada.txt says beside ada.jpg; empty where there is none. For Augment Face Crops.",
-                ),
+                io.Image.Output(display_name="photos", is_output_list=True),
+                io.String.Output(display_name="captions", is_output_list=True),
             ],
         )
 

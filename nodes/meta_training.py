@@ -18,15 +18,9 @@ from .memory import make_room_for_stage_one
 from .pictures import image_of
 from .previews import preview_inputs, preview_of
 from .running import driven, work
-from .sockets import CATEGORY, MetaDown, MetaDownSocket, widgets
+from .sockets import MetaDown, MetaDownSocket, schema, widgets
 
-PRESETS_OWN = {  # 0: as the preset has it
-    "steps": "Iterations in all",
-    "bucket_steps": "Preset paper: iterations of each bucket of people",
-    "batch": "Photos in each iteration",
-    "resolution": "A photo becomes about resolution x resolution pixels",
-    "validation_people": "People kept out of training, on whom it is tried",
-}
+PRESETS_OWN = ("steps", "bucket_steps", "batch", "resolution", "validation_people")  # 0: as the preset has it
 WARMUP_SHARE = 0.4  # of a bucket (paper)
 
 
@@ -35,38 +29,27 @@ class MetaTrain(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MetaLoRA_MetaTrain",
-            display_name="Meta-Train Meta-Down (stage 1)",
-            category=CATEGORY,
-            description="Trains a Meta-Down on photos of many people, at least two of each: what a photo's face tells "
-            "is judged on another. It takes long, and once. Cancel keeps a checkpoint; queue the same prompt to go on.",
+        return schema(
+            "MetaLoRA_MetaTrain",
             is_output_node=True,
+            shown=["batch"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that the Meta-Down is for; it is not changed."),
-                io.Clip.Input("clip", tooltip="Its text encoders."),
-                io.Vae.Input("vae", tooltip="Its autoencoder."),
-                io.String.Input(
-                    "dataset",
-                    default="",
-                    tooltip="A folder with a sub-folder for each person, with two or more photos of them; or JSONL.",
-                ),
-                io.String.Input("name", default="woman", tooltip="What the Meta-Down's file is called."),
-                io.Combo.Input(
-                    "preset",
-                    options=list(META_PRESETS),
-                    tooltip="flux or miniature, by the model: learns across photos. paper: the paper's Algorithm 1.",
-                ),
-                *(number(key) for key in ("steps", "bucket_steps", "batch", "resolution")),
+                io.Model.Input("model"),
+                io.Clip.Input("clip"),
+                io.Vae.Input("vae"),
+                io.String.Input("dataset", default=""),
+                io.String.Input("name", default="woman"),
+                io.Combo.Input("preset", options=list(META_PRESETS)),
+                *map(number, PRESETS_OWN[:-1]),
                 *widgets(MetaTrainConfig, "class_name", "gradient_checkpointing"),
-                number("validation_people"),
+                number(PRESETS_OWN[-1]),
                 *widgets(MetaTrainConfig, "seed"),
                 *preview_inputs(every=250),
             ],
             outputs=[
-                MetaDownSocket.Output(display_name="meta_down", tooltip="For Train Meta-LoRA Personalization."),
-                io.Image.Output(display_name="progress", tooltip="The loss, and what unseen people gain."),
-                io.String.Output(display_name="file", tooltip="Where it was written; Load Meta-Down lists it."),
+                MetaDownSocket.Output(display_name="meta_down"),
+                io.Image.Output(display_name="progress"),
+                io.String.Output(display_name="file"),
             ],
         )
 
@@ -113,4 +96,4 @@ class MetaTrain(io.ComfyNode):
 
 def number(key: str) -> Any:
     """The widget of an option that a preset decides."""
-    return io.Int.Input(key, default=0, min=0, max=10_000_000, tooltip=f"{PRESETS_OWN[key]}; 0: the preset's.")
+    return io.Int.Input(key, default=0, min=0, max=10_000_000)

@@ -22,7 +22,6 @@ from ..metalora.store.pictures import grid
 from .backbone import ComfyBackbone
 from .bridge import devices, execution
 from .running import Preview
-from .sockets import seldom
 
 CURVE, IMAGES, NOTHING = "loss curve", "images", "none"
 CURVE_EVERY = 25  # steps from one loss curve to the next
@@ -33,35 +32,14 @@ SAMPLING_STEPS, GUIDANCE = 12, 3.5  # fewer than for a finished image; the CFG t
 def preview_inputs(every: int) -> list[Any]:
     """The widgets."""
     return [
-        comfy_io.Combo.Input(
-            "preview",
-            options=[CURVE, IMAGES, NOTHING],
-            tooltip="What the node shows while it trains. Images take time, and change nothing of the result.",
-        ),
-        comfy_io.Int.Input(
-            "preview_every",
-            default=every,
-            min=1,
-            max=100_000,
-            tooltip="Steps from one preview image to the next.",
-            **seldom("preview_every"),
-        ),
+        comfy_io.Combo.Input("preview", options=[CURVE, IMAGES, NOTHING]),
+        comfy_io.Int.Input("preview_every", default=every, min=1, max=100_000),
     ]
 
 
 def cfg_input() -> Any:
     """The widget of a training whose base may be a distilled one."""
-    return comfy_io.Float.Input(
-        "preview_cfg",
-        default=0.0,
-        min=0.0,
-        max=30.0,
-        step=0.5,
-        optional=True,
-        tooltip="CFG of preview images. 0: 3.5 where the base needs it, and none for FLUX.1 or a file whose name says "
-        "turbo, lightning or distilled. 1: none.",
-        **seldom("preview_cfg"),
-    )
+    return comfy_io.Float.Input("preview_cfg", default=0.0, min=0.0, max=30.0, step=0.5, optional=True)
 
 
 def no_preview(_step: Step) -> None:

@@ -1,6 +1,5 @@
 """The nodes of one person's adapter: Train Meta-LoRA Personalization, Load Adapter, Merge to LoRA File."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from .memory import make_room
 from .pictures import image_of, masks_of, photos_of
 from .previews import cfg_input, preview_inputs, preview_of
 from .running import driven, work
-from .sockets import CATEGORY, AdapterSocket, MetaDown, MetaDownSocket, schema, seldom, widget, widgets
+from .sockets import AdapterSocket, MetaDown, MetaDownSocket, schema, widget, widgets
 
 OPTIONS = ("trigger", "caption", "batch", "time_sampling", "weight_decay", "max_grad_norm", "gradient_checkpointing")
 LATEST: dict[str, TrainedAdapter] = {}  # so that another `name` or `preview` does not train again
@@ -43,55 +42,34 @@ class TrainPersonalization(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sites = next(field for field in dataclasses.fields(PersonalizeConfig) if field.name == "sites")
         return schema(
+            "MetaLoRA_TrainPersonalization",
             search_aliases=["train lora", "lora trainer", "dreambooth", "personalize", "face lora"],
-            node_id="MetaLoRA_TrainPersonalization",
-            display_name="Train Meta-LoRA Personalization",
-            category=CATEGORY,
-            description="Learns one person from crops of one photo. With a Meta-Down this is Meta-LoRA; without one "
-            "it trains a plain LoRA in the same loop. Cancel keeps what was learned: queue the same prompt to go on.",
             is_input_list=True,
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="Any base that ComfyUI can train through, in any precision; it is not changed."
-                ),
-                io.Clip.Input("clip", tooltip="The text encoders that belong to it."),
-                io.Vae.Input("vae", tooltip="The autoencoder that belongs to it."),
-                io.Image.Input("crops", tooltip="From Augment Face Crops. Other images are trained on as they are."),
-                io.String.Input("name", default="person", tooltip="What the files are called."),
+                io.Model.Input("model"),
+                io.Clip.Input("clip"),
+                io.Vae.Input("vae"),
+                io.Image.Input("crops"),
+                io.String.Input("name", default="person"),
                 *widgets(PersonalizeConfig, "class_name", "steps", "rank", "learning_rate", "seed"),
-                widget(sites, "all", tuple(PRESETS)),
+                widget(PersonalizeConfig, "sites", "all", tuple(PRESETS)),
                 *widgets(PersonalizeConfig, *OPTIONS),
-                io.Boolean.Input("flips", default=True, tooltip="Train on mirrored crops too.", **seldom("flips")),
+                io.Boolean.Input("flips", default=True),
                 *preview_inputs(every=50),
-                MetaDownSocket.Input("meta_down", optional=True, tooltip="None: a plain LoRA is trained."),
-                io.Mask.Input("heads", optional=True, tooltip="From Augment Face Crops, or masks of your own."),
+                MetaDownSocket.Input("meta_down", optional=True),
+                io.Mask.Input("heads", optional=True),
                 *widgets(PersonalizeConfig, *LATER_OPTIONS, *NEWEST_OPTIONS, optional=True),
                 cfg_input(),
-                io.String.Input(
-                    "captions",
-                    default="",
-                    optional=True,
-                    force_input=True,
-                    tooltip="What each crop shows, from Augment Face Crops; empty ones are the caption below.",
-                ),
-                AdapterSocket.Input(
-                    "adapter",
-                    optional=True,
-                    tooltip="From Load Adapter or another training: what to go on from, with its rank and sites.",
-                ),
+                io.String.Input("captions", default="", optional=True, force_input=True),
+                AdapterSocket.Input("adapter", optional=True),
             ],
             outputs=[
-                AdapterSocket.Output(display_name="adapter", tooltip="For Merge to LoRA File."),
-                io.LoraModel.Output(
-                    display_name="lora", tooltip="For the core's Load LoRA Model and Save LoRA Weights."
-                ),
-                io.Model.Output(
-                    display_name="personal_model", tooltip="The model with the adapter on it, ready to sample."
-                ),
-                io.LossMap.Output(display_name="loss", tooltip="For the core's Plot Loss Graph."),
-                io.Image.Output(display_name="loss_plot", tooltip="The loss curve."),
+                AdapterSocket.Output(display_name="adapter"),
+                io.LoraModel.Output(display_name="lora"),
+                io.Model.Output(display_name="personal_model"),
+                io.LossMap.Output(display_name="loss"),
+                io.Image.Output(display_name="loss_plot"),
             ],
         )
 
@@ -182,19 +160,13 @@ class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
+            "MetaLoRA_LoadAdapter",
             search_aliases=["resume training", "continue training"],
-            node_id="MetaLoRA_LoadAdapter",
-            display_name="Load Adapter",
-            category=CATEGORY,
-            description="What an earlier training learned, from output/meta_lora: merge it again, or connect it to "
-            "Train Meta-LoRA Personalization and go on from it, with other photos or settings if you like.",
-            inputs=[io.Combo.Input("file", options=folders.adapter_files(), tooltip="Press R to read the list again.")],
+            inputs=[io.Combo.Input("file", options=folders.adapter_files())],
             outputs=[
-                AdapterSocket.Output(
-                    display_name="adapter", tooltip="For Merge to LoRA File, or to train on from in the Train node."
-                ),
-                io.LoraModel.Output(display_name="lora", tooltip="For the core's Load LoRA Model."),
-                io.String.Output(display_name="about", tooltip="What the file says of itself."),
+                AdapterSocket.Output(display_name="adapter"),
+                io.LoraModel.Output(display_name="lora"),
+                io.String.Output(display_name="about"),
             ],
         )
 
@@ -216,25 +188,17 @@ class MergeToLora(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
+            "MetaLoRA_MergeToLora",
             search_aliases=["save lora", "export lora"],
-            node_id="MetaLoRA_MergeToLora",
-            display_name="Merge to LoRA File",
-            category=CATEGORY,
-            description="Folds an adapter into an ordinary LoRA and writes it to output/loras, where Load LoRA finds "
-            "it. The result is exact up to rounding.",
             is_output_node=True,
             inputs=[
-                AdapterSocket.Input("adapter", tooltip="From Train Meta-LoRA Personalization or Load Adapter."),
-                io.String.Input("name", default="person", tooltip="What the file is called; a number is added."),
-                io.Combo.Input(
-                    "key_format",
-                    options=list(KEY_FORMATS),
-                    tooltip="How keys are named. All three load in ComfyUI; diffusers also in diffusers, at rank 1.",
-                ),
+                AdapterSocket.Input("adapter"),
+                io.String.Input("name", default="person"),
+                io.Combo.Input("key_format", options=list(KEY_FORMATS)),
             ],
             outputs=[
-                io.LoraModel.Output(display_name="lora", tooltip="For the core's Load LoRA Model."),
-                io.String.Output(display_name="file", tooltip="Where the file was written."),
+                io.LoraModel.Output(display_name="lora"),
+                io.String.Output(display_name="file"),
             ],
         )
 

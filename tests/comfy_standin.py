@@ -20,15 +20,14 @@ PACK = "metalora_standin"
 class Input:
     """One input; `options` are what the page is told."""
 
-    def __init__(self, kind: str, name: str, optional: bool, **options: Any):
-        self.kind, self.name, self.optional = kind, name, optional
+    def __init__(self, kind: str, id: str, optional: bool, tooltip: str | None, **options: Any):
+        self.kind, self.id, self.optional, self.tooltip = kind, id, optional, tooltip
         self.options = {key: value for key, value in options.items() if value is not None}
 
 
 class Output:
     def __init__(self, kind: str, display_name: str | None, tooltip: str | None, is_output_list: bool):
-        self.kind, self.name, self.is_list = kind, display_name or kind, is_output_list
-        assert tooltip, "an output explains itself"
+        self.kind, self.name, self.is_list, self.tooltip = kind, display_name or kind, is_output_list, tooltip
 
 
 class Socket:
@@ -47,30 +46,32 @@ class Socket:
 
 
 class Int(Socket):
-    def Input(self, id, *, default, tooltip, optional=False, min=None, max=None, control_after_generate=None) -> Input:
+    def Input(
+        self, id, *, default, tooltip=None, optional=False, min=None, max=None, control_after_generate=None
+    ) -> Input:
         options = {"default": default, "min": min, "max": max, "control_after_generate": control_after_generate}
         return Input("INT", id, optional, tooltip=tooltip, **options)
 
 
 class Float(Socket):
-    def Input(self, id, *, default, tooltip, optional=False, min=None, max=None, step=None, round=None) -> Input:
+    def Input(self, id, *, default, tooltip=None, optional=False, min=None, max=None, step=None, round=None) -> Input:
         shown = {"default": default, "min": min, "max": max, "step": step, "round": round}
         return Input("FLOAT", id, optional, tooltip=tooltip, **shown)
 
 
 class Boolean(Socket):
-    def Input(self, id, *, default, tooltip, optional=False) -> Input:
+    def Input(self, id, *, default, tooltip=None, optional=False) -> Input:
         return Input("BOOLEAN", id, optional, tooltip=tooltip, default=default)
 
 
 class String(Socket):
-    def Input(self, id, *, default, tooltip, optional=False, multiline=False, force_input=None) -> Input:
+    def Input(self, id, *, default, tooltip=None, optional=False, multiline=False, force_input=None) -> Input:
         shown = {"default": default, "multiline": multiline, "forceInput": force_input}
         return Input("STRING", id, optional, tooltip=tooltip, **shown)
 
 
 class Combo(Socket):
-    def Input(self, id, *, options, tooltip, default=None, optional=False) -> Input:
+    def Input(self, id, *, options, tooltip=None, default=None, optional=False) -> Input:
         assert default is None or default in options, (id, default)
         return Input("COMBO", id, optional, tooltip=tooltip, default=default, multiselect=False, options=list(options))
 
@@ -92,14 +93,15 @@ class Schema:
         assert display_name
         assert category
         assert description
-        ids = [entry.name for entry in inputs]
+        assert all(one.tooltip for one in (*inputs, *outputs)), "every input and every output explains itself"
+        ids = [entry.id for entry in inputs]
         assert len(set(ids)) == len(ids)
 
     def recorded(self) -> dict[str, Any]:
         """As tests/record_nodes.py records it."""
         parts: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
         for entry in self.inputs:
-            parts["optional" if entry.optional else "required"][entry.name] = [entry.kind, entry.options]
+            parts["optional" if entry.optional else "required"][entry.id] = [entry.kind, entry.options]
         return {
             "input": parts,
             "output": [output.kind for output in self.outputs],
