@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..metalora.backbones.architecture import Architecture, chosen
 from ..metalora.backbones.families.flux import FluxShape, schedule, scheduler_config
-from ..metalora.backbones.pipeline import noise_of
+from ..metalora.backbones.pipeline import euler, noise_of
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError
 from ..metalora.method.adapter import Site
@@ -170,15 +170,16 @@ class ComfyDenoiser:
         shape = self.backbone.architecture
         if isinstance(shape, FluxShape):
             times = schedule(steps, latents.shape[2] * latents.shape[3] // 4, scheduler_config(shape))
-        for index in range(steps):
-            t = times[index].expand(len(latents)).clamp(max=0.999 if not self.applied.flow else 1.0)
+
+        def velocity(latents: Tensor, t: Tensor) -> Tensor:
+            t = t if self.applied.flow else t.clamp(max=0.999)
             predicted = self(latents, t, prompt, guidance)
-            if self.negative is not None:
-                without = self(latents, t, self.negative, guidance)
-                predicted = without + guidance * (predicted - without)
-            latents = latents + (times[index + 1] - times[index]).to(latents) * predicted
-            yield Step(index + 1, steps)
-        return latents.cpu()
+            if self.negative is None:
+                return predicted
+            without = self(latents, t, self.negative, guidance)
+            return without + guidance * (predicted - without)
+
+        return (yield from euler(velocity, latents, times.to(latents)))
 
 
 def one_by_one(latents: Tensor, t: Tensor, prompt: Prompt) -> Iterator[tuple[Tensor, Tensor, Prompt]]:

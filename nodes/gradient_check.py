@@ -1,7 +1,7 @@
 """A check of the gradients of a user's very model, on the inputs its blocks really get; it takes a second."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,28 +42,19 @@ def check_gradients(network: nn.Module, run: Callable[[], Tensor]) -> None:
 
 def first_calls(network: nn.Module, run: Callable[[], Tensor]) -> list[Call]:
     """The first block of each kind, with copies of what it is given in one forward pass."""
-    calls: dict[tuple[str, type], Call] = {}
-    handles = []
-
-    def caught(kind: tuple[str, type]) -> Callable[..., None]:
-        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if kind not in calls:
-                calls[kind] = Call(block, tuple(map(copied, args)), {name: copied(v) for name, v in kwargs.items()})
-
-        return hook
-
-    seen: set[tuple[str, type]] = set()
+    firsts: dict[tuple[str, type], nn.Module] = {}
     for path, block in sites.blocks_of(network):
-        kind = (path.split(".")[0], type(block))
-        if kind not in seen:
-            seen.add(kind)
-            handles.append(block.register_forward_pre_hook(caught(kind), with_kwargs=True))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+        firsts.setdefault((path.split(".")[0], type(block)), block)
+    calls: dict[nn.Module, Call] = {}
+
+    def caught(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if block not in calls:
+            calls[block] = Call(block, tuple(map(copied, args)), {name: copied(v) for name, v in kwargs.items()})
+
+    with ExitStack() as hooks, torch.no_grad():
+        for block in firsts.values():
+            hooks.enter_context(block.register_forward_pre_hook(caught, with_kwargs=True))
+        run()
     return list(calls.values())
 
 
@@ -111,13 +102,11 @@ def noted_outputs(block: nn.Module) -> Iterator[Outputs]:
 
         return note
 
-    layers = [(name, layer) for name, layer in block.named_modules() if is_linear(layer)]
-    handles = [layer.register_forward_hook(noted(name)) for name, layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in block.named_modules():
+            if is_linear(layer):
+                hooks.enter_context(layer.register_forward_hook(noted(name)))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def gradients_of(call: Call, how: Recomputing, outputs: Outputs) -> tuple[list[Tensor], dict[str, bool]]:

@@ -44,13 +44,11 @@ def guarded_norms(network: nn.Module) -> Iterator[None]:
     def copied(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].clone(), *inputs[1:]) if torch.is_grad_enabled() else inputs
 
-    norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm | nn.RMSNorm)]
-    handles = [norm.register_forward_pre_hook(copied) for norm in norms]
-    try:
+    with ExitStack() as stack:
+        for module in network.modules():
+            if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+                stack.enter_context(module.register_forward_pre_hook(copied))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

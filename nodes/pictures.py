@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 
@@ -20,8 +19,3 @@ def masks_of(masks: Sequence[Tensor]) -> list[Tensor]:
 def image_of(photo: Tensor) -> Tensor:
     """A photo as an IMAGE of one."""
     return photo.movedim(0, -1)[None].contiguous()
-
-
-def stacked(photos: Sequence[Tensor]) -> Tensor:
-    """Photos of one size as one IMAGE."""
-    return torch.stack(list(photos)).movedim(1, -1).contiguous()

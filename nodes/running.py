@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 from PIL import Image
 
 from ..metalora.config import Phase, Step, UserError
@@ -36,8 +37,11 @@ def work(**otherwise: str) -> Iterator[None]:
 
     `otherwise` are the node's own names of settings that others call otherwise, such as faces="finder".
     """
-    with told_in_widget_names(**otherwise), execution.ordinary_tensors():
-        yield
+    try:
+        with torch.inference_mode(False):  # ComfyUI runs nodes in inference mode, where nothing can be trained
+            yield
+    except UserError as error:
+        raise MetaLoRA(in_widget_names(str(error), **otherwise)) from error
 
 
 def driven(job: Job[Result], preview: Preview = lambda step: None) -> Result:
@@ -95,12 +99,3 @@ def in_widget_names(message: str, **otherwise: str) -> str:
 def widget_of(flag: str) -> str:
     """The widget that sets what a flag sets."""
     return flag if flag in PIP else OTHERWISE.get(flag, flag.removeprefix("--").replace("-", "_"))
-
-
-@contextmanager
-def told_in_widget_names(**otherwise: str) -> Iterator[None]:
-    """A UserError from inside says which widgets to change."""
-    try:
-        yield
-    except UserError as error:
-        raise MetaLoRA(in_widget_names(str(error), **otherwise)) from error

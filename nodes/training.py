@@ -88,11 +88,8 @@ class TrainPersonalization(io.ComfyNode):
             if start and meta_down:
                 raise UserError("meta_down and adapter are both connected, and an adapter has its own: disconnect one.")
             config = as_started(config, start) if start else config
-            crops, backbone, cache = (
-                photos_of(inputs["crops"]),
-                ComfyBackbone(model, clip, vae),
-                Cache(default_folder()),
-            )
+            crops, cache = photos_of(inputs["crops"]), Cache(default_folder())
+            backbone = ComfyBackbone(model, clip, vae)
             resolution = resolution_of([as_it_is(crop, backbone.multiple) for crop in crops])
             make_room(backbone, config, resolution)
             out = folders.numbered_output(folders.FOLDER, name)
@@ -111,14 +108,8 @@ class TrainPersonalization(io.ComfyNode):
                 loras=named(folders.output_folder("loras", out.name), ".safetensors"),
                 latest=LATEST,
             )
-            seen: dict[str, Any] = {
-                "label": config.method,
-                "caption": config.prompt,
-                "resolution": resolution,
-                "count": 1,
-                "cfg": cfg,
-            }
-            trained = driven(job, preview_of(preview, every, backbone, **seen, cache=cache))
+            seen: dict[str, Any] = {"label": config.method, "caption": config.prompt, "count": 1, "cfg": cfg}
+            trained = driven(job, preview_of(preview, every, backbone, **seen, resolution=resolution, cache=cache))
             assert trained.training is not None
             losses = trained.training.losses
             save_loss_curve(named(out, ".loss.png"), {config.method: losses})

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 from metalora.method.crops import Box
 from tools.miniature import autoencoder, captions, train_flow, train_guidance
 from tools.miniature.captions import VOCABULARY
-from tools.miniature.flow_model import LEFT_OUT, MiniatureFlux, Size, spoken
+from tools.miniature.flow_model import LEFT_OUT, SHAPE, MiniatureFlux, spoken
 from tools.miniature.latents import (
     CROPPED,
     FACE,
@@ -31,7 +32,7 @@ from tools.miniature.photo import photo
 from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, WIDTH, TextEncoders, clip_tokenizer, t5_tokenizer
 from tools.miniature.training import Training
 
-TINY = Size(double_blocks=1, single_blocks=1, width=128)
+TINY = replace(SHAPE, double_blocks=1, single_blocks=1, width=128)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path):
 def test_a_checkpoint_of_another_size_is_refused(tmp_path):
     train_flow.start(tmp_path, TINY, 1, torch.device("cpu"))
     with pytest.raises(SystemExit, match="Choose another --out"):
-        train_flow.start(tmp_path, Size(2, 1, 128), 1, torch.device("cpu"))
+        train_flow.start(tmp_path, replace(TINY, double_blocks=2), 1, torch.device("cpu"))
 
 
 def test_a_distilled_student_learns_what_guidance_does_and_leaves_the_words_alone(tmp_path):
@@ -158,11 +159,11 @@ def test_the_exported_folder_opens_and_draws(tmp_path, flux):
     prompt = "a photo of a woman, blue room background"
     made = pipeline(prompt, height=32, width=32, num_inference_steps=2, max_sequence_length=T5_TOKENS, output_type="np")
     assert made.images.shape == (1, 32, 32, 3)
-    again = train_flow.start(tmp_path / "on", flux.size, 1, torch.device("cpu"), learned=tmp_path).model
+    again = train_flow.start(tmp_path / "on", flux.shape, 1, torch.device("cpu"), learned=tmp_path).model
     for learned, given in zip(again.parameters(), flux.parameters(), strict=True):
         assert torch.equal(learned, given), "a training may go on from it"
     with pytest.raises(SystemExit, match="was asked for"):
-        train_flow.start(tmp_path / "other", Size(2, 1, 128), 1, torch.device("cpu"), learned=tmp_path)
+        train_flow.start(tmp_path / "other", replace(TINY, double_blocks=2), 1, torch.device("cpu"), learned=tmp_path)
     tokens, pooled = flux.text(*flux.text.ids([prompt]))
     theirs, their_pooled, _ = pipeline.encode_prompt(prompt, None, max_sequence_length=T5_TOKENS)
     torch.testing.assert_close(theirs, tokens, atol=1e-4, rtol=1e-4)

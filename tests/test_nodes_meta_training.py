@@ -2,7 +2,7 @@
 
 import importlib
 import shutil
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,7 +74,6 @@ def prepared(folder: Path) -> SimpleNamespace:
         output_folder=lambda *parts: folder.joinpath(*parts),
     )
     bridge.execution.__dict__.update(
-        ordinary_tensors=nullcontext,
         stop_if_cancelled=lambda: None,
         progress_bar=lambda: lambda index, total, image: shown.append(image) if image else None,
     )

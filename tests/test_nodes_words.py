@@ -51,7 +51,7 @@ def test_no_message_of_the_package_names_a_flag_once_a_node_tells_it(words):
 
 def test_the_error_is_the_same_kind_with_the_same_cause(words):
     error = words.UserError("Lower --batch.")
-    with pytest.raises(words.UserError, match=r"^Lower batch\.$") as told, words.told_in_widget_names():
+    with pytest.raises(words.UserError, match=r"^Lower batch\.$") as told, words.work():
         raise error
     assert told.value.__cause__ is error
 
@@ -64,7 +64,7 @@ def test_a_node_says_its_own_names_and_no_command(words):
 
 
 def test_the_title_of_a_message_is_no_path(words):
-    with pytest.raises(words.UserError) as told, words.told_in_widget_names():
+    with pytest.raises(words.UserError) as told, words.work():
         raise words.UserError("no")
     kind = type(told.value)  # as ComfyUI's full_type_name shows it
     assert (kind.__module__, kind.__qualname__) == ("builtins", "MetaLoRA")

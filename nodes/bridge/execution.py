@@ -1,11 +1,9 @@
-"""What runs inside a prompt: the bar of its node, the Cancel button, tensors that can be trained."""
+"""What runs inside a prompt: the bar of its node, the Cancel button."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import comfy.model_management
 import comfy.utils
-import torch
 from PIL import Image
 
 PREVIEW = 512  # pixels, the longer side
@@ -24,10 +22,3 @@ def progress_bar() -> Callable[[int, int, Image.Image | None], None]:
         bar.update_absolute(done, total, None if image is None else ("JPEG", image, PREVIEW))
 
     return show
-
-
-@contextmanager
-def ordinary_tensors() -> Iterator[None]:
-    """ComfyUI runs nodes in inference mode, where nothing can be trained."""
-    with torch.inference_mode(False):
-        yield

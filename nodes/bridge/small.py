@@ -21,15 +21,6 @@ from ...metalora.backbones.pipeline import Parts, lean_imports
 
 CLIP_PREFIX, CLIP_EMBEDDINGS = "text_model.", "text_model.embeddings.token_embedding"
 T5_NAMES = ("d_ff", "d_kv", "d_model", "num_heads", "num_layers", "vocab_size")
-CLIP_NAMES = (
-    "num_hidden_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "max_position_embeddings",
-    "eos_token_id",
-)
 
 
 @lean_imports()  # a package that diffusers finds, such as bitsandbytes, gives no advice in ComfyUI's log
@@ -75,7 +66,7 @@ def small_clip(parts: Parts) -> Any:
     texts = parts.text_encoders("cpu", torch.float32)
     words, clip, t5 = texts["tokenizer"], texts["text_encoder"], texts["text_encoder_2"]
     configs = {
-        "clip_l_model_config": {name: getattr(clip.config, name) for name in CLIP_NAMES},
+        "clip_l_model_config": clip.config.to_dict(),
         "t5xxl_model_config": {name: getattr(t5.config, name) for name in T5_NAMES},
     }
 

@@ -10,7 +10,7 @@ import argparse
 import pathlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL
@@ -28,13 +28,12 @@ from .photos import Photos, read_shards, to_signal
 MULTIPLE = 16  # FLUX's tokens are 16 x 16 pixels
 
 
-@dataclass(frozen=True)
-class Framed:
-    """Crops of one size: pixels [n, 3, h, w] as bytes, what their photos' captions say, and where the faces are."""
+class Framed(NamedTuple):
+    """Photos or crops of one size: pixels [n, 3, h, w] as bytes, what the captions say, and where the faces are."""
 
     pixels: Tensor
-    attributes: list[Attributes]
-    faces: Tensor  # [n, 4] left, top, right, bottom in the crop's pixels; some reach beyond it
+    attributes: Sequence[Attributes]
+    faces: Tensor  # [n, 4] left, top, right, bottom in pixels; some of a crop reach beyond it
 
 
 def find_faces(photos: Photos) -> list[Box | None]:
@@ -57,10 +56,8 @@ def framed(photos: Photos, faces: Sequence[Box | None], every: int, generator: t
         crop = resize_crop(photos.pixels[index].float() / 255, box, *size)
         within = torch.tensor(seen_in(face, box, size))
         found[size].append(((crop * 255).round().byte(), photos.attributes[index], within))
-    return [
-        Framed(torch.stack(crops), list(attributes), torch.stack(within))
-        for crops, attributes, within in (zip(*some, strict=True) for _, some in sorted(found.items()))
-    ]
+    by_size = (zip(*found[size], strict=True) for size in sorted(found))
+    return [Framed(torch.stack(crops), said, torch.stack(within)) for crops, said, within in by_size]
 
 
 BATCH = 64
@@ -72,17 +69,16 @@ def main() -> None:
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(arguments.device).eval()
     photos = read_shards(arguments.photos)
     encoder, faces = encoder_of(autoencoder), find_faces(photos)
-    boxes = torch.tensor([face or Box(0, 0, 0, 0) for face in faces])
     for path in arguments.out.glob("crops-*.npz"):
         path.unlink()  # of another call, which may have had other sizes
-    whole = encode(photos.pixels, autoencoder, mirrored=not arguments.unmirrored)
-    write_latents(Latents(whole, photos.attributes, boxes / CELL), arguments.out / "whole.npz", encoder)
+    boxes = torch.tensor([face or Box(0, 0, 0, 0) for face in faces])
+    parts = {"whole": Framed(photos.pixels, photos.attributes, boxes)}
     if arguments.crops_of_every:
         for crops in framed(photos, faces, arguments.crops_of_every, torch.Generator().manual_seed(0)):
-            height, width = crops.pixels.shape[2:]
-            values = encode(crops.pixels, autoencoder, mirrored=False)
-            latents = Latents(values, crops.attributes, crops.faces / CELL)
-            write_latents(latents, arguments.out / f"crops-{width}x{height}.npz", encoder)
+            parts[f"crops-{crops.pixels.shape[3]}x{crops.pixels.shape[2]}"] = crops
+    for name, part in parts.items():
+        values = encode(part.pixels, autoencoder, mirrored=name == "whole" and not arguments.unmirrored)
+        write_latents(Latents(values, part.attributes, part.faces / CELL), arguments.out / f"{name}.npz", encoder)
     size = sum(path.stat().st_size for path in arguments.out.glob("*.npz")) / 1e6
     print(f"wrote {len(photos)} photos to {arguments.out}, {size:.0f} MB")
 

@@ -1,7 +1,6 @@
 """The miniature's FLUX: diffusers' transformer and two text encoders, trained together, with what drives them."""
 
 import pathlib
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metalora.backbones.architecture import HEAD
 from metalora.backbones.families.flux import FLUX, FluxShape, scheduler_config, transformer_config
 from metalora.backbones.protocol import Prompt
 from metalora.method.flow import noised, velocity
@@ -29,40 +27,30 @@ BATCH = 16  # of pictures that are drawn at once
 GUIDED = 0.85  # times above it are not guided: there guidance raises contrast and moves what is where, no more
 
 
-@dataclass(frozen=True)
-class Size:
-    """What a checkpoint must agree on."""
-
-    double_blocks: int = 2
-    single_blocks: int = 4
-    width: int = 256
-
-    def shape(self) -> FluxShape:
-        return FluxShape(
-            width=self.width,
-            double_blocks=self.double_blocks,
-            single_blocks=self.single_blocks,
-            in_channels=4 * AUTOENCODER["latent_channels"],
-            joint_dim=WIDTH,
-            pooled_dim=WIDTH,
-            guidance=True,
-        )
+SHAPE = FluxShape(
+    width=256,
+    double_blocks=2,
+    single_blocks=4,
+    in_channels=4 * AUTOENCODER["latent_channels"],
+    joint_dim=WIDTH,
+    pooled_dim=WIDTH,
+    guidance=True,
+)
 
 
 class MiniatureFlux(nn.Module):
-    def __init__(self, size: Size):
+    def __init__(self, shape: FluxShape = SHAPE):
         super().__init__()
-        self.size = size
+        self.shape = shape
         self.text = TextEncoders()
-        self.transformer = FluxTransformer2DModel(**transformer_config(size.shape()))
+        self.transformer = FluxTransformer2DModel(**transformer_config(shape))
         _start_as_identity(self.transformer)
 
     @classmethod
     def of(cls, pipeline: pathlib.Path) -> "MiniatureFlux":
         """The model whose pipeline `train_flow` or `export` wrote to this folder, in full precision."""
         parts = FluxPipeline.from_pretrained(pipeline, vae=None, torch_dtype=torch.float32)
-        config = parts.transformer.config
-        model = cls(Size(config.num_layers, config.num_single_layers, config.num_attention_heads * HEAD))
+        model = cls(FLUX.architecture(parts.transformer.config))
         model.transformer.load_state_dict(parts.transformer.state_dict())
         model.text.clip.load_state_dict(parts.text_encoder.state_dict())
         model.text.t5.load_state_dict(parts.text_encoder_2.state_dict())
@@ -84,7 +72,7 @@ class MiniatureFlux(nn.Module):
 
     def pipeline(self, autoencoder: AutoencoderKL) -> FluxPipeline:
         return FluxPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(**scheduler_config(self.size.shape())),
+            scheduler=FlowMatchEulerDiscreteScheduler(**scheduler_config(self.shape)),
             vae=autoencoder,
             text_encoder=self.text.clip,
             tokenizer=self.text.clip_tokenizer,

@@ -40,7 +40,7 @@ class Latents:
     """
 
     values: Tensor
-    attributes: list[Attributes]
+    attributes: Sequence[Attributes]
     faces: Tensor
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:

@@ -6,16 +6,17 @@ python -m tools.miniature.train_flow --latents data/miniature/latents --autoenco
 import argparse
 import json
 import pathlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from metalora.backbones.families.flux import FluxShape
 from metalora.method.flow import Times
 
 from .captions import describe
-from .flow_model import Drawn, MiniatureFlux, Size, draw
+from .flow_model import SHAPE, Drawn, MiniatureFlux, draw
 from .latents import Latents, Mixture, encoder_of, read_latents
 from .people import SPLITS, person
 from .photo import photo
@@ -32,8 +33,8 @@ def main() -> None:
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
     latents = read_latents(arguments.latents, encoder_of(autoencoder))
-    size = Size(double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
-    training = start(arguments.out, size, arguments.steps, device, arguments.peak_rate, arguments.learned)
+    shape = replace(SHAPE, double_blocks=arguments.double_blocks, single_blocks=arguments.single_blocks)
+    training = start(arguments.out, shape, arguments.steps, device, arguments.peak_rate, arguments.learned)
     if arguments.compile:
         training.model.transformer.compile_repeated_blocks(dynamic=False)  # a few sizes, each compiled for itself
     print(f"{latents.whole.values.shape[1]} photos, {training.description()}", flush=True)
@@ -43,22 +44,22 @@ def main() -> None:
 
 def start(
     folder: pathlib.Path,
-    size: Size,
+    shape: FluxShape,
     steps: int,
     device: torch.device,
     peak_rate: float = PEAK_RATE,
     learned: pathlib.Path | None = None,
 ) -> Training:
-    """The training that the folder holds if it has the same size, or a new one, from the weights of `learned`."""
-    sizes = folder / "size.json"
-    if sizes.exists() and (found := json.loads(sizes.read_text())) != asdict(size):
-        raise SystemExit(f"{folder} holds {found}, but {asdict(size)} was asked for. Choose another --out.")
+    """The training that the folder holds if it has the same shape, or a new one, from the weights of `learned`."""
+    sizes, asked = folder / "size.json", asdict(shape)
+    if sizes.exists() and not (found := json.loads(sizes.read_text())).items() <= asked.items():
+        raise SystemExit(f"{folder} holds {found}, but {asked} was asked for. Choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    sizes.write_text(json.dumps(asdict(size)) + "\n")
+    sizes.write_text(json.dumps(asked) + "\n")
     torch.manual_seed(0)
-    model = MiniatureFlux.of(learned) if learned else MiniatureFlux(size)
-    if model.size != size:
-        raise SystemExit(f"{learned} holds {asdict(model.size)}, but {asdict(size)} was asked for.")
+    model = MiniatureFlux.of(learned) if learned else MiniatureFlux(shape)
+    if model.shape != shape:
+        raise SystemExit(f"{learned} holds {asdict(model.shape)}, but {asked} was asked for.")
     if learned and (learned / "facts.json").exists():
         before = json.loads((learned / "facts.json").read_text())["trainings"]["flow"]
         (folder / "before.json").write_text(json.dumps(before, indent=1) + "\n")

@@ -5,7 +5,6 @@ python -m tools.miniature.train_guidance --flow data/miniature/flow --latents da
 
 import argparse
 import copy
-import json
 import pathlib
 
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from metalora.method.flow import noised
 
-from .flow_model import MiniatureFlux, Size
+from .flow_model import MiniatureFlux
 from .latents import Latents, encoder_of, read_latents
-from .train_flow import draw_from, report, start
+from .train_flow import draw_from, report
 from .training import Loss, Training, follow, parsed, parser_of
 
 PEAK_RATE = 2e-4
@@ -28,8 +27,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(device).eval()
     latents = read_latents(arguments.latents, encoder_of(autoencoder))
-    size = Size(**json.loads((arguments.flow / "size.json").read_text()))
-    teacher = start(arguments.flow, size, steps=1, device=device).averaged().requires_grad_(False)
+    teacher = MiniatureFlux.of(arguments.flow / "pipeline").to(device).eval().requires_grad_(False)
     weak = MiniatureFlux.of(arguments.weak).to(device).eval() if arguments.weak else None
     student = student_of(teacher)
     training = Training(arguments.out / "state.pt", student, arguments.steps, PEAK_RATE, matrices=student.matrices())
