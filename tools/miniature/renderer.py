@@ -38,7 +38,6 @@ class Renderer:
         self._corner_of = _corner_matrix(self.head.triangles, len(self.head.average))
         self.context = moderngl.create_standalone_context(backend="egl")
         self.context.enable(moderngl.DEPTH_TEST)
-        self._compile()
         self._upload()
         self.picture = self.context.framebuffer(
             color_attachments=[self.context.renderbuffer((self.pixels, self.pixels), 3)],
@@ -66,11 +65,10 @@ class Renderer:
         numbers = person.painted | hair.painted | photo.painted
         numbers |= {"hairline": hair.hairline, "volume": hair.volume, "crown": hair.crown, "parting": hair.parting}
         numbers["light_camera"] = photo.light_camera().T.ravel()  # OpenGL stores columns
-        depth_programs = (self.body_depth, self.sheet_depth)
-        for program in depth_programs:
-            _assign(program, numbers | {"camera": numbers["light_camera"], "offset": 0.0, "lift": 0.0})
-        for program in (self.skin, self.shell, self.sheet, self.backdrop):
-            _assign(program, numbers | {"camera": photo.camera().T.ravel()})
+        for drawing in (self.body_depth, *self.sheet_depths):
+            _assign(drawing, numbers | {"camera": numbers["light_camera"], "offset": 0.0, "lift": 0.0})
+        for drawing in (self.skin, self.shell, *self.sheets, self.backdrop):
+            _assign(drawing, numbers | {"camera": photo.camera().T.ravel()})
         self._draw_shadows(len(figure.sheets))
         self._draw_picture(person, len(figure.sheets))
         raw = np.frombuffer(self.picture.read(components=3, alignment=1), np.uint8)
@@ -79,58 +77,47 @@ class Renderer:
 
     # -- preparation
 
-    def _compile(self) -> None:
-        version, sources = "#version 330\n", {path.name: path.read_text() for path in SHADERS.iterdir()}
-
-        def program(vertex: list[str], fragment: list[str]) -> moderngl.Program:
-            return self.context.program(
-                vertex_shader=version + "".join(sources[name] for name in vertex),
-                fragment_shader=version + "".join(sources[name] for name in fragment),
-            )
-
-        person, common = ["garment.glsl", "person.vert"], "common.glsl"
-        self.skin = program(person, [common, "scalp.glsl", "garment.glsl", "skin.frag"])
-        self.shell = program(person, [common, "scalp.glsl", "shell.frag"])
-        self.sheet = program(["sheet.vert"], [common, "sheet.frag"])
-        self.body_depth = program(person, ["depth.frag"])
-        self.sheet_depth = program(["sheet.vert"], ["depth.frag"])
-        self.backdrop = program(["backdrop.vert"], ["backdrop.frag"])
-
     def _upload(self) -> None:
         context, head = self.context, self.head
         self.body = context.buffer(reserve=len(head.average) * 24, dynamic=True)
         still = np.concatenate([head.average, head.uv, head.group[:, None]], axis=1).astype("f4")
-        self.still = context.buffer(still.tobytes())
+        still_buffer = context.buffer(still.tobytes())
+        body = [(self.body, "3f 3f", "position", "direction"), (still_buffer, "3f 2f 1f", "average", "uv", "part")]
         everything = context.buffer(head.triangles.astype("i4").tobytes())
         middle = head.average[head.triangles].mean(1)
         near_scalp = (head.group[head.triangles[:, 0]] == mesh.BODY) & (middle[:, 1] > -1.2)
         near_scalp &= (middle[:, 1] > 0.3) | (middle[:, 2] < -0.5)
         scalp = context.buffer(head.triangles[near_scalp].astype("i4").tobytes())
-        self.skin_array = self._body_array(self.skin, everything)
-        self.shell_array = self._body_array(self.shell, scalp)
-        self.body_depth_array = self._body_array(self.body_depth, everything)
+        person = "garment.glsl person.vert"
+        self.skin = self._drawing(person, "common.glsl scalp.glsl garment.glsl skin.frag", body, everything)
+        self.shell = self._drawing(person, "common.glsl scalp.glsl shell.frag", body, scalp)
+        self.body_depth = self._drawing(person, "depth.frag", body, everything)
 
         grid = context.buffer(hanging_hair.grid_triangles(SHEET_ROWS, hanging_hair.COLUMNS).tobytes())
         size = SHEET_ROWS * hanging_hair.COLUMNS * 11 * 4
         self.sheet_buffers = [context.buffer(reserve=size, dynamic=True) for _ in range(2)]
-        self.sheet_arrays = [self._sheet_array(self.sheet, buffer, grid) for buffer in self.sheet_buffers]
-        self.sheet_depth_arrays = [self._sheet_array(self.sheet_depth, buffer, grid) for buffer in self.sheet_buffers]
+        sheets = [[(one, "3f 3f 3f 2f", "position", "direction", "along", "across")] for one in self.sheet_buffers]
+        self.sheets = [self._drawing("sheet.vert", "common.glsl sheet.frag", one, grid) for one in sheets]
+        self.sheet_depths = [self._drawing("sheet.vert", "depth.frag", one, grid) for one in sheets]
 
         corners = context.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4").tobytes())
-        self.backdrop_array = context.vertex_array(self.backdrop, [(corners, "2f", "corner")])
+        self.backdrop = self._drawing("backdrop.vert", "backdrop.frag", [(corners, "2f", "corner")])
         self.shadow_map = context.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
         self.shadow_map.compare_func = ""
         self.shadows = context.framebuffer(depth_attachment=self.shadow_map)
         self.masks = [self._mask(name) for name in MASKS.values()]
-        for program in (self.skin, self.shell):
-            _assign(program, {uniform: unit for unit, uniform in enumerate(MASKS, start=1)})
+        for drawing in (self.skin, self.shell):
+            _assign(drawing, {uniform: unit for unit, uniform in enumerate(MASKS, start=1)})
 
-    def _body_array(self, program: moderngl.Program, index: moderngl.Buffer) -> moderngl.VertexArray:
-        content = [(self.body, "3f 3f", "position", "direction"), (self.still, "3f 2f 1f", "average", "uv", "part")]
-        return self.context.vertex_array(program, content, index_buffer=index, skip_errors=True)
-
-    def _sheet_array(self, program, buffer: moderngl.Buffer, index: moderngl.Buffer) -> moderngl.VertexArray:
-        content = [(buffer, "3f 3f 3f 2f", "position", "direction", "along", "across")]
+    def _drawing(
+        self, vertex: str, fragment: str, content: list[tuple], index: moderngl.Buffer | None = None
+    ) -> moderngl.VertexArray:
+        """Buffers with a program of their own, made of these shaders' files."""
+        vertex, fragment = (
+            "#version 330\n" + "".join((SHADERS / name).read_text() for name in names.split())
+            for names in (vertex, fragment)
+        )
+        program = self.context.program(vertex_shader=vertex, fragment_shader=fragment)
         return self.context.vertex_array(program, content, index_buffer=index, skip_errors=True)
 
     def _mask(self, name: str) -> moderngl.Texture:
@@ -152,38 +139,38 @@ class Renderer:
         """The depth of everything as the main light sees it; hair that stands throws no shadow of its own."""
         self.shadows.use()
         self.shadows.clear(depth=1.0)
-        for array in (self.body_depth_array, *self.sheet_depth_arrays[:sheets]):
-            array.render()
+        for drawing in (self.body_depth, *self.sheet_depths[:sheets]):
+            drawing.render()
 
     def _draw_picture(self, person: Person, sheets: int) -> None:
         self.picture.use()
         self.picture.clear(depth=1.0)
         self.context.disable(moderngl.DEPTH_TEST)
-        self.backdrop_array.render(vertices=3)
+        self.backdrop.render(vertices=3)
         self.context.enable(moderngl.DEPTH_TEST)
         for unit, texture in enumerate([self.shadow_map, *self.masks]):
             texture.use(unit)
         self._draw_hair(person, sheets)
         _assign(self.skin, {"offset": 0.0})
-        self.skin_array.render()
+        self.skin.render()
 
     def _draw_hair(self, person: Person, sheets: int) -> None:
         """From the outside in and before the skin, so that what is hidden is not shaded."""
-        for number, array in enumerate(self.sheet_arrays[:sheets]):
+        for number, sheet in enumerate(self.sheets[:sheets]):
             frays = person.hair.length > 0 and number == 0  # a mane; a fringe and a knot keep their edges
             for layer in np.linspace(1, 0, SHEET_LAYERS):
-                _assign(self.sheet, {"layer": layer, "lift": SHEET_LIFT * layer, "loose": float(frays)})
-                array.render()
+                _assign(sheet, {"layer": layer, "lift": SHEET_LIFT * layer, "loose": float(frays)})
+                sheet.render()
         shells = round(3 + 9 * min(1.0, person.hair.volume / 0.4)) if person.hair.volume else 0
         for shell in range(shells, 0, -1):
             _assign(self.shell, {"offset": shell / shells})
-            self.shell_array.render()
+            self.shell.render()
 
 
-def _assign(program: moderngl.Program, values: Uniforms) -> None:
-    """Set those uniforms that the program has: GLSL compilers drop whatever a shader does not use."""
-    for name in values.keys() & set(program):
-        program[name] = values[name]
+def _assign(drawing: moderngl.VertexArray, values: Uniforms) -> None:
+    """Set those uniforms that its program has: GLSL compilers drop whatever a shader does not use."""
+    for name in values.keys() & set(drawing.program):
+        drawing.program[name] = values[name]
 
 
 def _corner_matrix(triangles: np.ndarray, vertices: int) -> sparse.csr_matrix:
