@@ -1,19 +1,23 @@
 """What the small CLIP reads from real renders: the ceiling of every figure about prompts that it gives.
 
     python -m tools.miniature.check_clip --photos data/miniature/validation --clip data/miniature/clip/export
+    python -m tools.miniature.check_clip --photos data/miniature/validation --autoencoder metalora/data/miniature/vae
     python -m tools.miniature.check_clip --photos data/miniature/drawn --wanted 0.85 --out data/.../check_prompts.json
 
 Each attribute is chosen among all its values by the phrase alone, say "blue room background", for photos of people the
-CLIP has never seen. The second line reads the pictures that `check_flow` drew: do they show what was asked for?
+CLIP has never seen. The second line is the ceiling of images, which pass the autoencoder; the third reads the pictures
+that `check_flow` drew: do they show what was asked for?
 """
 
 import argparse
 import pathlib
 
 import numpy as np
+from diffusers import AutoencoderKL
 
 from metalora.measure.clip import MINIATURE, ClipScorer, load_clip
 
+from .autoencoder import shown_by
 from .captions import PHRASES, Attributes
 from .photos import Photos, read_shards, write_report
 
@@ -24,10 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards of people it has not seen")
     parser.add_argument("--clip", default=MINIATURE, help="exported folder (default: the one that ships)")
+    parser.add_argument("--autoencoder", type=pathlib.Path, help="a `vae` folder: read photos as it gives them back")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("data/miniature/check_clip.json"))
     parser.add_argument("--wanted", type=float, default=0.95, help="of class, clothes, background (default 0.95)")
     arguments = parser.parse_args()
     photos = read_shards(arguments.photos)
+    if arguments.autoencoder:
+        photos = shown_by(AutoencoderKL.from_pretrained(arguments.autoencoder).eval(), photos)
     shares = accuracies(choices(load_clip(arguments.clip), photos), photos.attributes)
     report = {"photos": len(photos), "people": len(set(photos.people.tolist())), "top_1": shares}
     report["alternatives"] = {name: len(values) for name, values in PHRASES.items()}

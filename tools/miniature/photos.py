@@ -23,6 +23,10 @@ class Photos:
     def __len__(self) -> int:
         return len(self.people)
 
+    def beside(self, others: "Photos") -> "Photos":
+        pixels = torch.cat([self.pixels, others.pixels])
+        return Photos(pixels, np.concatenate([self.people, others.people]), self.attributes + others.attributes)
+
 
 def read_shards(folder: pathlib.Path, people: int | None = None) -> Photos:
     """All photos of the finished shards of a folder, in order; only those of the first so many people, if said."""

@@ -1,14 +1,18 @@
 """Train the small CLIP that measures prompts on rendered photos and their captions; it goes on where it stopped.
 
-    python -m tools.miniature.train_clip --photos data/miniature/base --unseen data/miniature/validation
+    python -m tools.miniature.train_clip --photos data/miniature/base --unseen data/miniature/validation \
+        --autoencoder metalora/data/miniature/vae
 
-It is open_clip's own class and loss, with our tokenizer. `export` in the output folder is what open_clip opens.
+It is open_clip's own class and loss, with our tokenizer. `export` in the output folder is what open_clip opens. It sees
+photos as they are and, of some people, as the autoencoder gives them back: who knows sharp hair alone reads none in
+images.
 """
 
 import json
 import pathlib
 
 import torch
+from diffusers import AutoencoderKL
 from open_clip.loss import ClipLoss
 from open_clip.model import CLIP
 from torch import Tensor
@@ -18,6 +22,7 @@ from transformers import CLIPTokenizer
 from metalora.measure.clip import load_clip
 from metalora.store.files import safetensors_bytes, write_bytes
 
+from .autoencoder import shown_by
 from .captions import PHRASES, Attributes, describe, mirrored
 from .check_clip import accuracies, choices
 from .photos import Photos, read_shards, to_signal
@@ -29,6 +34,7 @@ TOKENS = 40  # as many as the text encoders of FLUX see
 VISION = {"image_size": PIXELS, "layers": [1, 1, 1, 1], "width": 16}  # four numbers: CLIP's ResNet
 TEXT = {"context_length": TOKENS, "hf_tokenizer_name": ".", "width": 64, "heads": 2, "layers": 2}
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}  # what `to_signal` does
+BLURRED_PEOPLE = 500  # whose photos it also sees as the autoencoder gives them back: 5 minutes of a core
 PEAK_RATE = 2e-3
 SETTLING = 20  # batches over which the exported norms take their statistics
 SEED = 0
@@ -38,8 +44,11 @@ def main() -> None:
     parser = parser_of(__doc__, "clip", steps=20_000, batch=64)
     parser.add_argument("--photos", type=pathlib.Path, required=True, help="shards to learn from")
     parser.add_argument("--unseen", type=pathlib.Path, required=True, help="shards of other people, to measure on")
+    parser.add_argument("--autoencoder", type=pathlib.Path, required=True, help="the trained one's `vae` folder")
     arguments = parsed(parser)
+    autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).to(arguments.device).eval()
     photos, unseen = read_shards(arguments.photos), read_shards(arguments.unseen)
+    photos = photos.beside(shown_by(autoencoder, read_shards(arguments.photos, BLURRED_PEOPLE)))
     training = start(arguments.out / "state.pt", config(VISION, TEXT), arguments.steps, torch.device(arguments.device))
     print(f"{len(photos)} photos, {training.description()}", flush=True)
     steps = training.run(loss_on(photos, arguments.batch))
