@@ -14,7 +14,7 @@ from metalora.commands import demo as command
 from metalora.config import NONE, BaseConfig, UserError
 from metalora.jobs import run
 from metalora.jobs.demo import demonstrate
-from metalora.jobs.demo.page import META_LORA, Demonstration, labels_of, notes, opening, rows_of, summary, write_page
+from metalora.jobs.demo.page import META_LORA, Demonstration, labels_of, rows_of, summary, write_page
 from metalora.jobs.demo.people import demo_people
 from metalora.settings import PRESETS
 from metalora.store.cache import Cache
@@ -67,10 +67,10 @@ def test_the_page_begins_with_everyones_photo_and_images_and_ends_with_the_losse
 
 def test_a_random_meta_down_is_called_one_and_a_trained_one_is_not(made):
     assert "random" in made.labels["meta-lora"]
-    assert "not meta-trained" in str(notes(made))
+    assert "not meta-trained" in summary(made)
     labels = labels_of(made.images, trained=True)
     assert labels["meta-lora"] == META_LORA
-    assert "not meta-trained" not in str(notes(replace(made, labels=labels)))
+    assert "not meta-trained" not in summary(replace(made, labels=labels))
 
 
 def test_each_prompt_has_an_image_without_and_with_each_lora_from_the_same_noise(made):
@@ -109,32 +109,32 @@ def with_scores(made: Demonstration, people: int, meta: float, plain: float) -> 
 
 
 def test_two_methods_are_compared_with_an_interval_that_says_whether_it_may_be_chance(made):
-    assert "may be chance" in opening(with_scores(made, 5, 0.41, 0.4))[1]
-    ahead = opening(with_scores(made, 5, 0.5, 0.4))[1]
+    assert "may be chance" in summary(with_scores(made, 5, 0.41, 0.4))
+    ahead = summary(with_scores(made, 5, 0.5, 0.4))
     assert "likeness +0.092 (+0.0" in ahead
     assert "more than chance" in ahead
-    few = opening(with_scores(made, 2, 0.5, 0.4))[1]
+    few = summary(with_scores(made, 2, 0.5, 0.4))
     assert "likeness +0.095, which of so few people may be chance" in few
 
 
 def test_the_first_sentence_is_what_it_took_and_what_it_gave(made):
-    first = opening(with_scores(made, 2, 0.5, 0.4))[0]
-    assert first.startswith(f"In {made.trained['meta-lora'].config.steps} steps and ")
+    first = summary(with_scores(made, 2, 0.5, 0.4))
+    assert f"\nIn {made.trained['meta-lora'].config.steps} steps and " in first
     assert "takes likeness from 0.10 to 0.50" in first
     gone_on = {method: replace(one, seconds=None) for method, one in made.trained.items()}
-    assert "a person on this machine" not in opening(replace(made, trained=gone_on))[0]
+    assert "a person on this machine" not in summary(replace(made, trained=gone_on))
 
 
 def test_images_without_a_face_are_said_to_be_so(made):
     found = {method: replace(one, likeness={}) for method, one in made.scores.by_method.items()}
-    assert "no face" in opening(replace(made, scores=replace(made.scores, by_method=found)))[0]
+    assert "images show no face" in summary(replace(made, scores=replace(made.scores, by_method=found)))
 
 
 def test_without_open_clip_its_score_is_left_out_and_that_is_said(made):
     found = {method: replace(one, clip_t={}) for method, one in made.scores.by_method.items()}
     without = replace(made, scores=replace(made.scores, by_method=found))
-    assert "CLIP-T not measured" in opening(without)[1]
-    assert "open_clip" in str(notes(without))
+    assert "CLIP-T not measured" in summary(without)
+    assert "open_clip" in summary(without)
 
 
 def test_one_person_without_other_photos_has_a_page_that_claims_no_likeness(made, tmp_path):

@@ -1,10 +1,11 @@
 """What the demo made, as one HTML page that needs no other file, and in a few lines for a terminal.
 
-No sentence says which method is better but by the run's own numbers, and none without how sure that is.
+The sentences of both stand in the templates of store/report.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -23,7 +24,6 @@ from .scores import MethodScores, Scores
 
 META_LORA, CONTROL = "Meta-LoRA", "Meta-LoRA (random Meta-Down)"
 MISSING = "-"
-MORE = "docs/reproduction.md"
 # A plain LoRA's steps at which its images follow the prompt as well as Meta-LoRA's: what is left to see is likeness.
 EQUALLY_OBEDIENT = {"miniature": 80}
 COLUMNS = ("", "likeness", "of the way", "CLIP-T", "faces found", "steps", "rank", "seconds a person", "a LoRA file")
@@ -69,7 +69,7 @@ class Shown:
     photo: Path
     learned: bool  # whether the photo is the one that was learned from
     prompt: str
-    images: dict[str, Image]  # by label
+    images: dict[str, Image]  # by method
 
 
 def write_page(made: Demonstration) -> None:
@@ -77,28 +77,25 @@ def write_page(made: Demonstration) -> None:
     rows = rows_of(made)
     first = [row for row in rows if row.prompt == row.person.prompts[0]]
     shown = [[(read_photo(row.photo), "the photo") for row in first]]
-    shown += [[(read_photo(row.images[label].path), label) for row in first] for label in made.labels.values()]
+    shown += [[(read_photo(row.images[m].path), label) for row in first] for m, label in made.labels.items()]
     save_image(table(shown), made.page.with_name("people.jpg"))
-    page = render(
-        "demo.html",
-        title=title(made),
-        made=made,
-        opening=opening(made),
-        notes=notes(made),
-        first=[row for row in rows if row.learned],
-        others=[row for row in rows if not row.learned],
-        lines=[numbers(made, method) for method in made.labels],
-        columns=COLUMNS,
-        likeness_of=lambda row: likeness_of(made, row),
-        picture_uri=picture_uri,
-    )
+    lines = [numbers(made, method) for method in made.labels]
+    page = said("demo.html", made, rows=rows, lines=lines, columns=COLUMNS, picture_uri=picture_uri)
     write_bytes(made.page, page.encode())
 
 
-def title(made: Demonstration) -> str:
-    """What the page shows."""
-    count = len(made.people)
-    return f"{count} people, each learned from one photo" if count > 1 else "A person, learned from one photo"
+def summary(made: Demonstration) -> str:
+    """A table of what was measured, and what there is to say of it, for a terminal."""
+    rows = [COLUMNS, *(numbers(made, method)["cells"] for method in made.labels)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return unescape(said("demo.txt", made, table="\n".join(lines)))
+
+
+def said(template: str, made: Demonstration, **values: Any) -> str:
+    """A template of the demo."""
+    known = {"difference": difference, "EQUALLY_OBEDIENT": EQUALLY_OBEDIENT, "CONTROL": CONTROL}
+    return render(template, made=made, **known, **values)
 
 
 def rows_of(made: Demonstration) -> list[Shown]:
@@ -111,37 +108,9 @@ def rows_of(made: Demonstration) -> list[Shown]:
         photos = [person.portrait, *person.unseen]
         for k, prompt in enumerate(person.prompts):
             photo = photos[k % len(photos)]
-            images = {label: made.images[method][index][k] for method, label in made.labels.items()}
+            images = {method: made.images[method][index][k] for method in made.labels}
             rows.append(Shown(person, photo, photo == person.portrait, prompt, images))
     return rows
-
-
-def opening(made: Demonstration) -> list[str]:
-    """What it took and what it gave; then, of two methods, how they differ and whether that may be chance."""
-    *others, (method, learned) = made.trained.items()
-    name = made.labels[method]
-    took = f"{learned.config.steps} steps"
-    if learned.seconds is not None:
-        took += f" and {learned.seconds / len(made.people):.0f} s a person on this machine"
-    if made.scores is None:
-        return [
-            f"{capital(name)} took {took}.",
-            "There is no second photo of this person here, so likeness cannot be measured honestly.",
-        ]
-    scores = made.scores.by_method
-    before, after = scores[NONE].r_facesim, scores[method].r_facesim
-    if before is None or after is None:
-        sentences = [f"{capital(name)} took {took}. No likeness: a method's images show no face."]
-    else:
-        sentences = [
-            f"In {took}, {name} takes likeness from {before:.2f} to {after:.2f}; "
-            f"other photos of the same people reach {made.scores.ceiling:.2f}."
-        ]
-    for other, _ in others:
-        likeness = difference(scores[method].likeness, scores[other].likeness, ".3f")
-        asked = difference(scores[method].clip_t, scores[other].clip_t, ".1f")
-        sentences.append(f"{capital(name)} less {made.labels[other]}: likeness {likeness}; CLIP-T {asked}.")
-    return sentences
 
 
 def difference(one: dict[str, float], other: dict[str, float], form: str) -> str:
@@ -154,31 +123,6 @@ def difference(one: dict[str, float], other: dict[str, float], form: str) -> str
     found = paired({name: one[name] for name in both}, {name: other[name] for name in both})
     sure = "more than chance among these people" if found.low > 0 or found.high < 0 else "which may be chance"
     return f"{found.mean:+{form}} ({found.low:+{form}} to {found.high:+{form}}), {sure}"
-
-
-def notes(made: Demonstration) -> list[str]:
-    """What the page is not."""
-    texts = []
-    if made.preset in EQUALLY_OBEDIENT:
-        texts.append(
-            "Plain LoRA is stopped where its images of 32 other people follow the prompt as well as Meta-LoRA's "
-            f"({MORE}): more steps bring more likeness and less obedience, to both."
-        )
-    if made.scores:
-        texts.append(
-            f"An example, not a measurement: {len(made.people)} people, {len(made.people[0].prompts)} prompts each, "
-            "one image of each. Other noise gives other numbers: which of two single images is more like is chance. "
-            f"{MORE} asks more people, and gives intervals."
-        )
-        if not made.scores.by_method[NONE].clip_t:
-            texts.append("CLIP-T was left out: no open_clip can be imported (pip install open_clip_torch).")
-    if CONTROL in made.labels.values():
-        texts.append(
-            "The Meta-Down of this demo is a random one, not meta-trained: its images show the method's mechanics only."
-        )
-    if made.preset == "tiny":
-        texts.append("The tiny backbone has random weights: its images are noise, and only the path is real.")
-    return texts
 
 
 def numbers(made: Demonstration, method: str) -> dict[str, Any]:
@@ -214,37 +158,9 @@ def placed(scores: Scores | None, one: MethodScores | None) -> float | None:
     return position(one.r_facesim, scores.floor, scores.ceiling)
 
 
-def likeness_of(made: Demonstration, row: Shown) -> dict[str, str]:
-    """By label the number under the image."""
-    if made.scores is None:
-        return {}
-    values = {
-        label: made.scores.by_method[method].of_image[row.images[label].path] for method, label in made.labels.items()
-    }
-    return {label: "no face" if value is None else f"{value:.2f}" for label, value in values.items()}
-
-
-def summary(made: Demonstration) -> str:
-    """A table of what was measured, for a terminal."""
-    table = [COLUMNS, *(numbers(made, method)["cells"] for method in made.labels)]
-    widths = [max(len(row[k]) for row in table) for k in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    if made.scores:
-        lines.append(
-            f"Likeness (R-FaceSim) lies between other people ({made.scores.floor:.3f}, 0%) and the people's own photos "
-            f"({made.scores.ceiling:.3f}, 100%)."
-        )
-    return "\n".join([*lines, *opening(made), *notes(made), f"It took {made.seconds:.0f} s."])
-
-
 def text_of(value: float | None, form: str) -> str:
     """A number, or the sign that there is none."""
     return MISSING if value is None else f"{value:{form}}"
-
-
-def capital(text: str) -> str:
-    """With a capital letter, the others as they are."""
-    return text[:1].upper() + text[1:]
 
 
 def picture_uri(path: Path, widest: int) -> str:

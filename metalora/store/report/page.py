@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...config import UserError
 from ..prompts import WORDS, BenchmarkPrompt
-from . import charts, scores
-from .pictures import Choice, Thumbnails, shown_people, shown_variants
+from . import charts, pictures, scores
+from .pictures import Choice, Thumbnails
 from .results import Comparison, Misses, Person, Results
 from .scores import ALL, AS_ZERO, FACES, R_FACESIM, Score, present, turned
 
@@ -77,30 +77,12 @@ def grouped(results: Results, group: str) -> tuple[list[str], list[Score]]:
     return names, [score for score in ALL if score.key in keys]
 
 
-def faces_found(results: Results) -> bool:
-    """Whether any image has a face."""
-    return any(image.faces for variant in results.variants for image in variant.images)
-
-
 def filled(prompt: BenchmarkPrompt, person: Person) -> str:
     """The prompt as this person's images were asked for; as the file has it where that cannot be told."""
     try:
         return prompt.filled(person.class_name) if person.class_name in WORDS else prompt.text
     except UserError:
         return prompt.text
-
-
-def left_out(results: Results, choice: Choice) -> str:
-    """How much of the run the page does not show."""
-    total = len({image.path for variant in results.variants for image in variant.images})
-    parts = [f"{len({image.path for image in choice.images})} of {total} images are on this page"]
-    for shown, all_of_them, name in (
-        (shown_people(results), results.people, "people"),
-        (shown_variants(results), results.variants, "variants"),
-    ):
-        if len(shown) < len(all_of_them):
-            parts.append(f"{len(shown)} of {len(all_of_them)} {name}")
-    return ", ".join(parts) + "; all scores are in images.csv."
 
 
 ENVIRONMENT = Environment(
@@ -110,9 +92,7 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.globals |= {**vars(scores), **vars(charts)}  # whatever these define, templates may use
+ENVIRONMENT.globals |= {**vars(scores), **vars(charts), **vars(pictures)}  # whatever these define, templates may use
 ENVIRONMENT.globals |= {"OPEN_PEOPLE": OPEN_PEOPLE, "LISTED_PATHS": LISTED_PATHS, "MOST_ROWS": MOST_ROWS}
 ENVIRONMENT.globals |= {"product": product, "SCORES": {score.key: score for score in ALL}}
-ENVIRONMENT.globals |= {
-    each.__name__: each for each in (score_columns, differences, grouped, faces_found, filled, left_out)
-}
+ENVIRONMENT.globals |= {each.__name__: each for each in (score_columns, differences, grouped, filled)}
