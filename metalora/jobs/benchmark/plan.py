@@ -67,6 +67,9 @@ class Variant:
     rank: int | None
 
 
+Cell = tuple[Variant, PlannedPerson]  # a person's images of a variant
+
+
 @dataclass(frozen=True)
 class Plan:
     """What `plan.json` holds."""

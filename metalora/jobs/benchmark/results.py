@@ -27,16 +27,12 @@ PICTURE_SCORES = ("clip_t", "clip_i")
 SCORES = (*FACE_SCORES, *COUNTED, *PICTURE_SCORES)
 
 
-def write_results(
-    plan: Plan,
-    layout: Layout,
-    variants: Sequence[Variant],
-    real: Mapping[str, RealFaces],
-    scorer: Scorer,
-) -> None:
+def write_results(scorer: Scorer) -> None:
     """Merge everyone's scores."""
+    plan, layout, real = scorer.plan, scorer.layout, scorer.real
     ceiling, floor = genuine_and_impostor(real)
     compared = {identity for identity, faces in real.items() if len(faces.held_out)}
+    variants = [*plan.variants(), *layout.external_variants()]
     rows = [variant_record(variant, plan, layout, compared, floor, ceiling) for variant in variants]
     clip = scorer.pictures.clip
     record = {

@@ -32,7 +32,7 @@ from .images import batches_left, make_images
 from .plan import Layout, Plan, filled_texts, identity_of, speed_of
 from .plan_file import located, read_plan
 from .results import write_results
-from .scores import PictureScorer, Scorer, Subject, gallery_of, is_scored, real_faces, score_person
+from .scores import PictureScorer, Scorer, gallery_of, real_faces
 from .shares import Partners, Share, Unit, units_of
 from .train import Bench, encode_crops, is_trained, train_group
 
@@ -57,43 +57,41 @@ def do_share(
     files.sweep(run, deep=True)
     yield Phase("checking that nothing has changed since the plan")
     people = checked_people(plan, backbone, draws, run)
-    scorer = scorer_of(plan, run, people, backbone.device, cache)
-    real = {}
+    scorer = scorer_of(plan, layout, people, backbone.device, cache)
     for index, person in enumerate(plan.people, 1):
-        real[person.identity] = real_faces(people[person.identity], scorer.analyser, cache)
+        scorer.real[person.identity] = real_faces(people[person.identity], scorer.analyser, cache)
         yield Step(index, len(plan.people))
     units = units_of(plan, layout)
-    yield from make_everything(share.of(units), plan, layout, people, backbone, draws, cache)
-
-    def subjects(of: Share) -> list[Subject]:
-        return [Subject(*cell, real[cell[1].identity]) for unit in of.of(units) for cell in unit.scores]
-
-    own = subjects(share)
+    photos = {identity: person.reference.path for identity, person in people.items()}
+    yield from make_everything(share.of(units), Bench(plan, layout, photos, backbone, {}, cache), draws)
+    shares = [Share(rank, share.processes).of(units) for rank in range(share.processes)]
+    cells = [[cell for unit in own for cell in unit.scores] for own in shares]
+    own = cells[share.rank]
     yield Phase(f"scoring the images of {len(own)} times a person")
     if scorer.pictures.clip and (cut := truncation(scorer.pictures.clip, filled_texts(plan.prompts))):
         yield Phase(cut)
-    for index, subject in enumerate(own, 1):
-        score_person(subject, plan, layout, scorer)
+    for index, cell in enumerate(own, 1):
+        scorer.score(cell)
         yield Step(index, len(own))
     if share.rank > 0:
         return None
-    shares = {rank: subjects(Share(rank, share.processes)) for rank in range(1, share.processes)}
-    yield from partners.wait_for(shares, lambda subject: is_scored(subject, plan, layout, scorer))
+    yield from partners.wait_for(dict(enumerate(cells[1:], 1)), scorer.is_scored)
     yield Phase("intervals and comparisons")
-    write_results(plan, layout, [*plan.variants(), *layout.external_variants()], real, scorer)
+    write_results(scorer)
     write_facts(layout, backbone, share, time.time() - began)
     return layout.results
 
 
-def scorer_of(plan: Plan, run: Path, people: Mapping[str, Identity], device: torch.device, cache: Cache) -> Scorer:
+def scorer_of(plan: Plan, layout: Layout, people: Mapping[str, Identity], device: torch.device, cache: Cache) -> Scorer:
     """The embedders of the plan, refused if they have other weights now."""
-    analyser = load_faces(located(plan.faces["name"], run))
+    analyser = load_faces(located(plan.faces["name"], layout.run))
     check_weights(plan.faces["name"], plan.faces["sha256"], analyser.digest)
     clip = None
     if plan.clip is not None:
-        clip = load_clip(located(plan.clip["given"], run), device)
+        clip = load_clip(located(plan.clip["given"], layout.run), device)
         check_weights(clip.name, plan.clip["sha256"], clip.digest)
-    return Scorer(analyser, PictureScorer(clip, plan.alternatives), gallery_of(plan, people, analyser, cache))
+    pictures = PictureScorer(clip, plan.alternatives)
+    return Scorer(plan, layout, analyser, pictures, gallery_of(plan, people, analyser, cache))
 
 
 def check_weights(name: str, planned: str, found: str) -> None:
@@ -135,31 +133,20 @@ def checked_people(plan: Plan, backbone: Backbone, draws: Backbone, run: Path) -
     return {person.name: person for person in manifest.people}
 
 
-def make_everything(
-    units: Sequence[Unit],
-    plan: Plan,
-    layout: Layout,
-    people: Mapping[str, Identity],
-    backbone: Backbone,
-    draws: Backbone,
-    cache: Cache,
-) -> Job[None]:
+def make_everything(units: Sequence[Unit], bench: Bench, draws: Backbone) -> Job[None]:
     """Train and make images, unit by unit; where another base makes them, after all training.
 
     Transformer and autoencoder are loaded once, and only if there is work.
     """
-    trainings = [training for unit in units for training in unit.trainings if not is_trained(training, layout)]
-    cells = [cell for unit in units for cell in unit.images]
-    texts = texts_of(plan)
-    prompts = dict(zip(texts, (yield from prompt_embeddings(texts, backbone, cache)), strict=True))
-    photos = {identity: person.reference.path for identity, person in people.items()}
-    bench = Bench(plan, layout, photos, backbone, prompts, cache)
-    batches = sum(batches_left(variant, person, bench) for variant, person in cells)
+    backbone = bench.backbone
+    trainings = [training for unit in units for training in unit.trainings if not is_trained(training, bench.layout)]
+    bench = yield from with_prompts(bench, backbone)
+    batches = sum(batches_left(*cell, bench) for unit in units for cell in unit.images)
     if not trainings and not batches:
         return
     for training in trainings:
         yield from encode_crops(training, bench)
-    sampling_steps = plan.sampling["sampling_steps"]
+    sampling_steps = bench.plan.sampling["sampling_steps"]
     left = TimeLeft({"training": sum(max(t.variants) for t in trainings), "images": sampling_steps * batches})
     yield Phase("loading the transformer and the autoencoder")
     if draws is not backbone:
@@ -167,8 +154,7 @@ def make_everything(
             with backbone.denoiser() as denoiser:
                 for unit in units:
                     yield from train_unit(unit, bench, denoiser, left)
-        encoded = yield from prompt_embeddings(texts, draws, cache)
-        bench = replace(bench, backbone=draws, prompts=dict(zip(texts, encoded, strict=True)))
+        bench = yield from with_prompts(bench, draws)
     # Both at once: images are decoded as they are made, so that a stopped run keeps them.
     with draws.denoiser() as denoiser, draws.autoencoder() as autoencoder:
         for unit in units:
@@ -197,13 +183,15 @@ def draw_unit(unit: Unit, bench: Bench, denoiser: Denoiser, autoencoder: Autoenc
                 yield from left.timed(make_images(variant, person, bench, denoiser, autoencoder), "images", numbers)
 
 
-def texts_of(plan: Plan) -> list[str]:
-    """Every caption and every prompt of the run."""
-    texts = filled_texts(plan.prompts)
-    for person in plan.people:
-        training = plan.training_of("lora", 1, person, 1)  # captions are the same for every method
+def with_prompts(bench: Bench, backbone: Backbone) -> Job[Bench]:
+    """The same run on this base, with the embeddings of every caption and every prompt."""
+    texts = filled_texts(bench.plan.prompts)
+    for person in bench.plan.people:
+        training = bench.plan.training_of("lora", 1, person, 1)  # captions are the same for every method
         texts += [training.prompt, training.class_prompt]
-    return list(dict.fromkeys(texts))
+    texts = list(dict.fromkeys(texts))
+    encoded = yield from prompt_embeddings(texts, backbone, bench.cache)
+    return replace(bench, backbone=backbone, prompts=dict(zip(texts, encoded, strict=True)))
 
 
 def write_facts(layout: Layout, backbone: Backbone, share: Share, seconds: float) -> None:

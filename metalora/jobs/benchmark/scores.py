@@ -22,7 +22,7 @@ from ...store.manifest import Identity, Photo
 from ..evaluate.photos import only_embedding
 from ..evaluate.whole import as_bytes
 from .images import wanted_of
-from .plan import Layout, Plan, PlannedPerson, PlannedPrompt, Variant
+from .plan import Cell, Layout, Plan, PlannedPerson, PlannedPrompt, Variant
 
 
 @dataclass(frozen=True)
@@ -114,30 +114,6 @@ class PictureScorer:
         return found
 
 
-@dataclass
-class Scorer:
-    """Who scores; an image's faces are embedded once, though several people may be compared with it."""
-
-    analyser: FaceAnalyser
-    pictures: PictureScorer
-    gallery: Gallery
-    seen: dict[str, Tensor] = field(default_factory=dict)
-
-    def faces(self, path: Path, sha256: str) -> Tensor:
-        """[k, d], the largest first."""
-        if sha256 not in self.seen:
-            self.seen[sha256] = self.analyser.embeddings(read_photo(path))
-        return self.seen[sha256]
-
-
-class Subject(NamedTuple):
-    """A variant's images of one person, with what they are compared with."""
-
-    variant: Variant
-    person: PlannedPerson
-    real: RealFaces
-
-
 class Made(NamedTuple):
     """An image that is there."""
 
@@ -147,67 +123,74 @@ class Made(NamedTuple):
     sha256: str
 
 
-def to_score(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> tuple[list[Made], dict[str, Any]]:
-    """(the images that are there, all that the scores depend on)."""
-    there: list[Made] = []
-    missing = []
-    for prompt, seed in wanted_of(plan, subject.variant, subject.person):
-        path = layout.image(subject.variant, subject.person, prompt, seed)
-        if not prompt.asked_of(subject.person):
-            continue  # an image that is everyone's, and asked of others
-        if path.exists():
-            there.append(Made(prompt, seed, path, files.digest(path.read_bytes())))
-        else:
-            missing.append(layout.relative(path))
-    inputs = {
-        "images": [[made.prompt.id, made.seed, made.sha256] for made in there],
-        "photos": list(subject.real.sha256),
-        "faces": scorer.analyser.digest,
-        "gallery": scorer.gallery.digest,
-        "clip": scorer.pictures.clip and scorer.pictures.clip.digest,
-    }
-    return there, {"inputs": inputs, "missing": missing}
+@dataclass
+class Scorer:
+    """Who scores the images of a run, and what they are compared with."""
 
+    plan: Plan
+    layout: Layout
+    analyser: FaceAnalyser
+    pictures: PictureScorer
+    gallery: Gallery
+    real: dict[str, RealFaces] = field(default_factory=dict)  # by identity
+    seen: dict[str, Tensor] = field(default_factory=dict)  # by sha256: several people may be compared with one image
 
-def is_scored(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> bool:
-    """Whether the scores are there and of these images: another process may not have come to them yet."""
-    _, depends = to_score(subject, plan, layout, scorer)
-    return depends.items() <= read_scores(layout.scores(subject.variant, subject.person)).items()
+    def faces(self, made: Made) -> Tensor:
+        """[k, d], the largest first, embedded once."""
+        if made.sha256 not in self.seen:
+            self.seen[made.sha256] = self.analyser.embeddings(read_photo(made.path))
+        return self.seen[made.sha256]
 
+    def to_score(self, variant: Variant, person: PlannedPerson) -> tuple[list[Made], dict[str, Any]]:
+        """(the images of a variant and a person that are there, all that their scores depend on)."""
+        there: list[Made] = []
+        missing = []
+        for prompt, seed in wanted_of(self.plan, variant, person):
+            path = self.layout.image(variant, person, prompt, seed)
+            if not prompt.asked_of(person):
+                continue  # an image that is everyone's, and asked of others
+            if path.exists():
+                there.append(Made(prompt, seed, path, files.digest(path.read_bytes())))
+            else:
+                missing.append(self.layout.relative(path))
+        inputs = {
+            "images": [[made.prompt.id, made.seed, made.sha256] for made in there],
+            "photos": list(self.real[person.identity].sha256),
+            "faces": self.analyser.digest,
+            "gallery": self.gallery.digest,
+            "clip": self.pictures.clip and self.pictures.clip.digest,
+        }
+        return there, {"inputs": inputs, "missing": missing}
 
-def score_person(subject: Subject, plan: Plan, layout: Layout, scorer: Scorer) -> None:
-    """Write the scores of a person's images, unless they are there and nothing they depend on has changed."""
-    there, depends = to_score(subject, plan, layout, scorer)
-    path = layout.scores(subject.variant, subject.person)
-    if depends.items() <= read_scores(path).items():
-        return
-    pictures = scorer.pictures.score(
-        [made.path for made in there],
-        [made.prompt for made in there],
-        subject.person.class_name,
-        layout.run / subject.person.reference,
-    )
-    images = [
-        {**image_record(made, subject, layout, scorer), **others} for made, others in zip(there, pictures, strict=True)
-    ]
-    text = json.dumps({**depends, "images": images}, indent=1) + "\n"
-    files.write_bytes(path, text.encode())
+    def is_scored(self, cell: Cell) -> bool:
+        """Whether the scores are there and of these images: another process may not have come to them yet."""
+        return self.to_score(*cell)[1].items() <= read_scores(self.layout.scores(*cell)).items()
 
+    def score(self, cell: Cell) -> None:
+        """Write the scores of a person's images, unless they are there and nothing they depend on has changed."""
+        variant, person = cell
+        there, depends = self.to_score(variant, person)
+        if depends.items() <= read_scores(self.layout.scores(variant, person)).items():
+            return
+        paths, prompts = [made.path for made in there], [made.prompt for made in there]
+        pictures = self.pictures.score(paths, prompts, person.class_name, self.layout.run / person.reference)
+        images = [{**self.record(made, person), **others} for made, others in zip(there, pictures, strict=True)]
+        text = json.dumps({**depends, "images": images}, indent=1) + "\n"
+        files.write_bytes(self.layout.scores(variant, person), text.encode())
 
-def image_record(made: Made, subject: Subject, layout: Layout, scorer: Scorer) -> dict[str, Any]:
-    """What results.json says of an image's faces, against the held-out photos and the reference."""
-    faces, real = scorer.faces(made.path, made.sha256), subject.real
-    name, prompt, looked_for = subject.person.identity, made.prompt.id, None
-    if len(real.held_out):
-        score = score_image(name, prompt, faces, real.held_out, real.reference)
-        looked_for = nearest(faces[0], scorer.gallery.photos) if len(faces) else None
-    else:  # a person of one photo
-        alike = cosines(faces[:1], real.reference[None]).item() if len(faces) else None
-        score = ImageScore(name, prompt, len(faces), None, alike, None)
-    file = {"seed": made.seed, "path": layout.relative(made.path), "sha256": made.sha256}
-    return {"identity": name, "prompt": prompt, **file, **asdict(score), "nearest": looked_for}
+    def record(self, made: Made, person: PlannedPerson) -> dict[str, Any]:
+        """What results.json says of an image's faces, against the held-out photos and the reference."""
+        faces, real, looked_for = self.faces(made), self.real[person.identity], None
+        if len(real.held_out):
+            score = score_image(person.identity, made.prompt.id, faces, real.held_out, real.reference)
+            looked_for = nearest(faces[0], self.gallery.photos) if len(faces) else None
+        else:  # a person of one photo
+            alike = cosines(faces[:1], real.reference[None]).item() if len(faces) else None
+            score = ImageScore(person.identity, made.prompt.id, len(faces), None, alike, None)
+        file = {"seed": made.seed, "path": self.layout.relative(made.path), "sha256": made.sha256}
+        return {"identity": person.identity, "prompt": made.prompt.id, **file, **asdict(score), "nearest": looked_for}
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """What `score_person` wrote; empty where there is nothing."""
+    """What a `Scorer` wrote; empty where there is nothing."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -16,10 +16,8 @@ from typing import TypeVar
 from ...config import NONE, Phase, Step, UserError
 from ...store import files
 from .. import Job, Result
-from .plan import Layout, Plan, PlannedPerson, Variant
+from .plan import Cell, Layout, Plan
 from .train import Training, trainings_of
-
-Cell = tuple[Variant, PlannedPerson]  # a person's images of a variant
 
 
 @dataclass(frozen=True)
