@@ -1,4 +1,7 @@
-"""How sure a mean over identities is: bootstrap over identities, and two methods compared identity by identity.
+"""How sure a mean over identities is, by bootstrap: of a score, or of two methods' differences.
+
+Identities differ far more than methods do. The difference within each leaves that out: its interval, where it does not
+hold 0, is a difference that two separate intervals may hide.
 
 The bootstrap is the studentized one (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 12.5): with the
 benchmark's 16 identities the plain percentile interval is too narrow. Where nearly all identities have one value, as
@@ -70,18 +73,3 @@ def crossed(values: np.ndarray, level: float = 0.95, draws: int = 4_000, seed: i
 def standard_error(samples: np.ndarray) -> np.ndarray:
     """Of the mean of each row."""
     return samples.std(axis=1, ddof=1) / np.sqrt(samples.shape[1])
-
-
-def paired(one: dict[str, float], other: dict[str, float], level: float = 0.95, seed: int = 0) -> Interval:
-    """The interval of the mean difference, one method minus the other, over the same identities.
-
-    Identities differ far more than methods do; the difference within each leaves that out. An interval that does not
-    hold 0 is a difference that two separate intervals may hide.
-    """
-    if one.keys() != other.keys():
-        alone = sorted(one.keys() ^ other.keys())
-        raise UserError(
-            f"The two methods were scored on different identities: {len(alone)} are in one only, such as {alone[0]}. "
-            "Score both on all of them, or count missing faces as zero."
-        )
-    return bootstrap([one[identity] - other[identity] for identity in sorted(one)], level, seed=seed)

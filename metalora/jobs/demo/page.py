@@ -10,14 +10,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ...config import FEWEST_PEOPLE, NONE, PersonalizeConfig
-from ...measure.intervals import paired
+from ...config import NONE, PersonalizeConfig
 from ...measure.similarity import position
 from ...store.files import write_bytes
 from ...store.images import decode, read_photo
 from ...store.pictures import save_image, table
 from ...store.report.page import render
 from ...store.report.pictures import jpeg_uri
+from ..benchmark.results import figure
 from ..generate import Image
 from .people import DemoPerson
 from .scores import MethodScores, Scores
@@ -113,16 +113,9 @@ def rows_of(made: Demonstration) -> list[Shown]:
     return rows
 
 
-def difference(one: dict[str, float], other: dict[str, float], form: str) -> str:
-    """The mean difference over people who have both scores, and whether it may be chance."""
-    both = one.keys() & other.keys()
-    if not both:
-        return "not measured"
-    if len(both) < FEWEST_PEOPLE:
-        return f"{mean(one[name] - other[name] for name in both):+{form}}, which of so few people may be chance"
-    found = paired({name: one[name] for name in both}, {name: other[name] for name in both})
-    sure = "more than chance among these people" if found.low > 0 or found.high < 0 else "which may be chance"
-    return f"{found.mean:+{form}} ({found.low:+{form}} to {found.high:+{form}}), {sure}"
+def difference(one: dict[str, float], other: dict[str, float]) -> dict[str, Any] | None:
+    """The mean difference over people who have both scores, with its interval."""
+    return figure({name: one[name] - other[name] for name in one.keys() & other.keys()})
 
 
 def numbers(made: Demonstration, method: str) -> dict[str, Any]:
