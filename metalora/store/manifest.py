@@ -4,7 +4,7 @@ What a line holds stands in `data/manifest.schema.json`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os.path import isfile
 from pathlib import Path
 
@@ -14,8 +14,6 @@ from .images import read_photo
 from .near_duplicates import near_hashes, perceptual_hash
 from .prompts import SEVERAL, SINGLE, WORDS
 from .text import decoded, json_rows, problems_of_names, refuse
-
-AS_IT_IS = ("identity", "part", "role", "sha256", "caption", "attributes")  # what a photo takes from its line
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,6 @@ class Photo:
     name: str  # as the manifest has it
     path: Path
     sha256: str
-    caption: str = ""  # with the attributes' values in it, where the manifest has both
-    attributes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def read_lines(lines: Sequence[str], folder: Path) -> tuple[list[Photo], list[st
     photos: list[Photo] = []
     problems: list[str] = []
     for number, row in json_rows(lines, "manifest", problems):
-        said = {key: row[key] for key in AS_IT_IS if key in row}
+        said = {key: row[key] for key in ("identity", "part", "role", "sha256")}
         photos.append(Photo(number, class_name=row["class"], name=row["path"], path=folder / row["path"], **said))
     return photos, problems
 

@@ -77,10 +77,12 @@ def json_rows(lines: Iterable[str], schema: str, problems: list[str]) -> Iterato
 
 def problems_by_schema(value: Any, schema: str) -> list[str]:
     """What is wrong by `data/<schema>.schema.json`, each after the path of its field: `variants[0].images[3].faces`."""
-    found = [
-        (error.json_path.removeprefix("$").removeprefix("."), error) for error in _validator(schema).iter_errors(value)
-    ]
-    return [f"{path}: {_said(error)}" if path else _said(error) for path, error in found]
+    try:
+        errors = list(_validator(schema).iter_errors(value))
+    except RecursionError:  # their words repeat the value
+        return ["nested too deeply"]
+    paths = [error.json_path.removeprefix("$").removeprefix(".") for error in errors]
+    return [f"{path}: {_said(error)}" if path else _said(error) for path, error in zip(paths, errors, strict=True)]
 
 
 @functools.cache
