@@ -1,12 +1,12 @@
 """Personalizing a benchmark's people, a group in one forward pass, several step counts from one training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
-from ...config import PersonalizeConfig
+from ...config import CropConfig, PersonalizeConfig
 from ...method.adapter import Adapters, fold_all
 from ...method.personalize import Person
 from ...method.stacks import stacked, taken_out
@@ -49,13 +49,41 @@ def is_trained(training: Training, layout: Layout) -> bool:
 
 
 @dataclass(frozen=True)
-class Learner:
-    """One of a group, ready to be trained."""
+class Group:
+    """People who are trained in one forward pass, each with adapters of their own in the stack."""
 
-    planned: PlannedPerson
-    adapters: Adapters
-    person: Person
-    metadata: dict[int, dict[str, str]]  # of the LoRA file, by step count
+    stack: Adapters
+    people: list[Person]
+    metadata: list[dict[int, dict[str, str]]]  # of each one's LoRA file, by step count
+
+    def save(self, steps: int, loras: Sequence[Path], backbone: Backbone) -> None:
+        """Everyone's ordinary LoRA as it is now, after so many steps."""
+        for row, (path, metadata) in enumerate(zip(loras, self.metadata, strict=True)):
+            save_lora(path, fold_all(taken_out(self.stack, row)), "diffusers", backbone.architecture, metadata[steps])
+
+
+def group_of(
+    photos: Sequence[Path],
+    configs: Sequence[PersonalizeConfig],
+    step_counts: Iterable[int],
+    crops: CropConfig,
+    backbone: Backbone,
+    faces: str,
+    meta_down: str | None,
+    prompts: Mapping[str, Prompt],
+    cache: Cache,
+) -> Job[Group]:
+    """Everyone's fresh adapters and crops, encoded if they are not yet; `configs` differ in class and seed alone."""
+    planned = plan_photos(photos, configs[0], crops, backbone, faces)
+    yield from crop_latents(planned, backbone, crops.flips, cache)  # of everyone, while the autoencoder is there
+    adapters, people, metadata = [], [], []
+    for photo, config in zip(planned, configs, strict=True):
+        own, origin = starting_adapters(backbone, config, meta_down)
+        adapters.append(own)
+        people.append((yield from person_of([photo], backbone, config, crops, prompts[config.prompt], cache)))
+        said = {n: run_metadata(backbone, replace(config, steps=n), crops, [photo], origin) for n in step_counts}
+        metadata.append(said)
+    return Group(stacked(adapters).to(backbone.device), people, metadata)
 
 
 @dataclass(frozen=True)
@@ -75,67 +103,43 @@ class Bench:
         return located(self.plan.faces["name"], self.layout.run)
 
 
+def inputs_of(training: Training, bench: Bench) -> tuple[list[Path], list[PersonalizeConfig]]:
+    """Everyone's photo, and everyone's settings up to the largest step count."""
+    method, rank, steps = training.method, training.rank, max(training.variants)
+    configs = [bench.plan.training_of(method, rank, person, steps) for person in training.people]
+    return [bench.photos[person.identity] for person in training.people], configs
+
+
 def encode_crops(training: Training, bench: Bench) -> Job[None]:
     """Fill the cache before the transformer is loaded: the autoencoder and it may not fit together while training."""
-    config = config_of(training, bench.plan, training.people[0], max(training.variants))  # of crops all have the same
-    crops, photos = bench.plan.crop_config(), [bench.photos[p.identity] for p in training.people]
+    photos, (config, *_) = inputs_of(training, bench)
+    crops = bench.plan.crop_config()
     planned = plan_photos(photos, config, crops, bench.backbone, bench.faces)
     yield from crop_latents(planned, bench.backbone, crops.flips, bench.cache)
 
 
 def train_group(training: Training, bench: Bench, denoiser: Denoiser) -> Job[None]:
     """Write the LoRA of each of the group's people at each step count; goes on where it was stopped."""
-    learners = []
-    for planned in training.people:
-        learners.append((yield from learner_of(planned, training, bench, denoiser)))
-    stack = stacked([learner.adapters for learner in learners]).to(bench.backbone.device)
-    config = config_of(training, bench.plan, training.people[0], max(training.variants))
-    denoiser.checkpointing(wants_checkpointing(bench.backbone, config, bench.plan.crop_config()))
-    state = bench.layout.state(training.method, training.rank, training.group)
-    saved = SavedRun(state, {"plan": bench.plan.sha256(), "group": " ".join(p.identity for p in training.people)})
+    plan, layout, backbone, prompts, cache = bench.plan, bench.layout, bench.backbone, bench.prompts, bench.cache
+    crops, (photos, configs), meta_down = plan.crop_config(), inputs_of(training, bench), None
+    if training.method == "meta-lora":  # the file of the group's class
+        meta_down = located(plan.meta_downs[training.people[0].class_name]["path"], layout.run)
+    group = yield from group_of(
+        photos, configs, training.variants, crops, backbone, bench.faces, meta_down, prompts, cache
+    )
+    people = group.people
+    if configs[0].prior_weight:  # images of the class to hold on to
+        class_prompts = [prompts[config.class_prompt] for config in configs]
+        for row, (config, prompt) in enumerate(zip(configs, class_prompts, strict=True)):
+            prior = yield from prior_images(denoiser, prompt, backbone, config, crops, cache)
+            people[row] = replace(people[row], prior=prior)
+    denoiser.checkpointing(wants_checkpointing(backbone, configs[0], crops))
+    state = layout.state(training.method, training.rank, training.group)
+    saved = SavedRun(state, {"plan": plan.sha256(), "group": " ".join(p.identity for p in training.people)})
     done = saved.steps()
-    passed = [variant for steps, variant in training.variants.items() if steps <= done]
-    if not all(bench.layout.lora(variant, person).exists() for variant in passed for person in training.people):
+    loras = {n: [layout.lora(variant, one) for one in training.people] for n, variant in training.variants.items()}
+    if not all(path.exists() for steps, paths in loras.items() if steps <= done for path in paths):
         saved.remove()  # a LoRA that it is past has been deleted: from the start again, to the same bytes
-    at = {steps: partial(save_loras, stack, variant, learners, bench) for steps, variant in training.variants.items()}
-    yield from train(denoiser, stack, [learner.person for learner in learners], config, saved, at)
+    at = {steps: partial(group.save, steps, paths, backbone) for steps, paths in loras.items()}
+    yield from train(denoiser, group.stack, people, configs[0], saved, at)
     saved.remove()
-
-
-def config_of(training: Training, plan: Plan, person: PlannedPerson, steps: int) -> PersonalizeConfig:
-    """This person's settings."""
-    return plan.training_of(training.method, training.rank, person, steps)
-
-
-def learner_of(planned: PlannedPerson, training: Training, bench: Bench, denoiser: Denoiser) -> Job[Learner]:
-    """Fresh adapters, the crops and, where they are asked for, images of the class to hold on to."""
-    plan, backbone, crops = bench.plan, bench.backbone, bench.plan.crop_config()
-    config = config_of(training, plan, planned, max(training.variants))
-    adapters, origin = starting_adapters(backbone, config, meta_down_of(planned, training.method, bench))
-    photo = plan_photos([bench.photos[planned.identity]], config, crops, backbone, bench.faces)
-    person = yield from person_of(photo, backbone, config, crops, bench.prompts[config.prompt], bench.cache)
-    if config.prior_weight:
-        class_prompt = bench.prompts[config.class_prompt]
-        prior = yield from prior_images(denoiser, class_prompt, backbone, config, crops, bench.cache)
-        person = replace(person, prior=prior)
-    metadata = {
-        steps: run_metadata(backbone, config_of(training, plan, planned, steps), crops, photo, origin)
-        for steps in training.variants
-    }
-    return Learner(planned, adapters, person, metadata)
-
-
-def meta_down_of(planned: PlannedPerson, method: str, bench: Bench) -> str | None:
-    """The file of the person's class."""
-    if method != "meta-lora":
-        return None
-    return located(bench.plan.meta_downs[planned.class_name]["path"], bench.layout.run)
-
-
-def save_loras(stack: Adapters, variant: Variant, learners: Sequence[Learner], bench: Bench) -> None:
-    """Everyone's ordinary LoRA as it is now."""
-    assert variant.steps is not None
-    for row, learner in enumerate(learners):
-        path = bench.layout.lora(variant, learner.planned)
-        lora = fold_all(taken_out(stack, row))
-        save_lora(path, lora, "diffusers", bench.backbone.architecture, learner.metadata[variant.steps])

@@ -4,34 +4,31 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from ...backbones.protocol import Backbone, Denoiser, Prompt
 from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, Phase
-from ...method.adapter import Adapters, fold_all
 from ...method.flow import joined
-from ...method.personalize import Person
-from ...method.stacks import stacked, taken_out
 from ...settings import config_of
 from ...store import files
 from ...store.cache import Cache
 from ...store.pictures import save_image
 from .. import Job, save_loss_curve
-from ..benchmark.images import decoded, wearing_lora
+from ..benchmark.images import DECODED_AT_ONCE, decoded, wearing_lora
+from ..benchmark.train import Group, group_of
 from ..crops import write_crops
 from ..generate import Image, image_metadata, plan_images
 from ..lora import load_lora, lora_adapters
 from ..memory import memory_warning, wants_checkpointing
-from ..personalize import person_of, plan_photos, run_metadata, train
-from ..photos import crop_latents, prompt_embeddings
-from ..training_files import RANDOM, SavedRun, save_lora, shipped_meta_down, starting_adapters
+from ..personalize import train
+from ..photos import prompt_embeddings
+from ..training_files import RANDOM, SavedRun, shipped_meta_down
 from .page import EQUALLY_OBEDIENT, Demonstration, Trained, labels_of, write_page
 from .people import DemoPerson
 from .scores import scores_of
-
-PIXELS_AT_ONCE = 1024 * 1024
 
 
 def demonstrate(
@@ -98,13 +95,11 @@ def demonstrate(
 
 @dataclass(frozen=True)
 class _Lesson:
-    """One method before its training, which all people share: each has their own adapters in the stack."""
+    """One method before its training, which all people share."""
 
     config: PersonalizeConfig  # but for the class, everyone's
-    stack: Adapters
-    people: Sequence[Person]
+    group: Group
     loras: Sequence[Path]
-    metadata: Sequence[dict[str, str]]
     checkpointing: int
     saved: SavedRun
 
@@ -120,38 +115,26 @@ def _lesson(
     cache: Cache,
 ) -> Job[_Lesson]:
     """Encode the photos: the autoencoder and the transformer may not fit together."""
-    planned = plan_photos([person.portrait for person in people], shared, crops, backbone, "sface")
-    yield from crop_latents(planned, backbone, crops.flips, cache)  # of everyone, while the autoencoder is there
-    adapters, learners, metadata = [], [], []
-    for person, photo in zip(people, planned, strict=True):
-        config = replace(shared, class_name=person.class_name)
-        own, origin = starting_adapters(backbone, config, meta_down)
-        learners.append((yield from person_of([photo], backbone, config, crops, prompts[config.prompt], cache)))
-        metadata.append(run_metadata(backbone, config, crops, [photo], origin))
-        adapters.append(own)
+    photos = [person.portrait for person in people]
+    configs = [replace(shared, class_name=person.class_name) for person in people]
+    steps = [shared.steps]
+    group = yield from group_of(photos, configs, steps, crops, backbone, "sface", meta_down, prompts, cache)
     checkpointing = wants_checkpointing(backbone, shared, crops)  # asked while the device is still empty
     if warning := memory_warning(backbone, shared, crops, checkpointing):
         yield Phase(warning)
-    out = out / shared.method
-    loras = [out / f"{person.name}.safetensors" for person in people]
-    everyone = metadata[0] | {"people": " ".join(person.name for person in people)}
-    saved = SavedRun(out / "stopped.state.safetensors", everyone)
-    return _Lesson(shared, stacked(adapters).to(backbone.device), learners, loras, metadata, checkpointing, saved)
+    loras = [out / shared.method / f"{person.name}.safetensors" for person in people]
+    everyone = group.metadata[0][shared.steps] | {"people": " ".join(person.name for person in people)}
+    saved = SavedRun(out / shared.method / "stopped.state.safetensors", everyone)
+    return _Lesson(shared, group, loras, checkpointing, saved)
 
 
 def _train(lesson: _Lesson, denoiser: Denoiser, backbone: Backbone) -> Job[Trained]:
     """Everyone's LoRA, from one training that goes on where it was stopped, also while images are made."""
-    config = lesson.config
-
-    def save_loras() -> None:
-        for row, (path, metadata) in enumerate(zip(lesson.loras, lesson.metadata, strict=True)):
-            save_lora(path, fold_all(taken_out(lesson.stack, row)), "diffusers", backbone.architecture, metadata)
-
-    yield Phase(f"{config.method}: learning {len(lesson.people)} photos, {config.steps} steps")
+    config, group = lesson.config, lesson.group
+    yield Phase(f"{config.method}: learning {len(group.people)} photos, {config.steps} steps")
     denoiser.checkpointing(lesson.checkpointing)
-    losses, seconds = yield from train(
-        denoiser, lesson.stack, lesson.people, config, lesson.saved, {config.steps: save_loras}
-    )
+    at = {config.steps: partial(group.save, config.steps, lesson.loras, backbone)}
+    losses, seconds = yield from train(denoiser, group.stack, group.people, config, lesson.saved, at)
     return Trained(config, losses, seconds * config.steps or None, lesson.loras)
 
 
@@ -185,7 +168,7 @@ def _sampled(
         loaded, _ = load_lora(lora, backbone)
         adapters = lora_adapters(loaded, backbone, config.strength).to(backbone.device)
         wearing, digest = wearing_lora(adapters, denoiser, backbone), files.digest_of_tensors(adapters.tensors())
-    at_once = max(1, PIXELS_AT_ONCE // (config.width * config.height))
+    at_once = max(1, DECODED_AT_ONCE // (config.width * config.height))
     made: list[tuple[Image, str, Tensor]] = []
     with wearing:
         for start in range(0, len(images), at_once):
