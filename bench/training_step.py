@@ -28,11 +28,11 @@ from metalora.backbones.bases import BASES, klein
 from metalora.backbones.families.flux import FLUX, FluxShape, transformer_config
 from metalora.backbones.families.flux2 import Flux2Klein
 from metalora.backbones.families.z_image import ZImage
-from metalora.backbones.family import Family, diffusers_class
-from metalora.backbones.pipeline import PipelineDenoiser
+from metalora.backbones.family import Family, PipelineDenoiser, diffusers_class
+from metalora.backbones.pipeline import Speed, attention_that_runs, run_as
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.speed import Checkpointing, attention_that_runs, place, prepare, speed_of
+from metalora.backbones.speed import Checkpointing
 from metalora.cli import add_options
 from metalora.config import PersonalizeConfig, SpeedConfig, UserError
 from metalora.config_meta_train import MetaTrainConfig
@@ -144,10 +144,10 @@ def frozen_base(arguments: argparse.Namespace, plain: bool = False) -> tuple[Pip
     size, device = SIZES[arguments.size], torch.device(arguments.device)
     torch.manual_seed(0)
     network = random_transformer(size, device, PRECISIONS[arguments.precision])
-    how, speed = CHECKPOINTING[arguments.checkpointing], speed_of(config_of(SpeedConfig, vars(arguments)))
+    how, speed = CHECKPOINTING[arguments.checkpointing], Speed.of(config_of(SpeedConfig, vars(arguments)))
     speed.check(device)
     if not plain:
-        network = place(prepare(network, speed), speed, device)
+        network = run_as(network, speed, device)
     denoiser = PipelineDenoiser(size.family, network, {}, {})
     denoiser.checkpointing(how != Checkpointing.NONE if plain else how)
     prompt = Prompt({name: torch.randn(1, *shape) for name, shape in size.text.items()})
@@ -239,7 +239,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, object]:
     device, dtype, speed = (
         torch.device(arguments.device),
         PRECISIONS[arguments.precision],
-        speed_of(config_of(SpeedConfig, vars(arguments))),
+        Speed.of(config_of(SpeedConfig, vars(arguments))),
     )
     kept = ("size", "pixels", "batch", "precision", "checkpointing", "memory_gb", "steps")
     processor = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ..metalora.backbones.architecture import Architecture, chosen
 from ..metalora.backbones.families.flux import FluxShape, schedule, scheduler_config
-from ..metalora.backbones.pipeline import euler, noise_of
 from ..metalora.backbones.protocol import Prompt
 from ..metalora.config import Step, UserError
 from ..metalora.method.adapter import Site
+from ..metalora.method.flow import euler, noise_of
 from .bridge import devices, models, sites, training
 from .gradient_check import check_gradients
 from .gradients import Recomputing, trainable

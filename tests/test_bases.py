@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from metalora.backbones.families import FAMILIES
 from metalora.backbones.family import Family
-from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline import PipelineBackbone, Speed
 from metalora.backbones.pipeline_folder import PipelineFolder
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.speed import Checkpointing, Speed
+from metalora.backbones.speed import Checkpointing
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.config import PersonalizeConfig, UserError

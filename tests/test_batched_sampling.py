@@ -8,8 +8,7 @@ import pytest
 import torch
 from benchmarks import planned
 
-from metalora.backbones.pipeline import PipelineBackbone
-from metalora.backbones.speed import Speed
+from metalora.backbones.pipeline import PipelineBackbone, Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.jobs import run
 from metalora.jobs.benchmark import images

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from benchmarks import FLAGS, INPUTS, finished, planned
 
-from metalora.backbones.pipeline import PipelineBackbone
-from metalora.backbones.speed import Speed
+from metalora.backbones.pipeline import PipelineBackbone, Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.commands.benchmark import planned_backbone

@@ -10,8 +10,9 @@ from torch.overrides import TorchFunctionMode
 from trained import PROMPT, adapters_of, gradients
 
 from metalora.backbones.block_swapping import BUFFERS, swap_blocks, swapped_of
-from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
-from metalora.backbones.speed import Checkpointing, Speed
+from metalora.backbones.family import PipelineDenoiser
+from metalora.backbones.pipeline import PipelineBackbone, Speed
+from metalora.backbones.speed import Checkpointing
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from metalora.backbones.families.flux import FluxShape
-from metalora.backbones.pipeline import PipelineBackbone, open_backbone
-from metalora.backbones.speed import Checkpointing, Speed
+from metalora.backbones.pipeline import PipelineBackbone, Speed, open_backbone
+from metalora.backbones.speed import Checkpointing
 from metalora.cli import main
 from metalora.config import BaseConfig, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from metalora.jobs import fitting, memory

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from trained import lora_trained_on
 
-from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline import PipelineBackbone, Speed
 from metalora.backbones.quantized import BLOCK, FOUR_BIT_BYTES, FourBitLinear, widened
-from metalora.backbones.speed import Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.method.flow import generator_of

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from metalora.backbones.block_swapping import swap_blocks
-from metalora.backbones.pipeline import PipelineBackbone
-from metalora.backbones.speed import Speed, prepare
+from metalora.backbones.pipeline import PipelineBackbone, Speed, run_as
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import CropConfig, PersonalizeConfig
 from metalora.jobs import memory
@@ -65,7 +64,8 @@ def test_the_blocks_are_nearly_all_of_the_parameters_also_in_fewer_bits_and_when
     if speed.four_bit:
         pytest.importorskip("bitsandbytes")
     backbone = PipelineBackbone(TinyFlux(), torch.device("cpu"), torch.float32, speed)
-    network = prepare(backbone.parts.transformer("cpu", torch.float32), replace(speed, swapped_blocks=0))
+    network = backbone.parts.transformer("cpu", torch.float32)
+    run_as(network, replace(speed, swapped_blocks=0), backbone.device)
     at_home, buffers = set(), 0
     if speed.swapped_blocks:
         swapping = swap_blocks(network, speed.swapped_blocks, backbone.device)

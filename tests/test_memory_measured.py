@@ -9,7 +9,7 @@ from bench import training_step
 from metalora.backbones.bases import klein
 from metalora.backbones.families import FAMILIES
 from metalora.backbones.families.flux import FluxShape, transformer_config
-from metalora.backbones.speed import Speed
+from metalora.backbones.pipeline import Speed
 from metalora.jobs.memory import training_memory
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,8 @@ from torch import Tensor
 from bench.training_step import SIZES, peak_memory
 from metalora.backbones.architecture import format_lora
 from metalora.backbones.bases import BASES
+from metalora.backbones.family import PipelineDenoiser
 from metalora.backbones.lora_reading import read_lora
-from metalora.backbones.pipeline import PipelineDenoiser
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.single_files import SingleFiles
 from metalora.backbones.speed import Checkpointing

@@ -12,9 +12,9 @@ from tiny_bases import Bases
 from torch import Tensor, nn
 
 from metalora.backbones.bases import BASES
-from metalora.backbones.pipeline import default_base, find_parts
+from metalora.backbones.pipeline import find_parts
 from metalora.backbones.pipeline_folder import PipelineFolder
-from metalora.backbones.single_files import SingleFiles, filled
+from metalora.backbones.single_files import SingleFiles, filled, flux_of
 from metalora.config import UserError
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "flux1_dev_keys.json").read_text())
@@ -148,10 +148,9 @@ def test_flux_1s_weights_are_in_their_places():
 
 def test_single_files_without_a_name_are_flux_1s_dev_or_schnell(tmp_path: Path):
     path = write({"guidance_in.in_layer.weight": torch.zeros(1)}, tmp_path / "dev.safetensors")
-    assert default_base({"transformer": path}) == "flux-dev"
+    assert flux_of({"transformer": path}) == "flux-dev"
     path = write({"img_in.weight": torch.zeros(1)}, tmp_path / "schnell.safetensors")
-    assert default_base({"transformer": path}) == "flux-schnell"
-    assert default_base({}) == "miniature"
+    assert flux_of({"transformer": path}) == "flux-schnell"
     parts = find_parts("flux-schnell", {"transformer": path})
     assert parts.architecture.name == "flux.1-schnell"
     assert parts.scheduler_config["shift"] == 1.0

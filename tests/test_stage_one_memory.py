@@ -10,9 +10,9 @@ from test_saved_activations import BF16, IMAGE, TEXT, bytes_of, forward, kept_fo
 from torch import Tensor, nn
 
 from metalora.backbones.families.flux import FluxShape
-from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
+from metalora.backbones.family import PipelineDenoiser
+from metalora.backbones.pipeline import PipelineBackbone, Speed
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.speed import Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.config import UserError

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from metalora.backbones.pipeline import PipelineBackbone, PipelineDenoiser
+from metalora.backbones.family import PipelineDenoiser
+from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Prompt
 from metalora.backbones.quantized import EightBitLinear
 from metalora.config import PersonalizeConfig

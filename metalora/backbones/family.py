@@ -1,7 +1,7 @@
-"""What a family of base models is, and what several families do in the same way."""
+"""What a family of base models is, what several families do in the same way, and the parts of a base while in use."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -9,11 +9,13 @@ import torch
 from packaging.version import Version
 from torch import Tensor, nn
 
-from ..config import UserError
+from ..config import Step, UserError
 from ..method.adapter import Site
+from ..method.flow import euler, noise_of
 from .architecture import Architecture, ListedArchitecture
 from .block_swapping import lists_of
 from .protocol import Prompt
+from .speed import Checkpointing, selective
 
 NO = "no_"  # before the name of a part of a Prompt: the same of the empty prompt, for classifier-free guidance
 MASK = "_mask"  # behind the name of a part of a Prompt: which of its tokens are real, where lengths differ in a batch
@@ -238,3 +240,47 @@ class Autoencoder:
 
 def _channels(numbers: list[float], like: Tensor) -> Tensor:
     return torch.tensor(numbers, device=like.device, dtype=like.dtype).view(1, -1, 1, 1)
+
+
+class PipelineDenoiser:
+    """A transformer as a velocity function of latents [b, c, h, w]; see `protocol.Denoiser`."""
+
+    def __init__(
+        self, family: Family, network: nn.Module, scheduler_config: Mapping[str, Any], settings: Mapping[str, Any]
+    ):
+        self.family, self.scheduler_config, self.settings = family, scheduler_config, settings
+        self.network: Any = network
+
+    def __call__(self, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float = 1.0) -> Tensor:
+        """In float32; one prompt serves a whole batch, or each sample has its own."""
+        device, dtype, b = self.network.device, self.network.dtype, len(latents)
+        parts = Prompt(
+            (name, part.to(device, dtype if part.is_floating_point() else None).expand(b, *part.shape[1:]))
+            for name, part in prompt.items()
+            if not name.startswith(NO)
+        )
+        return self.family.velocity(self.network, latents.to(device, dtype), t.to(device), parts, guidance).float()
+
+    def checkpointing(self, how: int) -> None:
+        """One of `Checkpointing`: what is computed again in backward instead of kept; True is FULL."""
+        if how == Checkpointing.NONE:
+            self.network.disable_gradient_checkpointing()
+        else:
+            self.network.enable_gradient_checkpointing(selective if how == Checkpointing.SELECTIVE else None)
+
+    @torch.no_grad()
+    def sample(
+        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seeds: Sequence[int]
+    ) -> Generator[Step, None, Tensor]:
+        """Euler steps down the family's schedule, as its pipeline makes them of noise drawn on a CPU."""
+        latents = noise_of(seeds, self.family.latent_shape(self.network.config, *size)).to(self.network.device)
+        tokens = size[0] * size[1] // self.family.multiple**2
+        times = self.family.schedule(self.scheduler_config, steps, tokens, self.settings).to(latents.device)
+        empty = Prompt({name.removeprefix(NO): part for name, part in prompt.items() if name.startswith(NO)})
+        guides = guidance > self.family.guided_from and empty and not self.settings.get("is_distilled")
+
+        def velocity(latents: Tensor, t: Tensor) -> Tensor:
+            predicted = self(latents, t, prompt, guidance)
+            return self.family.guided(predicted, self(latents, t, empty), guidance) if guides else predicted
+
+        return (yield from euler(velocity, latents, times))

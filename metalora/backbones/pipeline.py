@@ -7,34 +7,84 @@ families/; docs/adding-a-base.md shows how one is written.
 import gc
 import logging
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 from .. import backbones
-from ..config import DEFAULT_BACKBONE, BaseConfig, SpeedConfig, Step, UserError
+from ..config import DEFAULT_BACKBONE, BaseConfig, SpeedConfig, UserError
 from ..method.adapter import Site
-from .architecture import Architecture
+from .architecture import HEAD, Architecture
 from .bases import BASES
-from .block_swapping import check_count
-from .family import NO, Autoencoder, Family, TextEncoders
+from .block_swapping import check_count, swap_blocks
+from .family import Autoencoder, Family, PipelineDenoiser, TextEncoders
 from .pipeline_folder import MINIATURE, Miniature, PipelineFolder
-from .protocol import Prompt
-from .single_files import SingleFiles
-from .speed import AS_IT_IS, Speed, attention_that_runs, choose_device, place, prepare, set_checkpointing, speed_of
+from .quantized import EightBitLinear, FourBitLinear, check_four_bit, quantize
+from .single_files import SingleFiles, flux_of
+from .speed import ATTENTION, ON_CUDA_ALONE, compile_blocks, set_attention
 from .tiny_flux import TinyFlux
-from .weight_files import header_of
 
+Loaded = TypeVar("Loaded")
 Parts = PipelineFolder | TinyFlux  # of a base; none is loaded until it is asked for, and none is kept
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CAPTION = 64  # tokens of a long caption
 LONGEST_TEMPLATE = 64  # tokens that a family puts around a prompt, at most
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a transformer is run."""
+
+    compiled: bool = False
+    attention: str = "auto"
+    eight_bit: bool = False
+    four_bit: bool = False
+    swapped_blocks: int = 0  # how many are not on the device to stay
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTION:
+            raise UserError(f"There is no attention called {self.attention!r}; choose one of: {', '.join(ATTENTION)}.")
+        if self.eight_bit and self.four_bit:
+            raise UserError("--eight-bit and --four-bit are two ways to keep the same weights: leave one out.")
+        if self.compiled and self.swapped_blocks:
+            raise UserError(
+                "--compile and --swap-blocks do not go together: a compiled block would have to fetch its weights "
+                "inside its graph. Leave one out."
+            )
+
+    @classmethod
+    def of(cls, how: SpeedConfig) -> "Speed":
+        """What the settings say."""
+        return cls(how.compile, how.attention, how.eight_bit, how.four_bit, how.swap_blocks)
+
+    def check(self, device: torch.device) -> None:
+        """A UserError for what this device cannot do, or what is not installed."""
+        if self.four_bit:
+            check_four_bit()
+        if self.attention in ON_CUDA_ALONE and device.type != "cuda":
+            raise UserError(
+                f"--attention {self.attention} needs an NVIDIA GPU, and the base runs on {device}. Leave it out."
+            )
+
+    @property
+    def weights(self) -> str | None:
+        """The numbers that the blocks' weights are kept in; None: the backbone's own."""
+        return "int8" if self.eight_bit else "nf4" if self.four_bit else None
+
+    def __str__(self) -> str:
+        ways = {"compiled blocks": self.compiled, "8-bit weights": self.eight_bit, "4-bit weights": self.four_bit}
+        ways |= {f"{self.swapped_blocks} blocks swapped": self.swapped_blocks > 0}
+        return ", ".join([f"attention {self.attention}", *(way for way, chosen in ways.items() if chosen)])
+
+
+AS_IT_IS = Speed()
 
 
 class PipelineBackbone:
@@ -106,24 +156,19 @@ class PipelineBackbone:
         """The pipeline without transformer and autoencoder."""
         with lean_imports(*self.family.unasked):
             components = self.parts.text_encoders(self.device, self.dtype)
-        loaded = TextEncoders(self.family, self.family.encoders(components, self.parts.settings), self.max_tokens)
+        encoders = self.family.encoders(components, self.parts.settings)
         del components
-        try:
+        with lent(TextEncoders(self.family, encoders, self.max_tokens), "encoders") as loaded:
+            del encoders
             yield loaded
-        finally:
-            del loaded.encoders  # the caller's variable outlives this context; their memory must not
-            free()
 
     @contextmanager
     def autoencoder(self) -> Iterator[Autoencoder]:
         """In float32 whatever the backbone's precision: it is small, and sees each photo once."""
         with lean_imports(*self.family.unasked, *self.family.unasked_by_models):
             loaded = Autoencoder(self.parts.autoencoder(self.device, torch.float32))
-        try:
+        with lent(loaded, "vae"):
             yield loaded
-        finally:
-            del loaded.vae
-            free()
 
     @contextmanager
     def denoiser(self) -> Iterator["PipelineDenoiser"]:
@@ -133,14 +178,25 @@ class PipelineBackbone:
         first = torch.device("cpu") if self.speed.weights or self.speed.swapped_blocks else self.device
         with lean_imports(*self.family.unasked, *self.family.unasked_by_models):
             network = self.parts.transformer(first, self.dtype).eval().requires_grad_(False)
-        network = place(prepare(network, self.speed), self.speed, self.device)
+        network = run_as(network, self.speed, self.device)
         loaded = PipelineDenoiser(self.family, network, self.parts.scheduler_config, self.parts.settings)
         del network
-        try:
+        with lent(loaded, "network"):
             yield loaded
-        finally:
-            del loaded.network
-            free()
+
+
+def run_as(network: Any, speed: Speed, device: torch.device) -> Any:
+    """The same network, made to run in this way, on the device but for the blocks that are swapped."""
+    if speed.weights:
+        quantize(network, EightBitLinear if speed.eight_bit else FourBitLinear)
+    if speed.attention != "auto":
+        set_attention(network, speed.attention)
+    if speed.compiled:
+        compile_blocks(network)
+    if not speed.swapped_blocks:
+        return network.to(device)
+    swap_blocks(network, speed.swapped_blocks, device)
+    return network
 
 
 def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> PipelineBackbone:
@@ -150,15 +206,14 @@ def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> Pipelin
     weights.
     """
     files = config.single_files
-    parts = find_parts(default_base(files) if config.backbone is None else config.backbone, files)
+    parts = find_parts(config.backbone or (flux_of(files) if files else DEFAULT_BACKBONE), files)
     own = "fp32" if isinstance(parts, TinyFlux | Miniature) else "bf16"
     precision = PRECISIONS[own if config.precision == "auto" else config.precision]
-    backbone = PipelineBackbone(parts, choose_device(config.device), precision)
-    if how is not None:
-        backbone.speed = speed_of(how)
-        if backbone.speed.swapped_blocks:
-            check_count(backbone.speed.swapped_blocks, len(backbone.architecture.blocks))
-        backbone.speed.check(backbone.device)
+    speed = AS_IT_IS if how is None else Speed.of(how)
+    backbone = PipelineBackbone(parts, choose_device(config.device), precision, speed)
+    if speed.swapped_blocks:
+        check_count(speed.swapped_blocks, len(backbone.architecture.blocks))
+    speed.check(backbone.device)
     return backbone
 
 
@@ -168,13 +223,28 @@ def how_it_runs(backbone: PipelineBackbone) -> str:
     return f"the base runs in {str(backbone.dtype).removeprefix('torch.')}: {backbone.speed} ({kernel})"
 
 
-def default_base(files: Mapping[str, Path]) -> str:
-    """Which base is meant where none is named: with single files FLUX.1's, dev or schnell by its transformer."""
-    if not files:
-        return DEFAULT_BACKBONE
-    path = files.get("transformer")
-    dev = path is None or not path.is_file() or any("guidance" in key for key in header_of(path))
-    return "flux-dev" if dev else "flux-schnell"
+def attention_that_runs(speed: Speed, device: torch.device, dtype: torch.dtype) -> str:
+    """The kernel's name: what was asked for, or what torch chooses for FLUX's heads where that was "auto"."""
+    if speed.attention != "auto":
+        return speed.attention
+    heads = torch.empty(1, 1, 64, HEAD, device=device, dtype=dtype)
+    return SDPBackend(torch._fused_sdp_choice(heads, heads, heads)).name.lower()
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: the first CUDA device, Apple's GPU, or the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # the meta device makes tensors, but holds no numbers
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name} cannot be used here: {str(error).splitlines()[0]}. Try --device cpu."
+        ) from error
+    return device
 
 
 def find_parts(name: str, files: Mapping[str, Path]) -> Parts:
@@ -185,59 +255,6 @@ def find_parts(name: str, files: Mapping[str, Path]) -> Parts:
             raise UserError("tiny is drawn from a seed: single files are not of it. Name their base with --backbone.")
         return SingleFiles(MINIATURE if name == "miniature" else hub, files)
     return Miniature() if name == "miniature" else TinyFlux() if name == "tiny" else PipelineFolder(hub)
-
-
-class PipelineDenoiser:
-    """A transformer as a velocity function of latents [b, c, h, w]; see `protocol.Denoiser`."""
-
-    def __init__(
-        self, family: Family, network: nn.Module, scheduler_config: Mapping[str, Any], settings: Mapping[str, Any]
-    ):
-        self.family, self.scheduler_config, self.settings = family, scheduler_config, settings
-        self.network: Any = network
-
-    def __call__(self, latents: Tensor, t: Tensor, prompt: Prompt, guidance: float = 1.0) -> Tensor:
-        """In float32; one prompt serves a whole batch, or each sample has its own."""
-        device, dtype, b = self.network.device, self.network.dtype, len(latents)
-        parts = Prompt(
-            (name, part.to(device, dtype if part.is_floating_point() else None).expand(b, *part.shape[1:]))
-            for name, part in prompt.items()
-            if not name.startswith(NO)
-        )
-        return self.family.velocity(self.network, latents.to(device, dtype), t.to(device), parts, guidance).float()
-
-    def checkpointing(self, how: int) -> None:
-        """One of `Checkpointing`: what is computed again in backward instead of kept; True is FULL."""
-        set_checkpointing(self.network, how)
-
-    @torch.no_grad()
-    def sample(
-        self, prompt: Prompt, size: tuple[int, int], steps: int, guidance: float, seeds: Sequence[int]
-    ) -> Generator[Step, None, Tensor]:
-        """Euler steps down the family's schedule, as its pipeline makes them of noise drawn on a CPU."""
-        latents = noise_of(seeds, self.family.latent_shape(self.network.config, *size)).to(self.network.device)
-        tokens = size[0] * size[1] // self.family.multiple**2
-        times = self.family.schedule(self.scheduler_config, steps, tokens, self.settings).to(latents.device)
-        empty = Prompt({name.removeprefix(NO): part for name, part in prompt.items() if name.startswith(NO)})
-        guides = guidance > self.family.guided_from and empty and not self.settings.get("is_distilled")
-
-        def velocity(latents: Tensor, t: Tensor) -> Tensor:
-            predicted = self(latents, t, prompt, guidance)
-            return self.family.guided(predicted, self(latents, t, empty), guidance) if guides else predicted
-
-        return (yield from euler(velocity, latents, times))
-
-
-@torch.no_grad()
-def euler(
-    velocity: Callable[[Tensor, Tensor], Tensor], latents: Tensor, times: Tensor
-) -> Generator[Step, None, Tensor]:
-    """From noise [n, c, h, w] to latents on the CPU in Euler steps between times [steps + 1]."""
-    steps = len(times) - 1
-    for index in range(steps):
-        latents = latents + (times[index + 1] - times[index]) * velocity(latents, times[index].expand(len(latents)))
-        yield Step(index + 1, steps)
-    return latents.cpu()
 
 
 _not_found: set[str] = set()  # what transformers was not shown when it was first imported
@@ -256,26 +273,26 @@ def lean_imports(*unasked: str) -> Iterator[None]:
         hidden = [name for name in hidden if name in _not_found]
     modules: dict[str, Any] = sys.modules
     modules.update(dict.fromkeys(hidden))
-    advice = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    level = advice.level
-    advice.setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         yield
     finally:
-        advice.setLevel(level)
         for name in hidden:
             del modules[name]
         if "transformers" in modules:
             _not_found.update(hidden)
 
 
-def noise_of(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """[n, c, h, w]: each image's own noise, as a CPU generator draws it."""
-    return torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+@contextmanager
+def lent(loaded: Loaded, part: str) -> Iterator[Loaded]:
+    """It, whose part is let go in the end: the caller's variable outlives the context, the part's memory must not.
 
-
-def free() -> None:
-    """Give a part's memory back before the next one is loaded: the parts together may not fit."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    The parts of a base together may not fit: each one's memory is given back before the next one is loaded.
+    """
+    try:
+        yield loaded
+    finally:
+        delattr(loaded, part)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -14,7 +14,9 @@ Not diffusers' quantization configs: those of bitsandbytes, 8 bits and 4, refuse
 """
 
 import re
+from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import UserError
+from .block_swapping import lists_of
 
 OPERATIONS = re.sub(r"\W", "_", __name__)  # torch's names for operations; inside ComfyUI the package has another one
 SMALLEST = 1e-12  # of a row's largest number: a row of zeros must not divide by zero
@@ -167,3 +170,11 @@ class WidenedProduct(torch.autograd.Function):
 def widened(weight: Tensor, scale: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """The weights [out, in] that the packed ones stand for."""
     return torch.ops.bitsandbytes.dequantize_4bit(weight, scale, BLOCK, "nf4", shape, dtype)
+
+
+def quantize(network: Any, kind: Callable[[nn.Linear], nn.Linear]) -> None:
+    """Replace every linear layer of a diffusers transformer's blocks, one after another; the embeddings stay."""
+    for block in chain.from_iterable(lists_of(network)):
+        for name, module in list(block.named_modules()):
+            if isinstance(module, nn.Linear):
+                block.set_submodule(name, kind(module))

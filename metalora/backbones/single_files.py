@@ -17,7 +17,7 @@ from torch import Size, Tensor
 from ..config import UserError
 from .bases import ON_HUB
 from .pipeline_folder import PipelineFolder, snapshot
-from .weight_files import part_of, read_weights
+from .weight_files import header_of, part_of, read_weights
 
 ORIGIN = {  # flag -> its folder in ComfyUI
     "transformer": "models/diffusion_models",
@@ -230,3 +230,10 @@ def refuse_misfit(path: Path, kind: Any, missing: Set[str], strange: Set[str], w
             f"{path} does not fit this base's {kind.__name__}: {'; '.join(problems)}. It is of another model or of "
             "another size (--backbone), or was cut by a tool."
         )
+
+
+def flux_of(files: Mapping[str, Path]) -> str:
+    """Which base is meant by single files where none is named: FLUX.1, dev or schnell by its transformer."""
+    path = files.get("transformer")
+    dev = path is None or not path.is_file() or any("guidance" in key for key in header_of(path))
+    return "flux-dev" if dev else "flux-schnell"

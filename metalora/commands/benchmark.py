@@ -231,8 +231,7 @@ def words_of_base(base: BaseConfig, run: Path) -> dict[str, str]:
 
 def planned_backbone(plan: "Plan", named: Mapping[str, str], run: Path, device: str) -> "PipelineBackbone":
     """A base that the plan names so, run as the plan says, on this process's device."""
-    from ..backbones.pipeline import open_backbone
-    from ..backbones.speed import Speed
+    from ..backbones.pipeline import Speed, open_backbone
     from ..jobs.benchmark.plan_file import located
     from ..method.world import device_of_process
 

@@ -16,9 +16,9 @@ import torch
 
 from ..backbones.architecture import Architecture
 from ..backbones.block_swapping import BUFFERS
-from ..backbones.pipeline import PipelineBackbone
+from ..backbones.pipeline import AS_IT_IS, PipelineBackbone, Speed
 from ..backbones.quantized import FOUR_BIT_BYTES, has_four_bit
-from ..backbones.speed import AS_IT_IS, Checkpointing, Speed
+from ..backbones.speed import Checkpointing
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size
 from .memory import (

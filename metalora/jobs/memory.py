@@ -16,10 +16,10 @@ import torch
 
 from ..backbones.architecture import TEXT_STREAM, VECTOR, Architecture
 from ..backbones.block_swapping import BUFFERS
-from ..backbones.pipeline import PipelineBackbone
+from ..backbones.pipeline import AS_IT_IS, PipelineBackbone, Speed
 from ..backbones.protocol import Backbone
 from ..backbones.quantized import FOUR_BIT_BYTES
-from ..backbones.speed import AS_IT_IS, Checkpointing, Speed
+from ..backbones.speed import Checkpointing
 from ..config import CropConfig, PersonalizeConfig
 from ..method.adapter import Site
 from ..method.crops import training_size

@@ -4,12 +4,14 @@ One convention everywhere: t = 0 is clean, t = 1 is noise.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..config import Step
 
 # What a denoiser is to the method: (noised [b, c, h, w], t [b], prompt) -> velocity [b, c, h, w].
 Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
@@ -101,6 +103,23 @@ def loss_at(
     noise, t = torch.randn(clean.shape, generator=generator).to(clean), t.to(clean)
     error = (denoiser(noised(clean, noise, t), t, prompt) - velocity(clean, noise)).square()
     return (error if weights is None else weights * error).mean().item()
+
+
+def noise_of(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """[n, c, h, w]: each image's own noise, as a CPU generator draws it."""
+    return torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def euler(
+    velocity_at: Callable[[Tensor, Tensor], Tensor], latents: Tensor, times: Tensor
+) -> Generator[Step, None, Tensor]:
+    """From noise [n, c, h, w] to latents on the CPU in Euler steps of the velocity between times [steps + 1]."""
+    steps = len(times) - 1
+    for index in range(steps):
+        latents = latents + (times[index + 1] - times[index]) * velocity_at(latents, times[index].expand(len(latents)))
+        yield Step(index + 1, steps)
+    return latents.cpu()
 
 
 def joined(prompts: Sequence[Any]) -> Any:

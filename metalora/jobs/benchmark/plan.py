@@ -10,9 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ...backbones.pipeline import PipelineBackbone
+from ...backbones.pipeline import AS_IT_IS, PipelineBackbone
 from ...backbones.protocol import Backbone
-from ...backbones.speed import AS_IT_IS
 from ...config import NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ...config_benchmark import BenchmarkConfig
 from ...method.flow import generator_of

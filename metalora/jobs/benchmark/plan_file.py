@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-from ...backbones.speed import Speed
+from ...backbones.pipeline import Speed
 from ...config import NONE, SINGLE_FILES, UserError
 from ...config_benchmark import BenchmarkConfig
 from ...store import files

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from ...backbones.pipeline import Speed
 from ...backbones.protocol import Autoencoder, Backbone, Denoiser
-from ...backbones.speed import Speed
 from ...config import Phase, Step, UserError
 from ...measure import load_faces
 from ...measure.clip import load_clip

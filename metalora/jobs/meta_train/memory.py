@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from ...backbones.pipeline import PipelineBackbone
+from ...backbones.pipeline import AS_IT_IS, PipelineBackbone
 from ...backbones.protocol import Backbone
-from ...backbones.speed import AS_IT_IS
 from ...config import UserError
 from ...config_meta_train import MetaTrainConfig
 from ...method.across_photos import NARROW, WIDE
