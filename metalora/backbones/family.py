@@ -31,7 +31,11 @@ class Family:
     transformer = ""
     since = "0"  # the first version of diffusers that has them as they are used here
     multiple = 16  # image sides must be multiples of this: the autoencoder's 8 times the patches' 2
+    cell = 8  # pixels of a side that a latent covers
+    packed = 4  # latents that become one token, side by side; 1 where the transformer's settings count channels
     max_tokens = 512  # of a prompt
+    ends = 0  # of `max_tokens`, those that end a text
+    template = ""  # what is put around a prompt, as far as it takes of `max_tokens`
     padded = False  # whether every prompt is filled up to `max_tokens`
     guided_from = 1.0  # guidance above this is classifier-free guidance; infinite where the network itself takes it
     unasked: tuple[str, ...] = ()  # packages that diffusers and transformers would load, and the family does not need
@@ -53,7 +57,7 @@ class Family:
 
     def latent_shape(self, config: Mapping[str, Any], width: int, height: int) -> tuple[int, int, int]:
         """(c, h, w) of the latents of an image, by the transformer's settings."""
-        return config["in_channels"] // 4, height // 8, width // 8
+        return config["in_channels"] // self.packed, height // self.cell, width // self.cell
 
     def guided(self, with_prompt: Tensor, without: Tensor, guidance: float) -> Tensor:
         """Classifier-free guidance: the velocity to follow, of those with the prompt and with the empty one.
@@ -79,8 +83,8 @@ class Family:
         return scheduler.sigmas
 
     def overhead(self, tokenizer: Any) -> int:
-        """How many of `max_tokens` the family's template takes."""
-        return 0
+        """How many of `max_tokens` are not the prompt's."""
+        return self.ends + len(tokenizer(self.template, add_special_tokens=False).input_ids if self.template else ())
 
     def longest(self, config: Mapping[str, Any], tokenizer_settings: Mapping[str, Any]) -> int:
         """How many tokens of a prompt are read, by the settings of the transformer and of the tokenizer."""

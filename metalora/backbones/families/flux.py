@@ -133,7 +133,7 @@ class Flux(Family):
 
     name = "flux.1"
     pipeline, transformer, since = "FluxPipeline", "FluxTransformer2DModel", "0.35"
-    padded = True
+    padded, ends = True, 1
     guided_from = math.inf
     encoder_files: ClassVar[Mapping[str, str]] = {"clip_l": "text_encoder", "t5xxl": "text_encoder_2"}
     unasked = ("peft", "scipy", "bitsandbytes", "torchvision")
@@ -189,10 +189,6 @@ class Flux(Family):
     def schedule(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> Tensor:
         """Shifted the more the larger the image; without the scheduler's class, which loads scipy."""
         return schedule(steps, tokens, config)
-
-    def overhead(self, tokenizer: Any) -> int:
-        """The end of the text."""
-        return 1
 
     def longest(self, config: Mapping[str, Any], tokenizer_settings: Mapping[str, Any]) -> int:
         """What the tokenizer says, but at most what FLUX was trained with."""

@@ -15,7 +15,9 @@ class Flux2Klein(Family):
 
     name = "flux.2-klein"
     pipeline, transformer, since = "Flux2KleinPipeline", "Flux2Transformer2DModel", "0.37"
+    cell, packed = 16, 1
     padded = True
+    template = "<|im_start|>user\n"
     releases: ClassVar[Releases] = {
         "flux.2-klein-4b": {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24},
         "flux.2-klein-9b": {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32},
@@ -41,16 +43,8 @@ class Flux2Klein(Family):
         )[0]
         return predicted.mT.reshape(b, c, h, w)
 
-    def latent_shape(self, config: Mapping[str, Any], width: int, height: int) -> tuple[int, int, int]:
-        """A cell is 16 pixels wide."""
-        return config["in_channels"], height // 16, width // 16
-
     def shift(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> float:
         """A fit to the numbers of tokens and of steps."""
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
         return compute_empirical_mu(tokens, steps)
-
-    def overhead(self, tokenizer: Any) -> int:
-        """The start of a user's turn."""
-        return len(tokenizer("<|im_start|>user\n", add_special_tokens=False).input_ids)

@@ -18,6 +18,7 @@ class Krea2(Family):
     name = "krea-2"
     pipeline, transformer, since = "Krea2Pipeline", "Krea2Transformer2DModel", "0.39"
     guided_from = 0.0
+    template = "<|im_end|>\n<|im_start|>assistant\n"
     releases: ClassVar[Releases] = {"krea-2": {"num_layers": 28, "num_attention_heads": 48, "attention_head_dim": 128}}
 
     def prompt(self, encoders: Any, text: str, max_tokens: int) -> dict[str, Tensor]:
@@ -42,7 +43,3 @@ class Krea2(Family):
     def shift(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> float:
         """Raw's grows with the image, Turbo's does not."""
         return TURBO_SHIFT if settings.get("is_distilled") else linear_shift(config, tokens)
-
-    def overhead(self, tokenizer: Any) -> int:
-        """The end of a user's turn and the start of the answer."""
-        return len(tokenizer("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False).input_ids)

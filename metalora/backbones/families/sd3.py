@@ -14,8 +14,9 @@ class StableDiffusion3(Family):
 
     name = "sd3.5"
     pipeline, transformer, since = "StableDiffusion3Pipeline", "SD3Transformer2DModel", "0.35"
+    packed = 1
     padded = True
-    max_tokens = 256  # of T5's; the CLIPs read 77
+    max_tokens, ends = 256, 1  # of T5's; the CLIPs read 77
     releases: ClassVar[Releases] = {
         "sd3.5-medium": {"num_layers": 24, "num_attention_heads": 24, "qk_norm": "rms_norm"},
         "sd3.5-large": {"num_layers": 38, "num_attention_heads": 38, "qk_norm": "rms_norm"},
@@ -41,10 +42,6 @@ class StableDiffusion3(Family):
             return_dict=False,
         )[0]
 
-    def latent_shape(self, config: Mapping[str, Any], width: int, height: int) -> tuple[int, int, int]:
-        """Its settings count channels, not those of a token."""
-        return config["in_channels"], height // 8, width // 8
-
     def schedule(self, config: Mapping[str, Any], steps: int, tokens: int, settings: Mapping[str, Any]) -> Tensor:
         """The scheduler's own times, down to the smallest that it was trained with."""
         from diffusers import FlowMatchEulerDiscreteScheduler
@@ -52,7 +49,3 @@ class StableDiffusion3(Family):
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(dict(config))
         scheduler.set_timesteps(steps)
         return scheduler.sigmas
-
-    def overhead(self, tokenizer: Any) -> int:
-        """The end of the text."""
-        return 1

@@ -1,6 +1,5 @@
 """Z-Image and Turbo: time runs from noise to image, the output points the other way, prompts are of any length."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +14,9 @@ class ZImage(Family):
 
     name = "z-image"
     pipeline, transformer, since = "ZImagePipeline", "ZImageTransformer2DModel", "0.36"
+    packed = 1
     guided_from = 0.0
+    template = "<|im_start|>user\n"
     releases: ClassVar[Releases] = {"z-image": {"dim": 3840, "n_layers": 30, "n_heads": 30}}
 
     def prompt(self, encoders: Any, text: str, max_tokens: int) -> dict[str, Tensor]:
@@ -30,11 +31,3 @@ class ZImage(Family):
             texts = [text[kept] for text, kept in zip(texts, real, strict=True)]
         predicted = network(list(latents.unsqueeze(2)), 1 - t, texts, return_dict=False)[0]
         return -torch.stack(list(predicted)).squeeze(2)
-
-    def latent_shape(self, config: Mapping[str, Any], width: int, height: int) -> tuple[int, int, int]:
-        """Its settings count channels, not those of a token."""
-        return config["in_channels"], height // 8, width // 8
-
-    def overhead(self, tokenizer: Any) -> int:
-        """The start of a user's turn."""
-        return len(tokenizer("<|im_start|>user\n", add_special_tokens=False).input_ids)
