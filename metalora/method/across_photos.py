@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..config import Step, UserError
 from ..config_meta_train import MetaTrainConfig
 from .adapter import Adapter, Adapters, Site, small_random
-from .flow import Denoiser, Times, flow_losses, generator_of, loss_at
+from .flow import Denoiser, Times, flow_losses, generator_of, loss_at, shuffled
 from .personalize import in_one_buffer
 from .shared_directions import ROW_LENGTH
 from .world import ALONE, World
@@ -115,8 +115,7 @@ class Pairs:
         """`sizes`: of each photo of each person, who has at least two."""
         assert all(len(photos) > 1 for photos in sizes), "whoever has one photo cannot be judged on another"
         self.photos_of = [len(photos) for photos in sizes]
-        self.batch_size, self.seed = batch, seed
-        self._orders: dict[object, tuple[int, list[int]]] = {}
+        self.batch_size, self.key = batch, (seed, "pairs")
         self.by_size: dict[Size, list[tuple[int, int]]] = defaultdict(list)
         for person, photos in enumerate(sizes):
             for photo, size in enumerate(photos):
@@ -125,27 +124,18 @@ class Pairs:
 
     def batch(self, step: int) -> list[Pair]:
         """All pairs of a step, counted from 0."""
-        turn, place = divmod(step, len(self.of_a_pass))
-        order = self._shuffled(len(self.of_a_pass), "batches", turn)
-        chosen = order[place]
+        chosen = shuffled(step, len(self.of_a_pass), *self.key, "batches")
         size = self.of_a_pass[chosen]
-        before = turn * self.of_a_pass.count(size) + chosen - self.of_a_pass.index(size)  # batches of this size
+        passed = step // len(self.of_a_pass) * self.of_a_pass.count(size)
+        before = passed + chosen - self.of_a_pass.index(size)  # batches of this size
         group = self.by_size[size]
         pairs = []
         for slot in range(self.batch_size):
-            again, index = divmod(before * self.batch_size + slot, len(group))
-            person, target = group[self._shuffled(len(group), size, again)[index]]
-            other = torch.randint(self.photos_of[person] - 1, (1,), generator=self._drawn("A", step, slot)).item()
+            person, target = group[shuffled(before * self.batch_size + slot, len(group), *self.key, size)]
+            generator = generator_of(*self.key, "A", step, slot)
+            other = torch.randint(self.photos_of[person] - 1, (1,), generator=generator).item()
             pairs.append(Pair(slot, person, int(other) + (other >= target), target))
         return pairs
-
-    def _shuffled(self, count: int, what: object, turn: int) -> list[int]:
-        if self._orders.get(what, (-1, []))[0] != turn:  # kept for a pass: it is asked for again and again
-            self._orders[what] = (turn, torch.randperm(count, generator=self._drawn(what, turn)).tolist())
-        return self._orders[what][1]
-
-    def _drawn(self, *key: object) -> torch.Generator:
-        return generator_of(self.seed, "pairs", *key)
 
 
 class AcrossPhotos:

@@ -6,6 +6,7 @@ One convention everywhere: t = 0 is clean, t = 1 is noise.
 import hashlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -157,4 +158,9 @@ def generator_of(*key: object) -> torch.Generator:
 def shuffled(index: int, count: int, *key: object) -> int:
     """Which of so many comes at this place of shuffled passes over all of them; it depends on the key alone."""
     turn, position = divmod(index, count)
-    return int(torch.randperm(count, generator=generator_of(*key, turn))[position])
+    return _order(count, *key, turn)[position]
+
+
+@lru_cache(64)  # an order is asked for again and again
+def _order(count: int, *key: object) -> list[int]:
+    return torch.randperm(count, generator=generator_of(*key)).tolist()
