@@ -7,6 +7,7 @@ from toy import TOY_SITES, ToyNetwork
 
 from metalora.config import UserError
 from metalora.method.adapter import Adapter, Adapters, Site, fold_all, merged, new_adapters, random_meta_down
+from metalora.method.stacks import stacked
 
 DRAWN = torch.Generator().manual_seed(0)
 INPUTS = {
@@ -15,12 +16,11 @@ INPUTS = {
 }
 
 
-def made(
-    meta: bool, rank: int = 2, identities: int | None = None, trained: bool = True, scale: float = 0.7
-) -> Adapters:
+def made(meta: bool, rank: int = 2, identities: int = 1, trained: bool = True, scale: float = 0.7) -> Adapters:
     generator = torch.Generator().manual_seed(1)
     meta_down = random_meta_down(TOY_SITES, 16, generator) if meta else None
-    adapters = new_adapters(TOY_SITES, rank, generator, meta_down=meta_down, scale=scale, identities=identities)
+    own = [new_adapters(TOY_SITES, rank, generator, meta_down=meta_down, scale=scale) for _ in range(identities)]
+    adapters = stacked(own)
     if trained:
         for weight in adapters.parameters(("up",)):
             weight.data = torch.randn(weight.shape, generator=generator)
@@ -39,11 +39,11 @@ def test_a_new_adapter_changes_nothing(toy: ToyNetwork, meta: bool, dtype: torch
     assert torch.equal(adapted(toy, made(meta, trained=False), inputs), toy(**inputs))
 
 
-@pytest.mark.parametrize("identities", [None, 3])
-def test_a_fresh_mid_is_the_identity_where_it_has_nothing_to_choose_and_drawn_where_it_has(identities: int | None):
+@pytest.mark.parametrize("identities", [1, 3])
+def test_a_fresh_mid_is_the_identity_where_it_has_nothing_to_choose_and_drawn_where_it_has(identities: int):
     chosen, whole = made(meta=True, rank=15, identities=identities), made(meta=True, rank=16, identities=identities)
     for name, adapter in whole.by_name.items():
-        shape = (16, 16) if identities is None else (3, 16, 16)
+        shape = (16, 16) if identities == 1 else (3, 16, 16)
         assert torch.equal(adapter.mid, torch.eye(16).expand(shape))
         drawn = chosen.by_name[name].mid
         assert (drawn != 0).all()

@@ -209,29 +209,21 @@ def new_adapters(
     *,
     meta_down: dict[str, Tensor] | None = None,
     scale: float = 1.0,
-    identities: int | None = None,
 ) -> Adapters:
     """Fresh adapters, drawn site by site on the CPU so that one seed is one result on every device.
 
     With `meta_down` (site name -> [meta_rank, in]) each gets fresh heads on it; without, each is a plain LoRA.
-    With `identities` = n, all that belongs to one identity is a stack of n.
     """
-
-    def drawn(rows: int, columns: int) -> Tensor:
-        if identities is None:
-            return small_random(rows, columns, generator)
-        return torch.stack([small_random(rows, columns, generator) for _ in range(identities)])
-
     by_name = {}
     for site in sites:
-        up = torch.zeros(*([] if identities is None else [identities]), site.out_features, rank)
+        up = torch.zeros(site.out_features, rank)
         if meta_down is None:
-            by_name[site.name] = Adapter(drawn(rank, site.in_features), None, up, scale)
+            by_name[site.name] = Adapter(small_random(rank, site.in_features, generator), None, up, scale)
         else:
             down = meta_down[site.name].float().clone()
-            mid = drawn(rank, len(down))
+            mid = small_random(rank, len(down), generator)
             if rank == len(down):  # nothing has to be chosen among the Meta-Down's directions
-                mid = torch.eye(rank).expand_as(mid).clone()
+                mid = torch.eye(rank)
             by_name[site.name] = Adapter(down, mid, up, scale)
     return Adapters(sites, by_name)
 
