@@ -43,6 +43,15 @@ def is_text(value: str | Path) -> bool:
     return not re.search(wrong, str(value))
 
 
+def filled_in(caption: str, words: Mapping[str, str]) -> str:
+    """A caption with its words; a UserError where it has braces that are none of them."""
+    try:
+        return fill_in(caption, words)
+    except ValueError as error:
+        names = " and ".join(f"{{{name}}}" for name in words)
+        raise UserError(f"The caption {caption!r} cannot be filled in ({error}); it may hold {names}.") from error
+
+
 def fill_in(template: str, words: Mapping[str, str]) -> str:
     """The template with each {name} replaced, and nothing else: str.format also takes attributes and widths.
 
@@ -73,10 +82,9 @@ def check_options(config: Any) -> None:
 
 def _problem(option_field: dataclasses.Field, value: Any) -> str | None:
     low, high, choices = (option_field.metadata.get(key) for key in ("low", "high", "choices"))
-    name = option_field.name
-    if not _fits(value, option_field.type):
-        several = typing.get_args(option_field.type)
-        wanted = option_field.type if several else getattr(option_field.type, "__name__", option_field.type)
+    name, kind = option_field.name, option_field.type
+    if not _fits(value, kind):
+        wanted = kind if typing.get_args(kind) else getattr(kind, "__name__", kind)
         return f"{name} must be {wanted}, got {value!r}"
     for one in value if isinstance(value, tuple) else () if value is None else (value,):
         if isinstance(one, str | Path) and not is_text(one):
@@ -248,20 +256,12 @@ class PersonalizeConfig:
             raise UserError(
                 f"The caption {self.caption!r} has no {{trigger}}, so {self.trigger!r} would be lost: add it."
             )
-        return self._filled_in(f"{self.trigger} " if self.trigger else "")
+        return filled_in(self.caption, {"class": self.class_name, "trigger": self.trigger and f"{self.trigger} "})
 
     @property
     def class_prompt(self) -> str:
         """The same without the trigger: what the base's own images of the class are called."""
-        return self._filled_in("")
-
-    def _filled_in(self, trigger: str) -> str:
-        try:
-            return fill_in(self.caption, {"class": self.class_name, "trigger": trigger})
-        except ValueError as error:
-            raise UserError(
-                f"The caption {self.caption!r} cannot be filled in ({error}); it may hold {{class}} and {{trigger}}."
-            ) from error
+        return filled_in(self.caption, {"class": self.class_name, "trigger": ""})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .config import UserError, check_options, fill_in, option
+from .config import UserError, check_options, filled_in, option
 
 OBJECTIVES = ("across-photos", "paper")
 
@@ -92,12 +92,7 @@ class MetaTrainConfig:
 
     def caption_of(self, class_name: str) -> str:
         """What a photo is called that has no caption of its own."""
-        try:
-            return fill_in(self.caption, {"class": class_name})
-        except ValueError as error:
-            raise UserError(
-                f"The caption {self.caption!r} cannot be filled in ({error}); it may hold {{class}}."
-            ) from error
+        return filled_in(self.caption, {"class": class_name})
 
 
 META_PRESETS: dict[str, dict[str, Any]] = {
