@@ -21,6 +21,7 @@ from ..backbones.protocol import Backbone
 from ..backbones.quantized import FOUR_BIT_BYTES
 from ..backbones.speed import Checkpointing
 from ..config import CropConfig, PersonalizeConfig
+from ..config_meta_train import MetaTrainConfig
 from ..method.adapter import Site
 from ..method.crops import training_size
 
@@ -215,18 +216,31 @@ def estimate(
 
     A square crop stands for all, which have the same area.
     """
-    speed = speed or (backbone.speed if isinstance(backbone, PipelineBackbone) else AS_IT_IS)
+    meta_rank = config.meta_rank if config.method == "meta-lora" else None
+    return memory_on(backbone, config, crop_config.resolution, config.batch, meta_rank, checkpointing, speed)
+
+
+def memory_on(
+    backbone: Backbone,
+    config: PersonalizeConfig | MetaTrainConfig,
+    resolution: int,
+    batch: int,
+    meta_rank: int | None,
+    checkpointing: int,
+    speed: Speed | None = None,
+) -> TrainingMemory:
+    """`training_memory` of adapters at the config's sites, in the backbone's numbers and at its speed."""
     return training_memory(
         backbone.architecture,
         backbone.sites(config.sites),
-        size=training_size(1.0, crop_config.resolution, backbone.multiple),
-        batch=config.batch,
+        size=training_size(1.0, resolution, backbone.multiple),
+        batch=batch,
         rank=config.rank,
-        meta_rank=config.meta_rank if config.method == "meta-lora" else None,
+        meta_rank=meta_rank,
         bytes_per_number=torch.finfo(backbone.dtype).bits // 8,
         checkpointing=checkpointing,
         text_tokens=backbone.caption_tokens,
-        speed=speed,
+        speed=speed or (backbone.speed if isinstance(backbone, PipelineBackbone) else AS_IT_IS),
     )
 
 

@@ -9,13 +9,11 @@ from dataclasses import replace
 
 import torch
 
-from ...backbones.pipeline import AS_IT_IS, PipelineBackbone
 from ...backbones.protocol import Backbone
 from ...config import UserError
 from ...config_meta_train import MetaTrainConfig
 from ...method.across_photos import NARROW, WIDE
-from ...method.crops import training_size
-from ..memory import TrainingMemory, adapter_numbers, free_memory, training_memory
+from ..memory import TrainingMemory, adapter_numbers, free_memory, memory_on
 
 EMBEDDING = 512  # numbers of a face embedding, at most: FaceNet's and ArcFace's; SFace's has 128
 
@@ -23,20 +21,9 @@ EMBEDDING = 512  # numbers of a face embedding, at most: FaceNet's and ArcFace's
 def stage_one_memory(backbone: Backbone, config: MetaTrainConfig, processes: int = 1) -> TrainingMemory:
     """What one of so many processes needs while everything that is trained moves."""
     sites, share = backbone.sites(config.sites), -(-config.batch // processes)
-    speed = backbone.speed if isinstance(backbone, PipelineBackbone) else AS_IT_IS
     bytes_per_number = torch.finfo(backbone.dtype).bits // 8
-    need = training_memory(
-        backbone.architecture,
-        sites,
-        size=training_size(1.0, config.resolution, backbone.multiple),
-        batch=share,
-        rank=config.rank,
-        meta_rank=None,  # the Meta-Down is trained: layers keep their inputs, as a plain LoRA's do (within 3%)
-        bytes_per_number=bytes_per_number,
-        checkpointing=config.gradient_checkpointing,
-        text_tokens=backbone.caption_tokens,
-        speed=speed,
-    )
+    # As a plain LoRA: the Meta-Down is trained, so that layers keep their inputs (within 3%).
+    need = memory_on(backbone, config, config.resolution, share, None, config.gradient_checkpointing)
     if config.objective == "paper":
         # The Meta-Down and the heads of so many people, with AdamW's moments; the worn copies with their gradients.
         people = -(-config.bucket_people // processes)
