@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..metalora.backbones.weight_files import fingerprint_of_files
+from ..metalora.backbones.pipeline_folder import fingerprint_of_files
 from ..metalora.config import METHODS, NONE, CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..metalora.config_benchmark import BenchmarkConfig
 from ..metalora.jobs.benchmark.plan import Layout, Plan

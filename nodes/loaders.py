@@ -5,9 +5,9 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..metalora.backbones.pipeline_folder import Miniature
+from ..metalora.backbones.pipeline_folder import Miniature, fingerprint_of_file
 from ..metalora.backbones.tiny_flux import TinyFlux
-from ..metalora.backbones.weight_files import fingerprint_of_file, fingerprint_of_stats
+from ..metalora.backbones.weight_files import fingerprint_of_stats
 from ..metalora.config import UserError
 from ..metalora.jobs.benchmark.prepare import mini_benchmark
 from ..metalora.jobs.info import describe

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..metalora.backbones.architecture import KEY_FORMATS, PRESETS, format_lora
-from ..metalora.backbones.weight_files import fingerprint_of_file
+from ..metalora.backbones.pipeline_folder import fingerprint_of_file
 from ..metalora.config import PersonalizeConfig, UserError
 from ..metalora.jobs import save_loss_curve
 from ..metalora.jobs.info import describe

@@ -13,10 +13,9 @@ from comfy_files import save_pipeline, save_single_files
 from safetensors.torch import load_file, save_file
 
 from metalora.backbones.pipeline import Parts, find_parts
-from metalora.backbones.pipeline_folder import PipelineFolder
+from metalora.backbones.pipeline_folder import WHOLE, PipelineFolder, fingerprint_of_file
 from metalora.backbones.single_files import SingleFiles
 from metalora.backbones.tiny_flux import TinyFlux
-from metalora.backbones.weight_files import WHOLE, fingerprint_of_file
 from metalora.config import UserError
 
 TEXTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")

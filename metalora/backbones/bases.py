@@ -1,8 +1,11 @@
-"""The base models that have a name: where they are, under which licence, and how large, before anything is fetched."""
+"""The base models that have a name: where they are, under which licence, how large, and how they are fetched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from ..config import UserError
 
 FLUX_1 = {
     "attention_head_dim": 128,
@@ -96,3 +99,20 @@ BASES = {
     ),
 }
 ON_HUB = {base.hub: base for base in BASES.values()}
+GATED = "Check the name; where it is gated, accept its licence there and run `hf auth login`."
+
+
+def snapshot(name: str, files: list[str], otherwise: str = "") -> Path:
+    """The folder of a hub repository with the named files; `otherwise` tells the user what to do if there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        lines = str(error).strip().splitlines() or [""]
+        then = otherwise or (ON_HUB[name].gate if name in ON_HUB else GATED)
+        raise UserError(
+            f"{name} is neither in the Hugging Face cache nor could it be fetched "
+            f"({type(error).__name__}: {lines[0]}). {then}"
+        ) from error

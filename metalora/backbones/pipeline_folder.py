@@ -1,23 +1,29 @@
 """A base model from a diffusers pipeline folder, or from the Hugging Face hub's cache of one."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from ..config import UserError
 from .architecture import Architecture
-from .bases import ON_HUB
+from .bases import ON_HUB, snapshot
 from .families import FAMILIES
 from .families.flux import SCHEDULER_DEFAULTS
 from .family import Family
-from .weight_files import fingerprint_of_files, header_of
 
 SETTINGS = ["model_index.json", "*/*.json", "tokenizer*/*"]  # a few MB: all but the weights
+WHOLE = 256 * 2**20  # files up to this are read whole
+SAMPLES, SAMPLE = 64, 2**16
+PARTS = ("text_encoders", "autoencoder", "transformer")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tekken.json")
 
 
@@ -96,9 +102,9 @@ class PipelineFolder:
     @cached_property
     def max_tokens(self) -> int:
         """As the family counts, by the settings of transformer and tokenizer."""
-        if self.name in ON_HUB:
-            return self.family.longest(self.transformer_config, {})
-        return self.family.longest(self.transformer_config, self._config(self._long_tokenizer, "tokenizer_config.json"))
+        known = self.name in ON_HUB
+        settings = {} if known else self._config(self._long_tokenizer, "tokenizer_config.json")
+        return self.family.longest(self.transformer_config, settings)
 
     @property
     def _long_tokenizer(self) -> str:
@@ -165,7 +171,7 @@ class PipelineFolder:
         return [file for file in sorted(self._place(name).iterdir()) if file.is_file()]
 
     def _bytes(self, name: str) -> int:
-        return sum(entry.bytes for file in self._weights(name) for entry in header_of(file).values())
+        return sum(size for file in self._weights(name) for _, size in header_of(file).values())
 
     def fingerprint(self, part: str) -> str:
         """Of every settings, vocabulary and weight file of the part."""
@@ -176,14 +182,13 @@ class PipelineFolder:
         """From the headers of the weight files."""
         return {
             part: sum(self._bytes(name) for name in self._names(part) if not name.startswith("tokenizer"))
-            for part in ("text_encoders", "autoencoder", "transformer")
+            for part in PARTS
         }
 
     def missing(self) -> list[str]:
         """What a complete pipeline would have."""
         try:
-            parts = ("text_encoders", "autoencoder", "transformer")
-            return [sentence for part in parts for name in self._names(part) for sentence in self._absent(name)]
+            return [sentence for part in PARTS for name in self._names(part) for sentence in self._absent(name)]
         except UserError as error:  # there is no folder at all
             return [str(error)]
 
@@ -219,23 +224,48 @@ class PipelineFolder:
         return "the first run fetches it." if self._on_hub else f"copy the pipeline's {name} folder there."
 
 
-GATED = "Check the name; where it is gated, accept its licence there and run `hf auth login`."
-
-
-def snapshot(name: str, files: list[str], otherwise: str = "") -> Path:
-    """The folder of a hub repository with the named files; `otherwise` tells the user what to do if there is none."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+def header_of(path: Path) -> dict[str, tuple[str, int]]:
+    """Every tensor's kind ("BF16") and size in bytes, without reading one; a UserError where the file is not whole."""
     try:
-        return Path(snapshot_download(name, allow_patterns=files))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        lines = str(error).strip().splitlines() or [""]
-        then = otherwise or (ON_HUB[name].gate if name in ON_HUB else GATED)
-        raise UserError(
-            f"{name} is neither in the Hugging Face cache nor could it be fetched "
-            f"({type(error).__name__}: {lines[0]}). {then}"
-        ) from error
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            sizes = {name: (one.get_dtype(), prod(one.get_shape())) for name, one in slices.items()}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a safetensors file, or not a whole one ({error}): copy it again.") from error
+    # A number's bits stand in its kind's name, but for BOOL, a byte.
+    bits = {kind: int((re.findall("[0-9]+", kind) or ["8"])[0]) for kind, _ in sizes.values()}
+    return {name: (kind, numbers * bits[kind] // 8) for name, (kind, numbers) in sizes.items()}
+
+
+def fingerprint_of_files(paths: Iterable[Path]) -> str:
+    """sha256 over the files' names and fingerprints, in the given order; the folder does not matter."""
+    sha = hashlib.sha256()
+    for path in paths:
+        sha.update(f"{path.name}\0{fingerprint_of_file(path)}\0".encode())
+    return sha.hexdigest()
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """sha256 of the content; of a larger file: of its size, its header, and 64 samples of 64 KiB at even distances.
+
+    Other names, shapes or types of tensors are in the safetensors header, so they show for certain. A
+    change of single weights between two samples goes unseen; a trained or converted model changes everywhere.
+    """
+    size = path.stat().st_size
+    sha = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            while block := file.read(2**20):
+                sha.update(block)
+        else:
+            length = int.from_bytes(file.read(8), "little")
+            sha.update(file.read(min(length, 2**24)))  # a safetensors header; of another file just its start
+            for index in range(SAMPLES):
+                file.seek((size - SAMPLE) * index // (SAMPLES - 1))
+                sha.update(file.read(SAMPLE))
+    return sha.hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

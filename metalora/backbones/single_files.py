@@ -15,9 +15,9 @@ import torch
 from torch import Size, Tensor
 
 from ..config import UserError
-from .bases import ON_HUB
-from .pipeline_folder import PipelineFolder, snapshot
-from .weight_files import header_of, part_of, read_weights
+from .bases import ON_HUB, snapshot
+from .pipeline_folder import PipelineFolder, header_of
+from .weight_files import part_of, read_weights
 
 ORIGIN = {  # flag -> its folder in ComfyUI
     "transformer": "models/diffusion_models",
@@ -98,7 +98,7 @@ class SingleFiles(PipelineFolder):
         if name not in self._single:
             return super()._bytes(name)
         flag = self._single[name]
-        return sum(entry.bytes for _, entry in part_of(self.files[flag], flag).values())
+        return sum(size for *_, size in part_of(self.files[flag], flag).values())
 
     def _fetch(self, names: list[str]) -> None:
         own = [name for name in names if name not in self._single]
