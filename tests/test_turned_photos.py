@@ -13,9 +13,8 @@ from metalora.config import CropConfig, Phase, UserError
 from metalora.jobs import run
 from metalora.jobs.crops import write_crops
 from metalora.jobs.personalize import plan_photos
-from metalora.jobs.photos import plan_photo
+from metalora.jobs.photos import plan_photo, quarter_turns
 from metalora.measure import load_faces
-from metalora.measure.sface import quarter_turns
 from metalora.store.cache import Cache
 from metalora.store.images import read_photo
 from metalora.store.pictures import save_image

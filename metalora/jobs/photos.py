@@ -1,16 +1,24 @@
-"""From photo files to what stage 2 learns from: crops planned around the face, encoded once, kept in the cache."""
+"""From photo files to what stage 2 learns from: crops planned around the face, encoded once, kept in the cache.
 
+Is a photo turned? A phone that loses the EXIF note leaves a portrait on its side, and YuNet finds a face there too. It
+lays its landmarks upright into every face, so they do not tell; its score does. On 187 photos of one person, rendered
+and real, all four ways: the upright one has the highest score, 0.90 and more; sideways it is at most 0.90, upside down
+0.92. Only where the first score is below `SURE` the other three ways are looked at.
+"""
+
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..backbones.protocol import Backbone, Denoiser, Prompt
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, Phase, Step, UserError
-from ..measure.faces import Face, FaceAnalyser, choose_face
-from ..measure.sface import TURNS, quarter_turns
+from ..measure.faces import Face, FaceAnalyser, choose_face, pixels
+from ..measure.sface import SIDES, YuNet, with_longer_side
 from ..method import crops
 from ..method.crops import RATIOS, SCALES, SQUARE, Box, Ratio
 from ..method.personalize import TrainingImages
@@ -21,6 +29,10 @@ from ..store.text import read_text
 from . import Job
 
 SHOWN = 10  # prompts of one sentence
+SURE = 0.925  # no turned photo had this
+ENOUGH = 0.88  # a face that is upright after turning; below it, all four ways may be wrong
+MARGIN = 0.01
+TURNS = {1: "a quarter turn to the left", 2: "half a turn", 3: "a quarter turn to the right"}
 HEAD = 1.6  # times the face's box, which ends at the forehead, the chin and the cheeks
 
 
@@ -99,6 +111,27 @@ def upright(photo: Tensor, name: str, turn: str) -> tuple[Tensor, int]:
             "--turn keep learns from it as it is."
         )
     return (photo.rot90(turns, (1, 2)).contiguous() if turns else photo), turns
+
+
+def quarter_turns(photo: Tensor) -> int:
+    """How many quarter turns to the left, as torch.rot90 makes them, set the faces of a photo upright; 0 in doubt."""
+    image = pixels(photo)
+    image = with_longer_side(image, min(max(image.shape[:2]), SIDES[-1]))
+    scores = [_best(image)]
+    if scores[0] >= SURE:
+        return 0
+    scores += [_best(np.ascontiguousarray(np.rot90(image, turns))) for turns in TURNS]
+    turns = int(np.argmax(scores))
+    return turns if scores[turns] >= max(ENOUGH, scores[0] + MARGIN) else 0
+
+
+def _best(image: np.ndarray) -> float:
+    return float(_detector().find(image).scores.max(initial=0.0))
+
+
+@functools.cache
+def _detector() -> YuNet:
+    return YuNet()
 
 
 def said_of_turns(planned: Sequence[PlannedPhoto], names: Sequence[str]) -> str | None:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import UserError
-from .face_models import providers
 from .faces import Face, FaceAnalyser, aligned, faces_from, pixels
+from .sface import providers
 
 
 class Pack(NamedTuple):

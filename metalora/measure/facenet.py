@@ -22,9 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config import UserError
-from .face_models import YUNET
 from .faces import Face, FaceAnalyser, faces_from, pixels
-from .sface import YuNet
+from .sface import YUNET, YuNet
 
 FILE = "20180402-114759-vggface2.pt"
 URL = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{FILE}"

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ...config import Phase, UserError
 from ...measure.faces import FaceAnalyser
-from ...measure.sface import TURNS, quarter_turns
 from ...measure.similarity import cosines
 from ...store.images import photo_digest, read_photo
 from ...store.near_duplicates import near_hashes, perceptual_hash
 from ...store.pictures import made_here
 from .. import Job
+from ..photos import TURNS, quarter_turns
 
 Found = TypeVar("Found")
 
