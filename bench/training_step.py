@@ -25,9 +25,8 @@ from torch import Tensor
 
 from metalora.backbones.architecture import Architecture
 from metalora.backbones.bases import BASES, klein
+from metalora.backbones.families import Flux2Klein, ZImage
 from metalora.backbones.families.flux import FLUX, FluxShape, transformer_config
-from metalora.backbones.families.flux2 import Flux2Klein
-from metalora.backbones.families.z_image import ZImage
 from metalora.backbones.family import Family, PipelineDenoiser, diffusers_class
 from metalora.backbones.pipeline import Speed, attention_that_runs, run_as
 from metalora.backbones.pipeline_folder import PipelineFolder
