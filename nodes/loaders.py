@@ -7,10 +7,9 @@ from comfy_api.latest import io
 
 from ..metalora.backbones.pipeline_folder import Miniature, fingerprint_of_file
 from ..metalora.backbones.tiny_flux import TinyFlux
-from ..metalora.backbones.weight_files import fingerprint_of_stats
 from ..metalora.config import UserError
 from ..metalora.jobs.benchmark.prepare import mini_benchmark
-from ..metalora.jobs.info import describe
+from ..metalora.jobs.info import describe, fingerprint_of_stats
 from ..metalora.jobs.training_files import RANDOM, SHIPPED
 from ..metalora.store.folders import pictures_in
 from ..metalora.store.images import read_photo

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..metalora.backbones.weight_files import fingerprint_of_stats
 from ..metalora.config import UserError
 from ..metalora.config_meta_train import META_PRESETS, MetaTrainConfig, meta_train_config
+from ..metalora.jobs.info import fingerprint_of_stats
 from ..metalora.jobs.meta_train import meta_train_people
 from ..metalora.jobs.meta_train.people import ALL
 from ..metalora.store.cache import Cache, default_folder

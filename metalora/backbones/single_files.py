@@ -1,23 +1,25 @@
 """A base from the single files that ComfyUI users have: a transformer, an autoencoder and text encoders.
 
-They hold weights alone: settings and tokenizers come from the base that is named, a few MB of its folder on the hub, or
-are known. Other programs' names for layers are turned into diffusers' by diffusers' own converters, those of its
-`from_single_file`; that function itself leaves out what it does not know with a line in a log, and leaves what is
-missing unset. Here every weight must be there and fit.
+They hold weights alone, of one part or of several, each with a prefix of its own (ComfyUI's all-in-one checkpoints).
+Settings and tokenizers come from the base that is named, a few MB of its folder on the hub, or are known. Other
+programs' names for layers are turned into diffusers' by diffusers' own converters, those of its `from_single_file`;
+that function itself leaves out what it does not know with a line in a log, and leaves what is missing unset. Here every
+weight must be there and fit.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Size, Tensor
 
 from ..config import UserError
 from .bases import ON_HUB, snapshot
 from .pipeline_folder import PipelineFolder, header_of
-from .weight_files import part_of, read_weights
 
 ORIGIN = {  # flag -> its folder in ComfyUI
     "transformer": "models/diffusion_models",
@@ -25,6 +27,17 @@ ORIGIN = {  # flag -> its folder in ComfyUI
     "clip_l": "models/text_encoders",
     "t5xxl": "models/text_encoders",
     "text_encoder": "models/text_encoders",
+}
+SCALES = (".scale_weight", ".weight_scale")  # ComfyUI's scaled fp8, of 2025 and later: weight = scale * what is stored
+NO_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant")
+MARK = "scaled_fp8"  # a tensor that only says that there are scales
+NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+PREFIXES = {
+    "transformer": re.compile(r"(model\.)?diffusion_model\.|transformer\."),
+    "vae": re.compile(r"vae\.|first_stage_model\."),
+    "clip_l": re.compile(r"text_encoders\.clip_l\.transformer\."),
+    "t5xxl": re.compile(r"text_encoders\.t5xxl\.transformer\."),
+    "text_encoder": re.compile(r"text_encoders\.\w+\.transformer\."),
 }
 SAME_LAYERS = {"AutoencoderKLFlux2": "AutoencoderKL", "AutoencoderKLQwenImage": "AutoencoderKLWan"}
 BATCH_NORM = "bn."  # what FLUX.2's autoencoder has beside AutoencoderKL's layers, under the same name everywhere
@@ -141,6 +154,52 @@ def read_tokenizer(kind: Any, folder: Path) -> Any:
         raise UserError(f"{folder} needs one more package: pip install sentencepiece protobuf ({error}).") from error
     except (OSError, ValueError) as error:
         raise UserError(f"The tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def part_of(path: Path, part: str) -> dict[str, tuple[str, str, int]]:
+    """A part's tensors by their names without its prefix, where any has it; else all.
+
+    Of each its name in the file, its kind and its size in bytes.
+    """
+    header = header_of(path)
+    found = {key[match.end() :]: (key, *of) for key, of in header.items() if (match := PREFIXES[part].match(key))}
+    return found or {key: (key, *of) for key, of in header.items()}
+
+
+def read_weights(path: Path, part: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Tensor]:
+    """A part's weights, one by one to the device: scaled ones are multiplied in float32 before they are rounded.
+
+    A UserError for what is damaged, or kept in numbers that only ComfyUI reads.
+    """
+    entries = part_of(path, part)
+    found = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name, (key, kind, _) in entries.items():
+                if name.endswith(NO_WEIGHTS) or name == MARK:
+                    continue
+                if kind not in NUMBERS:
+                    if name.endswith((".weight", ".bias")):
+                        raise UserError(_packed(path, name, kind))
+                    continue  # positions, or a tokenizer
+                tensor = file.get_tensor(key)
+                scales = [name.removesuffix(".weight") + ending for ending in SCALES if name.endswith(".weight")]
+                if there := [entries[one][0] for one in scales if one in entries]:
+                    scale = file.get_tensor(there[0])
+                    if scale.numel() not in (1, len(tensor)):
+                        raise UserError(_packed(path, name, f"one scale for each block of {kind} numbers"))
+                    tensor = tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
+                found[name] = tensor.to(device, dtype, copy=True)  # a copy: safetensors returns a view of the file
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}). Copy it again.") from error
+    return found
+
+
+def _packed(path: Path, name: str, kind: str) -> str:
+    return (
+        f"{path} keeps {name} as {kind}, which only ComfyUI reads. Use the bf16 or fp8 file of this model; --eight-bit "
+        "and --four-bit make it as small in memory."
+    )
 
 
 def filled(kind: Any, config: Mapping[str, Any], weights: dict[str, Tensor], path: Path) -> Any:

@@ -1,7 +1,10 @@
 """What a file is, in words, and what a Meta-Down holds, in numbers."""
 
+import hashlib
 import json
 import re
+from collections.abc import Iterable
+from itertools import islice
 from math import prod
 from pathlib import Path
 
@@ -43,6 +46,7 @@ FLUX = re.compile(
     r"^((model\.)?diffusion_model\.|transformer\.)?"
     r"(double_blocks\.0\.img_attn\.qkv|transformer_blocks\.0\.attn\.to_q)\.weight$"
 )
+MOST = 100_000  # files whose dates are looked at
 LONGEST = 2000  # characters that are looked at or shown
 
 
@@ -120,3 +124,10 @@ def effective_rank(down: Tensor) -> float:
     share = (strengths / strengths.max().clamp_min(1e-300)).square()  # of the largest, whose square may not exist
     share = share / share.sum().clamp_min(1e-300)
     return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum()))
+
+
+def fingerprint_of_stats(paths: Iterable[Path]) -> str:
+    """sha256 over the names, sizes and dates of at most `MOST` files, where reading them all takes too long."""
+    files = [path for path in islice(paths, MOST) if path.is_file()]
+    seen = sorted(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+    return hashlib.sha256("\n".join(seen).encode("utf-8", "replace")).hexdigest()
