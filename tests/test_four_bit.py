@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trained import lora_trained_on
 
 from metalora.backbones.pipeline import PipelineBackbone, Speed
-from metalora.backbones.quantized import BLOCK, FOUR_BIT_BYTES, FourBitLinear, widened
+from metalora.backbones.speed import BLOCK, FOUR_BIT_BYTES, FourBitLinear, widened
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.method.flow import generator_of
@@ -95,6 +95,6 @@ def test_4_bit_weights_take_a_seventh_of_float32s_room_and_another_fingerprint(t
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("metalora.backbones.quantized.find_spec", lambda name: None)
+    monkeypatch.setattr("metalora.backbones.speed.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install bitsandbytes"):
         Speed(four_bit=True).check(torch.device("cpu"))

@@ -10,8 +10,7 @@ from trained import adapters_of, gradients, lora_trained_on
 
 from metalora.backbones import speed
 from metalora.backbones.pipeline import PipelineBackbone, Speed, attention_that_runs
-from metalora.backbones.quantized import EIGHT_BIT_PRODUCT, EightBitLinear
-from metalora.backbones.speed import Checkpointing, set_attention
+from metalora.backbones.speed import EIGHT_BIT_PRODUCT, Checkpointing, EightBitLinear, set_attention
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.method.flow import generator_of

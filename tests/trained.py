@@ -6,7 +6,7 @@ from torch import Tensor
 from metalora.backbones.family import PipelineDenoiser
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.backbones.protocol import Prompt
-from metalora.backbones.quantized import EightBitLinear
+from metalora.backbones.speed import EightBitLinear
 from metalora.config import PersonalizeConfig
 from metalora.method.adapter import Adapters, fold_all, new_adapters, random_meta_down
 from metalora.method.flow import flow_loss, generator_of

@@ -25,9 +25,8 @@ from .bases import BASES
 from .block_swapping import check_count, swap_blocks
 from .family import Autoencoder, Family, PipelineDenoiser, TextEncoders
 from .pipeline_folder import MINIATURE, Miniature, PipelineFolder
-from .quantized import EightBitLinear, FourBitLinear, check_four_bit, quantize
 from .single_files import SingleFiles, flux_of
-from .speed import ATTENTION, ON_CUDA_ALONE, compile_blocks, set_attention
+from .speed import ATTENTION, ON_CUDA_ALONE, check_four_bit, compile_blocks, quantize, set_attention
 from .tiny_flux import TinyFlux
 
 Loaded = TypeVar("Loaded")
@@ -188,7 +187,7 @@ class PipelineBackbone:
 def run_as(network: Any, speed: Speed, device: torch.device) -> Any:
     """The same network, made to run in this way, on the device but for the blocks that are swapped."""
     if speed.weights:
-        quantize(network, EightBitLinear if speed.eight_bit else FourBitLinear)
+        quantize(network, speed.weights)
     if speed.attention != "auto":
         set_attention(network, speed.attention)
     if speed.compiled:

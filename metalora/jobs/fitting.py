@@ -17,8 +17,7 @@ import torch
 from ..backbones.architecture import Architecture
 from ..backbones.block_swapping import BUFFERS
 from ..backbones.pipeline import AS_IT_IS, PipelineBackbone, Speed
-from ..backbones.quantized import FOUR_BIT_BYTES, has_four_bit
-from ..backbones.speed import Checkpointing
+from ..backbones.speed import FOUR_BIT_BYTES, Checkpointing, has_four_bit
 from ..config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
 from ..method.crops import training_size
 from .memory import (

@@ -18,8 +18,7 @@ from ..backbones.architecture import TEXT_STREAM, VECTOR, Architecture
 from ..backbones.block_swapping import BUFFERS
 from ..backbones.pipeline import AS_IT_IS, PipelineBackbone, Speed
 from ..backbones.protocol import Backbone
-from ..backbones.quantized import FOUR_BIT_BYTES
-from ..backbones.speed import Checkpointing
+from ..backbones.speed import FOUR_BIT_BYTES, Checkpointing
 from ..config import CropConfig, PersonalizeConfig
 from ..config_meta_train import MetaTrainConfig
 from ..method.adapter import Site
