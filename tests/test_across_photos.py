@@ -125,14 +125,6 @@ def test_all_that_learns_moves_and_the_frozen_base_is_bit_identical(denoiser: To
     assert all(torch.equal(value, base[name]) for name, value in denoiser.network.state_dict().items())
 
 
-def test_one_seed_gives_one_result_and_another_seed_another(denoiser: ToyDenoiser):
-    runs = [toy_run(), toy_run(), toy_run(replace(CONFIG, seed=1))]
-    losses = [trained(denoiser, run) for run in runs]
-    assert losses[0] == losses[1] != losses[2]
-    assert torch.equal(runs[0].training.flat, runs[1].training.flat)
-    assert not torch.equal(runs[0].training.flat, runs[2].training.flat)
-
-
 def test_the_file_holds_what_was_trained_with_rows_as_long_as_a_fresh_meta_downs(denoiser: ToyDenoiser):
     run = toy_run()
     trained(denoiser, run)
@@ -151,7 +143,7 @@ def test_the_file_holds_what_was_trained_with_rows_as_long_as_a_fresh_meta_downs
 CAPTION = "a photo of a woman, short red hair, in a garden, smiling"
 
 
-def test_a_shortened_caption_keeps_its_first_phrase_and_identity_phrases_leave_more_often():
+def test_a_shortened_caption_keeps_its_first_phrase_identity_phrases_leave_more_often_and_a_plain_one_stays():
     config = MetaTrainConfig()
     forms = [shortened(CAPTION, config, "ada", form) for form in range(2000)]
     assert forms == [shortened(CAPTION, config, "ada", form) for form in range(2000)]
@@ -163,9 +155,6 @@ def test_a_shortened_caption_keeps_its_first_phrase_and_identity_phrases_leave_m
     assert len(set(forms)) == 8
     whole = replace(config, phrase_dropout=0.0, identity_words="")
     assert {shortened(CAPTION, whole, form) for form in range(50)} == {CAPTION}
-
-
-def test_a_plain_caption_stays_whole():
     config = MetaTrainConfig(phrase_dropout=1.0, identity_dropout=1.0)
     for caption in ("a photo of a woman", "hair", ""):
         assert shortened(caption, config, 0) == caption

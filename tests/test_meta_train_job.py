@@ -51,17 +51,6 @@ def test_bad_people_are_refused_before_anything_is_encoded(here: Path, capsys: p
     for person in ("ada", "bob"):
         (here / "people" / person).mkdir(parents=True)
         (here / "people" / person / "1.jpg").write_bytes(b"no photo")
-    for command in (
-        ["meta-train", "people", "--out", "x.safetensors"],
-        ["meta-train", "nowhere", "--out", "x.safetensors"],
-        ["meta-train", BENCHMARK, "--class", "cat", "--out", "x.safetensors"],
-        ["meta-train", BENCHMARK, "--class", "man", "--out", "x.ckpt"],
-        ["meta-train", BENCHMARK, "--class", "man", "--out", "x.safetensors", "--warmup-steps", "5000"],
-    ):
-        assert main(command) == 1, command
-        said = capsys.readouterr().err
-        assert "metalora: " in said
-        assert "Traceback" not in said
     assert main(["meta-train", "people", "--out", "x.safetensors"]) == 1
     said = capsys.readouterr().err
     assert "2 problems" in said

@@ -1,18 +1,8 @@
 """Several real processes (torchrun, gloo): the same result as one, other world sizes, a killed process.
 
 In float64 the sums of one and of two processes differ by rounding alone, so the law is exact to 1e-10. In float32 the
-law is 1e-5, and the toy keeps it. On the tiny FLUX single numbers of the Meta-Down go beyond it (2.4e-4 was seen), and
-this is why. AdamW moves a number first by rate x g / (|g| + 1e-8): by the whole rate, and by the sign alone, even where
-the gradient g is nearly nothing; where |g| is about 1e-8, rounding of g decides. Measured there with two
-processes against one, learning rate 3e-3, ten joint steps (a median |g| of 1.8e-5):
-
-| | first joint gradient, relative | Meta-Down, largest difference | its median | numbers beyond 1e-5 |
-|---|---|---|---|---|
-| float32 | 1.6e-6 | 1.7e-5 | 7.5e-9 | 1 in 60,000, with a median first gradient of 4e-9 |
-| float64 | 2e-15 | 3e-14 | 1e-17 | none |
-| float32, AdamW's epsilon 1e-4 instead of 1e-8 | 7e-7 | 6e-8 | 2e-9 | none |
-
-The difference stays as it was after the first joint step, and the losses agree to 5e-7: nothing grows.
+law is 1e-5, and the toy keeps it. On the tiny FLUX single numbers go beyond it: AdamW moves a number first by
+rate x g / (|g| + 1e-8), by the whole rate and the sign alone, even where rounding decides the gradient g.
 """
 
 import os

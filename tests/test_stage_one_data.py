@@ -29,7 +29,7 @@ def people_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_folder_per_person_with_captions_beside_the_photos(tmp_path: Path):
+def test_people_are_folders_with_captions_beside_the_photos_or_a_manifests(tmp_path: Path):
     people = read_identities(people_folder(tmp_path))
     assert [(one.name, one.kind, len(one.photos)) for one in people] == [
         ("ada", None, 2),
@@ -37,9 +37,6 @@ def test_a_folder_per_person_with_captions_beside_the_photos(tmp_path: Path):
         ("eve", None, 2),
     ]
     assert [photo.caption for photo in people[0].photos] == [None, "ada smiling"]
-
-
-def test_a_manifest():
     people = read_identities(BENCHMARK)
     assert {one.kind for one in people} == {"woman", "man"}
     assert all(photo.caption.startswith("a photo of") for one in people for photo in one.photos)
@@ -113,7 +110,7 @@ def test_streaming_many_entries_needs_no_memory(tmp_path: Path):
     assert float(done.stdout) < 20, "MiB, of 400 that were read"
 
 
-def test_prefetching_keeps_order_and_reads_ahead_but_not_far():
+def test_prefetching_keeps_order_reads_ahead_but_not_far_passes_errors_on_and_stops_when_closed():
     made = []
     items = prefetched((made.append(n) or n for n in range(10)), ahead=3)
     assert next(items) == 0
@@ -124,8 +121,6 @@ def test_prefetching_keeps_order_and_reads_ahead_but_not_far():
     assert len(made) == 4, "read while nobody asked, and no further"
     assert list(items) == list(range(1, 10))
 
-
-def test_prefetching_passes_errors_on_and_stops_when_closed():
     def broken():
         yield 1
         raise UserError("the disk is gone")

@@ -12,12 +12,12 @@ from metalora.config import Phase
 from metalora.config_meta_train import MetaTrainConfig
 from metalora.jobs import run
 from metalora.jobs.meta_train.data import prepared
-from metalora.jobs.meta_train.people import People, cell_weights
+from metalora.jobs.meta_train.people import People
 from metalora.jobs.photos import HEAD
 from metalora.measure import load_faces
 from metalora.method.adapter import random_meta_down
 from metalora.method.buckets import deal
-from metalora.method.crops import Box, cells_within, grown
+from metalora.method.crops import cells_within, grown
 from metalora.method.flow import generator_of
 from metalora.method.meta_train import MetaTraining, planned
 from metalora.method.world import ALONE
@@ -113,9 +113,3 @@ def test_every_batch_brings_the_weights_of_its_own_photos(source: Path, tiny: Pi
     (held_out,) = people.held_out_people()
     assert torch.equal(held_out.weights[1], held_out.weights[0].flip(2))
     assert [weights.shape[:2] for _, _, weights in held_out.unseen] == [(1, 1)] * len(held_out.unseen)
-
-
-def test_a_mirrored_photo_has_mirrored_weights():
-    box = Box(0.0, 1.0, 2.0, 4.0)
-    assert cell_weights(box, 0.0, 4, 4, False)[0].tolist() == [[0] * 4] + [[1, 1, 0, 0]] * 3
-    assert cell_weights(box, 0.0, 4, 4, True)[0].tolist() == [[0] * 4] + [[0, 0, 1, 1]] * 3

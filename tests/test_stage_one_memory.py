@@ -1,18 +1,17 @@
 """Whether stage 1 fits, before anything is loaded, against the tensors that are there; and how its base is run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from test_saved_activations import BF16, IMAGE, TEXT, bytes_of, forward, kept_for_backward, network, shape_of
-from torch import Tensor, nn
+from torch import nn
 
-from metalora.backbones.families.flux import FluxShape
-from metalora.backbones.family import PipelineDenoiser
-from metalora.backbones.pipeline import PipelineBackbone, Speed
-from metalora.backbones.protocol import Prompt
+from metalora.backbones.architecture import FluxShape
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.speed import Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.config import UserError
@@ -23,9 +22,8 @@ from metalora.method.across_photos import AcrossPhotos, HeadGenerator
 from metalora.method.adapter import Adapters, Site, random_meta_down
 from metalora.method.buckets import Person
 from metalora.method.flow import generator_of
-from metalora.method.meta_train import Batch, MetaTraining, meta_train, per_sample_adapters, planned
+from metalora.method.meta_train import MetaTraining, per_sample_adapters
 from metalora.store import files
-from metalora.store.cache import Cache
 
 CONFIG = MetaTrainConfig(objective="paper", batch=4, bucket_people=6, resolution=256)
 
@@ -132,49 +130,21 @@ def test_the_people_count_for_the_paper_alone(tiny: PipelineBackbone):
 BENCHMARK = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
 FAST = ["--objective", "paper", "--resolution", "64", "--steps", "2", "--batch", "2", "--backbone", "tiny"]
 FAST += ["--bucket-steps", "2", "--warmup-steps", "1", "--bucket-people", "4", "--validation-people", "0"]
-TWO_STEPS = MetaTrainConfig(
-    objective="paper", steps=2, bucket_steps=2, warmup_steps=0, batch=2, bucket_people=3, learning_rate=1e-2
-)
 
 
-def test_an_8_bit_base_is_named_in_the_meta_down_and_counted_as_small(
-    tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_how_the_base_is_run_is_in_the_meta_down_and_compiling_changes_nothing(
+    here: Path, tiny: PipelineBackbone, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
-    out = tmp_path / "man.safetensors"
-    assert main(["meta-train", BENCHMARK, "--class", "man", *FAST, "--eight-bit", "--out", str(out)]) == 0
-    _, metadata = files.read(out, ("meta-down",))
-    assert metadata["base_fingerprint"].endswith("int8")
-    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
-    assert memory.stage_one_memory(tiny, TWO_STEPS).weights == 4 * memory.stage_one_memory(small, TWO_STEPS).weights
-
-
-def test_compiled_stage_one_is_stage_one(tiny: PipelineBackbone, monkeypatch: pytest.MonkeyPatch):
-    """Traced, but left to eager kernels: heads of another person in every sample, a Meta-Down that moves."""
-    compiled = nn.Module.compile
+    """Blocks are traced, but left to eager kernels: heads of another person in every sample, a Meta-Down that moves."""
+    compiled, made = nn.Module.compile, {}
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled(self, **options, backend="eager"))
     torch._dynamo.reset()
-    trained = []
-    for on in (False, True):
-        backbone = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(compiled=on))
-        with backbone.denoiser() as denoiser:
-            trained.append(meta_trained(backbone, denoiser))
-    assert torch.equal(*trained)
-
-
-def meta_trained(backbone: PipelineBackbone, denoiser: PipelineDenoiser) -> Tensor:
-    """The Meta-Down after two steps, in one vector."""
-    sites = backbone.sites("all")
-    people = [Person(str(number), "person", ((64, 64),)) for number in range(3)]
-    down = random_meta_down(sites, TWO_STEPS.meta_rank, generator_of("down"))
-    training = MetaTraining(sites, down, [people], TWO_STEPS)
-    with training.adapters.attached(denoiser.network):
-        list(meta_train(denoiser, training, batches(training), TWO_STEPS))
-    return training.down.flat.detach().clone()
-
-
-def batches(training: MetaTraining) -> Iterator[Batch]:
-    for step, _, samples in planned(training, TWO_STEPS):
-        latents = [torch.randn(16, 8, 8, generator=generator_of("photo", one.position)) for one in samples]
-        prompt = Prompt(tokens=torch.ones(len(samples), 8, 64), pooled=torch.ones(len(samples), 32))
-        yield Batch(step, samples, torch.stack(latents), prompt)
+    for flag in ("--no-compile", "--compile", "--eight-bit"):
+        out = here / f"{flag}.safetensors"
+        assert main(["meta-train", BENCHMARK, "--class", "man", *FAST, flag, "--out", str(out)]) == 0
+        made[flag] = files.read(out, ("meta-down",))
+    assert made["--eight-bit"][1]["base_fingerprint"].endswith("int8")
+    plain, traced = made["--no-compile"][0], made["--compile"][0]
+    assert all(torch.equal(traced[name], down) for name, down in plain.items())
+    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+    assert memory.stage_one_memory(tiny, CONFIG).weights == 4 * memory.stage_one_memory(small, CONFIG).weights
