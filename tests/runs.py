@@ -1,7 +1,8 @@
 """Short runs of the user's jobs on the tiny FLUX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from metalora.backbones.pipeline import PipelineBackbone
 from metalora.config import CropConfig, PersonalizeConfig, Step
@@ -42,6 +43,19 @@ def stopping_after(index: int, total: int) -> Callable[[Progress], None]:
             raise Stopped
 
     return show
+
+
+def losses_around_a_stop(start: Callable[[str], Any], run: Callable[[Any], Any]) -> tuple[list, list]:
+    """Of one of the miniature's trainings in one go, and of one that was saved after two steps and started again."""
+
+    def losses(training: Any) -> Iterator[float]:
+        return (float(step.figures["loss"]) for step in run(training))
+
+    whole, first = list(losses(start("whole.pt"))), start("parts.pt")
+    steps = losses(first)
+    parts = [next(steps), next(steps)]
+    first.save()
+    return whole, [*parts, *losses(start("parts.pt"))]
 
 
 def meta_down_file(backbone: PipelineBackbone, path: Path, rank: int = 16, **metadata: str) -> Path:

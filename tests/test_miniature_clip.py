@@ -12,6 +12,7 @@ from PIL import Image
 pytest.importorskip("open_clip", reason="the small CLIP is a class of open_clip: pip install -e .[clip]")
 
 from open_clip.model import CLIP
+from runs import losses_around_a_stop
 
 from metalora.measure.clip import load_clip
 from tools.miniature import autoencoder, captions, check_clip, train_clip
@@ -40,7 +41,7 @@ def training(folder, steps: int) -> Training:
     return train_clip.start(folder / "state.pt", TINY, steps, torch.device("cpu"))
 
 
-def test_a_caption_speaks_of_some_of_the_attributes_and_of_each_sometimes_alone():
+def test_a_caption_speaks_of_some_attributes_and_of_each_alone_of_the_photos_that_have_it():
     attributes = {"kind": "man", "turn": "left", "light": "soft"}
     generator = torch.Generator().manual_seed(0)
     heard = [captions.understand(train_clip.said(attributes, generator)) for _ in range(100)]
@@ -48,9 +49,6 @@ def test_a_caption_speaks_of_some_of_the_attributes_and_of_each_sometimes_alone(
     assert attributes in heard
     for name, value in attributes.items():
         assert {name: value} in heard
-
-
-def test_every_attribute_is_also_said_alone_of_the_photos_that_have_it():
     known = [{"kind": "man", "beard": "stubble"}, {"kind": "woman"}]
     (several, alone), *others = train_clip.sayings(known, torch.Generator().manual_seed(0))
     assert several == [0, 1]
@@ -79,25 +77,8 @@ def test_a_trained_and_exported_clip_reads_what_a_photo_shows(photos, tmp_path):
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(photos, tmp_path):
     loss = train_clip.loss_on(photos, 8)
-    whole = [step.figures["loss"] for step in training(tmp_path / "whole", 4).run(loss)]
-    first = training(tmp_path / "parts", 4)
-    steps = first.run(loss)
-    parts = [next(steps).figures["loss"], next(steps).figures["loss"]]
-    first.save()
-    parts += [step.figures["loss"] for step in training(tmp_path / "parts", 4).run(loss)]
+    whole, parts = losses_around_a_stop(lambda name: training(tmp_path / name, 4), lambda one: one.run(loss))
     assert parts == pytest.approx(whole, rel=1e-4)
-
-
-def test_settled_norms_forget_what_they_knew(photos):
-    torch.manual_seed(0)
-    model = CLIP(**TINY).eval()
-    before = train_clip.settled(model, photos).encode_image(to_signal(photos.pixels[:4]))
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.fill_(7.0)
-    after = train_clip.settled(model, photos).encode_image(to_signal(photos.pixels[:4]))
-    assert not model.training
-    torch.testing.assert_close(after, before)
 
 
 @torch.no_grad()

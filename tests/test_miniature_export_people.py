@@ -56,27 +56,18 @@ def test_everyone_is_written_as_rendered_with_captions_of_the_photo_and_of_its_m
             assert np.array_equal(np.asarray(Image.open(one.path)), picture(number, index))
 
 
-def test_few_people_and_few_photos_are_the_first_ones_and_of_those_alone(monkeypatch, shards):
-    people = exported(monkeypatch, shards, "--people", 3, "--photos", 2)
-    assert {name: len(one.photos) for name, one in people.items()} == {"woman-0": 2, "man-1": 2, "woman-2": 2}
-    assert np.array_equal(np.asarray(Image.open(people["woman-2"].photos[1].path)), picture(2, 1))
-    assert len(list((shards.parent / "people").rglob("*.png"))) == 6
-
-
-def test_shards_of_nobody_who_is_wanted_are_not_read(monkeypatch, shards):
-    (shards / "00002.npz").write_bytes(b"no shard")
-    assert len(exported(monkeypatch, shards, "--people", 3)) == 3
-
-
-def test_jpegs_are_smaller_near_to_the_photo_and_keep_their_colours_at_full_resolution(monkeypatch, shards):
+def test_the_first_people_and_photos_alone_as_jpegs_near_to_them_in_colour_at_full_resolution(monkeypatch, shards):
+    (shards / "00002.npz").write_bytes(b"no shard")  # of nobody who is wanted
     sizes = []
     for quality in (20, 90):
-        path = exported(monkeypatch, shards, "--jpeg", quality)["woman-0"].photos[0].path
-        sizes.append(path.stat().st_size)
-    with Image.open(path) as file:
+        people = exported(monkeypatch, shards, "--people", 3, "--photos", 2, "--jpeg", quality)
+        assert {name: len(one.photos) for name, one in people.items()} == {"woman-0": 2, "man-1": 2, "woman-2": 2}
+        sizes.append(people["woman-2"].photos[1].path.stat().st_size)
+    with Image.open(people["woman-2"].photos[1].path) as file:
         assert (file.format, JpegImagePlugin.get_sampling(file)) == ("JPEG", 0)  # 0: 4:4:4
-        assert np.abs(np.asarray(file).astype(int) - picture(0, 0)).mean() < 2
+        assert np.abs(np.asarray(file).astype(int) - picture(2, 1)).mean() < 2
     assert sizes[0] < sizes[1]
+    assert len(list((shards.parent / "people").rglob("*.jpg"))) == 6
 
 
 def test_a_folder_without_shards_is_refused(monkeypatch, tmp_path):

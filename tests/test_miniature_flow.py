@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
+from runs import losses_around_a_stop
 from tokenizers import Tokenizer
 
 from metalora.method.crops import Box
@@ -29,7 +30,8 @@ from tools.miniature.latents import (
 )
 from tools.miniature.people import person
 from tools.miniature.photo import photo
-from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, WIDTH, TextEncoders, clip_tokenizer, t5_tokenizer
+from tools.miniature.text import CLIP_TOKENS, T5_TOKENS, clip_tokenizer, t5_tokenizer
+from tools.miniature.train_flow import export
 from tools.miniature.training import Training
 
 TINY = replace(SHAPE, double_blocks=1, single_blocks=1, width=128)
@@ -57,12 +59,15 @@ def awake() -> MiniatureFlux:
     return model
 
 
-def test_every_word_of_the_vocabulary_is_one_token():
+def test_every_word_is_one_token_and_the_longest_caption_fits():
     clip, t5 = clip_tokenizer(), t5_tokenizer()
     assert [word for word in VOCABULARY if len(t5.tokenize(word)) != 1] == []
     assert [word for word in VOCABULARY if len(clip.tokenize(word)) != 1] == ["striped-shirt", "t-shirt", "v-neck"]
     parts = {part for word in VOCABULARY for part in word.split("-")}
     assert [part for part in parts if len(clip.tokenize(part)) != 1] == []
+    longest = [max(values.values(), key=lambda phrase: len(phrase.split())) for values in captions.PHRASES.values()]
+    assert len(t5_tokenizer()(", ".join(longest)).input_ids) <= T5_TOKENS
+    assert len(clip_tokenizer()(", ".join(longest)).input_ids) <= CLIP_TOKENS
 
 
 def test_the_tokenizers_are_the_ones_that_the_shipped_weights_know():
@@ -72,20 +77,6 @@ def test_the_tokenizers_are_the_ones_that_the_shipped_weights_know():
         assert made.get_vocab() == known.get_vocab()
         caption = captions.describe(photo(person(0), 0).attributes) + ", a word like zyx"
         assert made(caption).input_ids == known.encode(caption).ids
-
-
-def test_the_longest_caption_fits():
-    longest = [max(values.values(), key=lambda phrase: len(phrase.split())) for values in captions.PHRASES.values()]
-    assert len(t5_tokenizer()(", ".join(longest)).input_ids) <= T5_TOKENS
-    assert len(clip_tokenizer()(", ".join(longest)).input_ids) <= CLIP_TOKENS
-
-
-def test_captions_become_tokens_and_one_pooled_vector():
-    text = TextEncoders()
-    tokens, pooled = text(*text.ids(["a photo of a man", ""]))
-    assert tokens.shape == (2, T5_TOKENS, WIDTH)
-    assert pooled.shape == (2, WIDTH)
-    assert not torch.allclose(pooled[0], pooled[1])
 
 
 def test_what_is_said_is_a_part_of_what_is_there():
@@ -98,27 +89,16 @@ def test_what_is_said_is_a_part_of_what_is_there():
     assert without_light == pytest.approx(LEFT_OUT["light"], abs=0.08)
 
 
-def test_at_birth_it_predicts_nothing(flux):
-    with torch.no_grad():
-        prompt = flux.text(*flux.text.ids(["a photo of a man"]))
-        velocity = flux.velocity(torch.randn(1, 16, 4, 4), torch.tensor([0.5]), *prompt)
-    assert velocity.abs().max() == 0
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped_whoever_draws(tmp_path):
+    workers = iter((0, 0, 2))  # of a run in one go, of one that is stopped, of what follows it
 
-
-def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path):
-    def training(name: str) -> Training:
-        return train_flow.start(tmp_path / name, TINY, 4, torch.device("cpu"))
-
-    def losses(one: Training, workers: int = 0) -> Iterator[float]:
+    def run(one: Training) -> Iterator:
         draw = train_flow.draw_from(latents(), batch=2, text=one.model.text)
-        return (float(step.figures["loss"]) for step in one.run(train_flow.loss, draw, workers))
+        return one.run(train_flow.loss, draw, next(workers))
 
-    whole = list(losses(training("whole")))
-    first = training("parts")
-    steps = losses(first)
-    parts = [next(steps), next(steps)]
-    first.save()
-    parts += losses(training("parts"), workers=2)  # who draws does not matter
+    whole, parts = losses_around_a_stop(
+        lambda name: train_flow.start(tmp_path / name, TINY, 4, torch.device("cpu")), run
+    )
     assert parts == pytest.approx(whole, rel=1e-2)  # bfloat16
 
 
@@ -208,15 +188,13 @@ def test_latents_as_bytes_are_off_by_half_a_step_at_most_and_come_back_from_thei
     write_latents(kept, tmp_path / "crops-32x32.npz", "another")
     with pytest.raises(SystemExit, match=r"crops-32x32\.npz was made by another encoder"):
         read_latents(tmp_path, "one")
-
-
-def test_a_folder_that_does_not_know_its_faces_is_refused(tmp_path):
-    write_latents(latents(), tmp_path / "whole.npz", "one")
     with np.load(tmp_path / "whole.npz") as stored:
         older = {name: values for name, values in stored.items() if name != "faces"}
     np.savez(tmp_path / "whole.npz", **older)
     with pytest.raises(SystemExit, match=r"where the faces are.*tools\.miniature\.encode"):
         read_latents(tmp_path, "one")
+    with pytest.raises(SystemExit, match=r"tools\.miniature\.encode"):
+        read_latents(tmp_path / "empty", "one")
 
 
 def test_a_face_counts_more_and_a_photo_as_much_as_any_other():
@@ -239,8 +217,3 @@ def test_a_mirrored_photo_has_its_face_on_the_other_side():
     for clean, row in zip(batch.clean, mirrored, strict=True):
         view = 0 if row[0] > 1 else 1
         assert (stored[view] == clean).flatten(1).all(1).any()
-
-
-def test_a_folder_without_latents_says_what_makes_them(tmp_path):
-    with pytest.raises(SystemExit, match=r"tools\.miniature\.encode"):
-        read_latents(tmp_path, "one")
