@@ -20,6 +20,7 @@ from metalora.config import UserError
 RECORDED = json.loads((Path(__file__).parent / "data" / "flux1_dev_keys.json").read_text())
 TRANSFORMERS: dict[str, comfy_files.Renames] = {"z-image": Z_IMAGE, "flux.2-klein": BFL, "qwen-image": {}}
 ENCODERS = {  # family -> what its file calls what transformers calls so
+    "flux.1": {},
     "z-image": {"": "model."},
     "flux.2-klein": {},
     "qwen-image": {"model.visual.": "visual.", "model.language_model.": "model."},
@@ -77,15 +78,18 @@ def test_bf16_fp8_and_scaled_fp8_are_the_weights_up_to_their_rounding(
 
 @pytest.mark.parametrize("family", ENCODERS)
 def test_a_text_encoder_has_the_weights_of_its_file(family: str, folders: Bases, tmp_path: Path):
-    theirs = PipelineFolder(folders[family]).text_encoders("cpu", torch.float32)["text_encoder"]
+    flag, part = ("t5xxl", "text_encoder_2") if family == "flux.1" else ("text_encoder", "text_encoder")
+    theirs = PipelineFolder(folders[family]).text_encoders("cpu", torch.float32)[part]
 
     def renamed(name: str) -> str:
         start = next((start for start in ENCODERS[family] if name.startswith(start)), None)
         return name if start is None else ENCODERS[family][start] + name.removeprefix(start)
 
     weights = {renamed(name): weight for name, weight in theirs.named_parameters() if not name.startswith("lm_head")}
-    path = write(scaled_fp8(weights), tmp_path / "qwen.safetensors")
-    loaded = SingleFiles(folders[family], {"text_encoder": path}).text_encoders("cpu", torch.float32)["text_encoder"]
+    if family == "flux.1":
+        weights["spiece_model"] = torch.zeros(9, dtype=torch.uint8)  # ComfyUI's T5 brings its vocabulary
+    path = write(scaled_fp8(weights), tmp_path / "encoder.safetensors")
+    loaded = SingleFiles(folders[family], {flag: path}).text_encoders("cpu", torch.float32)[part]
     for name, weight in theirs.state_dict().items():
         if not name.startswith("lm_head"):  # no prompt reaches it
             torch.testing.assert_close(
