@@ -96,16 +96,6 @@ def test_what_is_no_photo_or_prompt_is_named(here: Path, given: object):
     assert [path.name for path in here.iterdir()] == ["ada.jpg"]
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le"])
-def test_a_settings_file_in_another_encoding_says_how_to_save_it(tmp_path: Path, encoding: str, capsys):
-    path = tmp_path / "settings.toml"
-    path.write_bytes('trigger = "Jörg"\n'.encode(encoding))
-    assert main(["personalize", "a.jpg", "--config", str(path)]) == 1
-    assert "save it as UTF-8" in capsys.readouterr().err
-    path.write_bytes('trigger = "Jörg"\n'.encode("utf-8-sig"))
-    assert read_settings(path) == {"trigger": "Jörg"}
-
-
 @pytest.mark.parametrize("text", ['step_counts = ["a"]', "ranks = [1.5]", "meta_down = [3]", "seeds = [true]"])
 def test_lists_in_a_settings_file_hold_what_they_should(tmp_path: Path, text: str, capsys):
     (tmp_path / "settings.toml").write_text(text)

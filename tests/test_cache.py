@@ -41,26 +41,25 @@ def test_the_cache_is_its_owners_alone_whatever_the_umask_and_also_one_of_before
     assert mode(entries(tmp_path / "cache")[0].path) == 0o600
 
 
-@pytest.mark.parametrize("what", ["empty", "cut", "one bit", "another entry", "no safetensors", "a folder"])
+DAMAGE = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[:50],
+    "one bit": lambda data: data[:-3] + bytes([data[-3] ^ 4]) + data[-2:],
+    "another entry": lambda data: files.safetensors_bytes(LATENT, {"format": "pt"}),
+    "no safetensors": lambda data: b"gone " * 100,
+}
+
+
+@pytest.mark.parametrize("what", [*DAMAGE, "a folder"])
 def test_a_damaged_entry_is_a_miss_and_is_made_anew(tmp_path: Path, what: str):
     cache, other = Cache(tmp_path), Cache.key(what="other")
     cache.put(KEY, LATENT)
     (entry,) = entries(tmp_path)
-    data = bytearray(entry.path.read_bytes())
-    if what == "empty":
-        entry.path.write_bytes(b"")
-    elif what == "cut":
-        entry.path.write_bytes(data[:50])
-    elif what == "one bit":
-        data[-3] ^= 4
-        entry.path.write_bytes(data)
-    elif what == "another entry":
-        entry.path.write_bytes(files.safetensors_bytes(LATENT, {"format": "pt"}))
-    elif what == "no safetensors":
-        entry.path.write_text("gone " * 100)
-    else:
+    if what == "a folder":
         entry.path.unlink()
         entry.path.mkdir()
+    else:
+        entry.path.write_bytes(DAMAGE[what](entry.path.read_bytes()))
     assert KEY not in cache
     assert other not in cache
     if what == "a folder":

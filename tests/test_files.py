@@ -69,15 +69,12 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_file_whole(tmp_path: Path,
     assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
 
 
-def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path):
+def test_a_place_that_cannot_be_written_is_found_before_the_work_and_another_process_is_left_alone(tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="could not be written"):
         files.check_writable(tmp_path / "file" / "x.safetensors")
     files.check_writable(tmp_path / "new" / "folder" / "x.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "asking leaves nothing behind"
-
-
-def test_asking_whether_a_place_can_be_written_leaves_what_another_process_writes_there(tmp_path: Path):
     (tmp_path / "plan.json.partial").write_text("another's")
     files.check_writable(tmp_path / "new" / "plan.json")
     assert (tmp_path / "plan.json.partial").read_text() == "another's"
@@ -119,16 +116,13 @@ def test_a_name_as_long_as_the_disk_takes_is_written(tmp_path: Path):
     assert path.is_file()
 
 
-def test_a_file_of_another_kind_or_base_is_refused(tmp_path: Path):
+def test_a_file_of_another_kind_or_base_and_what_is_no_safetensors_file_are_refused(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     files.write(path, TENSORS, "adapter", FACTS)
     with pytest.raises(UserError, match=r"is an adapter file, but a Meta-Down file is needed"):
         files.read(path, ("meta-down",))
     with pytest.raises(UserError, match=r"made for 'flux.1-dev', but the loaded model is 'tiny'"):
         files.read(path, ("adapter",), base="tiny")
-
-
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path):
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "empty.safetensors").touch()
     save_file(TENSORS, tmp_path / "others.safetensors")

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from metalora.commands.personal import read_prompts as read_prompt_lines
 from metalora.config import PersonalizeConfig, UserError
+from metalora.settings import read_settings
 from metalora.store.identities import read_identities
 from metalora.store.manifest import read_manifest
-from metalora.store.pictures import save_image
 from metalora.store.prompts import read_prompts, without
-from metalora.store.tables import read_image_prompts, read_pairs
+from metalora.store.tables import read_image_prompts
 from metalora.store.text import read_text
 
 MINI = Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark"
@@ -48,6 +47,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], object]] = {
         read_image_prompts,
         {"a.png": "a café"},
     ),
+    "settings.toml": ('trigger = "a café"\n', read_settings, {"trigger": "a café"}),
     "caption.txt": ("a café", people_with_a_caption, "a café"),
     "people.jsonl": (
         "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS),
@@ -73,9 +73,11 @@ def test_another_encoding_is_refused_with_what_to_do(tmp_path: Path, name: str, 
     (tmp_path / name).write_bytes(text.replace("\u2028", " ").encode(encoding))
     with pytest.raises(UserError, match="save it as UTF-8"):
         read(tmp_path / name)
+    with pytest.raises(UserError, match=r"gone\.txt cannot be read"):
+        read_text(tmp_path / "gone.txt")
 
 
-def test_a_manifest_and_a_table_of_pairs_may_have_a_mark(tmp_path: Path):
+def test_a_benchmarks_manifest_may_have_a_mark(tmp_path: Path):
     data = (MINI / "manifest.jsonl").read_bytes()
     (tmp_path / "photos").symlink_to(MINI / "photos")
     (tmp_path / "manifest.jsonl").write_bytes(b"\xef\xbb\xbf" + data)
@@ -83,14 +85,6 @@ def test_a_manifest_and_a_table_of_pairs_may_have_a_mark(tmp_path: Path):
     (tmp_path / "manifest.jsonl").write_bytes(data.decode().encode("utf-16"))
     with pytest.raises(UserError, match="save it as UTF-8"):
         read_manifest(tmp_path / "manifest.jsonl", look=False)
-    save_image(torch.zeros(3, 8, 8), tmp_path / "a.png")
-    (tmp_path / "pairs.csv").write_text("\ufefffirst,second,same\na.png,a.png,1\n", encoding="utf-8")
-    assert read_pairs(tmp_path / "pairs.csv", tmp_path)[0].same
-
-
-def test_a_missing_file_is_a_sentence(tmp_path: Path):
-    with pytest.raises(UserError, match=r"gone\.txt cannot be read"):
-        read_text(tmp_path / "gone.txt")
 
 
 @pytest.mark.parametrize("field", ["{class:0>3000000000}", "{class.foo}", "{class!r}", "{0}", "{}", "{class", "{x}"])
@@ -112,23 +106,15 @@ PAPER = MINI.parent / "meta_phd" / "prompts.json"
 VERBATIM = (Path(__file__).parent / "data" / "meta_phd_prompts.sha256").read_text().split()
 
 
-def test_the_papers_fifty_prompts_are_verbatim_with_their_source():
+def test_the_papers_prompts_are_verbatim_tagged_by_part_and_age_and_filled_in_for_the_person():
     prompts = read_prompts(PAPER).prompts
     assert [hashlib.sha256(prompt.text.encode()).hexdigest()[:16] for prompt in prompts] == VERBATIM
     assert "arXiv 2503.22352" in json.loads(PAPER.read_text())["source"]
-
-
-def test_forty_are_of_single_photos_and_ten_of_several():
-    prompts = read_prompts(PAPER).prompts
     for class_name in ("man", "woman"):
         assert sum(prompt.asked_of(class_name, "single-photo") for prompt in prompts) == 20
         assert sum(prompt.asked_of(class_name, "several-photos") for prompt in prompts) == 10
     groups = {(prompt.class_name, prompt.group) for prompt in prompts}
     assert len(groups) == 5
-
-
-def test_prompts_that_ask_for_another_age_are_tagged_and_can_be_left_out():
-    prompts = read_prompts(PAPER).prompts
     aged = [prompt.text for prompt in prompts if "age" in prompt.tags]
     assert [text[:24] for text in aged] == ["A 90-year-old man with c", "A man as a 1-year-old ba"]
     left = without(prompts, ["age"])
@@ -136,9 +122,6 @@ def test_prompts_that_ask_for_another_age_are_tagged_and_can_be_left_out():
     assert not [prompt for prompt in left if "year-old" in prompt.text]
     with pytest.raises(UserError, match="No prompt has the tag hats; there are: age"):
         without(prompts, ["hats"])
-
-
-def test_prompts_are_filled_in_for_the_person():
     (prompt,) = (prompt for prompt in read_prompts(PAPER).prompts if prompt.id == "unsplash-09")
     assert prompt.filled("woman").startswith("A woman in a modern, casual look")
     assert "her face fully visible and rendered with intricate detail as she looks" in prompt.filled("woman")
