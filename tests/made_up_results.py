@@ -7,11 +7,12 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import metalora
-from metalora.jobs.benchmark.plan import PlannedPerson
-from metalora.jobs.benchmark.results import comparisons, summary
+from metalora.jobs.benchmark.plan import PlannedPerson, PlannedPrompt
+from metalora.jobs.benchmark.results import FORMAT, benchmark_record, comparisons, summary
 
 MINI = Path(metalora.__file__).parent / "data" / "mini_benchmark"
 VARIANTS = (
@@ -35,38 +36,20 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
     photos = {person["identity"]: [r for r in rows if r["identity"] == person["identity"]] for person in references}
     asked = json.loads((MINI / "prompts.json").read_text())["several-photos"][:prompts]
     for person in references:
-        copied(MINI / person["path"], folder / "references" / f"{person['identity']}.jpg")
+        copied(MINI / person["path"], folder / reference_of(person))
+    planned: Any = SimpleNamespace(
+        **{"name": "made_up", "manifest_sha256": HASH, "prompts_sha256": HASH[::-1], "gallery": list(photos)},
+        alternatives={"background": [""] * 30},
+        people=[PlannedPerson(p["identity"], p["class"], p["part"], reference_of(p), 0, 0) for p in references],
+        prompts=[
+            PlannedPrompt(one["id"], "several-photos", None, None, one["prompt"], [], one["asks"], {}, {})
+            for one in asked
+        ],
+    )
+    real: Any = {name: SimpleNamespace(held_out=own[1:]) for name, own in photos.items()}
     record = {
-        "format": "metalora-results-2",
-        "benchmark": {
-            "name": "made_up",
-            "manifest_sha256": HASH,
-            "prompts_sha256": HASH[::-1],
-            "identities": [
-                {
-                    "identity": person["identity"],
-                    "class": person["class"],
-                    "part": person["part"],
-                    "held_out": len(photos[person["identity"]]) - 1,
-                    "reference": f"references/{person['identity']}.jpg",
-                }
-                for person in references
-            ],
-            "gallery": list(photos),
-            "alternatives": {"background": 30},
-            "prompts": [
-                {
-                    "id": prompt["id"],
-                    "part": "several-photos",
-                    "class": None,
-                    "group": None,
-                    "text": prompt["prompt"],
-                    "tags": [],
-                    "asks": prompt["asks"],
-                }
-                for prompt in asked
-            ],
-        },
+        "format": FORMAT,
+        "benchmark": benchmark_record(planned, real),
         "backbone": {"name": "made up", "fingerprint": "made-up-fingerprint"},
         "sampling": {"sampling_steps": 30, "guidance": 3.5, "width": 128, "height": 128, "strength": 1.0},
         "seeds": list(range(seeds)),
@@ -87,6 +70,10 @@ def made_up_run(folder: Path, people: int = 6, prompts: int = 3, seeds: int = 2,
     record["comparisons"] = comparisons(record["variants"], set(photos))
     write(folder, record)
     return folder
+
+
+def reference_of(person: dict[str, Any]) -> str:
+    return f"references/{person['identity']}.jpg"
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:

@@ -39,16 +39,6 @@ def test_each_image_of_a_batch_has_its_own_prompt_and_noise(tiny: PipelineBackbo
         assert (latents[one] - latents[other]).abs().max() > 0.1
 
 
-def test_latents_decoded_together_are_the_images_of_each(tiny: PipelineBackbone, monkeypatch: pytest.MonkeyPatch):
-    latents = torch.randn(5, 16, 6, 8, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(images, "DECODED_AT_ONCE", 2 * 48 * 64)  # two, two and one
-    with tiny.autoencoder() as autoencoder:
-        together = list(images.decoded(latents, autoencoder))
-        alone = [autoencoder.decode(latent) for latent in latents]
-    assert together[0].shape == (3, 48, 64)
-    torch.testing.assert_close(torch.stack(together), torch.stack(alone), rtol=0, atol=1e-5)
-
-
 def test_a_merged_batch_gives_the_images_of_a_lora_that_acts_on_them_one_by_one(
     tiny: PipelineBackbone, warm_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -68,20 +68,16 @@ def variant_of(folder: Path, name: str) -> dict:
     return next(variant for variant in results_of(folder)["variants"] if variant["id"] == name)
 
 
-def test_the_results_keep_to_the_published_schema(done: Path):
-    assert problems_by_schema(results_of(done), "results") == []
+def test_the_results_keep_to_the_schema_with_a_row_for_each_method_step_count_and_folder_and_list_what_is_missing(
+    done: Path,
+):
+    assert problems(results_of(done)) == []
     assert results_of(done)["embedders"]["clip"]["truncated"] == []
-
-
-def test_there_is_a_row_for_each_method_at_each_step_count_and_for_each_folder_from_elsewhere(done: Path):
     trained = [f"{method}-{steps}-r1" for method in ("meta-lora", "lora") for steps in (3, 5)]
     assert [variant["id"] for variant in results_of(done)["variants"]] == ["none", *trained, "external-photos"]
     for variant in results_of(done)["variants"][:-1]:
         assert len(variant["images"]) == 5 * 2 * 2
         assert variant["missing"] == []
-
-
-def test_missing_images_from_elsewhere_are_listed(done: Path):
     variant, plan = variant_of(done, "external-photos"), read_plan(done)
     last = f"{plan.prompts[-1].id}-{plan.seeds[-1]}.png"
     assert variant["missing"] == [f"external/photos/{person.identity}/{last}" for person in plan.people]
@@ -109,17 +105,12 @@ def test_scores_are_those_of_the_faces_by_hand(done: Path, people: list[Identity
     assert variant["summary"]["position"] > 0.9  # photos of the very people
 
 
-def test_the_gallery_is_everyone_with_held_out_photos_and_real_photos_are_found_in_it(done: Path):
-    assert len(read_plan(done).gallery) == 16
-    summary = variant_of(done, "external-photos")["summary"]
-    assert summary["identified"]["mean"] == 1.0
-    assert variant_of(done, "lora-5-r1")["summary"]["identified"]["mean"] == 0.0  # no faces
-
-
-def test_images_without_a_face_count_as_zero_and_leave_nothing_to_average(done: Path):
+def test_real_photos_are_found_in_the_gallery_and_images_without_a_face_count_as_zero(done: Path):
+    assert len(read_plan(done).gallery) == 16, "everyone with held-out photos"
+    assert variant_of(done, "external-photos")["summary"]["identified"]["mean"] == 1.0
     summary = variant_of(done, "lora-5-r1")["summary"]
-    assert summary["detection_rate"] == 0.0
-    assert summary["r_facesim"]["left out"] is None
+    assert summary["identified"]["mean"] == summary["detection_rate"] == 0.0
+    assert summary["r_facesim"]["left out"] is None, "nothing is left to average"
     assert summary["r_facesim"]["as zero"]["mean"] == 0.0
     assert summary["position"] is None
 
@@ -138,7 +129,9 @@ def test_comparisons_are_paired_over_people(done: Path):
     assert not [c for c in found if c["misses"] == "left out"]  # no method but the photos shows a face
 
 
-def test_every_method_sees_the_same_noise_and_each_image_its_own(done: Path):
+def test_every_image_has_noise_of_its_own_that_all_methods_share_and_people_of_a_class_share_those_without_a_lora(
+    done: Path,
+):
     metadata = {
         variant["id"]: [
             json.loads(read_image_metadata(done / image["path"])["metalora"])["seed"] for image in variant["images"]
@@ -148,9 +141,6 @@ def test_every_method_sees_the_same_noise_and_each_image_its_own(done: Path):
     seeds = metadata.pop("none")
     assert all(others == seeds for others in metadata.values())
     assert len(set(seeds)) == 2 * 2  # prompts x seeds; people share them
-
-
-def test_without_a_lora_a_class_has_one_set_of_images(done: Path):
     images = variant_of(done, "none")["images"]
     assert len({image["path"] for image in images}) == 2 * 2 * 2  # classes x prompts x seeds
     assert {image["identity"] for image in images} == {person.identity for person in read_plan(done).people}

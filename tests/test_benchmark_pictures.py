@@ -16,7 +16,7 @@ from metalora.jobs.benchmark.results import (
     shown,
 )
 from metalora.jobs.benchmark.scores import PictureScorer, RealFaces
-from metalora.jobs.evaluate.whole import as_bytes, truncation
+from metalora.jobs.evaluate.whole import truncation
 from metalora.measure.clip import load_clip
 
 pytestmark = pytest.mark.slow
@@ -47,13 +47,15 @@ def painted(folder: Path, name: str, red: int, green: int, blue: int) -> Path:
     return path
 
 
-def test_clip_scores_are_cosines_times_100(tmp_path: Path):
+def test_clip_scores_are_cosines_times_100_and_null_without_clip(tmp_path: Path):
     paths = [painted(tmp_path, "one", 255, 0, 0), painted(tmp_path, "two", 0, 255, 0)]
     scorer = PictureScorer(Colours(), {})
     scores = scorer.score(paths, [prompt("a red coat"), prompt("a red coat")], "woman", paths[1])
     assert [score["clip_t"] for score in scores] == pytest.approx([100, 0])
     assert [score["clip_i"] for score in scores] == pytest.approx([0, 100])
     assert [score["shown"] for score in scores] == [{}, {}]
+    nothing = {"clip_t": None, "clip_i": None, "shown": None}
+    assert PictureScorer(None, {}).score(paths[:1], [prompt("a")], "woman", paths[1]) == [nothing]
 
 
 def test_what_an_image_shows_is_chosen_among_the_alternatives_alone(tmp_path: Path):
@@ -78,16 +80,6 @@ def test_prompts_of_which_clip_reads_only_the_beginning_are_named():
     assert truncation(clip, ["a photo of a woman"]) is None
 
 
-def test_without_clip_every_score_is_null():
-    assert PictureScorer(None, {}).score([Path("x.png")], [prompt("a")], "woman", Path("y.png")) == [
-        {"clip_t": None, "clip_i": None, "shown": None}
-    ]
-
-
-def test_pictures_are_the_files_own_bytes(tmp_path: Path):
-    assert as_bytes(painted(tmp_path, "a", 1, 128, 254))[:, 0, 0].tolist() == [1, 128, 254]
-
-
 IMAGES = [
     {"identity": i, "prompt": p, "faces": f, "held_out": h, "reference": r, "clip_t": c}
     | {"clip_i": None, "nearest": n, "best": h}
@@ -101,7 +93,7 @@ IMAGES = [
 ]
 
 
-def test_grouped_means_by_hand():
+def test_grouped_means_by_hand_and_an_image_without_a_face_is_not_identified():
     class_of = {"ada": "woman", "bob": "man", "eve": "woman"}
     means = grouped_means(IMAGES, lambda image: class_of[image["identity"]], {"ada", "bob"})
     assert means["woman"]["r_facesim"] == pytest.approx(0.5)
@@ -109,9 +101,6 @@ def test_grouped_means_by_hand():
     assert means["woman"]["clip_t"] == pytest.approx((22.5 + 40) / 2)
     assert means["man"]["r_facesim"] == pytest.approx(0.2)
     assert means["man"]["clip_i"] is None
-
-
-def test_an_image_without_a_face_is_not_identified_and_prompts_are_averaged_first():
     values = identity_values(IMAGES, "identified", None, {"ada", "bob"})
     assert values == {"ada": pytest.approx((0.5 + 1) / 2), "bob": 0.0}
 

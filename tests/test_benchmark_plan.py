@@ -29,11 +29,13 @@ def test_a_method_may_have_a_learning_rate_of_its_own(tiny: PipelineBackbone, tm
     assert read_plan(tmp_path) == plan
 
 
-def test_a_folder_holds_one_plan(tiny: PipelineBackbone, tmp_path: Path):
+def test_a_folder_holds_one_plan_or_says_how_to_make_one(tiny: PipelineBackbone, tmp_path: Path):
     first = planned(tmp_path, tiny)
     assert planned(tmp_path, tiny) == first
     with pytest.raises(UserError, match=r"is another plan \(seeds.* differ\)|another plan \(prompts, seeds differ\)"):
         planned(tmp_path, tiny, seeds=(4,))
+    with pytest.raises(UserError, match="`metalora benchmark plan"):
+        read_plan(tmp_path)
 
 
 def test_the_paper_prompts_plan_both_parts_and_age_can_be_left_out(tiny: PipelineBackbone, tmp_path: Path):
@@ -81,11 +83,6 @@ def test_meta_lora_needs_a_meta_down_of_every_class(tiny: PipelineBackbone, tmp_
         planned(tmp_path, tiny, ranks=(32,), methods=("meta-lora",))
 
 
-def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path: Path):
-    with pytest.raises(UserError, match="`metalora benchmark plan"):
-        read_plan(tmp_path)
-
-
 @pytest.mark.parametrize("line", ['method = "lora"', "steps = 5", 'class_name = "man"'])
 def test_a_settings_file_with_what_a_plan_has_several_of_is_refused(
     line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -100,14 +97,9 @@ SMALL = ["--methods", "none", "lora", "--people", "1", "--prompts-each", "1", "-
 
 
 def test_the_plan_has_the_speed_flags_and_a_run_keeps_to_them(
-    tiny: PipelineBackbone,
-    warm_cache: Cache,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    here: Path, tiny: PipelineBackbone, warm_cache: Cache, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
-    run = tmp_path / "run"
+    run = here / "run"
     assert main(["benchmark", "plan", str(run), *FLAGS, *SMALL, "--eight-bit"]) == 0
     plan = read_plan(run)
     assert plan.speed == {"eight_bit": True}

@@ -34,13 +34,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
         return run(demonstrate(backbone, folder, Cache(folder / "cache"), "tiny", people))
 
 
-def test_the_page_needs_no_other_file_and_no_network(made):
+def test_the_page_needs_no_other_file_and_begins_with_everyones_photo_and_ends_with_the_losses(made):
     page = made.page.read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert not re.search("https?:", page)
     assert len(page) < 5e6
+    firsts = [page.index(f"“{person.prompts[0]}”") for person in made.people]
+    assert firsts == sorted(firsts)
+    assert page.index('class="lead"') < firsts[0]
+    assert firsts[-1] < page.index("Other prompts") < page.index("How it was learned") < page.index("training loss")
 
 
 def test_every_image_on_the_page_is_one_that_the_run_wrote_or_learned_from(made):
@@ -57,14 +61,6 @@ def test_every_image_on_the_page_is_one_that_the_run_wrote_or_learned_from(made)
         assert min(np.abs(seen - one).mean() for one in small) < 3
 
 
-def test_the_page_begins_with_everyones_photo_and_images_and_ends_with_the_losses(made):
-    page = made.page.read_text()
-    firsts = [page.index(f"“{person.prompts[0]}”") for person in made.people]
-    assert firsts == sorted(firsts)
-    assert page.index('class="lead"') < firsts[0]
-    assert firsts[-1] < page.index("Other prompts") < page.index("How it was learned") < page.index("training loss")
-
-
 def test_a_random_meta_down_is_called_one_and_a_trained_one_is_not(made):
     assert "random" in made.labels["meta-lora"]
     assert "not meta-trained" in summary(made)
@@ -73,16 +69,13 @@ def test_a_random_meta_down_is_called_one_and_a_trained_one_is_not(made):
     assert "not meta-trained" not in summary(replace(made, labels=labels))
 
 
-def test_each_prompt_has_an_image_without_and_with_each_lora_from_the_same_noise(made):
+def test_everyone_has_a_lora_of_their_own_and_each_prompt_images_of_the_same_noise_with_and_without_it(made):
     assert list(made.images) == list(made.labels) == [NONE, "lora", "meta-lora"]
     for people in made.images.values():
         for person, images in zip(made.people, people, strict=True):
             assert [image.prompt for image in images] == list(person.prompts)
             assert {image.seed for image in images} == {person.seed}
             assert all(image.path.exists() for image in images)
-
-
-def test_everyone_has_a_lora_file_of_their_own(made):
     for trained in made.trained.values():
         assert [path.stem for path in trained.loras] == [person.name for person in made.people]
         assert len({path.read_bytes() for path in trained.loras}) == len(made.people)
@@ -125,16 +118,14 @@ def test_the_first_sentence_is_what_it_took_and_what_it_gave(made):
     assert "a person on this machine" not in summary(replace(made, trained=gone_on))
 
 
-def test_images_without_a_face_are_said_to_be_so(made):
-    found = {method: replace(one, likeness={}) for method, one in made.scores.by_method.items()}
-    assert "images show no face" in summary(replace(made, scores=replace(made.scores, by_method=found)))
+def test_what_was_not_measured_is_left_out_and_said(made):
+    def without(score: str) -> Demonstration:
+        found = {method: replace(one, **{score: {}}) for method, one in made.scores.by_method.items()}
+        return replace(made, scores=replace(made.scores, by_method=found))
 
-
-def test_without_open_clip_its_score_is_left_out_and_that_is_said(made):
-    found = {method: replace(one, clip_t={}) for method, one in made.scores.by_method.items()}
-    without = replace(made, scores=replace(made.scores, by_method=found))
-    assert "CLIP-T not measured" in summary(without)
-    assert "open_clip" in summary(without)
+    assert "no face" in opening(without("likeness"))[0]
+    assert "CLIP-T not measured" in opening(without("clip_t"))[1]
+    assert "open_clip" in str(notes(without("clip_t")))
 
 
 def test_one_person_without_other_photos_has_a_page_that_claims_no_likeness(made, tmp_path):
@@ -145,15 +136,12 @@ def test_one_person_without_other_photos_has_a_page_that_claims_no_likeness(made
     assert "R-FaceSim" not in page
 
 
-def test_a_base_that_knows_real_people_gets_a_real_one():
+def test_a_base_that_knows_real_people_gets_a_real_one_and_the_miniature_people_with_prompts_of_their_own():
     (person,) = demo_people("flux-dev")
     assert person.portrait.name == "astronaut.jpg"
     assert person.unseen == ()
     with pytest.raises(UserError, match="miniature"):
         demo_people("flux-dev", 2)
-
-
-def test_the_miniature_gets_people_of_both_classes_with_prompts_of_their_own():
     people = demo_people("miniature")
     assert len(people) == 4
     assert {person.class_name for person in people} == {"woman", "man"}

@@ -59,26 +59,20 @@ def test_a_point_on_the_curve_is_no_distance_from_it_and_one_above_is_what_was_a
         assert across is None or across.mean == pytest.approx(10 * added, abs=0.15)
 
 
-def test_where_the_curve_does_not_go_there_is_no_distance():
+def test_where_the_curve_does_not_go_there_is_no_distance_and_only_people_with_all_scores_count():
     assert above(*person_scores(0.5, 45, seed=9), CURVE) is None
     assert above(*person_scores(0.5, 42, seed=9), CURVE[:1]) is None
-
-
-def test_only_people_with_all_scores_count():
     likeness, prompt = person_scores(0.6, 42, seed=9)
     del likeness[PEOPLE[0]]
     assert above(likeness, prompt, CURVE).count == len(PEOPLE) - 1
 
 
-def test_an_image_without_a_face_in_one_setting_is_left_out_of_all():
+def test_an_image_without_a_face_counts_in_no_setting_and_the_interval_is_as_wide_as_prompts_and_noise_disagree():
     likeness, prompt = person_scores(0.6, 42, seed=9)
     before = above(likeness, prompt, CURVE)
     likeness[PEOPLE[0]][IMAGES[0]] = 1e9
     gone = [({**a, PEOPLE[0]: {k: v for k, v in a[PEOPLE[0]].items() if k != IMAGES[0]}}, b) for a, b in CURVE]
     assert above(likeness, prompt, gone).mean == pytest.approx(before.mean, abs=0.01)
-
-
-def test_the_interval_is_as_wide_as_prompts_and_noise_disagree():
     """What differs from image to image for everyone alike is not known better by asking more people."""
     narrow, wide = (above(*person_scores(0.6, 42, seed=9, spread=spread), CURVE) for spread in (0.0, 0.05))
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
