@@ -1,13 +1,13 @@
 """Tiny random models of ComfyUI's real classes, a family each, their prompts, and gradients of adapters on them."""
 
 import hashlib
-import inspect
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from comfyui import pack
+from tiny_bases import PIPELINES
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ComfyUI's class of
     "sd3": (
         "SD3",
         {"in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "num_patches": 256}
-        | {"adm_in_channels": 24, "pos_embed_max_size": 16, "qk_norm": "rms", "pos_embed_scaling_factor": None}
+        | {"adm_in_channels": 32, "pos_embed_max_size": 16, "qk_norm": "rms", "pos_embed_scaling_factor": None}
         | {"context_embedder_config": {"params": {"in_features": 40, "out_features": 128}}}
         | {"x_block_self_attn_layers": [0]},
     ),
@@ -79,44 +79,19 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ComfyUI's class of
     ),
 }
 SIZES["sd3"][1]["context_embedder_config"]["target"] = "torch.nn.Linear"
-DIFFUSERS: dict[str, tuple[str, dict[str, Any]]] = {  # family -> (class of its transformer, the sizes of `SIZES` there)
-    "flux1": (
-        "Flux",
-        {"num_single_layers": 2, "pooled_projection_dim": 24, "guidance_embeds": True, "axes_dims_rope": (8, 12, 12)},
-    ),
-    "flux2": (
-        "Flux2",
-        {"in_channels": 128, "num_single_layers": 2, "joint_attention_dim": 48, "guidance_embeds": False}
-        | {"axes_dims_rope": (8, 8, 8, 8)},
-    ),
-    "zimage": (
-        "ZImage",
-        {"dim": 384, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 3, "n_kv_heads": 3, "cap_feat_dim": 40}
-        | {"axes_dims": [32, 48, 48]},
-    ),
-    "qwen": ("QwenImage", {"axes_dims_rope": (8, 12, 12)}),
-    "krea2": (
-        "Krea2",
-        {"attention_head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256}
-        | {"text_hidden_dim": 32, "num_text_layers": 3, "text_num_attention_heads": 2, "text_num_key_value_heads": 2}
-        | {"text_intermediate_size": 128, "axes_dims_rope": (4, 6, 6)},
-    ),
-    "sd3": (
-        "SD3",
-        {"sample_size": 16, "in_channels": 16, "attention_head_dim": 64, "caption_projection_dim": 128}
-        | {"pooled_projection_dim": 24, "pos_embed_max_size": 16, "dual_attention_layers": (0,), "qk_norm": "rms_norm"},
-    ),
-    "chroma": (
-        "Chroma",
-        {"num_single_layers": 2, "axes_dims_rope": (8, 12, 12), "approximator_hidden_dim": 40}
-        | {"approximator_layers": 2},
-    ),
+AS_HEADLESS = {"flux2": "flux.2-klein", "qwen": "qwen-image", "krea2": "krea-2", "sd3": "sd3.5"}  # in tiny_bases.py
+LAYERS = {"num_layers": 2, "num_single_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
+LAYERS |= {"joint_attention_dim": 40, "in_channels": 64, "axes_dims_rope": (8, 12, 12)}
+DIFFUSERS: dict[str, dict[str, Any]] = {  # the others' class of a transformer, and the sizes of `SIZES` there
+    "Flux": {**LAYERS, "pooled_projection_dim": 24, "guidance_embeds": True},
+    "Chroma": {**LAYERS, "approximator_hidden_dim": 40, "approximator_layers": 2},
+    "ZImage": {"dim": 384, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 3, "n_kv_heads": 3, "cap_feat_dim": 40}
+    | {"axes_dims": [32, 48, 48]},
 }
-SAME_IN_DIFFUSERS = {"in_channels": 64, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2}
-SAME_IN_DIFFUSERS |= {"joint_attention_dim": 40}
+IN_DIFFUSERS = {"flux1": "Flux", "chroma": "Chroma", "zimage": "ZImage", **AS_HEADLESS}
 NEWER = ("txt_ids_dims", "rope_theta")  # sizes that ComfyUI 0.3.64 does not ask for
 TEXT = {"flux2": 48, "krea2": 96}  # width of a prompt's tokens, where it is not 40
-POOLED = {"flux1": 24, "sd3": 24, "sdxl": 16}
+POOLED = {"flux1": 24, "sd3": 32, "sdxl": 16}
 CHANNELS = {"flux2": 128, "ernie": 128, "sdxl": 4}
 
 
@@ -125,11 +100,13 @@ def in_diffusers(family: str) -> tuple[nn.Module, Any]:
     import diffusers
     from diffusers.loaders import lora_pipeline
 
-    name, sizes = DIFFUSERS[family]
-    kind = getattr(diffusers, f"{name}Transformer2DModel")
-    taken = inspect.signature(kind.__init__).parameters
-    model = kind(**{key: size for key, size in {**SAME_IN_DIFFUSERS, **sizes}.items() if key in taken})
-    return model, vars(lora_pipeline)[f"{'Flux' if name == 'Chroma' else name}LoraLoaderMixin"]
+    known = IN_DIFFUSERS[family]
+    if known in PIPELINES:
+        model = PIPELINES[known][1]()["transformer"]()
+    else:
+        model = getattr(diffusers, f"{known}Transformer2DModel")(**DIFFUSERS[known])
+    name = type(model).__name__.removesuffix("Transformer2DModel").replace("Chroma", "Flux")
+    return model, vars(lora_pipeline)[f"{name}LoraLoaderMixin"]
 
 
 def skip_without(family: str) -> None:

@@ -45,49 +45,29 @@ class Socket:
         return Output(self.kind, display_name, tooltip, is_output_list)
 
 
-class Int(Socket):
-    def Input(
-        self, id, *, default, tooltip=None, optional=False, min=None, max=None, control_after_generate=None
-    ) -> Input:
-        options = {"default": default, "min": min, "max": max, "control_after_generate": control_after_generate}
-        return Input("INT", id, optional, tooltip=tooltip, **options)
+class Widget(Socket):
+    """A type whose value is typed into the node; `options` are what its inputs may have."""
 
+    def __init__(self, kind: str, *options: str):
+        super().__init__(kind)
+        self.options = {"default", *options}
 
-class Float(Socket):
-    def Input(self, id, *, default, tooltip=None, optional=False, min=None, max=None, step=None, round=None) -> Input:
-        shown = {"default": default, "min": min, "max": max, "step": step, "round": round}
-        return Input("FLOAT", id, optional, tooltip=tooltip, **shown)
-
-
-class Boolean(Socket):
-    def Input(self, id, *, default, tooltip=None, optional=False) -> Input:
-        return Input("BOOLEAN", id, optional, tooltip=tooltip, default=default)
-
-
-class String(Socket):
-    def Input(self, id, *, default, tooltip=None, optional=False, multiline=False, force_input=None) -> Input:
-        shown = {"default": default, "multiline": multiline, "forceInput": force_input}
-        return Input("STRING", id, optional, tooltip=tooltip, **shown)
-
-
-class Combo(Socket):
-    def Input(self, id, *, options, tooltip=None, default=None, optional=False) -> Input:
-        assert default is None or default in options, (id, default)
-        return Input("COMBO", id, optional, tooltip=tooltip, default=default, multiselect=False, options=list(options))
+    def Input(self, id: str, *, tooltip: str, optional: bool = False, **options: Any) -> Input:
+        if strange := options.keys() - self.options:
+            raise TypeError(f"{self.kind} takes no {', '.join(sorted(strange))}")
+        shown: dict[str, Any] = {"multiline": False} if self.kind == "STRING" else {}
+        shown |= {"forceInput" if key == "force_input" else key: value for key, value in options.items()}
+        if self.kind == "COMBO":
+            assert options.get("default") in (None, *options["options"]), (id, options["default"])
+            shown |= {"multiselect": False, "options": list(options["options"])}
+        else:
+            assert "default" in options, id
+        return Input(self.kind, id, optional, tooltip=tooltip, **shown)
 
 
 class Schema:
     def __init__(
-        self,
-        *,
-        node_id,
-        display_name,
-        category,
-        description,
-        inputs,
-        outputs,
-        is_input_list=False,
-        is_output_node=False,
+        self, *, node_id, display_name, category, description, inputs, outputs, is_input_list=0, is_output_node=0
     ):
         self.node_id, self.inputs, self.outputs = node_id, inputs, outputs
         assert display_name
@@ -117,11 +97,11 @@ def latest() -> ModuleType:
         ComfyNode=type("ComfyNode", (), {}),
         NodeOutput=type("NodeOutput", (), {}),
         Custom=Socket,
-        Int=Int("INT"),
-        Float=Float("FLOAT"),
-        Boolean=Boolean("BOOLEAN"),
-        String=String("STRING"),
-        Combo=Combo("COMBO"),
+        Int=Widget("INT", "min", "max", "control_after_generate"),
+        Float=Widget("FLOAT", "min", "max", "step", "round"),
+        Boolean=Widget("BOOLEAN"),
+        String=Widget("STRING", "multiline", "force_input"),
+        Combo=Widget("COMBO", "options"),
     )
     for name in ("Model", "Clip", "Vae", "Image", "Mask", "BBOX"):
         setattr(io, name, Socket(name.upper()))

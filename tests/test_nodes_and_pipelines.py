@@ -26,31 +26,19 @@ from metalora.method.flow import generator_of
 from metalora.method.personalize import Person, TrainingImages, new_optimizer, personalize
 
 pytestmark = [needs_comfyui, pytest.mark.slow]
-SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # family -> ours, and what its tiny transformer has otherwise
-    "flux2": ("flux.2-klein", {}),
-    "zimage": (
-        "z-image",
-        {"dim": 1152, "n_heads": 9, "n_kv_heads": 9, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512]},
-    ),
-    "qwen": ("qwen-image", {}),
-    "krea2": ("krea-2", {"text_intermediate_size": 128, "intermediate_size": 256}),
-    "sd3": (
-        "sd3.5",
-        {"attention_head_dim": 64, "caption_projection_dim": 128, "pooled_projection_dim": 24},
-    ),
-}
+NAMES = {**comfy_families.AS_HEADLESS, "zimage": "z-image"}
+Z_IMAGE = {"dim": 1152, "n_heads": 9, "n_kv_heads": 9}  # below the real width the classes give the time another one
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture(params=NAMES)
 def both(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any, PipelineBackbone]:
     """(family, ComfyUI's backbone, ours of the same weights)."""
     skip_without(request.param)
-    family, changed = SIZES[request.param]
-    if family == "z-image":  # below the real width the two programs' classes give the time another one
+    family, changed = NAMES[request.param], {}
+    if family == "z-image":
         kind, sizes = comfy_families.SIZES["zimage"]
-        monkeypatch.setitem(
-            comfy_families.SIZES, "zimage", (kind, sizes | {"dim": 1152, "n_heads": 9, "n_kv_heads": 9})
-        )
+        monkeypatch.setitem(comfy_families.SIZES, "zimage", (kind, sizes | Z_IMAGE))
+        changed = Z_IMAGE | {"axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512]}
     model = build(request.param)
     path = write(model.model.diffusion_model.state_dict(), tmp_path / "base.safetensors", "model.diffusion_model.")
     folder = save_tiny_base(family, tmp_path / "base")

