@@ -51,10 +51,6 @@ def test_a_fresh_mid_is_the_identity_where_it_has_nothing_to_choose_and_drawn_wh
     assert torch.equal(whole.by_name["block.out"].down, chosen.by_name["block.out"].down)
 
 
-def test_a_trained_adapter_changes_something(toy: ToyNetwork):
-    assert not torch.allclose(adapted(toy, made(meta=True)), toy(**INPUTS), atol=1e-2)
-
-
 @pytest.mark.parametrize("rank", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("meta", [True, False])
 def test_the_merged_lora_is_the_adapter(toy: ToyNetwork, meta: bool, rank: int):

@@ -1,6 +1,5 @@
 """Blocks that visit the device change nothing but where they are."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from metalora.backbones.pipeline import PipelineBackbone, Speed
 from metalora.backbones.speed import Checkpointing
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
+from metalora.jobs import run
 
 CPU = torch.device("cpu")
 
@@ -33,8 +33,7 @@ def test_gradients_are_the_same_bits_and_so_are_the_weights_afterwards(
     tiny: PipelineBackbone, count: int, how: Checkpointing
 ):
     adapters = adapters_of(tiny)
-    with tiny.denoiser() as denoiser:
-        denoiser.checkpointing(how)
+    with tiny.denoiser() as denoiser:  # which recomputes nothing
         expected, weights = gradients(denoiser, adapters, ((8, 8), (6, 10))), weights_of(denoiser.network)
     with swapped(count).denoiser() as denoiser:
         denoiser.checkpointing(how)
@@ -60,13 +59,7 @@ def test_images_are_the_same_bits(tiny: PipelineBackbone):
     found = []
     for backbone in (tiny, swapped(3)):
         with backbone.denoiser() as denoiser:
-            sampling = denoiser.sample(PROMPT, (64, 64), 2, 3.5, [0])
-            while True:
-                try:
-                    next(sampling)
-                except StopIteration as end:
-                    found.append(end.value)
-                    break
+            found.append(run(denoiser.sample(PROMPT, (64, 64), 2, 3.5, [0])))
     assert torch.equal(*found)
 
 
@@ -216,33 +209,3 @@ def test_what_cannot_be_swapped_is_refused(tiny: PipelineBackbone):
         Speed(compiled=True, swapped_blocks=3)
     with pytest.raises(UserError, match="leave one out"):
         Speed(eight_bit=True, four_bit=True)
-
-
-def test_diffusers_offloading_leaves_every_block_on_the_device_after_a_checkpointed_backward(tmp_path: Path):
-    """Why ours stays. To the disk, since a CPU has no other memory: what is sent away is left as new memory, which may
-    by chance hold the same bytes."""
-    from diffusers.hooks import apply_group_offloading
-    from torch.utils.checkpoint import checkpoint
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            for block in self.blocks:
-                x = checkpoint(block, x, use_reentrant=False).tanh()
-            return x
-
-    network = Network().requires_grad_(False)
-    weights = [block.weight.clone() for block in network.blocks]
-    places = {"onload_device": CPU, "offload_device": CPU, "offload_to_disk_path": str(tmp_path)}
-    apply_group_offloading(network, offload_type="block_level", num_blocks_per_group=1, **places)
-
-    def there() -> int:
-        return sum(torch.equal(block.weight, own) for block, own in zip(network.blocks, weights, strict=True))
-
-    out = network(torch.randn(2, 8, requires_grad=True))
-    assert there() < 3
-    out.sum().backward()
-    assert there() == 3

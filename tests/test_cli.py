@@ -1,14 +1,7 @@
 """The command line, as a person uses it."""
 
-import os
 import re
 import shlex
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -21,9 +14,9 @@ from metalora.cli import flags_of, main, make_parser, settings_of
 from metalora.config import BaseConfig, PersonalizeConfig
 from metalora.settings import PRESETS, PersonalizeSettings, config_of
 from metalora.store import files
-from metalora.store.cache import Cache
 
 ROOT = Path(__file__).parents[1]
+PEOPLE = str(ROOT / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
 FAST = ["--steps", "3", "--resolution", "64"]
 TINY = ["--backbone", "tiny"]
 
@@ -60,18 +53,14 @@ def test_what_the_crops_were_shown_with_is_in_the_next_command(here: Path, capsy
     assert "a plain LoRA is trained (--method lora)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("source", ["pipeline folder", "single files"])
-def test_a_base_from_files_gives_the_lora_that_the_same_base_gives_otherwise(here: Path, source: str):
+def test_a_base_from_single_files_gives_the_lora_that_the_same_base_gives_otherwise(here: Path):
     fast = [*FAST, "--precision", "fp32", "--learning-rate", "1e-3", "--meta-down", "random"]
     assert main(["personalize", "ada.jpg", *fast, *TINY, "--out", "expected.safetensors"]) == 0
-    save_pipeline(TinyFlux(), here / "pipeline")
-    if source == "pipeline folder":
-        base = ["--backbone", str(here / "pipeline")]
-    else:
-        parts = save_single_files(TinyFlux(), here / "files")
-        shutil.copytree(here / "pipeline", here / "settings", ignore=shutil.ignore_patterns("*.safetensors", "*.model"))
-        base = ["--backbone", str(here / "settings")]
-        base += [word for part, path in parts.items() for word in (f"--{part.replace('_', '-')}", str(path))]
+    parts, settings = save_single_files(TinyFlux(), here / "files"), save_pipeline(TinyFlux(), here / "pipeline")
+    for weights in settings.rglob("*.safetensors"):
+        weights.unlink()
+    base = ["--backbone", str(settings)]
+    base += [word for part, path in parts.items() for word in (f"--{part.replace('_', '-')}", str(path))]
     assert main(["doctor", *base, *FAST]) == 0
     assert main(["personalize", "ada.jpg", *fast, *base]) == 0
     expected, _ = files.read(here / "expected.safetensors", ("lora",))
@@ -109,6 +98,10 @@ def test_bad_input_is_one_sentence_without_a_traceback(here: Path, capsys: pytes
         ["personalize", "ada.jpg", "--backbone", "miniature", "--transformer", "missing.safetensors"],
         ["personalize", "ada.jpg", "--backbone", "miniature", "--transformer", "ada.jpg"],
         ["personalize", "ada.jpg", "--backbone", "z-image", "--clip-l", "ada.jpg"],
+        ["meta-train", "nowhere", "--out", "x.safetensors"],
+        ["meta-train", PEOPLE, "--class", "cat", "--out", "x.safetensors"],
+        ["meta-train", PEOPLE, "--class", "man", "--out", "x.ckpt"],
+        ["meta-train", PEOPLE, "--class", "man", "--out", "x.safetensors", "--warmup-steps", "5000"],
     ):
         assert main(command) == 1, command
         said = capsys.readouterr().err
@@ -165,30 +158,6 @@ def test_doctor_knows_what_flux_dev_needs_before_it_is_there(here: Path, capsys:
     plain, checkpointed = map(float, needed.groups())
     assert 23.8 < checkpointed < plain
     assert "gated: accept its licence" in said
-
-
-def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(here: Path, warm_cache: Cache):
-    command = [sys.executable, "-m", "metalora.cli", "personalize", "ada.jpg", "--meta-down", "random", *TINY]
-    command += ["--resolution", "64", "--save-every", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests run in the background
-    running = subprocess.Popen([*command, "--steps", "5000"], env=environment, stderr=subprocess.PIPE, preexec_fn=heard)
-    state = here / "ada.state.safetensors"
-    waited_until = time.monotonic() + 120
-    while not state.exists() and running.poll() is None and time.monotonic() < waited_until:
-        time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=120)
-    assert running.returncode == 130, said.decode()
-    assert b"Repeat the same command to go on" in said
-    assert b"Traceback" not in said
-    assert not (here / "ada.safetensors").exists()
-    done = files.read(state, ("state",))[0]["losses"].numel()
-    finished = subprocess.run([*command, "--steps", str(done + 2)], env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    assert f"going on from step {done}" in finished.stderr
-    assert (here / "ada.safetensors").exists()
-    assert not state.exists()
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,15 @@ def test_a_lora_that_was_trained_fused_is_read_as_slices_of_its_up(layer: str, r
         torch.testing.assert_close(lora[name][1] @ lora[name][0], rows @ down)
 
 
-def test_a_lora_of_another_width_is_refused():
+def test_what_is_empty_or_unknown_or_of_another_width_is_refused():
     with pytest.raises(UserError, match=r"takes 128 numbers, in flux-8x2x2 8.*another base"):
         read_lora(format_lora(random_lora(TINY), "diffusers", TINY), SMALL)
+    with pytest.raises(UserError, match="empty"):
+        check_lora({}, "diffusers", SMALL)
+    with pytest.raises(UserError, match=r"'koyha'.*diffusers, bfl, kohya"):
+        format_lora({}, "koyha", SMALL)
+    with pytest.raises(UserError, match=r"transformer_blocks.5.*another base"):
+        format_lora({"transformer_blocks.5.attn.to_q": (torch.zeros(1, 8), torch.zeros(8, 1))}, "bfl", SMALL)
 
 
 def broken(key: str, tensor: Tensor | None) -> dict[str, Tensor]:
@@ -131,15 +137,6 @@ def test_a_lora_that_a_stock_loader_would_drop_in_silence_is_never_written(key, 
         check_lora(broken(key, tensor), "bfl", SMALL)
 
 
-def test_an_empty_lora_an_unknown_key_format_and_an_unknown_layer_are_refused():
-    with pytest.raises(UserError, match="empty"):
-        check_lora({}, "diffusers", SMALL)
-    with pytest.raises(UserError, match=r"'koyha'.*diffusers, bfl, kohya"):
-        format_lora({}, "koyha", SMALL)
-    with pytest.raises(UserError, match=r"transformer_blocks.5.*another base"):
-        format_lora({"transformer_blocks.5.attn.to_q": (torch.zeros(1, 8), torch.zeros(8, 1))}, "bfl", SMALL)
-
-
 @pytest.mark.parametrize("key_format", ["diffusers", "kohya"])
 def test_diffusers_own_converter_reads_a_lora_of_the_full_width(key_format: str):
     from diffusers import FluxPipeline
@@ -165,35 +162,17 @@ def test_architectures_have_names():
     ]
 
 
-def test_all_sites_are_all_linear_layers_of_the_blocks():
+def test_sites_are_the_linear_layers_of_the_blocks_in_their_order_or_the_attention_projections_alone():
     linears = {name.removesuffix(".weight") for name, shape in RECORDED["diffusers"]["keys"].items() if len(shape) == 2}
-    in_blocks = {name for name in linears if "transformer_blocks." in name}
-    assert {site.name for site in DEV.sites("all")} == in_blocks
-    assert len(in_blocks) == 19 * 14 + 38 * 6
-
-
-def test_slices_cover_each_fused_layer_without_gap_or_overlap():
-    covered: dict[str, int] = {}
-    for site in DEV.fused:
-        assert (site.start or 0) == covered.get(site.module, 0)
-        covered[site.module] = covered.get(site.module, 0) + site.out_features
-    for module, rows in covered.items():
-        assert RECORDED["bfl"]["keys"][f"{module}.weight"][0] == rows
-
-
-def test_the_attention_preset_holds_attention_projections_alone():
-    names = [site.name for site in DEV.sites("attention")]
-    assert len(names) == 19 * 8 + 38 * 3
-    assert all(".attn." in name for name in names)
-
-
-def test_sites_come_in_the_order_of_the_blocks_in_both_namings():
-    assert [s.name for s in DEV.sites("all")] == [s.name for s in DEV.fused]
-    blocks = [int(site.name.split(".")[1]) for site in DEV.sites("all")]
+    names = [site.name for site in DEV.sites("all")]
+    assert set(names) == {name for name in linears if "transformer_blocks." in name}
+    assert len(names) == 19 * 14 + 38 * 6
+    assert names == [site.name for site in DEV.fused], "in both namings"
+    blocks = [int(name.split(".")[1]) for name in names]
     assert blocks == sorted(blocks[: 19 * 14]) + sorted(blocks[19 * 14 :])
-
-
-def test_an_unknown_preset_is_refused_with_the_known_ones():
+    attention = [site.name for site in DEV.sites("attention")]
+    assert len(attention) == 19 * 8 + 38 * 3
+    assert all(".attn." in name for name in attention)
     with pytest.raises(UserError, match=r"'atention'.*all, attention"):
         DEV.sites("atention")
 

@@ -57,7 +57,7 @@ def trained(
     return adapters, losses
 
 
-def test_meta_down_and_the_base_are_bit_identical_after_stage_2(denoiser: ToyDenoiser):
+def test_stage_2_trains_heads_alone_or_a_plain_loras_own_down_and_leaves_the_rest_bit_identical(denoiser: ToyDenoiser):
     base = {name: value.clone() for name, value in denoiser.network.state_dict().items()}
     born, (adapters, _) = fresh(CONFIG), trained(denoiser, CONFIG)
     for before, after in zip(born.parameters(SHARED), adapters.parameters(SHARED), strict=True):
@@ -66,30 +66,16 @@ def test_meta_down_and_the_base_are_bit_identical_after_stage_2(denoiser: ToyDen
         not torch.equal(a, b) for a, b in zip(born.parameters(IDENTITY), adapters.parameters(IDENTITY), strict=True)
     )
     assert all(torch.equal(value, base[name]) for name, value in denoiser.network.state_dict().items())
-
-
-def test_a_plain_lora_trains_its_own_down(denoiser: ToyDenoiser):
     config = replace(CONFIG, method="lora")
     born, (adapters, _) = fresh(config), trained(denoiser, config)
     assert all(not torch.equal(a, b) for a, b in zip(born.parameters(), adapters.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_one_seed_gives_one_result_and_another_seed_another(denoiser: ToyDenoiser, batch: int):
-    config = replace(CONFIG, batch=batch)
-    first, second, other = (trained(denoiser, c)[0].tensors() for c in (config, config, replace(config, seed=1)))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
-
-
-def test_375_steps_over_25_crops_see_each_crop_15_times():
+def test_375_steps_see_each_of_25_crops_15_times_in_batches_of_one_size_and_views_by_the_toss_of_a_coin():
     images = TrainingImages([torch.full((1, 1, 2, 2), float(crop)) for crop in range(25)], None)
     seen = [crop for step in range(375) for crop, _ in images.draw(step, 1, ("key",))]
     assert all(sorted(seen[start : start + 25]) == list(range(25)) for start in range(0, 375, 25))
     assert seen[:25] != seen[25:50]
-
-
-def test_a_batch_has_one_size_and_views_are_drawn_by_the_toss_of_a_coin():
     sizes = [(2, 4), (4, 2), (2, 2)]
     images = TrainingImages([torch.zeros(2, 1, *sizes[crop % 3]) for crop in range(9)], None)
     batches = [images.draw(step, 4, ("key",)) for step in range(60)]
@@ -158,25 +144,6 @@ def test_a_falling_rate_moves_the_last_step_less(denoiser: ToyDenoiser):
     assert moved["linear"] < 0.3 * moved["constant"]
 
 
-def test_crops_with_captions_of_their_own_are_trained_with_them(denoiser: ToyDenoiser):
-    seen = []
-
-    class Listening:
-        network = denoiser.network
-
-        def __call__(self, latents, t, prompt):
-            seen.append(prompt)
-            return denoiser(latents, t, prompt)
-
-    prompts = [torch.full((1, 8), float(crop)) for crop in range(len(LATENTS))]
-    images = replace(IMAGES, own_prompts=prompts)
-    config, adapters = replace(CONFIG, steps=10), fresh(CONFIG)
-    with adapters.attached(denoiser.network):
-        list(personalize(Listening(), adapters, new_optimizer(adapters, config), [Person(images, 0)], config))
-    drawn = [images.draw(step, 1, (0, "crops"))[0][0] for step in range(10)]
-    assert all(prompt is prompts[crop] for prompt, crop in zip(seen, drawn, strict=True))
-
-
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(UserError, match=r"--learning-rate, 0.0004: set it to 1"):
         replace(CONFIG, optimizer="prodigy", learning_rate=4e-4)
@@ -184,18 +151,19 @@ def test_what_does_not_go_together_is_refused():
         replace(CONFIG, lr_warmup_steps=40)
 
 
-def test_the_average_does_not_change_the_training(denoiser: ToyDenoiser):
+def test_the_average_does_not_change_the_training_and_of_one_step_or_none_is_the_last_weights(denoiser: ToyDenoiser):
     (_, _, alone), (_, _, beside) = followed(denoiser, SHORT), followed(denoiser, replace(SHORT, ema_steps=5))
     assert all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
+    for window in (0, 1):
+        _, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=window))
+        settle(optimizer)
+        assert torch.equal(weights_of(optimizer)[0].detach(), path[-1])
 
 
-def test_until_the_window_is_full_it_is_the_mean_of_all_steps(denoiser: ToyDenoiser):
+def test_it_is_the_mean_of_all_steps_until_the_window_is_full_and_then_forgets_exponentially(denoiser: ToyDenoiser):
     _, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=100))
     settle(optimizer)
     torch.testing.assert_close(weights_of(optimizer)[0].detach().double(), torch.stack(path).double().mean(dim=0))
-
-
-def test_afterwards_old_steps_are_forgotten_exponentially(denoiser: ToyDenoiser):
     window = 4
     _, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=window))
     expected = torch.stack(path[:window]).double().mean(dim=0)
@@ -216,10 +184,3 @@ def test_the_adapters_hold_the_average_while_inside_and_their_own_bits_afterward
     assert changed == {"mid", "up"}, "the Meta-Down does not move, so neither does its average"
     assert all(torch.equal(value, before[name]) for name, value in adapters.tensors().items())
     assert torch.equal(weights_of(optimizer)[0].detach(), path[-1])
-
-
-def test_a_window_of_one_step_and_none_at_all_are_the_last_weights(denoiser: ToyDenoiser):
-    for window in (0, 1):
-        _, optimizer, path = followed(denoiser, replace(SHORT, ema_steps=window))
-        settle(optimizer)
-        assert torch.equal(weights_of(optimizer)[0].detach(), path[-1])

@@ -81,7 +81,7 @@ def test_the_same_training_under_another_name_is_only_written_again(
     assert len(latest) == 1, "only the latest is kept"
 
 
-def test_a_painted_mask_counts_by_the_share_of_a_cell_that_is_painted():
+def test_a_painted_mask_counts_by_its_share_of_a_cell_and_none_as_all():
     mask = torch.zeros(40, 36)  # 8 and 4 pixels more than whole tokens
     mask[:8, :4] = 1
     photo = as_it_is(torch.rand(3, 40, 36, generator=torch.Generator().manual_seed(0)), 16, mask)
@@ -92,6 +92,8 @@ def test_a_painted_mask_counts_by_the_share_of_a_cell_that_is_painted():
     head = photo.head(photo.crops[0], 4, 4)  # cut to the middle 36 x 36 and scaled down, as its crop is
     assert head[0, 0] == pytest.approx(6 / 9 * 4 / 9, abs=0.03)
     assert head[:, 2:].max() < 0.05
+    photo = as_it_is(torch.rand(3, 32, 48), 16)
+    assert torch.equal(photo.mask(photo.crops[0], 8), torch.ones(32, 48))
 
 
 @pytest.mark.parametrize(
@@ -109,11 +111,6 @@ def test_masks_that_are_not_the_crops_are_refused(
     with pytest.raises(UserError, match=said):
         trained(tiny, crops, tmp_path, warm_cache, change(heads))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_photo_without_a_face_counts_everywhere_alike():
-    photo = as_it_is(torch.rand(3, 32, 48), 16)
-    assert torch.equal(photo.mask(photo.crops[0], 8), torch.ones(32, 48))
 
 
 @pytest.mark.parametrize("meta_down", [None, "random"])
@@ -147,14 +144,14 @@ def test_each_crop_is_trained_with_its_own_caption(
     tiny: PipelineBackbone, planned: PlannedPhoto, tmp_path: Path, warm_cache: Cache
 ):
     crops, config = [planned.image(crop) for crop in planned.crops[:3]], replace(CONFIG, method="lora", steps=3)
+    config = replace(config, learning_rate=0.0)  # so that a loss is that of a crop, its noise and its caption
     plain = trained(tiny, crops, tmp_path / "plain", warm_cache, [], config)
     assert "captions" not in plain.metadata
     same = trained(tiny, crops, tmp_path / "same", warm_cache, [], config, captions=["a photo of a woman"])
     assert same.training.losses == plain.training.losses
-    captions = ["a {class} on a beach", "", "a red car"]
+    captions = ["a photo of a {class}", "", "a red car"]
     own = trained(tiny, crops, tmp_path / "own", warm_cache, [], config, captions=captions)
-    assert json.loads(own.metadata["captions"]) == ["a woman on a beach", "", "a red car"]
-    moved = [a != b for a, b in zip(own.training.losses, plain.training.losses, strict=True)]
-    assert any(moved)
+    assert json.loads(own.metadata["captions"]) == ["a photo of a woman", "", "a red car"]
+    assert sum(a != b for a, b in zip(own.training.losses, plain.training.losses, strict=True)) == 2
     with pytest.raises(UserError, match=r"captions has 2 texts and crops 3 images"):
         trained(tiny, crops, tmp_path / "wrong", warm_cache, [], config, captions=["a", "b"])

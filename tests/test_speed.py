@@ -9,22 +9,14 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from trained import adapters_of, gradients, lora_trained_on
 
 from metalora.backbones import speed
-from metalora.backbones.pipeline import PipelineBackbone, Speed, attention_that_runs
-from metalora.backbones.speed import EIGHT_BIT_PRODUCT, Checkpointing, EightBitLinear, set_attention
+from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.quantized import EIGHT_BIT_PRODUCT, EightBitLinear
+from metalora.backbones.speed import Speed, attention_that_runs, set_attention
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.method.flow import generator_of
 
 ASPECTS = ((8, 8), (6, 10), (10, 6), (4, 12), (12, 4))  # of latents: 16, 15 and 12 tokens
-
-
-@pytest.mark.parametrize("how", [Checkpointing.FULL, Checkpointing.SELECTIVE])
-def test_recomputing_gives_the_same_gradients(tiny: PipelineBackbone, how: Checkpointing):
-    adapters = adapters_of(tiny)
-    with tiny.denoiser() as denoiser:
-        expected = gradients(denoiser, adapters)
-        denoiser.checkpointing(how)
-        assert torch.equal(gradients(denoiser, adapters), expected)
 
 
 @pytest.mark.slow
@@ -123,22 +115,19 @@ def test_a_selective_checkpoint_keeps_8_bit_products():
     assert torch.equal(kept, x.grad)
 
 
-def test_a_lora_trained_through_8_bits_is_alike(tiny: PipelineBackbone):
-    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
-    expected = lora_trained_on(tiny)
-    for in_eight_bits in (False, True):
-        likeness = torch.cosine_similarity(lora_trained_on(small, in_eight_bits), expected, dim=0).item()
-        print(f"cosine of what was learned, {'products' if in_eight_bits else 'weights'} in 8 bits: {likeness:.4f}")
-        assert likeness > 0.98
-
-
-def test_8_bit_weights_take_a_quarter_of_the_room_and_another_fingerprint(tiny: PipelineBackbone):
-    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+@pytest.mark.parametrize(
+    ("bits", "in_eight_bits", "least"),
+    [("eight_bit", False, 0.98), ("eight_bit", True, 0.98), ("four_bit", False, 0.9)],  # 0.94 when it was written
+)
+def test_a_lora_trained_through_fewer_bits_is_alike(
+    tiny: PipelineBackbone, bits: str, in_eight_bits: bool, least: float
+):
+    """The tiny FLUX's random weights are hard to round."""
+    if bits == "four_bit":
+        pytest.importorskip("bitsandbytes")
+    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(**{bits: True}))
+    likeness = torch.cosine_similarity(lora_trained_on(small, in_eight_bits), lora_trained_on(tiny), dim=0).item()
+    print(f"cosine of what was learned, {bits}, products in 8 bits {in_eight_bits}: {likeness:.4f}")
+    assert likeness > least
     assert small.fingerprint("transformer") != tiny.fingerprint("transformer")
     assert small.fingerprint("autoencoder") == tiny.fingerprint("autoencoder")
-    sizes = []
-    for backbone in (tiny, small):
-        with backbone.denoiser() as denoiser:
-            blocks = denoiser.network.single_transformer_blocks
-            sizes.append(sum(p.numel() * p.element_size() for p in blocks.parameters()))
-    assert sizes[1] / sizes[0] < 0.27

@@ -68,12 +68,6 @@ def test_a_person_of_a_stack_is_the_person_that_went_in():
     assert all(torch.equal(weight, back[name]) for name, weight in people[1].tensors().items())
 
 
-def test_a_stack_of_people_with_different_meta_downs_is_our_own_mistake():
-    other = new_adapters(TOY_SITES, 2, generator_of(1), meta_down=random_meta_down(TOY_SITES, 16, generator_of(2)))
-    with pytest.raises(AssertionError, match="one Meta-Down"):
-        stacked([fresh(CONFIG, TOY_SITES, 0), other])
-
-
 def a_prompt(*key: object) -> Prompt:
     tokens = torch.randn(1, 8, 64, generator=generator_of("tokens", *key))
     return Prompt(tokens=tokens, pooled=torch.randn(1, 32, generator=generator_of("pooled", *key)))
