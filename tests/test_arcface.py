@@ -55,13 +55,12 @@ def insightface(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_arcface_without_its_files_says_where_they_belong_and_downloads_nothing(insightface, tmp_path):
+def test_arcface_without_its_files_says_where_they_belong_and_else_opens_them_by_their_paths(
+    insightface, tmp_path, capsys
+):
     with pytest.raises(UserError, match=r"det_10g\.onnx and w600k_r50\.onnx in .*buffalo_l.*non-commercial"):
         arcface.ArcFace(tmp_path)
     assert insightface == []
-
-
-def test_arcface_opens_the_files_that_are_there_by_their_paths(insightface, tmp_path, capsys):
     pack = tmp_path / "antelopev2"
     pack.mkdir()
     for name in ("scrfd_10g_bnkps.onnx", "glintr100.onnx"):

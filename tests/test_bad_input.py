@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,21 +36,15 @@ def attempt(tiny: PipelineBackbone, tmp_path: Path, warm_cache: Cache):
     return refused
 
 
-def test_no_face(attempt, tmp_path: Path):
+def test_a_photo_of_no_face_of_two_or_no_photo_at_all(attempt, tmp_path: Path, portrait: Path):
     save_image(torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0)), tmp_path / "noise.png")
     attempt(tmp_path / "noise.png", r"No face was found in noise\.png")
-
-
-def test_two_faces(attempt, portrait: Path, tmp_path: Path):
     photo = read_photo(portrait)
     save_image(torch.cat([photo, photo], dim=2), tmp_path / "two.png")
     attempt(tmp_path / "two.png", r"two\.png shows 2 faces: 1: .* 2: .*--face")
     with pytest.raises(UserError, match=r"faces\.png shows them with their numbers"):
         run(write_crops(tmp_path / "two.png", tmp_path / "crops", CROPS))
     assert [path.name for path in (tmp_path / "crops").iterdir()] == ["faces.png"]
-
-
-def test_what_is_no_photo(attempt, portrait: Path, tmp_path: Path):
     (tmp_path / "text.jpg").write_text("hello")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "cut.jpg").write_bytes(portrait.read_bytes()[:20_000])
@@ -149,9 +144,7 @@ def test_a_meta_down_file_brings_its_own_r1(personalize, tiny: PipelineBackbone,
         ("merge", "."),
     ],
 )
-def test_what_nobody_types_on_purpose_is_a_sentence_too(tmp_path, portrait, monkeypatch, capsys, words):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "ada.jpg").write_bytes(portrait.read_bytes())
+def test_what_nobody_types_on_purpose_is_a_sentence_too(here, capsys, words):
     backbone = ["--backbone", "tiny"] if words[0] in ("personalize", "crops") else []
     assert main([words[0], *backbone, *words[1:]]) in (1, 2)
     assert "metalora: " in capsys.readouterr().err
@@ -181,12 +174,10 @@ CALLS = {
 
 @pytest.mark.parametrize("name", NO_NAMES, ids=["zero", "half-a-letter", "long"])
 @pytest.mark.parametrize("called", CALLS)
-def test_a_name_that_no_disk_takes_is_a_sentence_in_python_too(tmp_path, portrait, monkeypatch, called, name):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METALORA_CACHE", str(tmp_path / "cache"))
-    for path in ("ada.jpg", "here/1.jpg", "there/2.jpg"):
-        Path(path).parent.mkdir(exist_ok=True)
-        Path(path).write_bytes(portrait.read_bytes())
+def test_a_name_that_no_disk_takes_is_a_sentence_in_python_too(here, called, name):
+    for path in ("here/1.jpg", "there/2.jpg"):
+        Path(path).parent.mkdir()
+        shutil.copy("ada.jpg", path)
     first, given, settings = CALLS[called]
     function = getattr(metalora, called)
     with pytest.raises(UserError):
@@ -196,12 +187,11 @@ def test_a_name_that_no_disk_takes_is_a_sentence_in_python_too(tmp_path, portrai
             function(first, progress=metalora.quiet, **given | {setting: name})
 
 
-def test_a_device_without_numbers_is_no_device(tmp_path: Path, portrait: Path):
+def test_a_device_without_numbers_and_a_name_that_is_no_utf_8_are_refused_before_the_work(
+    tmp_path: Path, portrait: Path, personalize
+):
     with pytest.raises(UserError, match="--device meta cannot be used here"):
         metalora.personalize(portrait, backbone="tiny", device="meta", out=tmp_path / "ada.safetensors")
-
-
-def test_an_out_whose_name_is_no_utf_8_is_refused_before_the_work(personalize, tmp_path):
     with pytest.raises(UserError, match="no UTF-8"):
         personalize(tmp_path / os.fsdecode(b"\xff.safetensors"), CONFIG)
     assert not list(tmp_path.iterdir())
@@ -211,10 +201,9 @@ def test_an_out_whose_name_is_no_utf_8_is_refused_before_the_work(personalize, t
     ("text", "images"),
     [('prompt = "a photo"', ["a-photo-0.png"]), ('prompt = ["a", "b"]', ["a-0.png", "b-0.png"]), ("prompt = 3", None)],
 )
-def test_prompts_of_a_settings_file_are_a_text_or_several(tmp_path: Path, monkeypatch, capsys, text: str, images):
-    monkeypatch.chdir(tmp_path)
+def test_prompts_of_a_settings_file_are_a_text_or_several(here: Path, capsys, text: str, images):
     Path("s.toml").write_text(f'{text}\nbackbone = "tiny"\nwidth = 64\nheight = 64\nsampling_steps = 1\n')
-    code = main(["generate", "--config", "s.toml", "--cache", "cache"])
+    code = main(["generate", "--config", "s.toml"])
     assert (code, "prompt must be a text" in capsys.readouterr().err) == ((1, True) if images is None else (0, False))
     made = sorted(path.name for path in Path("images").glob("*-0.png")) if images else None
     assert made == images

@@ -196,31 +196,23 @@ def test_blocks_in_8_bits_and_swapped_ones_run(base: PipelineBackbone, swapped: 
 
 @pytest.mark.parametrize("family", TRAINED, indirect=True)
 def test_a_person_a_benchmark_and_a_meta_down_from_the_command_line(
-    base: PipelineBackbone,
-    family: str,
-    folders: Bases,
-    portrait: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    here: Path, warm_cache: Cache, base: PipelineBackbone, family: str, folders: Bases, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setenv("METALORA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    here = ["--backbone", str(folders[family]), "--precision", "fp32"]
+    own = ["--backbone", str(folders[family]), "--precision", "fp32"]
     fast = ["--resolution", "64", "--steps", "3", "--learning-rate", "1e-3"]
     people = str(Path(__file__).parents[1] / "metalora" / "data" / "mini_benchmark" / "manifest.jsonl")
     buckets = ["--objective", "paper", "--batch", "2", "--validation-people", "1", "--validation-steps", "2"]
     buckets += ["--bucket-steps", "3", "--warmup-steps", "1", "--bucket-people", "4"]
-    assert main(["meta-train", people, "--class", "man", *here, *fast, *buckets, "--out", "man.safetensors"]) == 0
-    person = ["personalize", str(portrait), *here, *fast]
+    assert main(["meta-train", people, "--class", "man", *own, *fast, *buckets, "--out", "man.safetensors"]) == 0
+    person = ["personalize", "ada.jpg", *own, *fast]
     assert main([*person, "--meta-down", "man.safetensors", "--class", "man", "--out", "meta.safetensors"]) == 0
     assert main([*person, "--method", "lora", "--out", "plain.safetensors"]) == 0
     small = ["--width", "64", "--height", "64", "--sampling-steps", "2", "--compare"]
-    assert main(["generate", "--lora", "meta.safetensors", "--prompt", "a man", *small, *here]) == 0
-    assert main(["doctor", *here, "--resolution", "64"]) == 0
+    assert main(["generate", "--lora", "meta.safetensors", "--prompt", "a man", *small, *own]) == 0
+    assert main(["doctor", *own, "--resolution", "64"]) == 0
     assert base.name in capsys.readouterr().out
-    planned(tmp_path / "plan", base, methods=("lora",), people=1, step_counts=(2,))
-    assert b"lora" in finished(tmp_path / "plan", base, Cache(tmp_path / "cache"))
+    planned(here / "plan", base, methods=("lora",), people=1, step_counts=(2,))
+    assert b"lora" in finished(here / "plan", base, warm_cache)
 
 
 @pytest.mark.slow
@@ -254,15 +246,12 @@ def test_compiled_blocks_have_the_same_gradients(base: PipelineBackbone, monkeyp
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5 * float(found[0].abs().max()))
 
 
-def test_what_is_no_base_of_ours_is_told_with_what_is(tmp_path: Path):
+def test_what_is_no_base_of_ours_or_half_downloaded_is_told(tmp_path: Path, folders: Bases):
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     with pytest.raises(UserError, match=r"StableDiffusionXLPipeline, which is not supported.*z-image"):
         _ = PipelineFolder(tmp_path).family
     with pytest.raises(UserError, match="Krea-2-Raw is gated: accept its licence on https"):
         PipelineFolder("krea/Krea-2-Raw").transformer("cpu", torch.float32)
-
-
-def test_a_file_that_was_half_downloaded_is_named(folders: Bases, tmp_path: Path):
     folder = shutil.copytree(folders["sd3.5"], tmp_path / "half")
     weights = next((folder / "transformer").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1000])

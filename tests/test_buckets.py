@@ -48,13 +48,11 @@ def test_a_batch_shows_different_people_one_a_lane_in_one_aspect_ratio():
     assert len(seen) == sum(len(person.sizes) for person in mixed)
 
 
-def test_fewer_people_than_slots():
+def test_every_batch_is_full_and_another_visit_and_another_seed_draw_otherwise():
     draws = Draws(people(2), 0, replace(PAPER, batch=5))
     assert all(len(draws.batch(index)) == 5 for index in range(20))
     assert {s.position for s in draws.batch(0)} == {0, 1}
 
-
-def test_another_visit_and_another_seed_draw_otherwise():
     def drawn(visit: int, seed: int):
         draws = Draws(people(8), visit, replace(PAPER, seed=seed))
         return [draws.batch(index) for index in range(5)]

@@ -15,7 +15,7 @@ from metalora.method.crops import SCALES, Box
 from metalora.store.images import read_photo
 
 
-def test_without_close_ups_the_wider_crops_stay_as_they_were(portrait: Path):
+def test_without_close_ups_the_wider_crops_stay_as_they_were_but_none_is_tighter_than_the_face(portrait: Path):
     faces = load_faces()
     boxes = {
         tightest: {crop.box for crop in plan_photo(portrait, CropConfig(tightest=tightest), faces, 16).crops}
@@ -27,6 +27,8 @@ def test_without_close_ups_the_wider_crops_stay_as_they_were(portrait: Path):
     side = max(face.width, face.height)
     removed = boxes[1.5] - boxes[2.5]
     assert all(min(box.width, box.height) < 2.5 * side for box in removed)
+    with pytest.raises(UserError, match="tightest"):
+        CropConfig(tightest=0.5)
 
 
 def test_square_crops_are_the_square_ones_of_the_five(portrait: Path):
@@ -36,11 +38,6 @@ def test_square_crops_are_the_square_ones_of_the_five(portrait: Path):
     )
     assert square == [box for box in every if box.width == box.height]
     assert 1 < len(square) < len(every)
-
-
-def test_a_crop_tighter_than_the_face_is_refused():
-    with pytest.raises(UserError, match="tightest"):
-        CropConfig(tightest=0.5)
 
 
 def test_the_whole_photo_is_learned_from_by_any_method_that_asks_for_it(portrait: Path, tiny: PipelineBackbone):

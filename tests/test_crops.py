@@ -39,18 +39,12 @@ def test_a_crop_is_as_large_as_asked_or_as_large_as_the_photo_allows(case: tuple
         assert min(size) == max(1, round(asked)) or size[0] == width or size[1] == height
 
 
-def test_a_small_face_in_a_large_photo_gives_all_25_crops_centred_on_it():
+def test_crops_by_hand_of_a_small_face_one_at_the_border_and_one_that_fills_the_photo():
     boxes = plan(Box(1900, 1400, 2000, 1520), 4000, 3000)
     assert len(boxes) == 25
     assert boxes[0] == Box(1790, 1370, 2110, 1550)  # 16:9, shorter side 120 x 1.5
     assert {box.center for box in boxes if box.width % 2 == 0 == box.height % 2} == {(1950, 1460)}
-
-
-def test_a_crop_at_the_border_is_pushed_inside():
     assert plan(Box(0, 0, 100, 100), 1000, 1000)[10] == Box(0, 0, 150, 150)
-
-
-def test_a_photo_that_is_all_face_gives_one_crop_a_ratio():
     boxes = plan(Box(0, 0, 300, 400), 300, 400)
     assert [(box.width, box.height) for box in boxes] == [(300, 169), (300, 225), (300, 300), (300, 400), (225, 400)]
 
@@ -63,16 +57,10 @@ def test_a_training_size_has_about_the_asked_pixels_and_ratio(ratio: float, reso
     assert abs(height - resolution / ratio**0.5) <= 8
 
 
-def test_trimming_keeps_the_centre_and_never_stretches():
+def test_boxes_are_trimmed_seen_in_a_crop_and_grown_around_their_centre():
     box = trimmed(Box(10, 10, 110, 60), 1.0)
     assert box == Box(35, 10, 85, 60)
     assert upscale(box, (100, 100)) == 2.0
-
-
-def test_a_box_is_seen_in_a_crop_where_resizing_puts_it():
     assert seen_in(Box(30, 40, 50, 60), Box(10, 20, 110, 220), (50, 100)) == Box(10, 10, 20, 20)
     assert seen_in(Box(0, 0, 20, 20), Box(10, 10, 20, 20), (10, 10)) == Box(-10, -10, 10, 10)
-
-
-def test_a_grown_box_keeps_its_centre():
     assert grown(Box(10, 20, 30, 60), 1.5) == Box(5, 10, 35, 70)

@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_sub_folders_are_people(folder: Path):
+def test_pairs_are_those_of_sub_folders_or_of_a_table_in_any_common_spelling(folder: Path):
     assert pairs_of_people(folder) == [
         Pair(folder / "ada/1.jpg", folder / "ada/2.png", True),
         Pair(folder / "ada/1.jpg", folder / "bob/1.jpg", False),
@@ -57,9 +57,6 @@ def test_sub_folders_are_people(folder: Path):
     ]
     with pytest.raises(UserError, match="has 0 sub-folders with 0 pictures"):
         pairs_of_people(folder / "bob")
-
-
-def test_a_table_of_pairs_is_read_in_any_common_spelling(folder: Path):
     (folder / "pairs.csv").write_text("\ufefffirst,second,same\nada/1.jpg,ada/2.png,Yes\nada/1.jpg,bob/1.jpg,0\n")
     assert [pair.same for pair in read_pairs(folder / "pairs.csv", folder)] == [True, False]
 
@@ -96,7 +93,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_pictures_embedded_together_are_embedded_exactly_as_one_by_one_in_their_order(people: Path, tmp_path: Path):
+def test_pictures_embedded_together_are_those_one_by_one_in_their_order_and_an_unreadable_one_is_named(
+    people: Path, tmp_path: Path
+):
     paths = sorted(people.rglob("*.jpg"))
     save_image(torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)), tmp_path / "no face.png")
     paths = [*paths, tmp_path / "no face.png", *paths[::-1], *paths[:3]]
@@ -107,9 +106,6 @@ def test_pictures_embedded_together_are_embedded_exactly_as_one_by_one_in_their_
         photo = read_photo(path)
         alone = [analyser.embed(photo, face) for face in analyser.find(photo)]
         assert torch.equal(faces, torch.stack(alone) if alone else torch.empty(0, 0)), path
-
-
-def test_an_unreadable_picture_among_many_stops_the_work_and_is_named(people: Path, tmp_path: Path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     paths = [*sorted(people.rglob("*.jpg"))[:9], tmp_path / "broken.jpg"]
     with pytest.raises(UserError, match=r"broken\.jpg"):

@@ -164,14 +164,11 @@ def test_an_odd_photo_to_compare_with_is_named_and_refused_unless_it_is_wanted(h
     assert any(sentence.startswith("as it is: ") for sentence in said)
 
 
-def test_an_odd_reference_is_named_too(here: Path):
+def test_an_odd_reference_and_an_only_photo_of_another_person_are_named_too(here: Path):
     odd_photo("a stranger", here / "ada.png")
     (here / "ada.png").replace(here / "ada.jpg")
     with pytest.raises(UserError, match=r"ada\.jpg is unlike the others"):
         scored(here)
-
-
-def test_one_photo_that_shows_another_person_is_found_with_nothing_else_to_go_by(here: Path):
     shutil.rmtree(here / "unseen")
     odd_photo("a stranger", here / "unseen" / "1.png")
     with pytest.raises(UserError, match=r"1\.png is unlike the others"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from facenet_weights import BOX, made_up, made_up_faces, made_up_picture
 from photos import portrait
+from record_facenet import BOX, OUT, made_up, made_up_faces, made_up_picture
 
 from metalora.config import UserError
 from metalora.measure import facenet as facenet_file
@@ -16,7 +16,6 @@ from metalora.measure.facenet import FaceNet, InceptionResnetV1
 from metalora.measure.faces import Face
 from metalora.method.crops import Box
 
-RECORDED = Path(__file__).parent / "data" / "facenet_pytorch.npz"  # by tests/record_facenet.py
 CPU = torch.device("cpu")
 ANYWHERE = ((0.0, 0.0),) * 5
 
@@ -35,24 +34,18 @@ def facenet(weights: Path) -> FaceNet:
     return FaceNet(weights, CPU)
 
 
-def test_the_names_of_the_weights_are_facenet_pytorchs():
-    assert sorted(InceptionResnetV1().state_dict()) == np.load(RECORDED)["names"].tolist()
-
-
-def test_the_same_weights_give_facenet_pytorchs_embeddings(facenet: FaceNet):
+def test_the_same_names_and_weights_give_facenet_pytorchs_embeddings(facenet: FaceNet):
+    assert sorted(InceptionResnetV1().state_dict()) == np.load(OUT)["names"].tolist()
     picture = torch.from_numpy(made_up_picture()).permute(2, 0, 1) / 255
     cuts = [*made_up_faces(3), facenet.cut(picture, Face(Box(*BOX), ANYWHERE, 1.0))]
     vectors = facenet.vectors(cuts)
-    np.testing.assert_allclose(vectors, np.load(RECORDED)["embeddings"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(vectors, np.load(OUT)["embeddings"], rtol=0, atol=1e-5)
 
 
-def test_faces_embedded_together_are_embedded_as_one_by_one(facenet: FaceNet):
+def test_a_real_face_is_squashed_and_embedded_and_several_together_as_one_by_one(facenet: FaceNet):
     cuts = list(made_up_faces(6))
     torch.testing.assert_close(facenet.vectors(cuts), torch.cat([facenet.vectors([cut]) for cut in cuts]))
     assert facenet.vectors([]).shape == (0, 512)
-
-
-def test_a_real_face_is_squashed_and_embedded(facenet: FaceNet):
     (face,) = facenet.find(portrait())
     cut = facenet.cut(portrait(), face)
     assert cut.shape == (160, 160, 3)

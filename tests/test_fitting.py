@@ -14,7 +14,6 @@ from metalora.config import BaseConfig, CropConfig, GenerateConfig, PersonalizeC
 from metalora.jobs import fitting, memory
 from metalora.jobs.fitting import PATIENCE, Way, fastest, step_seconds, ways
 from metalora.jobs.memory import RESERVE
-from metalora.store.cache import Cache
 
 SHAPE = FluxShape(3072, 19, 38, 64, 4096, 768, guidance=True)
 CONFIG, CROPS = PersonalizeConfig(), CropConfig()
@@ -38,8 +37,15 @@ def seconds(way: Way, pixels: int = 1024) -> float:
     return step_seconds(SHAPE, way, (pixels // 16) ** 2 + 512, 1, 2)
 
 
-def test_where_memory_suffices_nothing_is_done():
+def test_the_time_of_a_step_grows_with_what_is_done_for_memory_and_where_it_suffices_nothing_is():
     assert fastest(ways(SHAPE, ALL, True, True), lambda way: 0.0, seconds, 1.0) == Way()
+    none, selective, full = (seconds(Way(how)) for how in (ALL[0], ALL[2], ALL[1]))
+    assert none < selective < full
+    assert full / none == pytest.approx(245 / 171, rel=0.01)  # TFLOP: spec and `tests/test_bench.py`
+    assert seconds(Way(speed=Speed(four_bit=True))) > none
+    assert seconds(Way(speed=Speed(swapped_blocks=5))) == none  # hidden behind the products
+    the_links = 2 * 1254 * 3072**2 * 2 / 12e9
+    assert seconds(Way(speed=Speed(swapped_blocks=57))) == pytest.approx(the_links)
 
 
 @pytest.mark.parametrize("gigabytes", [12, 16, 24, 32, 48, 80])
@@ -56,16 +62,6 @@ def test_what_is_chosen_fits_and_no_way_that_fits_is_much_faster(flux: PipelineB
         exact, chosen = ((way.speed.eight_bit, way.speed.four_bit) for way in (less, choice.way))
         if exact < chosen and not less.speed.four_bit:
             assert asked.seconds(less) > PATIENCE * min(map(asked.seconds, others))
-
-
-def test_the_time_of_a_step_grows_with_what_is_done_for_memory():
-    none, selective, full = (seconds(Way(how)) for how in (ALL[0], ALL[2], ALL[1]))
-    assert none < selective < full
-    assert full / none == pytest.approx(245 / 171, rel=0.01)  # TFLOP: spec and `tests/test_bench.py`
-    assert seconds(Way(speed=Speed(four_bit=True))) > none
-    assert seconds(Way(speed=Speed(swapped_blocks=5))) == none  # hidden behind the products
-    the_links = 2 * 1254 * 3072**2 * 2 / 12e9
-    assert seconds(Way(speed=Speed(swapped_blocks=57))) == pytest.approx(the_links)
 
 
 def test_the_chosen_way_needs_what_the_estimate_says_and_the_job_then_takes_its_checkpoints(flux: PipelineBackbone):
@@ -102,21 +98,12 @@ def test_a_base_that_fits_any_card_has_no_table(tiny: PipelineBackbone, flux: Pi
     assert lines[-1].split() == ["80", "GB", "1024", "px", "bf16:", "51.2", "GB"]
 
 
-def test_the_command_line_fits_swaps_and_refuses(
-    tiny: PipelineBackbone,
-    tmp_path: Path,
-    portrait: Path,
-    warm_cache: Cache,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-):
+def test_the_command_line_fits_swaps_and_refuses(here: Path, tiny: PipelineBackbone, capsys: pytest.CaptureFixture):
     """The tiny FLUX on a card that is too small for its step as it is."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METALORA_CACHE", str(warm_cache.folder))
     config, crops = replace(CONFIG, steps=1), replace(CROPS, resolution=64)
     full = memory.estimate(tiny, config, crops, checkpointing=Checkpointing.FULL)
     small_card = ["--backbone", "tiny", "--fit", str((RESERVE + full.total - 1e5) / 1e9)]
-    photo = ["personalize", str(portrait), "--out", "a.safetensors", "--meta-down", "random", "--steps", "1"]
+    photo = ["personalize", "ada.jpg", "--out", "a.safetensors", "--meta-down", "random", "--steps", "1"]
     assert main([*photo, "--resolution", "64", *small_card]) == 0
     said = capsys.readouterr().err
     assert "--fit: " in said

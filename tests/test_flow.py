@@ -6,20 +6,27 @@ import torch
 from metalora.method.flow import Times, flow_loss, generator_of, joined, noised, shifted, velocity
 
 
-def test_the_path_starts_clean_ends_in_noise_and_moves_at_the_velocity():
+def test_the_path_starts_clean_ends_in_noise_and_moves_at_the_velocity_which_costs_nothing():
     clean, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     assert torch.equal(noised(clean, noise, torch.zeros(2)), clean)
     torch.testing.assert_close(noised(clean, noise, torch.ones(2)), noise)
     early, late = torch.tensor([0.2, 0.5]), torch.tensor([0.3, 0.6])
     moved = (noised(clean, noise, late) - noised(clean, noise, early)) / 0.1
     torch.testing.assert_close(moved, velocity(clean, noise), rtol=1e-4, atol=1e-5)
+    latents = torch.randn(2, 4, 4, 4)
+    loss = flow_loss(
+        lambda x, t, _: (x - latents) / t.view(-1, 1, 1, 1), latents, None, torch.Generator().manual_seed(0)
+    )
+    assert loss < 1e-9
 
 
 @pytest.mark.parametrize("kind", ["logit-normal", "uniform"])
-def test_times_lie_inside_and_have_the_median_of_their_kind(kind: str):
-    t = Times(kind).draw(20_000, torch.Generator().manual_seed(0))
+def test_times_of_every_kind_have_their_median_and_a_shift_below_one_moves_them_towards_detail(kind: str):
+    t, moved = (Times(kind, shift).draw(20_000, torch.Generator().manual_seed(0)) for shift in (1.0, 1 / 3))
     assert 0 < t.min() < t.max() < 1
     assert abs(t.median() - 0.5) < 0.01
+    torch.testing.assert_close(moved, shifted(t, 1 / 3))
+    assert (moved < t).all()
 
 
 def test_logit_normal_times_are_the_sigmoid_of_a_standard_normal():
@@ -28,27 +35,11 @@ def test_logit_normal_times_are_the_sigmoid_of_a_standard_normal():
     assert abs(logits.std() - 1) < 0.02
 
 
-@pytest.mark.parametrize("kind", ["logit-normal", "uniform"])
-def test_a_shift_below_one_moves_times_of_every_kind_towards_detail(kind: str):
-    drawn = Times(kind).draw(20_000, torch.Generator().manual_seed(0))
-    moved = Times(kind, 1 / 3).draw(20_000, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(moved, shifted(drawn, 1 / 3))
-    assert (moved < drawn).all()
-
-
 def test_a_shift_keeps_the_ends_and_its_inverse_undoes_it():
     t = torch.linspace(0, 1, 11)
     assert shifted(t, 3.0)[0] == 0
     assert shifted(t, 3.0)[-1] == 1
     torch.testing.assert_close(shifted(shifted(t, 3.0), 1 / 3.0), t)
-
-
-def test_a_perfect_denoiser_has_no_loss():
-    latents = torch.randn(2, 4, 4, 4)
-    loss = flow_loss(
-        lambda x, t, _: (x - latents) / t.view(-1, 1, 1, 1), latents, None, torch.Generator().manual_seed(0)
-    )
-    assert loss < 1e-9
 
 
 def test_a_generator_depends_on_its_key_alone():

@@ -26,14 +26,11 @@ def test_a_lora_file_of_every_key_format_gives_the_live_adapters_image(
     assert (our_image(tiny, lora_adapters(lora, tiny, 1.0)) - our_image(tiny, adapters)).abs().max() < 1e-4
 
 
-def test_packing_and_positions_are_the_pipelines():
+def test_packing_positions_and_the_schedule_are_the_pipelines():
     latents = torch.randn(2, 16, 8, 12)
     assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 16, 8, 12))
     assert torch.equal(unpack(pack(latents), 8, 12), latents)
     assert torch.equal(positions(4, 6), FluxPipeline._prepare_latent_image_ids(1, 4, 6, "cpu", torch.float32))
-
-
-def test_a_larger_image_is_sampled_at_noisier_times():
     small, large = (schedule(10, tokens, scheduler_config(SHAPE)) for tokens in (256, 4096))
     assert small[0] == large[0] == 1
     assert small[-1] == large[-1] == 0

@@ -31,7 +31,7 @@ def test_a_folder_lists_what_the_decoder_reads_under_every_ending(tmp_path: Path
     assert skipped([tmp_path]) is None
 
 
-def test_what_is_no_picture_is_named_and_counted_and_captions_and_hidden_files_are_not(tmp_path: Path, monkeypatch):
+def test_what_is_no_picture_or_no_folder_is_named_and_captions_and_hidden_files_are_not(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     endings.cache_clear()
     small_picture().save(tmp_path / "1.jpg")
@@ -48,6 +48,8 @@ def test_what_is_no_picture_is_named_and_counted_and_captions_and_hidden_files_a
     assert ".DS_Store" not in sentence
     assert "pip install pillow-heif" in sentence
     assert "Develop camera raw" in sentence
+    with pytest.raises(UserError, match="is not a folder"):
+        pictures_in(tmp_path / "gone")
 
 
 def test_a_person_of_whom_no_photo_is_read_is_not_dropped_in_silence(tmp_path: Path):
@@ -61,8 +63,3 @@ def test_a_person_of_whom_no_photo_is_read_is_not_dropped_in_silence(tmp_path: P
     (tmp_path / "bob" / "notes.pdf").touch()
     assert [one.name for one in read_identities(tmp_path)] == ["ada", "bob", "cleo"]
     assert "2 entries are skipped" in skipped_of(tmp_path)
-
-
-def test_a_folder_that_is_none_is_a_sentence(tmp_path: Path):
-    with pytest.raises(UserError, match="is not a folder"):
-        pictures_in(tmp_path / "gone")

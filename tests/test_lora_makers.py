@@ -215,11 +215,17 @@ def test_what_is_not_finite_or_not_whole_is_refused_by_the_layers_name(changed: 
         read_lora(LORA | changed, SMALL)
 
 
-def test_half_a_layer_is_damage_and_half_an_unknown_file_is_no_lora():
+def test_half_a_layer_is_damage_half_an_unknown_file_an_empty_one_and_zeros_are_no_loras(tmp_path: Path):
     with pytest.raises(UserError, match=rf"{Q}.*has no up"):
         read_lora({key: tensor for key, tensor in LORA.items() if key != B}, SMALL)
     with pytest.raises(UserError, match="is not understood: 1 tensors such as strange"):
         read_lora(LORA | {"strange": torch.zeros(10_000)}, SMALL)
+    stem = "lora_unet_double_blocks_0_img_attn_qkv.lora"
+    zeros = {f"{stem}_down.weight": torch.zeros(3, 8), f"{stem}_up.weight": torch.zeros(24, 3)}
+    for tensors, said in (({}, "is empty"), (zeros, "are zero")):
+        save_file(tensors, tmp_path / "x.safetensors")
+        with pytest.raises(UserError, match=said):
+            load_lora(tmp_path / "x.safetensors", BACKBONE)
 
 
 @pytest.mark.parametrize(
@@ -230,15 +236,6 @@ def test_what_nobody_knows_beside_a_layers_matrices_is_not_left_out(role: str):
     """fp8 with scales, AdaLoRA, LoRA-XS, LyCORIS' scalar, ...: the matrices alone would be of another strength."""
     with pytest.raises(UserError, match=rf"{Q} also has {role}"):
         read_lora(LORA | {f"transformer.{Q}.{role}": torch.ones(1)}, SMALL)
-
-
-def test_an_empty_file_and_one_of_zeros_are_no_loras(tmp_path: Path):
-    stem = "lora_unet_double_blocks_0_img_attn_qkv.lora"
-    zeros = {f"{stem}_down.weight": torch.zeros(3, 8), f"{stem}_up.weight": torch.zeros(24, 3)}
-    for tensors, said in (({}, "is empty"), (zeros, "are zero")):
-        save_file(tensors, tmp_path / "x.safetensors")
-        with pytest.raises(UserError, match=said):
-            load_lora(tmp_path / "x.safetensors", BACKBONE)
 
 
 def test_a_lokr_too_large_for_memory_is_refused_before_it_is_made():

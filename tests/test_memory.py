@@ -24,7 +24,9 @@ def free(monkeypatch: pytest.MonkeyPatch):
     return set_free
 
 
-def test_activations_are_recomputed_only_where_they_would_not_fit(tiny: PipelineBackbone, free):
+def test_activations_are_recomputed_only_where_they_would_not_fit_and_grow_with_pixels_batch_and_a_plain_lora(
+    tiny: PipelineBackbone, free
+):
     plain, saving = (memory.estimate(tiny, CONFIG, CROPS, checkpointing=on).total / 1e9 for on in (False, True))
     assert saving < plain
     for gigabytes, recompute, warned in (
@@ -39,8 +41,6 @@ def test_activations_are_recomputed_only_where_they_would_not_fit(tiny: Pipeline
     free(0)
     assert not memory.wants_checkpointing(tiny, replace(CONFIG, gradient_checkpointing="off"), CROPS)
 
-
-def test_the_estimate_grows_with_the_pixels_the_batch_and_a_plain_lora(tiny: PipelineBackbone):
     def total(config: PersonalizeConfig = CONFIG, crops: CropConfig = CROPS) -> int:
         return memory.estimate(tiny, config, crops, checkpointing=False).activations
 

@@ -86,10 +86,13 @@ def shape_of(double: int, single: int) -> FluxShape:
     )
 
 
-def test_meta_lora_keeps_less_than_a_plain_lora():
+def test_meta_lora_keeps_less_than_a_plain_lora_and_with_checkpointing_little_more_than_a_blocks_input():
     shape = shape_of(2, 2)
     ratio = bytes_of(kept(shape, "meta-lora")) / bytes_of(kept(shape, "lora"))
     assert ratio < 0.8, ratio  # 0.76 when it was written
+    small, large = shape_of(1, 1), shape_of(2, 3)
+    counted = (bytes_of(kept(large, "meta-lora", True)) - bytes_of(kept(small, "meta-lora", True))) / 4
+    assert 0.8 < counted / (3 * (TEXT + IMAGE) * 256) < 1.3
 
 
 @pytest.mark.parametrize(("method", "saves"), [("meta-lora", False), ("lora", True)])
@@ -125,9 +128,3 @@ def test_the_memory_estimate_agrees_with_what_is_kept(method: str):
         for shape, sign in ((large, 1), (small, -1))
     )
     assert abs(estimated / counted - 1) < 0.05
-
-
-def test_with_checkpointing_a_block_keeps_little_more_than_its_input():
-    small, large = shape_of(1, 1), shape_of(2, 3)
-    counted = (bytes_of(kept(large, "meta-lora", True)) - bytes_of(kept(small, "meta-lora", True))) / 4
-    assert 0.8 < counted / (3 * (TEXT + IMAGE) * 256) < 1.3

@@ -22,17 +22,14 @@ def shipped(tiny: PipelineBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "shipped"
 
 
-def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class(personalize, tmp_path: Path, shipped: Path):
+def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class_and_another_class_is_told_which_there_are(
+    personalize, tmp_path: Path, shipped: Path, tiny: PipelineBackbone
+):
     config = replace(CONFIG, steps=1, class_name="woman")
     for out, source in (("default", None), ("named", str(next(shipped.iterdir())))):
         personalize(tmp_path / f"{out}.safetensors", config, source)
     default, named = ((tmp_path / f"{out}.adapter.safetensors").read_bytes() for out in ("default", "named"))
     assert default == named
-
-
-def test_another_class_has_none_and_is_told_which_there_are(
-    personalize, tiny: PipelineBackbone, tmp_path: Path, shipped: Path
-):
     config = replace(CONFIG, steps=1, class_name="person")
     with pytest.raises(UserError, match=f"For {tiny.name} there are shipped ones: say --class woman"):
         personalize(tmp_path / "ada.safetensors", config, None)

@@ -89,10 +89,6 @@ def test_several_signals_within_a_tenth_of_a_second_are_one_also_while_it_saves(
 
 
 def test_a_second_signal_later_ends_the_step_itself_and_says_what_is_lost(tmp_path: Path):
-    process = started(tmp_path, 0.01)
-    (tmp_path / "began").unlink()
-    process.kill()
-    process.wait()
     process = started(tmp_path, 6.0)
     process.send_signal(signal.SIGINT)
     time.sleep(1.3)
@@ -125,7 +121,9 @@ def endless(partner: Partners):
     yield from partner.wait_for({0: [1]}, lambda one: False)
 
 
-def test_process_0_ends_with_a_sentence_when_a_partner_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_process_0_ends_with_a_sentence_when_a_partner_has_died_and_without_one_when_it_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, 'tests'); from test_stopping import *\n"
         "partner = Partners(Path(sys.argv[1]), Share(1, 2)); job = partner.present(endless(partner))\n"
@@ -144,10 +142,6 @@ def test_process_0_ends_with_a_sentence_when_a_partner_has_died(tmp_path: Path, 
     with pytest.raises(UserError, match="Process 1 of 2 is not there any more, and 1 of its 2 shares are not done"):
         run(job)
     assert not (tmp_path / "processes").exists()
-
-
-def test_a_partner_that_finishes_is_no_reason_to_complain(tmp_path: Path):
-    first = Partners(tmp_path / "processes", Share(0, 2))
     run(first.present(first.wait_for({1: ["a"]}, lambda one: True)))
 
 

@@ -50,7 +50,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny: PipelineBackbone)
     return folder / "run"
 
 
-def test_a_run_holds_no_path_of_this_machine_and_nothing_of_the_camera(run_folder: Path):
+def test_a_run_holds_the_photos_pixels_but_no_path_of_this_machine_and_nothing_of_the_camera(run_folder: Path):
     secret = [b"someone-secret", b"SECRETCAMERA", str(Path.cwd()).encode(), str(INPUTS.manifest.parent).encode()]
     for path in (path for path in run_folder.rglob("*") if path.is_file()):
         assert not [word for word in secret if word in path.read_bytes()], path
@@ -58,9 +58,6 @@ def test_a_run_holds_no_path_of_this_machine_and_nothing_of_the_camera(run_folde
         with Image.open(path) as image:
             assert not image.getexif()
             assert "exif" not in image.info
-
-
-def test_a_reference_has_the_photos_own_pixels(run_folder: Path):
     plan = read_plan(run_folder)
     manifest = read_manifest(Path(located(plan.manifest, run_folder)), look=False)
     photos = {one.name: one.reference.path for one in manifest.people}

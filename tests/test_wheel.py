@@ -55,13 +55,10 @@ def test_every_tracked_file_of_the_package_is_in_it(wheel):
     assert [name for name in tracked("metalora") if name not in held] == []
 
 
-def test_it_runs_away_from_the_source_tree(installed):
+def test_it_holds_the_miniature_whole_and_runs_away_from_the_source_tree(installed):
     where = python(installed, "import metalora; print(metalora.__file__)")
     assert Path(where).is_relative_to(installed)
     said = python(installed, "from metalora.cli import main; main(['doctor', '--backbone', 'tiny'])")
     assert str(ROOT) not in said
-
-
-def test_it_holds_the_miniature_whole(installed):
     code = "from metalora.backbones.pipeline import find_parts; print(find_parts('miniature', {}).missing())"
     assert python(installed, code) == "[]"
