@@ -52,7 +52,7 @@ class Widget(Socket):
         super().__init__(kind)
         self.options = {"default", *options}
 
-    def Input(self, id: str, *, tooltip: str, optional: bool = False, **options: Any) -> Input:
+    def Input(self, id: str, *, tooltip: str | None = None, optional: bool = False, **options: Any) -> Input:
         if strange := options.keys() - self.options:
             raise TypeError(f"{self.kind} takes no {', '.join(sorted(strange))}")
         shown: dict[str, Any] = {"multiline": False} if self.kind == "STRING" else {}

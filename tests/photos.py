@@ -4,11 +4,13 @@ import functools
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from metalora.measure import sface
 from metalora.method.crops import Box
 from metalora.store.images import demo_portrait, read_photo, resize_crop
 
@@ -101,3 +103,10 @@ def tiff_of(values: np.ndarray, *, planes: bool = False, order: str = "<", orien
     table += struct.pack(f"{order}I", 0)
     magic = b"II*\0" if order == "<" else b"MM\0*"
     return magic + struct.pack(f"{order}I", end + len(lists)) + pixels + lists + table
+
+
+def opencv_faces(image: np.ndarray, threshold: float = 0.6) -> np.ndarray:
+    """[n, 15] of OpenCV's FaceDetectorYN at the image's own size."""
+    path = str(sface.models_folder() / sface.YUNET.name)
+    detector = cv2.FaceDetectorYN.create(path, "", (image.shape[1], image.shape[0]), threshold, 0.3, 5000)
+    return detector.detect(image)[1]

@@ -1,22 +1,23 @@
-"""The door: `import metalora`, its functions, and settings that repeat a run."""
+"""The door: `import metalora`, its functions, settings that are declared once, and that repeat a run."""
 
+import argparse
+import dataclasses
 import doctest
 import inspect
 import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from runs import python
 
 import metalora
 from metalora import api
-from metalora.cli import main, make_parser
-from metalora.settings import PersonalizeSettings, read_settings, settings_text
+from metalora.cli import add_options, main, make_parser, settings_of
+from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
+from metalora.settings import PRESETS, PersonalizeSettings, config_of, read_settings, settings_text
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "metalora" / "data" / "mini_benchmark" / "photos"
@@ -33,10 +34,8 @@ def copied(folder: str, *patterns: str) -> None:
 
 def test_importing_it_loads_nothing_heavy():
     code = "import sys, metalora; print(sorted({'torch', 'numpy', 'diffusers', 'PIL', 'tqdm'} & set(sys.modules)))"
-    said = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
-    )
-    assert said.stdout.decode().strip() == "[]", said.stderr.decode()
+    said = python(code)
+    assert said.stdout.strip() == "[]", said.stderr
 
 
 @pytest.mark.parametrize("name", ["crops", "personalize", "generate", "evaluate", "meta_train"])
@@ -174,8 +173,7 @@ def test_the_command_loads_no_package_that_it_does_not_need(here: Path):
         "print(sorted({'peft', 'bitsandbytes', 'scipy', 'timm'} & set(sys.modules)))"
     )
     photo = str(PHOTOS / "300000-1.jpg")
-    words = [sys.executable, "-c", code, "", "personalize", photo, "--steps", "1", "--out", "a.safetensors"]
-    ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    ended = python(code, "", "personalize", photo, "--steps", "1", "--out", "a.safetensors")
     assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
     assert "kernels" not in ended.stderr
 
@@ -191,3 +189,62 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(here: Path):
     names = runpy.run_path("one_photo.py")
     assert len(names["images"]) == 4
     assert len(names["report"].rows) == 2  # those with the LoRA
+
+
+def test_every_option_out_of_range_is_listed_in_one_message():
+    with pytest.raises(UserError) as error:
+        PersonalizeConfig(steps=0, learning_rate=float("nan"), method="dora", seed="one")
+    message = str(error.value)
+    assert "steps must be at least 1, got 0" in message
+    assert "learning_rate must be a finite number, got nan" in message
+    assert "method must be one of meta-lora, lora, got 'dora'" in message
+    assert "seed must be int, got 'one'" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt"),
+    [
+        ({"class_name": "woman"}, "a photo of a woman"),
+        ({"class_name": "woman", "trigger": "ada"}, "a photo of a ada woman"),
+        ({"class_name": "cat", "caption": "{class}, painted"}, "cat, painted"),
+    ],
+)
+def test_the_caption_is_filled_in(options: dict[str, str], prompt: str):
+    config = PersonalizeConfig(**options)
+    assert config.prompt == prompt
+    assert config.class_prompt == prompt.replace("ada ", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "sentence"),
+    [
+        (PersonalizeConfig, {"caption": "x", "trigger": "y"}, "caption"),  # no place for it; others: test_text.py
+        (GenerateConfig, {"width": 1000}, "multiples of 16, not 1000 x 1024"),
+        *((CropConfig, {"face": face}, "face must be") for face in ("first", "0", "-1", "")),
+    ],
+)
+def test_what_means_nothing_is_refused_at_birth(kind: type, options: dict[str, object], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        kind(**options)
+
+
+@pytest.mark.parametrize("config", [CropConfig, PersonalizeConfig, GenerateConfig])
+def test_flags_give_back_every_option(config: type):
+    parser = argparse.ArgumentParser()
+    add_options(parser, config)
+    defaults = config()
+    arguments = []
+    for option in dataclasses.fields(config):
+        value = getattr(defaults, option.name)
+        flag = option.metadata["flag"] or "--" + option.name.replace("_", "-")
+        arguments += [flag if value else flag.replace("--", "--no-")] if option.type is bool else [flag, str(value)]
+    assert config_of(config, settings_of(parser.parse_args(arguments), config), "tiny") == defaults
+
+
+def test_a_given_flag_beats_the_preset_of_the_backbone_and_the_preset_beats_the_default():
+    parser = argparse.ArgumentParser()
+    add_options(parser, CropConfig)
+    nothing, given = (settings_of(parser.parse_args(words), CropConfig) for words in ([], ["--resolution", "256"]))
+    assert config_of(CropConfig, nothing, "flux-dev").resolution == 1024
+    assert config_of(CropConfig, nothing, "tiny").resolution == PRESETS["tiny"]["resolution"]
+    assert config_of(CropConfig, given, "tiny").resolution == 256

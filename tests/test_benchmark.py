@@ -71,7 +71,7 @@ def variant_of(folder: Path, name: str) -> dict:
 def test_the_results_keep_to_the_schema_with_a_row_for_each_method_step_count_and_folder_and_list_what_is_missing(
     done: Path,
 ):
-    assert problems(results_of(done)) == []
+    assert problems_by_schema(results_of(done), "results") == []
     assert results_of(done)["embedders"]["clip"]["truncated"] == []
     trained = [f"{method}-{steps}-r1" for method in ("meta-lora", "lora") for steps in (3, 5)]
     assert [variant["id"] for variant in results_of(done)["variants"]] == ["none", *trained, "external-photos"]

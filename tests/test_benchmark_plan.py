@@ -35,7 +35,7 @@ def test_a_folder_holds_one_plan_or_says_how_to_make_one(tiny: PipelineBackbone,
     with pytest.raises(UserError, match=r"is another plan \(seeds.* differ\)|another plan \(prompts, seeds differ\)"):
         planned(tmp_path, tiny, seeds=(4,))
     with pytest.raises(UserError, match="`metalora benchmark plan"):
-        read_plan(tmp_path)
+        read_plan(tmp_path / "empty")
 
 
 def test_the_paper_prompts_plan_both_parts_and_age_can_be_left_out(tiny: PipelineBackbone, tmp_path: Path):

@@ -4,8 +4,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import torch
 from photos import empty_wall
 from PIL import Image
+from runs import python
 
 from metalora.config import UserError
 from metalora.measure import clip as clip_module
@@ -35,12 +34,9 @@ def test_a_torchvision_of_another_torch_is_a_sentence_and_no_end_of_a_demo(tmp_p
     broken.parent.mkdir()
     broken.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     code = "from metalora.measure.clip import clip_problem; print(clip_problem())"
-    path = os.pathsep.join([str(tmp_path), str(DATA.parents[1])])
-    said = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
-    )
-    assert "nms does not exist" in said.stdout
-    assert "--force-reinstall torch torchvision" in said.stdout
+    said = python(code, PYTHONPATH=os.pathsep.join([str(tmp_path), str(DATA.parents[1])])).stdout
+    assert "nms does not exist" in said
+    assert "--force-reinstall torch torchvision" in said
 
 
 open_clip = pytest.importorskip("open_clip", reason="CLIP scores come from open_clip: pip install -e .[clip]")

@@ -169,6 +169,7 @@ def test_an_odd_reference_and_an_only_photo_of_another_person_are_named_too(here
     (here / "ada.png").replace(here / "ada.jpg")
     with pytest.raises(UserError, match=r"ada\.jpg is unlike the others"):
         scored(here)
+    shutil.copy(ADA[7], here / "ada.jpg")
     shutil.rmtree(here / "unseen")
     odd_photo("a stranger", here / "unseen" / "1.png")
     with pytest.raises(UserError, match=r"1\.png is unlike the others"):

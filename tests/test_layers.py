@@ -1,7 +1,9 @@
-"""The architecture as tests: who may import whom, and that outside ComfyUI the pack is harmless."""
+"""The architecture as tests: who may import whom; outside ComfyUI the pack is harmless; links between pages lead on."""
 
 import ast
 import importlib.util
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +82,26 @@ def test_the_pack_is_harmless_outside_comfyui():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert not {"NODE_CLASS_MAPPINGS"} & set(vars(module)), "it would make ComfyUI ignore comfy_entrypoint"
+
+
+PAGES = sorted(
+    ROOT / name for name in subprocess.check_output(["git", "ls-files", "*.md"], cwd=ROOT, text=True).split()
+)
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)|src=\"(?!https?:)([^\"]+)\"")
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it of a heading's text."""
+    return "#" + re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()).strip().replace(
+        " ", "-"
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page: Path):
+    for target, heading, source in LINK.findall(re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)):
+        found = page.parent / (target or source or page.name)
+        assert found.exists(), f"{target or source} is not there"
+        if heading and found.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.M)
+            assert heading in map(anchor, headings), f"{target}{heading}: no such heading"

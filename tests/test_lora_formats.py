@@ -75,6 +75,7 @@ AB, DOWN_UP = ("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.
         (f"base_model.model.{SITE}", ("lora_A.default_0.weight", "lora_B.default_0.weight")),
         (f"transformer.base_model.model.{SITE}", AB),
         (f"diffusion_model.{SITE}", AB),
+        (f"model.diffusion_model.{SITE}", AB),
         (SITE, AB),
         ("lora_transformer_transformer_blocks_0_attn_to_q", DOWN_UP),
         ("lora_unet_transformer_blocks_0_attn_to_q", DOWN_UP),
@@ -85,17 +86,6 @@ def test_other_makers_names_are_understood(layer: str, roles: tuple[str, str]):
     back, unmatched = read_lora({f"{layer}.{roles[0]}": down, f"{layer}.{roles[1]}": up}, SMALL)
     assert not unmatched
     assert same(back, {SITE: (down, up)})
-
-
-@pytest.mark.parametrize("layer", [FUSED_QKV, "model." + FUSED_QKV, "lora_unet_double_blocks_0_img_attn_qkv"])
-@pytest.mark.parametrize("roles", [AB, DOWN_UP])
-def test_a_lora_that_was_trained_fused_is_read_as_slices_of_its_up(layer: str, roles: tuple[str, str]):
-    down, up = torch.randn(6, 8), torch.randn(24, 6)
-    lora, unmatched = read_lora({f"{layer}.{roles[0]}": down, f"{layer}.{roles[1]}": up}, SMALL)
-    assert not unmatched
-    assert list(lora) == list(QKV)
-    for name, rows in zip(QKV, up.split(8), strict=True):
-        torch.testing.assert_close(lora[name][1] @ lora[name][0], rows @ down)
 
 
 def test_what_is_empty_or_unknown_or_of_another_width_is_refused():

@@ -1,19 +1,22 @@
-"""Meta-Downs from other places: distilled from LoRAs with a known subspace."""
+"""Meta-Downs from other places: distilled from LoRAs with a known subspace, or shipped for a base and class alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from runs import meta_down_file
+from benchmarks import INPUTS, planned
+from runs import CONFIG, meta_down_file
 from safetensors.torch import save_file
 from torch import Tensor
 
 from metalora.backbones.architecture import KEY_FORMATS, format_lora
-from metalora.backbones.pipeline import PipelineBackbone
+from metalora.backbones.pipeline import PipelineBackbone, open_backbone
+from metalora.backbones.protocol import Backbone
 from metalora.cli import main
-from metalora.config import PersonalizeConfig
-from metalora.jobs import run
+from metalora.config import BaseConfig, PersonalizeConfig, UserError
+from metalora.jobs import run, training_files
 from metalora.jobs.info import inspect_meta_down
 from metalora.jobs.lora import meta_down_from_loras
 from metalora.jobs.training_files import read_meta_down, starting_adapters
@@ -98,3 +101,50 @@ def test_from_loras_of_mixed_key_formats_and_ranks(tiny: PipelineBackbone, tmp_p
     run(meta_down_from_loras(tmp_path / "loras", out, tiny, "woman", meta_rank=3))
     downs, _ = read_meta_down(out, tiny.sites("all"), tiny.name, rank=1)
     assert max(largest_angle(downs[name], basis[name]) for name in basis) < 0.2
+
+
+@pytest.fixture
+def shipped(tiny: PipelineBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that ships one for women of the tiny FLUX."""
+    monkeypatch.setattr(training_files, "SHIPPED", tmp_path / "shipped")
+    meta_down_file(tiny, tmp_path / "shipped" / "any-name.safetensors")
+    return tmp_path / "shipped"
+
+
+def test_a_run_without_a_name_stands_on_the_shipped_one_of_its_class_and_another_class_is_told_which_there_are(
+    personalize, tmp_path: Path, shipped: Path, tiny: PipelineBackbone
+):
+    config = replace(CONFIG, steps=1, class_name="woman")
+    for out, source in (("default", None), ("named", str(next(shipped.iterdir())))):
+        personalize(tmp_path / f"{out}.safetensors", config, source)
+    default, named = ((tmp_path / f"{out}.adapter.safetensors").read_bytes() for out in ("default", "named"))
+    assert default == named
+    config = replace(CONFIG, steps=1, class_name="person")
+    with pytest.raises(UserError, match=f"For {tiny.name} there are shipped ones: say --class woman"):
+        personalize(tmp_path / "ada.safetensors", config, None)
+
+
+def test_a_benchmark_takes_them_too_and_wants_the_others_named(tiny: PipelineBackbone, tmp_path: Path, shipped: Path):
+    with pytest.raises(UserError, match="needs a Meta-Down for the class man"):
+        planned(tmp_path / "run", tiny, replace(INPUTS, meta_downs={}))
+    plan = planned(tmp_path / "run", tiny, replace(INPUTS, meta_downs={"man": "random"}))
+    tensors, _ = files.read(next(shipped.iterdir()), ("meta-down",))
+    assert plan.meta_downs["woman"]["sha256"] == files.digest_of_tensors(tensors)
+    assert plan.meta_downs["man"]["sha256"] != plan.meta_downs["woman"]["sha256"]
+
+
+@pytest.fixture(scope="module")
+def miniature() -> Backbone:
+    return open_backbone(BaseConfig(backbone="miniature", device="cpu"))
+
+
+def test_the_miniature_comes_with_one_for_every_class_made_for_the_very_weights_that_ship(miniature: Backbone):
+    found = training_files.shipped_meta_downs(miniature.name)
+    assert found.keys() == {training_files.ALL}
+    assert training_files.shipped_meta_down(miniature.name, "woman") == found[training_files.ALL]
+    tensors, metadata = files.read(found[training_files.ALL], ("meta-down",), base=miniature.name)
+    weights, _precision = metadata["base_fingerprint"].rsplit("-", 1)
+    assert miniature.fingerprint("transformer").startswith(weights)
+    assert metadata["objective"] == "across-photos"
+    sites = miniature.sites("all")
+    assert {f"{site.name}.{role}" for site in sites for role in ("down", "mid", "up")} < tensors.keys()

@@ -1,5 +1,6 @@
-"""Laws of stage 1 (paper, Algorithm 1), on the toy network."""
+"""Laws of stage 1 (paper, Algorithm 1), on the toy network; and of who is trained together, in numbers only."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,10 @@ from stage_one import CONFIG, latents_of, toy_batches, toy_run, toy_training
 from toy import ToyDenoiser, ToyNetwork
 
 from metalora.config import UserError
+from metalora.config_meta_train import MetaTrainConfig, meta_train_config
+from metalora.method.buckets import Draws, Person, deal, place
 from metalora.method.flow import flow_loss, generator_of
-from metalora.method.meta_train import Batch, Heads, HeldOut, adaptability, meta_train
+from metalora.method.meta_train import Batch, Heads, HeldOut, adaptability, generators, meta_train
 
 
 def test_meta_down_is_bit_identical_after_warm_up_only_and_the_base_always(denoiser: ToyDenoiser):
@@ -94,6 +97,9 @@ def test_a_mixed_batchs_gradients_are_the_sum_of_the_single_ones(toy: ToyNetwork
         alone = sum(own[name] for _, own in singles if name in own)
         torch.testing.assert_close(gradient, alone, rtol=0, atol=1e-10)
     assert len(heads) == 4, "a batch mixes four people"
+    assert len({torch.rand(1, generator=one).item() for one in generators(batch, CONFIG)}) == 4, (
+        "with noise of their own"
+    )
 
 
 def test_fresh_heads_in_each_bucket_but_the_optimizer_of_meta_down_lives_on(denoiser: ToyDenoiser):
@@ -156,3 +162,71 @@ def test_a_look_at_held_out_people_leaves_everything_as_it_was_also_when_it_is_s
         with pytest.raises(KeyboardInterrupt):
             adaptability(Stopping(denoiser.network), training, [person])
     assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+
+
+SQUARE, WIDE = (16, 16), (24, 10)
+PAPER = meta_train_config("paper", {})
+
+
+def people(count: int, photos: int = 20, kind: str = "woman") -> list[Person]:
+    return [Person(f"{kind} {n}", kind, (SQUARE,) * photos) for n in range(count)]
+
+
+def test_the_papers_numbers():
+    assert (PAPER.steps, PAPER.bucket_steps, PAPER.warmup_steps) == (50_000, 2500, 1000)
+    assert (PAPER.batch, PAPER.bucket_people) == (4, 50)
+    buckets = deal(people(1050), PAPER)
+    assert [len(bucket) for bucket in buckets] == [50] * 21
+    assert len({person.name for bucket in buckets for person in bucket}) == 1050
+    draws = Draws(buckets[0], 0, PAPER)
+    uses = Counter((s.position, s.photo) for index in range(2500) for s in draws.batch(index))
+    assert len(uses) == 1000
+    assert set(uses.values()) <= {9, 10, 11}, "10 uses of each photo"
+
+
+def test_steps_go_round_the_buckets():
+    config = MetaTrainConfig(objective="paper", steps=30, bucket_steps=10, warmup_steps=4)
+    places = [place(step, config) for step in range(30)]
+    assert [p.visit for p in places] == [0] * 10 + [1] * 10 + [2] * 10
+    assert [p.warm_up for p in places] == ([True] * 4 + [False] * 6) * 3
+
+
+def test_a_batch_shows_different_people_one_a_lane_in_one_aspect_ratio():
+    mixed = [Person(f"{n}", "cat", (SQUARE,) * 5 + (WIDE,) * (n % 4)) for n in range(13)]
+    draws = Draws(mixed, 0, PAPER)
+    for index in range(200):
+        batch = draws.batch(index)
+        assert [s.slot for s in batch] == [0, 1, 2, 3]
+        assert len({mixed[s.position].sizes[s.photo] for s in batch}) == 1
+        assert len({s.position for s in batch}) == 4 or mixed[batch[0].position].sizes[batch[0].photo] == WIDE
+    seen = {(s.position, s.photo) for index in range(200) for s in draws.batch(index)}
+    assert len(seen) == sum(len(person.sizes) for person in mixed)
+
+
+def test_every_batch_is_full_and_another_visit_and_another_seed_draw_otherwise():
+    draws = Draws(people(2), 0, replace(PAPER, batch=5))
+    assert all(len(draws.batch(index)) == 5 for index in range(20))
+    assert {s.position for s in draws.batch(0)} == {0, 1}
+
+    def drawn(visit: int, seed: int):
+        draws = Draws(people(8), visit, replace(PAPER, seed=seed))
+        return [draws.batch(index) for index in range(5)]
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert drawn(0, 0) != drawn(1, 0)
+    assert drawn(0, 0) != drawn(0, 1)
+
+
+def test_buckets_are_even_and_mix_the_classes():
+    buckets = deal(people(45) + people(45, kind="man"), PAPER)
+    assert [len(bucket) for bucket in buckets] == [45, 45]
+    assert all(20 <= sum(person.kind == "man" for person in bucket) <= 25 for bucket in buckets)
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(UserError, match="warmup_steps 10 must be less than bucket_steps 10"):
+        MetaTrainConfig(bucket_steps=10, warmup_steps=10)
+    with pytest.raises(UserError, match="cannot be filled in"):
+        MetaTrainConfig(caption="a photo of {nobody}")
+    with pytest.raises(UserError, match="larger than meta_rank"):
+        MetaTrainConfig(rank=17)

@@ -56,15 +56,6 @@ def test_a_caption_speaks_of_some_attributes_and_of_each_alone_of_the_photos_tha
     assert others == [([0, 1], ["a photo of a man", "a photo of a woman"]), ([0], ["stubble"])]
 
 
-def test_a_batch_shows_no_photo_twice_and_mirrors_some(photos):
-    index, flips, pixels = train_clip.drawn(photos, 40, torch.Generator().manual_seed(0))
-    assert len(set(index.tolist())) == 40
-    assert 0 < flips.sum() < 40
-    real = to_signal(photos.pixels[index])
-    assert torch.equal(pixels[flips], real[flips].flip(3))
-    assert torch.equal(pixels[~flips], real[~flips])
-
-
 def test_a_trained_and_exported_clip_reads_what_a_photo_shows(photos, tmp_path):
     trained = training(tmp_path, 60)
     losses = [step.figures["loss"] for step in trained.run(train_clip.loss_on(photos, 24))]

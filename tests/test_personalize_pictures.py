@@ -1,4 +1,4 @@
-"""Training on crops that are pixels, with masks of the head: what ComfyUI's nodes do, without ComfyUI."""
+"""Where the head lies and how it counts; and training on crops that are pixels, with masks of it, as nodes do."""
 
 import json
 from dataclasses import replace
@@ -6,17 +6,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from photos import empty_wall, portrait
 from runs import CONFIG, CROPS
+from torch.nn.functional import avg_pool2d
+from toy import ToyDenoiser
 
 from metalora.backbones.pipeline import PipelineBackbone
-from metalora.config import PersonalizeConfig, Step, UserError
+from metalora.backbones.protocol import Backbone
+from metalora.config import CropConfig, PersonalizeConfig, Step, UserError
 from metalora.jobs import run
 from metalora.jobs.lora import read_adapter
+from metalora.jobs.personalize import plan_photos
 from metalora.jobs.personalize_pictures import TrainedAdapter, as_it_is, as_started, personalize_pictures
-from metalora.jobs.photos import PlannedPhoto, plan_photo
+from metalora.jobs.photos import HEAD, PlannedPhoto, head_weights, plan_photo, plan_pixels
 from metalora.measure import load_faces
+from metalora.method.crops import grown
+from metalora.method.flow import Times, flow_losses, generator_of, noised, velocity
 from metalora.store import files
 from metalora.store.cache import Cache
+from metalora.store.pictures import save_image
 
 HEAD_FIRST = replace(CONFIG, method="lora", steps=6, background_weight=0.1, time_shift=0.5, ema_steps=3, save_every=100)
 
@@ -149,9 +157,65 @@ def test_each_crop_is_trained_with_its_own_caption(
     assert "captions" not in plain.metadata
     same = trained(tiny, crops, tmp_path / "same", warm_cache, [], config, captions=["a photo of a woman"])
     assert same.training.losses == plain.training.losses
-    captions = ["a photo of a {class}", "", "a red car"]
+    captions = ["a {class} on a beach", "", "a red car"]  # "": the one of all crops
     own = trained(tiny, crops, tmp_path / "own", warm_cache, [], config, captions=captions)
-    assert json.loads(own.metadata["captions"]) == ["a photo of a woman", "", "a red car"]
+    assert json.loads(own.metadata["captions"]) == ["a woman on a beach", "", "a red car"]
     assert sum(a != b for a, b in zip(own.training.losses, plain.training.losses, strict=True)) == 2
     with pytest.raises(UserError, match=r"captions has 2 texts and crops 3 images"):
         trained(tiny, crops, tmp_path / "wrong", warm_cache, [], config, captions=["a", "b"])
+
+
+CELL = 8  # pixels across a cell of the latents
+LARGE = CropConfig(resolution=256)
+
+
+@pytest.fixture(scope="module")
+def portrait_plan() -> PlannedPhoto:
+    return plan_pixels(portrait(), "the portrait", LARGE, load_faces(), 16)
+
+
+def test_the_head_is_where_the_crop_shows_it(portrait_plan: PlannedPhoto):
+    left, top, right, bottom = (round(edge) for edge in grown(portrait_plan.face.box, HEAD))
+    painted = torch.zeros_like(portrait_plan.photo)
+    painted[:, max(0, top) : bottom, max(0, left) : right] = 1
+    painted = replace(portrait_plan, photo=painted)
+    for crop in portrait_plan.crops:
+        shown = avg_pool2d(painted.image(crop)[:1], CELL)[0]
+        head = portrait_plan.head(crop, *shown.shape)
+        certain = (shown < 0.05) | (shown > 0.95)  # a cell on the border may go either way
+        assert certain.float().mean() > 0.6
+        assert torch.equal(head[certain], shown[certain] > 0.5)
+        assert head.any()
+
+
+def test_weights_follow_the_views_and_there_are_none_where_all_count_the_same(portrait_plan: PlannedPhoto):
+    latents = [torch.zeros(2, 16, crop.size[1] // CELL, crop.size[0] // CELL) for crop in portrait_plan.crops]
+    weights = head_weights([portrait_plan], latents, 0.25)
+    assert [tuple(weight.shape) for weight in weights] == [(2, 1, *views.shape[2:]) for views in latents]
+    assert all(torch.equal(weight[0], weight[1].flip(-1)) for weight in weights)
+    assert any(not torch.equal(weight[0], weight[1]) for weight in weights)
+    assert {value for weight in weights for value in weight.unique().tolist()} == {0.25, 1.0}
+    assert head_weights([portrait_plan], latents, 1.0) == []
+
+
+def test_the_whole_photo_needs_a_face_only_where_its_background_counts_less(tiny: Backbone, tmp_path: Path):
+    save_image(empty_wall(), tmp_path / "wall.png")
+    config, crops = PersonalizeConfig(method="lora"), replace(LARGE, learn_from="whole")
+    (whole,) = plan_photos([tmp_path / "wall.png"], config, crops, tiny, "sface")
+    assert whole.face is None
+    with pytest.raises(UserError, match=r"wall\.png"):
+        plan_photos([tmp_path / "wall.png"], replace(config, background_weight=0.5), crops, tiny, "sface")
+
+
+def test_the_loss_counts_each_cell_by_its_weight(denoiser: ToyDenoiser):
+    clean, prompt = torch.randn(3, 2, 2, 4, generator=generator_of("clean")), torch.ones(1, 8)
+    weights = torch.rand(3, 1, 2, 4, generator=generator_of("weights"))
+    drawn = generator_of("draw")
+    t, noise = Times().draw(3, drawn), torch.randn(clean.shape, generator=drawn)
+    error = (denoiser(noised(clean, noise, t), t, prompt) - velocity(clean, noise)).square()
+
+    def loss(weights: torch.Tensor | None) -> torch.Tensor:
+        return flow_losses(denoiser, [clean], prompt, [generator_of("draw")], Times(), [weights])[0]
+
+    torch.testing.assert_close(loss(weights), (weights * error).mean())
+    assert torch.equal(loss(torch.ones_like(weights)), loss(None))

@@ -9,9 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_up_results import MINI, made_up_run, read, write
+from made_up_results import MINI, Page, made_up_run, read, write
 from PIL import Image
-from report_pages import Page
 
 import metalora
 from metalora.cli import main

@@ -9,9 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_results import made_up_run, read, write
+from made_up_results import Page, made_up_run, read, write
 from PIL import Image
-from report_pages import Page
 
 from metalora.config import UserError
 from metalora.jobs.benchmark.results import figure

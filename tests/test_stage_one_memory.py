@@ -9,9 +9,8 @@ import torch
 from test_saved_activations import BF16, IMAGE, TEXT, bytes_of, forward, kept_for_backward, network, shape_of
 from torch import nn
 
-from metalora.backbones.architecture import FluxShape
-from metalora.backbones.pipeline import PipelineBackbone
-from metalora.backbones.speed import Speed
+from metalora.backbones.families.flux import FluxShape
+from metalora.backbones.pipeline import PipelineBackbone, Speed
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import main
 from metalora.config import UserError

@@ -129,13 +129,6 @@ def test_the_papers_prompts_are_verbatim_tagged_by_part_and_age_and_filled_in_fo
     assert not [p.id for p in read_prompts(PAPER).prompts if "{" in p.filled(p.class_name or "person")]
 
 
-def test_the_mini_benchmarks_prompts_keep_their_ids_and_say_what_they_ask():
-    prompts = read_prompts(MINI / "prompts.json").prompts
-    assert len({prompt.id for prompt in prompts}) == 50
-    assert prompts[0].id == "several-01"
-    assert all(prompt.asks for prompt in prompts)
-
-
 OF_WRONG_TYPES = [
     {"several-photos": "a"},
     {"several-photos": {"a": 1}},

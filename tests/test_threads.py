@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import python
 
 CODE = (
     "import sys; from metalora.cli import make_parser; make_parser(); assert 'torch' not in sys.modules; import torch"
@@ -44,4 +45,4 @@ with lean_imports("scipy"):
     from transformers import CLIPTextModel
 """
     pytest.importorskip("scipy")
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    assert not (ended := python(code)).returncode, ended.stderr
