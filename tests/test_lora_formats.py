@@ -152,6 +152,15 @@ def test_architectures_have_names():
     ]
 
 
+def test_slices_cover_each_fused_layer_without_gap_or_overlap():
+    covered: dict[str, int] = {}
+    for site in DEV.fused:
+        assert (site.start or 0) == covered.get(site.module, 0)
+        covered[site.module] = covered.get(site.module, 0) + site.out_features
+    for module, rows in covered.items():
+        assert RECORDED["bfl"]["keys"][f"{module}.weight"][0] == rows
+
+
 def test_sites_are_the_linear_layers_of_the_blocks_in_their_order_or_the_attention_projections_alone():
     linears = {name.removesuffix(".weight") for name, shape in RECORDED["diffusers"]["keys"].items() if len(shape) == 2}
     names = [site.name for site in DEV.sites("all")]
