@@ -32,7 +32,8 @@ from .config_meta_train import META_PRESETS, MetaTrainConfig
 
 # A backbone's own defaults, where they differ from the paper's for FLUX.1-dev.
 PRESETS: dict[str, dict[str, int | float | str | bool]] = {
-    # Rate and steps: sought on its earlier weights (docs/reproduction.md). Its photos are close portraits: no crops.
+    # Rates and steps were sought on people who are measured nowhere (docs/reproduction.md). Its photos are close
+    # portraits: no crops.
     "miniature": {
         "resolution": 128,
         "width": 128,
@@ -40,7 +41,7 @@ PRESETS: dict[str, dict[str, int | float | str | bool]] = {
         "sampling_steps": 24,
         "guidance": 2.5,
         "steps": 150,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "rank": 16,
         "time_shift": 0.5,
         "background_weight": 0.1,
@@ -69,7 +70,7 @@ Config = TypeVar("Config")
 # What a method wants that is not the default one, by backbone; "" is any other. A plain LoRA takes 625 steps (paper).
 METHOD_PRESETS: dict[str, dict[str, dict[str, int | float | str]]] = {
     "": {"lora": {"steps": 625}},
-    "miniature": {"lora": {"steps": 120, "learning_rate": 1e-3}},
+    "miniature": {"lora": {"steps": 150, "learning_rate": 5e-4}},
     "tiny": {},
 }
 
