@@ -42,7 +42,7 @@ def pictures_of(number: int) -> Sequence[Sequence[Image.Image]]:
     return {
         1: [[photos[1], without[1], with_lora[1]]],
         2: [[Image.open(data / "astronaut.jpg")]],
-        3: [photos[2:], with_lora[2:]],  # images, compared with photos
+        3: [photos[1:], with_lora[1:]],  # images, compared with photos
         4: [photos[:2]],
         5: [[Image.open(ROOT / "docs/frontier.png")]],
         6: [people[row::3][:5] for row in range(3)],

@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-result"), help="folder for the result (default: demo-result)"
     )
-    parser.add_argument("--people", type=int, metavar="N", help="rendered people to learn (default: 4; miniature only)")
+    parser.add_argument("--people", type=int, metavar="N", help="rendered people to learn (default: 3; miniature only)")
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     add_settings(parser, BaseConfig)
 

@@ -25,7 +25,7 @@ from .scores import MethodScores, Scores
 META_LORA, CONTROL = "Meta-LoRA", "Meta-LoRA (random Meta-Down)"
 MISSING = "-"
 # A plain LoRA's steps at which its images follow the prompt as well as Meta-LoRA's: what is left to see is likeness.
-EQUALLY_OBEDIENT = {"miniature": 80}
+EQUALLY_OBEDIENT = {"miniature": 110}
 COLUMNS = ("", "likeness", "of the way", "CLIP-T", "faces found", "steps", "rank", "seconds a person", "a LoRA file")
 
 

@@ -9,7 +9,7 @@ from ...store.manifest import read_manifest
 from ...store.prompts import SEVERAL, read_prompts
 
 BENCHMARK = Path(__file__).parents[2] / "data" / "mini_benchmark"
-PEOPLE = 4  # unless another number is asked for
+PEOPLE = 3  # unless another number is asked for
 PROMPTS = 2  # of each rendered person
 
 
