@@ -205,7 +205,10 @@ def open_backbone(config: BaseConfig, how: SpeedConfig | None = None) -> Pipelin
     weights.
     """
     files = config.single_files
-    parts = find_parts(config.backbone or (flux_of(files) if files else DEFAULT_BACKBONE), files)
+    name = config.backbone
+    if name is None:
+        name = flux_of(files) if files else DEFAULT_BACKBONE
+    parts = find_parts(name, files)
     own = "fp32" if isinstance(parts, TinyFlux | Miniature) else "bf16"
     precision = PRECISIONS[own if config.precision == "auto" else config.precision]
     speed = AS_IT_IS if how is None else Speed.of(how)
