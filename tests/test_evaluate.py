@@ -63,7 +63,7 @@ def test_pairs_are_those_of_sub_folders_or_of_a_table_in_any_common_spelling(fol
 
 def test_every_problem_of_a_table_is_in_one_message(folder: Path):
     (folder / "pairs.csv").write_text("first,second,same\nada/1.jpg,ada/9.png,yes\nada/1.jpg,bob/1.jpg,perhaps\n")
-    with pytest.raises(UserError, match=r"2 problems: line 2: .*9\.png does not exist; line 3: same is 'perhaps'"):
+    with pytest.raises(UserError, match=r"2 problems:\s+line 2: .*9\.png does not exist\s+line 3: same is 'perhaps'"):
         read_pairs(folder / "pairs.csv", folder)
     (folder / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="missing: first, second, same"):
