@@ -11,7 +11,8 @@ from mkdocs.structure.files import File, Files
 from metalora.cli import Parser, make_parser
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tools/miniature/README.md"]
+ELSEWHERE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tools/miniature/README.md", "workflows/README.md"]
+MOVED = {"docs/": "", "../tools/": "tools/", "../workflows/": "workflows/", "../web/docs/": "nodes/"}
 PICTURES = ["tools/miniature/people.jpg", "tools/miniature/samples.jpg"]
 
 
@@ -29,7 +30,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links as the repository has them, from its top or from `docs/`, lead to the same pages of the site."""
-    return markdown.replace("](docs/", "](").replace("](../tools/", "](tools/").replace("](../web/docs/", "](nodes/")
+    for above, below in MOVED.items():
+        markdown = markdown.replace(f"]({above}", f"]({below}")
+    return markdown
 
 
 def commands() -> str:
