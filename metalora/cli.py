@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import io
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +128,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of examples, and a flag and its help on one line where there is room."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=32, width=120)
+        super().__init__(prog, max_help_position=32, width=min(120, shutil.get_terminal_size((120, 40)).columns))
 
 
 class Parser(argparse.ArgumentParser):

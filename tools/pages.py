@@ -1,6 +1,7 @@
 """Hooks of mkdocs.yml: pages that live elsewhere in the repository, and the commands' own help."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links as the repository has them, from its top or from `docs/`, lead to the same pages of the site."""
     for above, below in MOVED.items():
-        markdown = markdown.replace(f"]({above}", f"]({below}")
+        markdown = markdown.replace(f"]({above}", f"]({below}").replace(f'src="{above}', f'src="{below}')
     return markdown
 
 
 def commands() -> str:
     """Each command with what its --help says."""
+    os.environ["COLUMNS"] = "79"  # what a page has room for
     parts = ["# Commands", "What `metalora COMMAND --help-all` says."]
     for name, parser in subcommands(make_parser()):
         parts += [f"## {name}", f"```text\n{parser.format_all().rstrip()}\n```"]

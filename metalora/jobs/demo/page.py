@@ -75,9 +75,11 @@ class Shown:
 def write_page(made: Demonstration) -> None:
     """`index.html`, with every picture inside it; and `people.jpg`, its first screen."""
     rows = rows_of(made)
-    first = [row for row in rows if row.prompt == row.person.prompts[0]]
-    shown = [[(read_photo(row.photo), "the photo") for row in first]]
-    shown += [[(read_photo(row.images[m].path), label) for row in first] for m, label in made.labels.items()]
+    shown = [
+        [(read_photo(row.photo), "the photo")] + [(read_photo(row.images[m].path), made.labels[m]) for m in made.labels]
+        for row in rows
+        if row.prompt == row.person.prompts[0]
+    ]
     save_image(table(shown), made.page.with_name("people.jpg"))
     lines = [numbers(made, method) for method in made.labels]
     page = said("demo.html", made, rows=rows, lines=lines, columns=COLUMNS, picture_uri=picture_uri)
