@@ -145,8 +145,8 @@ def test_two_people_each_wear_their_own_lora_on_their_own_half(server: Server, d
 
 def test_a_benchmark_is_planned_run_and_reported(server: Server):
     small = {"methods": "none, meta-lora", "prompts_each": 1, "steps": 2, "resolution": 64, "sampling_steps": 2}
-    shown = server.run(shipped(server, "5_", **small))
-    folder = server.base / "output" / "meta_lora" / "benchmarks" / "benchmark"
+    shown = server.run(shipped(server, "5_", name="small", **small))
+    folder = server.base / "output" / "meta_lora" / "benchmarks" / "small"
     assert json.loads((folder / "results.json").read_text())
     assert (folder / "report.html").stat().st_size > 10_000
     assert sum("images" in output for output in shown.values()) == 1

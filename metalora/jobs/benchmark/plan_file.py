@@ -114,7 +114,7 @@ def write_plan(run: Path, plan: Plan) -> Path:
         different = sorted(key for key in now if before[key] != now[key])
         if different:
             raise UserError(
-                f"{path} is another plan ({', '.join(different)} differ). Choose another folder, so that results of "
+                f"{path} is another plan ({', '.join(different)} differ). Choose another name, so that results of "
                 "two plans are never mixed."
             )
         return path
