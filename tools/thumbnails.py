@@ -36,8 +36,10 @@ def thumbnail(name: str) -> io.BytesIO:
 def pictures_of(number: int) -> Sequence[Sequence[Image.Image]]:
     """Rows of pictures for the workflow of this number."""
     demo, data = Image.open(ROOT / "docs/demo.jpg"), ROOT / "metalora" / "data"
-    corners = [[(6 + column * STEP[0], 6 + row * STEP[1]) for column in range(PEOPLE)] for row in range(4)]
-    photos, without, plain, with_lora = ([demo.crop((x, y, x + CELL, y + CELL)) for x, y in row] for row in corners)
+    corners = [[(6 + column * STEP[0], 6 + row * STEP[1]) for row in range(PEOPLE)] for column in range(4)]
+    photos, without, plain, with_lora = (
+        [demo.crop((x, y, x + CELL, y + CELL)) for x, y in column] for column in corners
+    )
     people = [Image.open(path) for path in sorted((data / "mini_benchmark/photos").glob("*-0.jpg"))]
     return {
         1: [[photos[1], without[1], with_lora[1]]],
