@@ -64,6 +64,12 @@ def test_alpha_is_one_number_of_any_kind(dtype: torch.dtype, size: tuple[int, ..
     torch.testing.assert_close(delta(lora, Q), LORA[B] @ LORA[A] * 2 / R)
 
 
+def test_rslora_is_what_peft_takes_for_it():
+    configuration = {"lora_adapter_metadata": json.dumps({"r": R, "lora_alpha": 2, "use_rslora": 1})}
+    lora, _ = read_lora(LORA, SMALL, declared_in(configuration, None))
+    torch.testing.assert_close(delta(lora, Q), LORA[B] @ LORA[A] * 2 / R**0.5)
+
+
 def test_an_adapter_config_counts_beside_peft_files_only(tmp_path: Path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": R, "lora_alpha": 12}))
     save_file(LORA, tmp_path / "adapter_model.safetensors")
@@ -85,7 +91,8 @@ def test_an_adapter_config_counts_beside_peft_files_only(tmp_path: Path):
     ["{", "[]", "null", '{"transformer.r": "4"}', '{"transformer.lora_alpha": null}', '{"transformer.lora_alpha": NaN}',
      '{"transformer.r": 0}', '{"transformer.rank_pattern": [1]}', '{"transformer.alpha_pattern": {"(a+)+": 2}}',
      '{"transformer.alpha_pattern": {"(": 2}}', '{"transformer.alpha_pattern": {"to_q": [2]}}', "[" * 100_000,
-     '{"transformer.r": 16}', '{"transformer.use_dora": true}'],
+     '{"transformer.r": 16}', '{"transformer.use_dora": true}', '{"transformer.use_dora": 1}',
+     '{"transformer.init_lora_weights": "pissa_niter_4"}', '{"transformer.init_lora_weights": "olora"}'],
 )  # fmt: skip
 def test_a_configuration_that_makes_no_sense_is_refused(config: str):
     with pytest.raises(UserError):
@@ -171,6 +178,7 @@ def test_what_the_blocks_cannot_take_is_left_out_and_said(tmp_path: Path, key: s
         ("transformer.transformer_blocks.18.attn.to_q.lora_A.weight", (4, 8), "has 2 double blocks"),
         ("lora_unet_single_blocks_37_linear1.alpha", (), "has 2 single blocks"),
         ("transformer.x_embedder.lora_A.weight", (4, 128), "control LoRA"),
+        ("diffusion_model.distilled_guidance_layer.in_proj.lora_A.weight", (4, 64), "a Chroma"),
     ],
 )  # fmt: skip
 def test_other_methods_and_other_bases_are_refused_under_their_names(key: str, size: tuple[int, ...], named: str):
@@ -208,6 +216,8 @@ nan, inf = float("nan"), float("inf")
         ({A.replace("lora_A", "lora_A.other"): torch.zeros(R, 8)}, "two LoRAs"),
         ({A.replace("transformer.", "diffusion_model.", 1): torch.zeros(R, 8),
           B.replace("transformer.", "diffusion_model.", 1): torch.zeros(8, R)}, "twice"),
+        ({f"transformer.{Q}.lokr_w1": torch.ones(2, 2), f"transformer.{Q}.lokr_w2": torch.ones(4, 4)}, "at once"),
+        ({f"transformer.{Q}.diff": torch.ones(8, 8)}, "at once"),
     ],
 )  # fmt: skip
 def test_what_is_not_finite_or_not_whole_is_refused_by_the_layers_name(changed: Tensors, complaint: str):
@@ -222,7 +232,8 @@ def test_half_a_layer_is_damage_half_an_unknown_file_an_empty_one_and_zeros_are_
         read_lora(LORA | {"strange": torch.zeros(10_000)}, SMALL)
     stem = "lora_unet_double_blocks_0_img_attn_qkv.lora"
     zeros = {f"{stem}_down.weight": torch.zeros(3, 8), f"{stem}_up.weight": torch.zeros(24, 3)}
-    for tensors, said in (({}, "is empty"), (zeros, "are zero")):
+    no_alpha = LORA | {f"{key.removesuffix('.lora_A.weight')}.alpha": torch.tensor(0.0) for key in LORA if "_A" in key}
+    for tensors, said in (({}, "is empty"), (zeros, "are zero"), (no_alpha, "are zero")):
         save_file(tensors, tmp_path / "x.safetensors")
         with pytest.raises(UserError, match=said):
             load_lora(tmp_path / "x.safetensors", BACKBONE)
@@ -230,7 +241,15 @@ def test_half_a_layer_is_damage_half_an_unknown_file_an_empty_one_and_zeros_are_
 
 @pytest.mark.parametrize(
     "role",
-    ["lora_A.weight_scale", "lora_E", "lora_latent_mapping.weight", "scalar", "scale", "magnitude"],
+    [
+        "lora_A.weight_scale",
+        "lora_A.scale_weight",
+        "lora_E",
+        "lora_latent_mapping.weight",
+        "scalar",
+        "scale",
+        "magnitude",
+    ],
 )
 def test_what_nobody_knows_beside_a_layers_matrices_is_not_left_out(role: str):
     """fp8 with scales, AdaLoRA, LoRA-XS, LyCORIS' scalar, ...: the matrices alone would be of another strength."""

@@ -23,7 +23,7 @@ BIAS = re.compile(r"(lora[._](A|B|up|down)(\.\w+)?\.bias|\.diff_b|\.lora_bias|\.
 # What changes a weight by other rules than a sum; reading only a part of it would be another LoRA.
 METHODS = (
     ("DoRA", r"\.(dora_scale|dora_magnitude|lora_magnitude_vector)\b", "it also rescales the base's weights"),
-    ("OFT", r"\.(oft_blocks|oft_diag|oft_[RSr]|boft_[RSr])\b", "it turns the base's weights"),
+    ("OFT or BOFT", r"\.(oft_blocks|oft_diag|oft_[RSr]|boft_[RSr])\b", "it turns the base's weights"),
     ("GLoRA", r"\.(a1|a2|b1|b2)\.weight$", "it multiplies the base's weights"),
     ("IA3", r"\.(ia3_l|on_input)\b", "it multiplies the base's outputs"),
     ("VeRA, VB-LoRA or HRA", r"[._](vera_lambda_|vera_[AB]$|vblora_|hra_u)", "its matrices are shared or reflections"),
@@ -44,6 +44,7 @@ BASES = (
     ("a Lumina 2", r"layers[._]\d+[._]attention[._]qkv"),
     ("a Qwen-Image", r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]"),
     ("a HunyuanVideo", r"double_blocks\.\d+\.(img|txt)_attn_(qkv|proj)\."),
+    ("a Chroma", r"distilled_guidance_layer"),
     ("a HiDream", r"(double|single)_stream_blocks[._]\d+"),
     ("a PixArt, LTX-Video or Mochi", r"(?<!single_)transformer_blocks[._]\d+[._]attn[12][._]to_[qkv]"),
 )

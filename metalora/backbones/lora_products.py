@@ -29,16 +29,21 @@ from ..config import UserError
 from .architecture import STRONGEST, largest, misfit
 
 Pair = tuple[Tensor, Tensor]
+KIND_OF = {"down": "LoRA", "up": "LoRA", "lokr": "LoKr", "hada": "LoHa", "diff": "whole difference"}
 KRON = "lokr_w1", "lokr_w2"
 HADA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 METADATA_KEY = "lora_adapter_metadata"  # diffusers' LORA_ADAPTER_METADATA_KEY
 CONFIG_FILE = "adapter_config.json"
 DEFAULT = 8  # PEFT's own r and alpha
+# How PEFT begins a LoRA by taking it out of the base's weights: it is to be added to what is left of them.
+OF_CHANGED_BASES = re.compile("pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
 REPEATED = re.compile(r"[*+?{]")
 
 
 def pair_of(parts: dict[str, Tensor], reads: int, writes: int) -> tuple[Pair, int | None]:
     """(the pair without its alpha, the rank that its alpha is divided by or None where alpha does not count)."""
+    if len(kinds := {KIND_OF[role[:4]] for role in parts}) > 1:
+        raise UserError(f"it is a {' and a '.join(sorted(kinds))} at once, of which programs take different ones")
     if "diff" in parts:
         return as_pair(fitting(parts["diff"], writes, reads, "diff")), None
     if any(role.startswith("hada") for role in parts):
@@ -203,13 +208,18 @@ def parsed(text: str) -> dict[str, Any]:
 def declared(config: dict[str, Any]) -> Declared:
     """A checked configuration; in PEFT's LoKr and LoHa, alpha is called alpha."""
     r = config.get("r")
+    if OF_CHANGED_BASES.match(begun := str(config.get("init_lora_weights"))):
+        raise UserError(
+            f"its configuration says that it was begun as {begun}, which also changes the base's weights: save it with "
+            "PEFT's path_initial_model_for_weight_conversion, as an ordinary LoRA"
+        )
     return Declared(
         r=None if r is None else checked("r", r, positive=True),
         alpha=checked("lora_alpha", config.get("lora_alpha", config.get("alpha", DEFAULT))),
         rank_pattern=patterns(config.get("rank_pattern"), "rank_pattern", positive=True),
         alpha_pattern=patterns(config.get("alpha_pattern"), "alpha_pattern"),
-        rslora=config.get("use_rslora") is True,
-        dora=config.get("use_dora") is True,
+        rslora=bool(config.get("use_rslora")),
+        dora=bool(config.get("use_dora")),
     )
 
 

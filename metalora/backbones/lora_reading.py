@@ -28,7 +28,7 @@ PREFIXES = re.compile(
 ROLES = (
     re.compile(
         r"^(?P<layer>.+?)[._]lora(?P<stream>[12]?)[._](?:linear_layer\.)?(?P<role>A|B|down|up)"
-        r"(?:\.(?!weight|bias|alpha)\w+)?(?:\.weight)?$"
+        r"(?:\.(?!weight|bias|alpha|scale)\w+)?(?:\.weight)?$"
     ),
     re.compile(
         r"^(?P<layer>.+?)\.(?P<role>lokr_w[12](?:_[ab])?|hada_w[12]_[ab]|diff)(?:\.(?!weight)\w+)?(?:\.weight)?$"
@@ -188,8 +188,8 @@ def refuse_the_useless(
         raise UserError("all its numbers are zero")
     if not lora:
         raise UserError(
-            f"it is no LoRA of this base: none of its {len(tensors)} tensors, such as {unknown[0]}, is of a layer of "
-            f"{architecture.name}"
+            f"it is no LoRA of this base: none of its {len(tensors)} tensors, such as {unknown[0]}, is of a LoRA, "
+            f"LoKr or LoHa of a layer of {architecture.name}"
         )
     share = sum(tensors[key].numel() for key in unknown) / sum(tensor.numel() for tensor in tensors.values())
     if share > 0.5:

@@ -51,6 +51,8 @@ def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
             raise UserError("it is empty")
     except UserError as error:
         raise UserError(f"{path} cannot be read as a LoRA of {backbone.name}: {error}.") from error
+    if not any(down.any() and up.any() for down, up in reading.lora.values()):
+        raise UserError(f"{path} adds nothing to {backbone.name}: all its numbers or alphas are zero.")
     said = notices(reading.left, tensors)
     elsewhere = files.of_other_weights(path, own, backbone.fingerprint("transformer")) if own else []
     if of_peft and declared is None and not any(key.endswith(".alpha") for key in tensors):
@@ -80,8 +82,7 @@ def lora_adapters(lora: LoRA, backbone: Backbone, strength: float) -> Adapters:
 def merge_adapter(adapter: Path, out: Path, key_format: str, overwrite: bool = False) -> Job[Path]:
     """Three matrices a site become two; the base is not needed, since the file knows its shape."""
     adapters, architecture, metadata = read_adapter(adapter)
-    if out.exists() and not overwrite:
-        raise UserError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
+    check_output(out, overwrite)
     save_lora(out, fold_all(adapters), key_format, architecture, metadata)
     return out
     yield  # a job, though it has no steps
