@@ -163,9 +163,11 @@ def evaluate(images: File, given: dict[str, Any]) -> "ImageReport":
     (['as zero', 'left out'], 1)
     """
     from .jobs.evaluate.images import evaluate_images
-    from .store.files import write_json
+    from .store.files import check_writable, write_json
 
     own = EvaluateSettings(**given)
+    if own.out is not None:
+        check_writable(Path(own.out))
     report = shown(
         evaluate_images(
             Path(images),

@@ -219,6 +219,11 @@ class LookSettings(Call):
     )
     out: File | None = option(None, "write all numbers to this JSON file", common=True)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out is not None and Path(self.out).suffix.lower() != ".json":  # a photo or table would be lost
+            raise UserError(f"--out is {self.out}, but the numbers are written to a file that ends with .json.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(LookSettings):
@@ -258,18 +263,23 @@ def takes(
     def wrap(function: Callable[[First, dict[str, Any]], Result]) -> Callable[Concatenate[First, P], Result]:
         assert isinstance(kind, type)
         name = f"metalora.{function.__name__}"
+        missing: Any = MISSING
         needed = [one.name for one in fields(kind) if one.default is MISSING]
 
         @functools.wraps(function)
-        def call(first: First, *positional: P.args, **settings: P.kwargs) -> Result:
+        def call(first: First = missing, *positional: P.args, **settings: P.kwargs) -> Result:
             if positional:
                 raise TypeError(f"{name} takes its settings by name")
+            if first is missing:
+                first = settings.pop(argument.name, missing)  # type: ignore[assignment]  # called by its name
+            if first is missing:
+                raise UserError(f"{name} needs {argument.name}.")
             check_first(first, str(argument.annotation), f"{name}: {argument.name}")
             given = checked(kind, settings, name, also=("progress",))
-            if not callable(given.get("progress", print) or print):
+            if given.get("progress") is not None and not callable(given["progress"]):
                 raise UserError(f"{name}: progress must be a function of a Phase or Step, got {given['progress']!r}.")
-            if missing := [one for one in needed if given.get(one) is None]:
-                raise UserError(f"{name} needs {' and '.join(missing)}.")
+            if absent := [one for one in needed if given.get(one) is None]:
+                raise UserError(f"{name} needs {' and '.join(absent)}.")
             try:
                 return function(first, given)
             except BrokenPipeError:

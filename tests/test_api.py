@@ -92,6 +92,10 @@ def test_what_is_no_photo_or_prompt_is_named(here: Path, given: object):
     for name, argument in calls.items():
         with pytest.raises(metalora.UserError, match=rf"metalora\.{name}: {argument} must be a (path|text)"):
             getattr(metalora, name)(given)
+        with pytest.raises(metalora.UserError, match=rf"metalora\.{name}: {argument} must be a (path|text)"):
+            getattr(metalora, name)(**{argument: given})  # by its name, as the signature has it
+        with pytest.raises(metalora.UserError, match=rf"metalora\.{name} needs {argument}"):
+            getattr(metalora, name)()
     assert [path.name for path in here.iterdir()] == ["ada.jpg"]
 
 
