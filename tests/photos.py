@@ -75,7 +75,9 @@ def close(one: Tensor, other: Tensor, levels: float) -> bool:
     return one.shape == other.shape and float((one - other).abs().mean()) * 255 <= levels
 
 
-def tiff_of(values: np.ndarray, *, planes: bool = False, order: str = "<", orientation: int = 1) -> bytes:
+def tiff_of(
+    values: np.ndarray, *, planes: bool = False, order: str = "<", orientation: int = 1, colours: int | None = None
+) -> bytes:
     """An uncompressed TIFF of [H, W, C] numbers of any type, which Pillow itself cannot write."""
     height, width, count = values.shape
     data = np.moveaxis(values, 2, 0) if planes else values
@@ -91,7 +93,8 @@ def tiff_of(values: np.ndarray, *, planes: bool = False, order: str = "<", orien
     bits, kind = (struct.unpack_from(f"{order}{count}H", lists, 2 * count * index)[0] for index in range(2))
     offsets, sizes = (8, len(pixels)) if strips == 1 else at[2:]
     entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, count, bits if single else at[0]), (259, 3, 1, 1)]
-    entries += [(262, 3, 1, 1 if single else 2), (273, 4, strips, offsets), (274, 3, 1, orientation)]
+    colours = (1 if single else 2) if colours is None else colours  # 0: grey, white first; 2: RGB; 8: LAB
+    entries += [(262, 3, 1, colours), (273, 4, strips, offsets), (274, 3, 1, orientation)]
     entries += [(277, 3, 1, count), (278, 4, 1, height), (279, 4, strips, sizes), (284, 3, 1, 2 if planes else 1)]
     entries += [(339, 3, count, kind if single else at[1])]
     table = struct.pack(f"{order}H", len(entries))

@@ -1,6 +1,7 @@
 """Photos are read whole, upright and in sRGB, or refused with a sentence."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -83,6 +84,18 @@ def test_sixteen_bit_grey_is_read_in_both_byte_orders_and_planes_of_colours_are_
     (tmp_path / "a.tif").write_bytes(tiff_of(pixels.astype(np.uint16) * 257, planes=True, order=order))
     with pytest.raises(UserError, match=r"16-bit unsigned numbers in planes.* 8 or 16 bits"):
         read_photo(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(tiff_of(pixels, planes=True, order=order, colours=8))
+    with pytest.raises(UserError, match=r"8-bit unsigned numbers in planes"):
+        read_photo(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(tiff_of(65535 - pixels[..., :1].astype(np.uint16) * 257, colours=0))
+    with pytest.raises(UserError, match=r"16-bit unsigned numbers, 0 being white"):
+        read_photo(tmp_path / "a.tif")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="is a pipe"):
+        read_photo(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("kind", ["f4", "f8", "f2", "u4", "i4", "i2", "i1"])

@@ -46,7 +46,8 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-BITS, PLANAR, SAMPLE_FORMAT = 258, 284, 339  # tags of TIFF
+BITS, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
+IN_PLANES = ("RGB", "RGBA", "CMYK")  # whose planes of 8 bits Pillow puts together right
 PLAIN_TIFF = {(1, bits) for bits in (1, 2, 4, 8, 16)}  # (sample format, bits) that Pillow and libtiff read right
 
 
@@ -164,6 +165,8 @@ def readable(path: Path) -> Iterator[IO[bytes]]:
     """The file, open and not empty."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: name one photo inside it.")
+    if path.is_fifo():
+        raise UserError(f"{path} is a pipe, which cannot be read twice: save the photo as a file first.")
     if path.suffix.lower() in CAMERA_RAW:  # they open as TIFF, and then give their thumbnail
         raise UserError(f"{path} is a camera raw file: develop it first, and give the exported JPEG, PNG or TIFF.")
     try:
@@ -197,25 +200,28 @@ def identified(file: IO[bytes], path: Path) -> Image.Image:
             ) from error
         taken = ", ".join(sorted(ending[1:] for ending in endings()))
         raise UserError(
-            f"{path} is not a picture, whatever its name says, or its beginning is damaged. What is read: {taken}."
+            f"{path} is not a picture of a kind that is read, or is damaged. What is read: {taken}."
         ) from error
 
 
 def check_numbers(image: Image.Image, path: Path) -> None:
-    """Refuse what Pillow would read, and wrongly: floats; in TIFFs signed or deep numbers, 16-bit colours in planes."""
+    """Refuse what Pillow would read, and wrongly: floats; in TIFFs signed or deep numbers, planes, 16-bit negatives."""
     if image.mode == "F" and image.format != "TIFF":
         raise UserError(f"{path} holds floating-point numbers. Export it as a PNG or TIFF of 8 or 16 bits.")
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
     tags = image.tag_v2
     bits, kinds = {*tags.get(BITS, (1,))}, {*tags.get(SAMPLE_FORMAT, (1,))}
-    planes = tags.get(PLANAR) == 2 and len(tags.get(BITS, (1,))) > 1 and max(bits) > 8
-    if planes or not {(kind, size) for kind in kinds for size in bits} <= PLAIN_TIFF:
+    planes = tags.get(PLANAR) == 2 and len(tags.get(BITS, (1,))) > 1
+    negative = tags.get(PHOTOMETRIC) == 0 and max(bits) > 8
+    wrong = negative or (planes and (max(bits) > 8 or image.mode not in IN_PLANES))
+    if wrong or not {(kind, size) for kind in kinds for size in bits} <= PLAIN_TIFF:
         how = {1: "unsigned", 2: "signed", 3: "floating point"}
         raise UserError(
             f"{path} is a TIFF of {'/'.join(map(str, sorted(bits)))}-bit "
-            f"{'/'.join(how.get(kind, 'unknown') for kind in sorted(kinds))} numbers{' in planes' if planes else ''}, "
-            "which is not read right here. Export it as a TIFF or PNG of 8 or 16 bits."
+            f"{'/'.join(how.get(kind, 'unknown') for kind in sorted(kinds))} numbers"
+            f"{' in planes' * planes}{', 0 being white' * negative}, which is not read right here. "
+            "Export it as a TIFF or PNG of 8 or 16 bits."
         )
 
 
