@@ -1,6 +1,7 @@
 """Scoring pictures that are there: labelled pairs, and images against held-out photos."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,6 +156,18 @@ def test_one_person_is_scored_from_plain_folders_and_the_numbers_are_written(peo
     assert written["embedder_sha256"] == load_faces("sface").digest
 
 
+def test_numbers_are_not_written_over_a_photo_and_file_names_of_any_letters_are_in_them(people: Path, tmp_path: Path):
+    images, photos, reference = one_person(people)
+    folders = [str(images), "--photos", str(photos), "--reference", str(reference)]
+    before = reference.read_bytes()
+    assert main(["evaluate", "images", *folders, "--out", str(reference)]) == 1
+    assert reference.read_bytes() == before
+    image = sorted(images.iterdir())[0]
+    image.rename(os.fsdecode(os.fsencode(images / "a") + b"\xff" + os.fsencode(image.suffix)))
+    assert main(["evaluate", "images", *folders, "--out", str(tmp_path / "r.json")]) == 0
+    assert "a\udcff" in {row["file"][:2] for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
+
+
 def test_a_reference_among_the_held_out_is_refused_also_under_another_name(people: Path, tmp_path: Path):
     name = sorted(path.name for path in (people / "images").iterdir())[0]
     reference = next((people / "reference" / name).iterdir())
@@ -250,9 +263,15 @@ def test_the_list_of_a_plan_says_what_images_show_and_an_image_without_a_prompt_
         ("file,text\na,b\n", "needs a header line image,prompt"),
         ("image,prompt\na.png,\n", r"line 2 needs an image and a prompt, got 'a\.png' and ''"),
         ("image,prompt\na.png,x\na.png,y\n", r"line 3: a\.png has two prompts"),
+        ('image,prompt\n\nb.png,"x\ny"\na.png,\n', r"line 5 needs an image"),
     ],
 )
 def test_what_is_wrong_with_a_table_of_prompts_is_said(text: str, sentence: str, tmp_path: Path):
     (tmp_path / "prompts.csv").write_text(text)
     with pytest.raises(UserError, match=sentence):
         read_image_prompts(tmp_path / "prompts.csv")
+
+
+def test_a_prompt_of_a_table_keeps_its_lines(tmp_path: Path):
+    (tmp_path / "prompts.csv").write_text('image,prompt\na.png,"x\ny"\n')
+    assert read_image_prompts(tmp_path / "prompts.csv") == {"a.png": "x\ny"}

@@ -70,7 +70,7 @@ def test_base_images_and_the_sheet_are_not_scored_and_it_is_said(here: Path):
     assert sum(sentence.startswith("left out: ") for sentence in said) == 4
 
 
-@pytest.mark.parametrize("name", ["page.png", "sheet.jpg"])
+@pytest.mark.parametrize("name", ["page.png", "sheet.jpg", "grid-0001.jpg", "xyz_grid-0000.jpg"])
 def test_a_sheet_is_known_under_any_name_or_ending(here: Path, name: str):
     sheet = here / "images" / "sheet.png"
     if name.endswith("png"):
@@ -124,6 +124,11 @@ def test_the_scored_folder_is_refused_as_photos_under_any_name_and_as_copies(her
     shutil.copytree(here / "images", here / "copies")
     with pytest.raises(UserError, match="are among the images"):
         run(evaluate_images(here / "images", here / "copies", here / "ada.jpg", "sface"))
+    (here / "again").mkdir()
+    for index in range(3):
+        save_image(read_photo(here / "images" / f"a-beach-{index}.png").flip(-1), here / "again" / f"{index}.jpg")
+    with pytest.raises(UserError, match="are among the images"):
+        run(evaluate_images(here / "images", here / "again", here / "ada.jpg", "sface"))
     (here / "one").mkdir()
     shutil.copy(here / "images" / "a-beach-1.png", here / "one" / "ada.png")
     with pytest.raises(UserError, match=r"ada\.png is a generated image"):

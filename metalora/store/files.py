@@ -194,8 +194,9 @@ def _machine() -> str:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """A dataclass as JSON, for programs and people."""
-    write_bytes(path, (json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n").encode())
+    """A dataclass as JSON, for programs and people; a letter that is no UTF-8, as of a file's name, as its number."""
+    text = json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def check_writable(path: Path) -> None:
@@ -213,9 +214,9 @@ def mended_os_errors(path: Path, flag: str = "--out") -> Iterator[None]:
     """The disk's refusals as sentences."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RecursionError) as error:  # pathlib makes folders in folders one by one, 1000 at most
         raise UserError(
-            f"{path} could not be written: {error.strerror or error}. Nothing was left half-written; "
+            f"{path} could not be written: {getattr(error, 'strerror', None) or error}. Nothing was left half-written; "
             f"free some space or choose another place with {flag}."
         ) from error
 

@@ -47,10 +47,10 @@ def read_image_prompts(table: Path) -> dict[str, str]:
 
 
 def _of_table(lines: list[str]) -> list[tuple[int, object, object]]:
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(f"{line}\n" for line in lines)  # a field may hold several lines
     if not set(PROMPT_COLUMNS) <= set(reader.fieldnames or ()):
         return []
-    return [(number, row["image"], row["prompt"]) for number, row in enumerate(reader, 2)]
+    return [(reader.line_num, row["image"], row["prompt"]) for row in reader]
 
 
 def _of_lines(lines: list[str]) -> list[tuple[int, object, object]]:

@@ -1,5 +1,6 @@
 """Whose images are scored, and which: what lies beside them is left out, and said."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 from ...config import UserError
 from ...store.folders import people_in, pictures_in
 from ...store.images import photo_digest, read_photo, size_of
+from ...store.near_duplicates import near_hashes, perceptual_hash
 from ...store.pictures import SHEET, made_here
-from .photos import Look
+from .photos import Look, by_threads
 
 BARE = "made without a LoRA"
+PAGE = re.compile(rf"{SHEET}|(\w+[_-])?grid([_-]?\d+)?")  # ours, and as AUTOMATIC1111 and its kin name theirs
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def wanted_images(
         paths = pictures_in(person.images)
         made = {path: made_here(path) for path in paths}
         known = known_photos(paths, looks[person])
-        if len(looks[person]) > 2 and {look.path for look in looks[person][1:]} <= set(known.values()):
+        held_out = looks[person][1:]
+        if len(held_out) > 1 and {look.path for look in held_out} <= {*known.values(), *saved_again(held_out, paths)}:
             raise UserError(
                 f"All photos of {person.photos} are among the images of {person.images}: give photos of the person."
             )
@@ -105,7 +109,7 @@ def why_left_out(path: Path, made: Mapping[Path, Mapping[str, Any] | None], know
     twin = path.with_name(path.stem.removesuffix("-base") + path.suffix)
     if twin != path and twin in made:
         return BARE
-    if path.stem == SHEET:
+    if PAGE.fullmatch(path.stem):
         return "a page of images"
     return "it does not say how it was made, as the others do" if any(made.values()) else None
 
@@ -116,6 +120,15 @@ def known_photos(paths: Sequence[Path], looks: Sequence[Look]) -> dict[Path, Pat
     sizes = {size for look in looks for size in (size_of(look.path), size_of(look.path)[::-1])}
     found = {path: photos.get(photo_digest(read_photo(path))) for path in paths if size_of(path) in sizes}
     return {path: photo for path, photo in found.items() if photo}
+
+
+def saved_again(photos: Sequence[Look], paths: Sequence[Path]) -> set[Path]:
+    """The photos that show the same picture as one of the images, as another file or mirrored."""
+    hashes = list(by_threads(lambda path: perceptual_hash(read_photo(path)), paths))
+    bits, mirrored = ([*hashes, *(getattr(look, way) for look in photos)] for way in ("bits", "mirrored"))
+    return {
+        photos[other - len(paths)].path for one, other, _ in near_hashes(bits, mirrored) if one < len(paths) <= other
+    }
 
 
 def asked_of(
