@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return run_command(arguments)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by a shell's >&-
+                sys.stdout.flush()
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)  # Python flushes both once more when it ends
         for stream in (sys.stdout, sys.stderr):

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -194,3 +195,10 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(lora: Path, words: tup
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() in ((141,) if words[0] == "info" else (0, 141)), "a newer argparse itself ends well"
+
+
+def test_a_command_whose_output_is_closed_ends_without_a_traceback():
+    words = f"{shlex.quote(sys.executable)} -m metalora --version >&-"
+    ended = subprocess.run(words, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr

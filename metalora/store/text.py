@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SCHEMAS = Path(__file__).parents[1] / "data"
+MOST_BYTES = 300_000_000  # of a text: /dev/zero would fill the memory
 SHOWN = 20  # problems of one message
 LONGEST = 200  # letters of a problem
 
@@ -30,9 +31,12 @@ LONGEST_NAME = 120  # bytes: endings, seeds and the name of an unfinished file n
 def read_text(path: Path, what: str = "The file") -> str:
     """All of a text file; `what` is what a message calls it."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise UserError(f"{what} {path} cannot be read: {error}. Check its name and permissions.") from error
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{what} {path} has more than {MOST_BYTES / 1e6:.0f} MB: no text that people write.")
     return decoded(data, f"{what} {path}")
 
 
