@@ -48,8 +48,8 @@ def test_from_photos_to_a_meta_down_stopped_on_the_way(  # killed on the way: te
     assert "meta-training across 9 photos of 3 people, 2 people held out" in said.err
     assert "loss on unseen people's other photos" in said.out
     check_file(here / "whole.safetensors")
-    check_logs(here / "whole")
-    check_said(here / "whole", said.err)
+    check_logs(here / "whole.run")
+    check_said(here / "whole.run", said.err)
     whole = (here / "whole.safetensors").read_bytes()
 
     step = AcrossPhotos.step
@@ -72,7 +72,7 @@ def test_from_photos_to_a_meta_down_stopped_on_the_way(  # killed on the way: te
     assert (here / "stopped.safetensors").read_bytes() == whole
 
     for name in ("steps.csv", "validation.csv"):
-        assert (here / "stopped" / name).read_bytes() == (here / "whole" / name).read_bytes()
+        assert (here / "stopped.run" / name).read_bytes() == (here / "whole.run" / name).read_bytes()
 
     # where the learning rate falls towards the end, another number of steps is another run
     assert main([*COMMAND, "--steps", "9", "--out", "whole.safetensors", "--overwrite"]) == 1

@@ -27,7 +27,7 @@ TINY = "--backbone tiny --resolution 64 --save-every 2"
 SMALL = f"{TINY} --learn-from whole"
 JOBS = {
     "personalize": f"personalize ada.jpg --class woman --meta-down random --steps 6 {SMALL} --out ada.safetensors",
-    "meta-train": f"meta-train people --steps 5 --batch 2 --validation-people 2 {TINY} --out world.safetensors",
+    "meta-train": f"meta-train people --steps 5 --batch 2 --validation-people 2 {TINY} --out people.safetensors",
     "benchmark run": "benchmark run run",
 }
 PLAN = (
@@ -36,7 +36,7 @@ PLAN = (
 )
 RESULTS = {
     "personalize": ("ada.safetensors", "ada.adapter.safetensors"),
-    "meta-train": ("world.safetensors", "world/steps.csv", "world/validation.csv"),
+    "meta-train": ("people.safetensors", "people.run/steps.csv", "people.run/validation.csv"),
     "benchmark run": ("run/results.json",),
 }
 

@@ -27,11 +27,11 @@ def test_from_photos_to_a_meta_down_and_on(here: Path, capsys: pytest.CaptureFix
     downs, metadata = files.read(here / "man.safetensors", ("meta-down",))
     assert metadata["domain"] == "man"
     assert sum(name.endswith(".down") for name in downs) == len(downs) == 40
-    with (here / "man" / "steps.csv").open() as table:
+    with (here / "man.run" / "steps.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [row["warm_up"] for row in rows] == list("110000110000")
-    assert (here / "man" / "progress.png").exists()
-    with (here / "man" / "validation.csv").open() as table:
+    assert (here / "man.run" / "progress.png").exists()
+    with (here / "man.run" / "validation.csv").open() as table:
         assert [row["step"] for row in csv.DictReader(table)] == ["0", "5", "10", "12"]
     # stopped at 5 and gone on from there: the same bytes
     assert main([*command, "--steps", "5", "--out", "again.safetensors"]) == 0
@@ -55,6 +55,8 @@ def test_bad_people_are_refused_before_anything_is_encoded(here: Path, capsys: p
     said = capsys.readouterr().err
     assert "2 problems" in said
     assert "Nothing was started" in said
+    assert main(["meta-train", "people", "--out", "people/x.safetensors"]) == 1
+    assert "every folder is taken for a person" in capsys.readouterr().err
 
 
 def test_tensorboard_shows_every_step_once_also_of_a_run_that_was_stopped(here: Path):
@@ -63,13 +65,13 @@ def test_tensorboard_shows_every_step_once_also_of_a_run_that_was_stopped(here: 
     )
     command = ["meta-train", BENCHMARK, "--class", "man", "--backbone", "tiny", *FAST, "--out", "man.safetensors"]
     assert main([*command, "--tensorboard", "--steps", "7"]) == 0
-    for checkpoint in sorted((here / "man" / "checkpoints").glob("*7.safetensors")):
+    for checkpoint in sorted((here / "man.run" / "checkpoints").glob("*7.safetensors")):
         checkpoint.unlink()  # as if it had been killed after step 7: the last checkpoint is of step 5
     assert main([*command, "--tensorboard", "--steps", "8", "--overwrite"]) == 0
-    events = reading.EventAccumulator(str(here / "man" / "tensorboard"))
+    events = reading.EventAccumulator(str(here / "man.run" / "tensorboard"))
     events.Reload()
     shown = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
-    with (here / "man" / "steps.csv").open() as table:
+    with (here / "man.run" / "steps.csv").open() as table:
         losses = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(table)]
     assert [step for step, _ in shown["loss"]] == list(range(1, 9))
     assert [loss for _, loss in shown["loss"]] == pytest.approx([loss for _, loss in losses], rel=1e-5)

@@ -32,7 +32,7 @@ On several GPUs or machines:
 people/ada/1.jpg, people/ada/2.jpg, people/bob/1.jpg, ... with captions, if any, in people/ada/1.txt; or a JSONL file,
 a line a photo: {"identity": "ada", "path": "ada/1.jpg", "class": "woman", "caption": "..."}, the last two optional.
 
-Beside the result, the folder <out without its ending> holds checkpoints, steps.csv, validation.csv and progress.png.
+Beside the result, people.run holds checkpoints, steps.csv, validation.csv and progress.png.
 Ctrl-C, or a crash, loses nothing or little: the same command goes on from the last checkpoint.
 """
 

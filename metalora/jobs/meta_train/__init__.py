@@ -52,13 +52,15 @@ def meta_train_people(
     tensorboard: bool = False,
     overwrite: bool = False,
 ) -> Job[MetaTrained]:
-    """Train a Meta-Down on everyone in `source` and write `out`; logs and checkpoints go to the folder beside it.
+    """Train a Meta-Down on everyone in `source` and write `out`; logs and checkpoints go to `<out>.run` beside it.
 
     A stopped run, or one that was killed, goes on from its last checkpoint when the same call is made again, with any
     number of processes. The folder of several machines must be one that all of them see.
     """
     check_output(out, overwrite)
-    folder = out.with_suffix("")
+    folder = out.with_suffix(".run")  # `people` beside people.safetensors may be the photos
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"--out {out} lies in {source}, where every folder is taken for a person: write elsewhere.")
     board = TensorBoard(folder / "tensorboard" if tensorboard and world.rank == 0 else None)
     people = yield from prepared(source, backbone, config, cache, world)
     run = new_run(people, backbone, config, world)
