@@ -1,5 +1,6 @@
 """Augment Face Crops: what a person's photo is learned from (paper, supplement)."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..metalora.config import CropConfig, UserError
 from ..metalora.jobs.crops import crop_sheet
-from ..metalora.jobs.photos import PlannedPhoto, plan_pixels, whole_pixels
+from ..metalora.jobs.photos import Crop, PlannedPhoto, plan_pixels, whole_pixels
 from ..metalora.measure import ANALYSERS, load_faces
 from ..metalora.measure.faces import FaceAnalyser, numbered
 from ..metalora.method.crops import RATIOS, SCALES, SQUARE, Ratio
@@ -104,14 +105,23 @@ def faces_shown(photo: Tensor, faces: FaceAnalyser) -> Iterator[None]:
 
 def whole_or_faceless(photo: Tensor, called: str, config: CropConfig, faces: FaceAnalyser) -> PlannedPhoto:
     """All of a photo, which may show no face."""
-    return whole_pixels(photo, called, config, MULTIPLE, faces if faces.find(photo) else None)
+    found = faces.find(photo)
+    if not found:
+        logging.warning("Meta-LoRA: %s shows no face: all of it counts as the person.", called)
+    return whole_pixels(photo, called, config, MULTIPLE, faces if found else None)
 
 
 def sheet(planned: list[PlannedPhoto]) -> Tensor:
     """The sheet of one photo as the package draws it; of several, or of whole photos, a table."""
     if len(planned) == 1 and planned[0].face is not None:
         return crop_sheet(planned[0])
-    return table([[(one.image(crop), f"{crop.size[0]}x{crop.size[1]}") for crop in one.crops] for one in planned])
+    return table([[(one.image(crop), size_of(one, crop)) for crop in one.crops] for one in planned])
+
+
+def size_of(one: PlannedPhoto, crop: Crop) -> str:
+    """A crop's caption, which does not pass over what was not found."""
+    size = f"{crop.size[0]}x{crop.size[1]}"
+    return size if one.face else f"{size}, no face found: all of it counts"
 
 
 def ratios_of(text: str) -> list[Ratio]:

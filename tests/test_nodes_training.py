@@ -75,7 +75,7 @@ def assert_same(reference, found) -> None:
     torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
 
 
-def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path):
+def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, tiny, portrait, tmp_path, caplog):
     settings = {"method": "lora", "background_weight": 0.1, "time_shift": 0.5, "ema_steps": 5}
     config = PersonalizeConfig(**{**vars(CONFIG), **settings})
     wanted = personalized(tiny, Cache(tmp_path / "one"), portrait, tmp_path / "headless.safetensors", config)
@@ -94,6 +94,9 @@ def test_where_the_head_counts_most_the_lora_is_that_of_the_headless_run(parts, 
     _, _, boxes, (nobody,), _ = augment(noise, **inputs, **shapes, learn_from="whole").args
     assert not boxes
     assert torch.equal(nobody, torch.ones(1, 64, 64))
+    assert [record.message for record in caplog.records if "no face" in record.message] == [
+        "Meta-LoRA: photo 1 shows no face: all of it counts as the person."
+    ]
 
 
 class Cancelled(Exception):
