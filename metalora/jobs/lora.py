@@ -51,7 +51,8 @@ def load_lora(path: Path, backbone: Backbone) -> tuple[LoRA, list[str]]:
             raise UserError("it is empty")
     except UserError as error:
         raise UserError(f"{path} cannot be read as a LoRA of {backbone.name}: {error}.") from error
-    if not any(down.any() and up.any() for down, up in reading.lora.values()):
+    # One of ours may be zero: of a step before the rate has risen.
+    if not own and not any(down.any() and up.any() for down, up in reading.lora.values()):
         raise UserError(f"{path} adds nothing to {backbone.name}: all its numbers or alphas are zero.")
     said = notices(reading.left, tensors)
     elsewhere = files.of_other_weights(path, own, backbone.fingerprint("transformer")) if own else []
