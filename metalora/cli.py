@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args, get_origin
 
 from . import backbones
+from .backbones.bases import PRESETS
 from .config import BaseConfig, CropConfig, GenerateConfig, PersonalizeConfig, SpeedConfig, UserError, flag_of
 from .config_benchmark import BenchmarkConfig
 from .config_meta_train import MetaTrainConfig
-from .settings import PRESETS, checked, read_settings
+from .settings import checked, read_settings
 
 FAMILIES = {  # which file has a command; only that of the command that runs is imported
     "personal": ("crops", "personalize", "generate", "merge"),

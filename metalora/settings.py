@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, get_args, get_origin
 
+from .backbones.bases import PRESETS, method_preset
 from .config import (
     METHODS,
     BaseConfig,
@@ -25,59 +26,13 @@ from .config import (
     Step,
     UserError,
     check_options,
+    flag_of,
     is_text,
     option,
 )
 from .config_meta_train import META_PRESETS, MetaTrainConfig
 
-# A backbone's own defaults, where they differ from the paper's for FLUX.1-dev.
-PRESETS: dict[str, dict[str, int | float | str | bool]] = {
-    # Rates and steps were sought on people who are measured nowhere (docs/reproduction.md). Its photos are close
-    # portraits: no crops.
-    "miniature": {
-        "resolution": 128,
-        "width": 128,
-        "height": 128,
-        "sampling_steps": 24,
-        "guidance": 2.5,
-        "steps": 150,
-        "learning_rate": 1e-3,
-        "rank": 16,
-        "time_shift": 0.5,
-        "background_weight": 0.1,
-        "learn_from": "whole",
-        "flips": False,
-    },
-    # Sampling as each base's own pipeline or model card has it. Nobody has measured rate, rank and steps on these:
-    # they stay the paper's for FLUX.1-dev.
-    "klein-4b": {"sampling_steps": 50, "guidance": 4.0},
-    "klein-4b-distilled": {"sampling_steps": 4, "guidance": 1.0},
-    "klein-9b": {"sampling_steps": 50, "guidance": 4.0},
-    "z-image": {"sampling_steps": 50, "guidance": 5.0},
-    "z-image-turbo": {"sampling_steps": 8, "guidance": 0.0},
-    "qwen-image": {"sampling_steps": 50, "guidance": 4.0},
-    "krea-2": {"sampling_steps": 28, "guidance": 4.5},
-    "krea-2-turbo": {"sampling_steps": 8, "guidance": 0.0},
-    "flux-schnell": {"sampling_steps": 4, "guidance": 0.0},
-    # The random test network: it learns nothing worth seeing, but every path runs in seconds.
-    "tiny": {"resolution": 128, "width": 128, "height": 128, "sampling_steps": 8, "learning_rate": 3e-3, "steps": 60},
-}
-
-
 Config = TypeVar("Config")
-
-
-# What a method wants that is not the default one, by backbone; "" is any other. A plain LoRA takes 625 steps (paper).
-METHOD_PRESETS: dict[str, dict[str, dict[str, int | float | str]]] = {
-    "": {"lora": {"steps": 625}},
-    "miniature": {"lora": {"steps": 150, "learning_rate": 5e-4}},
-    "tiny": {},
-}
-
-
-def method_preset(backbone: str, method: str) -> dict[str, int | float | str]:
-    """A method's own settings on a backbone, over the backbone's."""
-    return METHOD_PRESETS.get(backbone, METHOD_PRESETS[""]).get(method, {})
 
 
 def config_of(kind: type[Config], given: Mapping[str, Any], backbone: str = "") -> Config:
@@ -264,7 +219,8 @@ def takes(
         assert isinstance(kind, type)
         name = f"metalora.{function.__name__}"
         missing: Any = MISSING
-        needed = [one.name for one in fields(kind) if one.default is MISSING]
+        wanted = (one for one in fields(kind) if one.default is MISSING)
+        needed = {one.name: f"{one.name} ({flag_of(one)}: {one.metadata['help']})" for one in wanted}
 
         @functools.wraps(function)
         def call(first: First = missing, *positional: P.args, **settings: P.kwargs) -> Result:
@@ -278,7 +234,7 @@ def takes(
             given = checked(kind, settings, name, also=("progress",))
             if given.get("progress") is not None and not callable(given["progress"]):
                 raise UserError(f"{name}: progress must be a function of a Phase or Step, got {given['progress']!r}.")
-            if absent := [one for one in needed if given.get(one) is None]:
+            if absent := [helped for one, helped in needed.items() if given.get(one) is None]:
                 raise UserError(f"{name} needs {' and '.join(absent)}.")
             try:
                 return function(first, given)

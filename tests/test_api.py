@@ -15,9 +15,10 @@ from runs import python
 
 import metalora
 from metalora import api
+from metalora.backbones.bases import PRESETS
 from metalora.cli import add_options, main, make_parser, settings_of
 from metalora.config import CropConfig, GenerateConfig, PersonalizeConfig, UserError
-from metalora.settings import PRESETS, PersonalizeSettings, config_of, read_settings, settings_text
+from metalora.settings import PersonalizeSettings, config_of, read_settings, settings_text
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "metalora" / "data" / "mini_benchmark" / "photos"
@@ -75,7 +76,9 @@ def test_every_setting_is_in_the_signature_with_its_type():
 def test_a_setting_that_is_wrong_is_named(here: Path, given: dict, said: str):
     with pytest.raises(metalora.UserError, match=re.escape(said)):
         metalora.personalize("ada.jpg", **given)
-    with pytest.raises(metalora.UserError, match=r"metalora\.evaluate needs photos and reference"):
+    with pytest.raises(
+        metalora.UserError, match=r"needs photos \(--photos: .*\) and reference \(--reference: the photo"
+    ):
         metalora.evaluate("images")
     assert [path.name for path in here.iterdir()] == ["ada.jpg"]
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from comfy_files import save_pipeline, save_single_files
 
+from metalora.backbones.bases import PRESETS
 from metalora.backbones.tiny_flux import TinyFlux
 from metalora.cli import flags_of, main, make_parser, settings_of
 from metalora.config import BaseConfig, PersonalizeConfig
-from metalora.settings import PRESETS, PersonalizeSettings, config_of
+from metalora.settings import PersonalizeSettings, config_of
 from metalora.store import files
 
 ROOT = Path(__file__).parents[1]

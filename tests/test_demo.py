@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metalora.backbones.bases import PRESETS
 from metalora.backbones.pipeline import open_backbone
 from metalora.commands import demo as command
 from metalora.config import NONE, BaseConfig, UserError
@@ -16,7 +17,6 @@ from metalora.jobs import run
 from metalora.jobs.demo import demonstrate
 from metalora.jobs.demo.page import META_LORA, Demonstration, labels_of, rows_of, summary, write_page
 from metalora.jobs.demo.people import demo_people
-from metalora.settings import PRESETS
 from metalora.store.cache import Cache
 from metalora.store.images import photo_digest, read_photo
 

@@ -204,11 +204,12 @@ def test_the_file_of_another_base_or_part_is_told(folders: Bases, tmp_path: Path
 
 
 def test_files_that_are_absent_cut_or_no_weights_are_told(folders: Bases, tmp_path: Path):
-    nowhere = SingleFiles(folders["z-image"], {"vae": tmp_path / "ae.safetensors"})
-    (sentence,) = nowhere.missing()
-    assert "ae.safetensors does not exist: --vae is a file that lies in ComfyUI's models/vae" in sentence
-    with pytest.raises(UserError, match=r"ae\.safetensors does not exist"):
-        nowhere.autoencoder("cpu", torch.float32)
+    nowhere = {"vae": tmp_path / "ae.safetensors", "transformer": tmp_path / "z.safetensors"}
+    both = (
+        r"ae\.safetensors does not exist: --vae is a file that lies in ComfyUI's models/vae.* --transformer is a file"
+    )
+    with pytest.raises(UserError, match=both):  # and nothing is asked of the hub
+        SingleFiles("Tongyi-MAI/Z-Image", nowhere)
     whole = write(their_transformer(folders, "z-image"), tmp_path / "cut.safetensors")
     whole.write_bytes(whole.read_bytes()[:-1000])
     with pytest.raises(

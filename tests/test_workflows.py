@@ -34,7 +34,7 @@ from graphs import (
 from PIL import Image
 from record_nodes import FILES, OURS
 
-from metalora.settings import PRESETS, method_preset
+from metalora.backbones.bases import PRESETS, method_preset
 from metalora.store.images import demo_portrait
 from tools.thumbnails import TITLE, thumbnail
 

@@ -1,4 +1,4 @@
-"""The base models that have a name: where they are, under which licence, how large, and how they are fetched."""
+"""The base models that have a name: where they are, how large, under which licence; their settings; fetching them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,6 +100,51 @@ BASES = {
 }
 ON_HUB = {base.hub: base for base in BASES.values()}
 GATED = "Check the name; where it is gated, accept its licence there and run `hf auth login`."
+
+# A backbone's own defaults, where they differ from the paper's for FLUX.1-dev.
+PRESETS: dict[str, dict[str, int | float | str | bool]] = {
+    # Rates and steps were sought on people who are measured nowhere (docs/reproduction.md). Its photos are close
+    # portraits: no crops.
+    "miniature": {
+        "resolution": 128,
+        "width": 128,
+        "height": 128,
+        "sampling_steps": 24,
+        "guidance": 2.5,
+        "steps": 150,
+        "learning_rate": 1e-3,
+        "rank": 16,
+        "time_shift": 0.5,
+        "background_weight": 0.1,
+        "learn_from": "whole",
+        "flips": False,
+    },
+    # Sampling as each base's own pipeline or model card has it. Nobody has measured rate, rank and steps on these:
+    # they stay the paper's for FLUX.1-dev.
+    "klein-4b": {"sampling_steps": 50, "guidance": 4.0},
+    "klein-4b-distilled": {"sampling_steps": 4, "guidance": 1.0},
+    "klein-9b": {"sampling_steps": 50, "guidance": 4.0},
+    "z-image": {"sampling_steps": 50, "guidance": 5.0},
+    "z-image-turbo": {"sampling_steps": 8, "guidance": 0.0},
+    "qwen-image": {"sampling_steps": 50, "guidance": 4.0},
+    "krea-2": {"sampling_steps": 28, "guidance": 4.5},
+    "krea-2-turbo": {"sampling_steps": 8, "guidance": 0.0},
+    "flux-schnell": {"sampling_steps": 4, "guidance": 0.0},
+    # The random test network: it learns nothing worth seeing, but every path runs in seconds.
+    "tiny": {"resolution": 128, "width": 128, "height": 128, "sampling_steps": 8, "learning_rate": 3e-3, "steps": 60},
+}
+
+# What a method wants that is not the default one, by backbone; "" is any other. A plain LoRA takes 625 steps (paper).
+METHOD_PRESETS: dict[str, dict[str, dict[str, int | float | str]]] = {
+    "": {"lora": {"steps": 625}},
+    "miniature": {"lora": {"steps": 150, "learning_rate": 5e-4}},
+    "tiny": {},
+}
+
+
+def method_preset(backbone: str, method: str) -> dict[str, int | float | str]:
+    """A method's own settings on a backbone, over the backbone's."""
+    return METHOD_PRESETS.get(backbone, METHOD_PRESETS[""]).get(method, {})
 
 
 def snapshot(name: str, files: list[str], otherwise: str = "") -> Path:

@@ -63,6 +63,13 @@ class SingleFiles(PipelineFolder):
         super().__init__(name)
         self.tokenizers = files.get("tokenizers")
         self.files = {flag: path for flag, path in files.items() if flag != "tokenizers"}
+        absent = [
+            f"{path} does not exist: {flags([flag])} is a file that lies in ComfyUI's {ORIGIN[flag]}."
+            for flag, path in self.files.items()
+            if not path.is_file()
+        ]
+        if absent:  # said before anything is fetched
+            raise UserError(" ".join(absent))
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -121,12 +128,7 @@ class SingleFiles(PipelineFolder):
             super()._fetch(own)
 
     def _absent(self, name: str) -> list[str]:
-        if name not in self._single:
-            return super()._absent(name)
-        flag = self._single[name]
-        path = self.files[flag]
-        where = f"{path} does not exist: {flags([flag])} is a file that lies in ComfyUI's {ORIGIN[flag]}."
-        return [] if path.is_file() else [where]
+        return [] if name in self._single else super()._absent(name)
 
     def _load(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Any:
         if name.startswith("tokenizer") and (self.tokenizers or self._known):

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -53,7 +53,7 @@ from .training_files import (
 class Training:
     """How a run went."""
 
-    losses: list[float]  # one a step
+    losses: list[float] = field(repr=False)  # one a step
     validation: tuple[float, float]  # without and with the adapters, on the training crops at fixed times and noise
     seconds_per_step: float  # the median
 

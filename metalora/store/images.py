@@ -34,18 +34,7 @@ HEIF_ENDINGS = {".heic", ".heif", ".hif"}
 CAMERA_RAW = {".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
 # What Pillow's decoders raise on a damaged file: each format has its own ways, found by damaging files at random.
-DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    RuntimeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
+DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 BITS, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
 IN_PLANES = ("RGB", "RGBA", "CMYK")  # whose planes of 8 bits Pillow puts together right
 PLAIN_TIFF = {(1, bits) for bits in (1, 2, 4, 8, 16)}  # (sample format, bits) that Pillow and libtiff read right
