@@ -7,7 +7,7 @@ from shlex import quote
 from .. import api
 from ..backbones.bases import BASES
 from ..cli import Commands, add_settings, flags_of, settings_of
-from ..config import SINGLE_FILES, BaseConfig, CropConfig, UserError
+from ..config import DEFAULT_BACKBONE, SINGLE_FILES, BaseConfig, CropConfig, UserError
 from ..jobs import Console, driven
 from ..settings import KEY_FORMATS, CropSettings, GenerateSettings, PersonalizeSettings
 
@@ -97,8 +97,10 @@ def personalize(args: argparse.Namespace) -> None:
     print(f"validation loss {before:.4f} -> {after:.4f}, {made.training.seconds_per_step:.3f} s a step")
     others = [str(path) for path in (made.adapter, made.curve, made.lora.with_suffix(".toml")) if path]
     print(f"wrote {made.lora} (the LoRA), {', '.join(others)}")
-    whole = given.get("backbone") in BASES and not given.keys() & set(SINGLE_FILES)
-    drawn_with = BASES[given["backbone"]].draw_with if whole else ""
+    named = "" if given.keys() & set(SINGLE_FILES) else given.get("backbone", DEFAULT_BACKBONE)
+    if named == DEFAULT_BACKBONE:
+        print(f"{named} draws rendered people alone: for a real photo name a base, such as --backbone klein-4b")
+    drawn_with = BASES[named].draw_with if named in BASES else ""
     shown = {**given, "backbone": drawn_with} if drawn_with else given  # the same architecture, in fewer steps
     base = " ".join(["metalora generate", *map(quote, flags_of(shown, BaseConfig))])
     print(f"next:  {base} --lora {quote(str(made.lora))} --compare --prompt {quote(made.prompt)}")
