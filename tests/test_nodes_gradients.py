@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from comfy_families import backbone_of, build, exact_gradients, gradients, worst
+from comfy_families import adapters_of, backbone_of, build, exact_gradients, gradients, worst
 from comfyui import ROOT, needs_comfyui, pack
 from torch import Tensor
 
@@ -119,6 +119,21 @@ def test_weights_cast_into_a_buffer_that_is_used_again_need_copies_of_their_own(
     error = worst(found(model, checkpointing=True, check=False), truth)
     print(f"worst relative error, copies of their own {guarded}: {error:.1e}")
     assert error < 1e-4 if guarded else error > 0.05, error
+
+
+def test_a_base_is_the_same_one_while_the_sampler_has_a_lora_in_its_weights():
+    """A stopped training is found by its base's fingerprint, also after images of what was learned before."""
+    model, models = build("flux1"), pack("nodes.bridge.models")
+    import comfy.model_management
+
+    backbone = backbone_of("flux1", model)
+    before = backbone.fingerprint("transformer")
+    lora = format_lora(pack("metalora.method.adapter").fold_all(adapters_of(backbone)), "bfl", backbone.architecture)
+    own = {name: one.detach().clone() for name, one in models.network_of(model).named_parameters()}
+    comfy.model_management.load_models_gpu([models.with_lora(model, lora)])
+    now = dict(models.network_of(model).named_parameters())
+    assert any(not torch.equal(now[name], one) for name, one in own.items()), "the LoRA is in the weights"
+    assert backbone_of("flux1", model).fingerprint("transformer") == before
 
 
 def test_newer_comfyuis_are_told_that_this_is_training_so_that_they_leave_kernels_without_backward():

@@ -66,10 +66,17 @@ def compute_dtype(model: Any) -> torch.dtype:
 
 
 def weights_of(model: Any, part: str) -> dict[str, Tensor]:
-    """The tensors that make up a part: "transformer" of a MODEL, "text_encoders" of a CLIP, "autoencoder" of a VAE."""
+    """The tensors that make up a part: "transformer" of a MODEL, "text_encoders" of a CLIP, "autoencoder" of a VAE.
+
+    They are the part's own, also while the sampler has a LoRA of another clone in them and keeps them aside.
+    """
+    patcher, prefix = (model, "diffusion_model.") if part == "transformer" else (model.patcher, "")
     if part == "transformer":
-        return dict(network_of(model).named_parameters())
-    return (model.cond_stage_model if part == "text_encoders" else model.first_stage_model).state_dict()
+        tensors = dict(network_of(model).named_parameters())
+    else:
+        tensors = (model.cond_stage_model if part == "text_encoders" else model.first_stage_model).state_dict()
+    aside = {name: kept.weight for name in tensors if (kept := patcher.backup.get(prefix + name)) is not None}
+    return {**tensors, **aside}
 
 
 def patches_of(patcher: Any) -> str:
