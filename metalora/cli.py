@@ -112,6 +112,7 @@ def installed_version() -> str:
         return "(a checkout, not installed)"
 
 
+WIDEST = 120  # columns of help
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 TITLES = {
     BaseConfig: "base model",
@@ -130,7 +131,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of examples, and a flag and its help on one line where there is room."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=32, width=min(120, shutil.get_terminal_size((120, 40)).columns))
+        terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDEST
+        super().__init__(prog, max_help_position=32, width=min(WIDEST, terminal))
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,10 +1,10 @@
 """Hooks of mkdocs.yml: pages that live elsewhere in the repository, and the commands' own help."""
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -37,11 +37,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def commands() -> str:
-    """Each command with what its --help says."""
-    os.environ["COLUMNS"] = "79"  # what a page has room for
+    """Each command with what its --help says, as wide as a page has room for."""
     parts = ["# Commands", "What `metalora COMMAND --help-all` says."]
-    for name, parser in subcommands(make_parser()):
-        parts += [f"## {name}", f"```text\n{parser.format_all().rstrip()}\n```"]
+    with patch("metalora.cli.WIDEST", 79):
+        for name, parser in subcommands(make_parser()):
+            parts += [f"## {name}", f"```text\n{parser.format_all().rstrip()}\n```"]
     return "\n\n".join(parts)
 
 
