@@ -131,7 +131,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of examples, and a flag and its help on one line where there is room."""
 
     def __init__(self, prog: str):
-        terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDEST
+        terminal = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else WIDEST
         super().__init__(prog, max_help_position=32, width=min(WIDEST, terminal))
 
 
