@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, get_args, get_origin
 
-from .backbones.bases import PRESETS, method_preset
+from .backbones.bases import METHOD_PRESETS, PRESETS
 from .config import (
     METHODS,
     BaseConfig,
@@ -33,6 +33,11 @@ from .config import (
 from .config_meta_train import META_PRESETS, MetaTrainConfig
 
 Config = TypeVar("Config")
+
+
+def method_preset(backbone: str, method: str) -> dict[str, int | float | str]:
+    """A method's own settings on a backbone, over the backbone's."""
+    return METHOD_PRESETS.get(backbone, METHOD_PRESETS[""]).get(method, {})
 
 
 def config_of(kind: type[Config], given: Mapping[str, Any], backbone: str = "") -> Config:

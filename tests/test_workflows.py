@@ -34,7 +34,8 @@ from graphs import (
 from PIL import Image
 from record_nodes import FILES, OURS
 
-from metalora.backbones.bases import PRESETS, method_preset
+from metalora.backbones.bases import PRESETS
+from metalora.settings import method_preset
 from metalora.store.images import demo_portrait
 from tools.thumbnails import TITLE, thumbnail
 

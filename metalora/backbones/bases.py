@@ -142,11 +142,6 @@ METHOD_PRESETS: dict[str, dict[str, dict[str, int | float | str]]] = {
 }
 
 
-def method_preset(backbone: str, method: str) -> dict[str, int | float | str]:
-    """A method's own settings on a backbone, over the backbone's."""
-    return METHOD_PRESETS.get(backbone, METHOD_PRESETS[""]).get(method, {})
-
-
 def snapshot(name: str, files: list[str], otherwise: str = "") -> Path:
     """The folder of a hub repository with the named files; `otherwise` tells the user what to do if there is none."""
     from huggingface_hub import snapshot_download

@@ -9,7 +9,6 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from ..api import keep
-from ..backbones.bases import method_preset
 from ..cli import Commands, add_settings, settings_of
 from ..config import (
     DEFAULT_BACKBONE,
@@ -25,7 +24,7 @@ from ..config import (
 )
 from ..config_benchmark import BenchmarkConfig
 from ..jobs import driven
-from ..settings import FACES, config_of
+from ..settings import FACES, config_of, method_preset
 
 if TYPE_CHECKING:
     from ..backbones.pipeline import PipelineBackbone
