@@ -241,16 +241,9 @@ def test_half_a_layer_is_damage_half_an_unknown_file_an_empty_one_and_zeros_are_
 
 @pytest.mark.parametrize(
     "role",
-    [
-        "lora_A.weight_scale",
-        "lora_A.scale_weight",
-        "lora_E",
-        "lora_latent_mapping.weight",
-        "scalar",
-        "scale",
-        "magnitude",
-    ],
-)
+    ["lora_A.weight_scale", "lora_A.scale_weight", "lora_E", "lora_latent_mapping.weight", "scalar", "scale",
+     "magnitude"],
+)  # fmt: skip
 def test_what_nobody_knows_beside_a_layers_matrices_is_not_left_out(role: str):
     """fp8 with scales, AdaLoRA, LoRA-XS, LyCORIS' scalar, ...: the matrices alone would be of another strength."""
     with pytest.raises(UserError, match=rf"{Q} also has {role}"):

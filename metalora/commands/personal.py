@@ -99,7 +99,7 @@ def personalize(args: argparse.Namespace) -> None:
     print(f"wrote {made.lora} (the LoRA), {', '.join(others)}")
     named = "" if given.keys() & set(SINGLE_FILES) else given.get("backbone", DEFAULT_BACKBONE)
     if named == DEFAULT_BACKBONE:
-        print(f"{named} draws rendered people alone: for a real photo name a base, such as --backbone klein-4b")
+        print(f"the {named} draws rendered people alone: for a real photo name a base, such as --backbone klein-4b")
     drawn_with = BASES[named].draw_with if named in BASES else ""
     shown = {**given, "backbone": drawn_with} if drawn_with else given  # the same architecture, in fewer steps
     base = " ".join(["metalora generate", *map(quote, flags_of(shown, BaseConfig))])
